@@ -1,0 +1,131 @@
+"""Read a configuration file: YAML into `Settings`, or every problem at once.
+
+The YAML is composed into nodes first, so that each key path is known by its
+line when pydantic later names the path.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from dnsproxy.errors import ConfigError, Problem
+from dnsproxy.settings import Settings
+
+KeyPath = tuple[str | int, ...]
+
+
+def load(path: Path) -> Settings:
+    """Read and check the file at ``path``.
+
+    Raises:
+        ConfigError: with every problem found, each with its line and key path.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as exc:
+        raise ConfigError([Problem(str(path), 0, "", exc.strerror or str(exc))]) from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError([Problem(str(path), 0, "", f"not UTF-8 text: {exc.reason}")]) from exc
+    return parse(text, str(path))
+
+
+def parse(text: str, file: str = "config.yaml") -> Settings:
+    """Check the text of a configuration; ``file`` is what problems call it.
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    document = _Document(file)
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        value = document.read(root, ()) if root is not None else {}
+    except yaml.MarkedYAMLError as exc:
+        line = exc.problem_mark.line + 1 if exc.problem_mark else 0
+        raise ConfigError([Problem(file, line, "", f"not YAML: {exc.problem}")]) from exc
+    except (yaml.YAMLError, RecursionError) as exc:
+        raise ConfigError([Problem(file, 0, "", f"not YAML: {exc}")]) from exc
+    if not isinstance(value, dict):
+        raise ConfigError([Problem(file, 1, "", "the file must be a mapping of sections")])
+    try:
+        settings = Settings.model_validate(value)
+    except ValidationError as exc:
+        problems = document.problems + [document.problem(error) for error in exc.errors()]
+        raise ConfigError(_in_file_order(problems)) from exc
+    if document.problems:
+        raise ConfigError(_in_file_order(document.problems))
+    return settings
+
+
+class _Document:
+    """Plain values out of YAML nodes, remembering where each came from."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.lines: dict[KeyPath, int] = {(): 1}
+        self.problems: list[Problem] = []
+        self._scalars = yaml.SafeLoader("")
+
+    def read(self, node: yaml.Node, path: KeyPath) -> Any:  # noqa: ANN401 - whatever YAML holds
+        self.lines.setdefault(path, node.start_mark.line + 1)
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.read(item, (*path, index)) for index, item in enumerate(node.value)]
+        return self._scalars.construct_object(node)  # type: ignore[no-untyped-call]
+
+    def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
+        value: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else "?"
+            below = (*path, key)
+            if key in value:
+                line = key_node.start_mark.line + 1
+                first = self.lines[below]
+                self.problems.append(
+                    Problem(self.file, line, key_path(below), f"given twice (first in line {first})")
+                )
+                continue
+            self.lines[below] = key_node.start_mark.line + 1
+            value[key] = self.read(value_node, below)
+        # A section whose keys are all commented out is an empty one, not a null.
+        return {
+            key: {} if held is None and path == () else held  # only the top level has such sections
+            for key, held in value.items()
+        }
+
+    def problem(self, error: ErrorDetails) -> Problem:
+        """Turn one of pydantic's errors into a line of ours."""
+        path: KeyPath = tuple(error["loc"])
+        # Unions and validators add steps of their own ("function-wrap[...]", a type's name):
+        # the longest part that the file really has is the place; a missing or
+        # unknown key keeps its own name.
+        known = path
+        while known not in self.lines:
+            known = known[:-1]
+        shown = path if error["type"] == "missing" else known
+        message = error["msg"].removeprefix("Value error, ")
+        if error["type"] == "extra_forbidden":
+            message = "unknown key"
+        elif error["type"] == "missing":
+            message = "must be given"
+        return Problem(self.file, self.lines[known], key_path(shown), message)
+
+
+def key_path(path: KeyPath) -> str:
+    """Return ``forward.upstreams[0]`` for ``("forward", "upstreams", 0)``."""
+    text = ""
+    for step in path:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}"
+    return text.removeprefix(".")
+
+
+def _in_file_order(problems: list[Problem]) -> list[Problem]:
+    # Each arm of a union reports its own failure; one line per place is enough,
+    # and the last arm is the one with the most telling message.
+    by_place = {(problem.line, problem.path): problem for problem in problems}
+    return sorted(by_place.values(), key=lambda problem: (problem.line, problem.path))

@@ -1,0 +1,1 @@
+"""Decides. Imports no asyncio, socket, ssl, time, random, structlog or yaml."""

@@ -1,0 +1,101 @@
+"""The exceptions of this program.
+
+    DnsproxyError
+    ├── ConfigError        the configuration file: every problem at once
+    ├── StartError         a port, key or folder that start-up needs cannot be had
+    ├── WireError          bytes that are not a DNS message we can use
+    ├── SnapshotError      a snapshot that must not be used, with its Rejection
+    ├── FetchError         a source of snapshots could not be read
+    └── ResolveError       the helper got no usable response from a resolver
+
+Anything else that leaves a public function is a bug.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class DnsproxyError(Exception):
+    """Root of all errors that this program raises on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in a configuration file.
+
+    ``line`` counts from 1; 0 when the file as a whole is meant. ``path`` is
+    the key path, such as ``forward.upstreams[0]``.
+    """
+
+    file: str
+    line: int
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{place}: {self.path}: {self.message}" if self.path else f"{place}: {self.message}"
+
+
+class ConfigError(DnsproxyError):
+    """The configuration cannot be used; ``problems`` holds every reason."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(str(problem) for problem in problems))
+
+
+class StartError(DnsproxyError):
+    """Start-up cannot go on; the message is one line for the operator."""
+
+
+class DropReason(StrEnum):
+    """Why a message got no response. The value is the metric's label."""
+
+    SHORT = "short"
+    NOT_A_QUERY = "not_a_query"
+    SOURCE_PORT_ZERO = "source_port_zero"
+    REFUSED_CLIENT = "refused_client"
+    OVERLOADED = "overloaded"
+
+
+class WireError(DnsproxyError):
+    """Bytes that are not a DNS message we can use.
+
+    ``reason`` says what the listener counts when it drops them.
+    """
+
+    def __init__(self, message: str, reason: DropReason = DropReason.SHORT) -> None:
+        self.reason = reason
+        super().__init__(message)
+
+
+class Rejection(StrEnum):
+    """Why a snapshot was not taken. The value is the metric's label."""
+
+    MALFORMED = "malformed"
+    BAD_SIGNATURE = "bad_signature"
+    UNKNOWN_KEY = "unknown_key"
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not_yet_valid"
+    OLDER = "older"
+    SHRANK_TO_EMPTY = "shrank_to_empty"
+    NOT_OURS = "not_ours"
+
+
+class SnapshotError(DnsproxyError):
+    """A snapshot that must not be used."""
+
+    def __init__(self, reason: Rejection, message: str) -> None:
+        self.reason = reason
+        super().__init__(message)
+
+
+class FetchError(DnsproxyError):
+    """A source of snapshots could not be read; the message says which and why."""
+
+
+class ResolveError(DnsproxyError):
+    """No usable response came from a resolver."""

@@ -1,0 +1,1 @@
+"""Runs in the source region: resolves the names and publishes them."""

@@ -1,0 +1,1 @@
+"""Sockets and files. No decision about what DNS means lives here."""
