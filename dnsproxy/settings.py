@@ -104,6 +104,10 @@ Addresses = Annotated[list[str], AfterValidator(_addresses)]
 Role = Literal["registry", "auth", "storage", "chart", "other"]
 
 
+def _system() -> list[Endpoint | Literal["system"]]:
+    return ["system"]
+
+
 class Model(BaseModel):
     """Frozen, and every unknown key is a mistake."""
 
@@ -186,7 +190,7 @@ class HelperSettings(Model):
     listen: Listen = Endpoint("127.0.0.1", 8953)
     tls: TlsSettings = TlsSettings()
     token_file: Path | None = None
-    resolvers: list[Resolver] = Field(default_factory=lambda: ["system"], min_length=1)
+    resolvers: list[Resolver] = Field(default_factory=_system, min_length=1)
     interval: Annotated[Duration, Field(ge=1, le=3600)] = 30.0
     signing_key_file: Path = Path("/etc/dnsproxy/helper.key")
     publish_file: Path | None = None
@@ -246,7 +250,7 @@ class TimeoutSettings(Model):
 class ForwardSettings(Model):
     """Where every other name is resolved."""
 
-    upstreams: list[Resolver] = Field(default_factory=lambda: ["system"], min_length=1)
+    upstreams: list[Resolver] = Field(default_factory=_system, min_length=1)
     zones: dict[Name, list[Resolver]] = Field(default_factory=dict)
     timeout: TimeoutSettings = TimeoutSettings()
     max_in_flight: int = Field(1000, ge=1, le=60_000)

@@ -1,4 +1,7 @@
-"""Counters of one engine. Plain numbers, so that workers can add theirs up; `admin.metrics` gives them names."""
+"""Counters of one engine: plain numbers, so that workers can add theirs up.
+
+`admin.metrics` gives them their names.
+"""
 
 from __future__ import annotations
 
