@@ -56,7 +56,8 @@ class DropReason(StrEnum):
 
     SHORT = "short"
     NOT_A_QUERY = "not_a_query"
-    SOURCE_PORT_ZERO = "source_port_zero"
+    SEND_FAILED = "send_failed"
+    TCP_CLIENTS = "tcp_clients"
     REFUSED_CLIENT = "refused_client"
     OVERLOADED = "overloaded"
 

@@ -1,0 +1,319 @@
+"""The front door: what each query gets, decided in one straight line.
+
+`Engine.receive` returns the response as bytes, a `Forward` for the shell to
+carry out, or the `DropReason` it was dropped for. It never waits and raises
+nothing. When a forwarded exchange has ended the shell calls `Engine.complete`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from math import floor
+from typing import NamedTuple
+
+from dnsproxy.core import message, wire
+from dnsproxy.core.access import AccessList
+from dnsproxy.core.cache import Cache, Entry
+from dnsproxy.core.exchange import Exchange, Failure, Limits
+from dnsproxy.core.policy import Owned, Ruleset
+from dnsproxy.core.prepared import PreparedTable
+from dnsproxy.core.response import Response, aged, read_name, scan_response, with_ttls
+from dnsproxy.core.stats import Source, Stats
+from dnsproxy.core.upstreams import Upstream, order
+from dnsproxy.core.wire import Query, Rcode, rcode_name
+from dnsproxy.errors import DropReason, WireError
+
+# Extended DNS Errors (RFC 8914 §4).
+EDE_STALE, EDE_NOT_READY, EDE_PROHIBITED = 3, 14, 18
+EDE_NO_REACHABLE_AUTHORITY, EDE_NETWORK_ERROR = 22, 23
+# Seconds that a failure is remembered (RFC 9520 §3.2 asks for 1 s at least and 5 min at most).
+FAILURE_TTL = 2.0
+# Queries that may wait for one exchange, and cached answers that hold learned addresses.
+MAX_WAITERS = 1_000
+MAX_DERIVED = 1_000
+_NO_RECORDS = (0, 0, 0)
+# Types that are not data: a forwarder has no zone to transfer and no key to agree on.
+_META_TYPES = frozenset({249, 250, 251, 252, 253, 254})
+
+
+class Forward(NamedTuple):
+    """Ask upstream: ``exchange`` is shared by identical questions; ``is_new`` for the first of them."""
+
+    exchange: Exchange
+    query: Query
+    is_new: bool
+
+
+class CachePolicy(NamedTuple):
+    """Bounds on lifetimes, in seconds."""
+
+    min_ttl: float
+    max_ttl: float
+    negative_ttl: float
+
+
+class Engine:
+    """Rules, cache and exchanges in flight, behind one function.
+
+    ``groups`` are the upstreams by zone key, the default ones under the root.
+    """
+
+    def __init__(
+        self,
+        access: AccessList,
+        groups: dict[bytes, tuple[Upstream, ...]],
+        *,
+        limits: Limits,
+        max_in_flight: int,
+        cache: Cache,
+        cache_policy: CachePolicy,
+    ) -> None:
+        self.stats = Stats()
+        self.cache = cache
+        self.prepared = PreparedTable(self.stats)
+        self.rules = Ruleset()
+        self._access = access
+        self._groups = groups
+        self._limits = limits
+        self._max_in_flight = max_in_flight
+        self._cache_policy = cache_policy
+        self._in_flight: dict[bytes, Exchange] = {}
+        # Keys of cached answers that end in learned addresses, to be forgotten when those change.
+        self._derived: set[bytes] = set()
+
+    # -- queries ----------------------------------------------------------
+
+    def receive(
+        self, data: bytes, source: bytes, now: float, *, tcp: bool = False
+    ) -> bytes | Forward | DropReason:
+        """Decide what the client at packed address ``source`` gets for ``data``.
+
+        ``now`` is monotonic seconds.
+        """
+        # 1. May this client ask at all?
+        if not self._access.allows(source):
+            return self._refuse_client(data)
+
+        # 2. Has this very packet been answered within the second?
+        if not tcp:
+            prepared = self.prepared.find(data, now)
+            if prepared is not None:
+                return prepared
+
+        # 3. Is it a query that can be answered?
+        try:
+            query = wire.scan_query(data)
+        except WireError as exc:
+            self.stats.drops[exc.reason] += 1
+            return exc.reason
+        request = ("tcp" if tcp else "udp", message.type_name(query.qtype))
+        self.stats.requests[request] += 1
+        if tcp:
+            query.limit = wire.TCP_LIMIT
+        rcode = query.rcode or _refusal(query)
+        if rcode:
+            return self._respond_error(query, rcode)
+
+        # 4. Is the name ours? Then it is answered here, whatever the type.
+        owned = self.rules.find_owned(query.key)
+        if owned is not None:
+            return self._answer_owned(query, owned, now, None if tcp else request)
+
+        # 5. Only clients that want recursion see the cache or the upstreams.
+        if not query.flags & wire.RD:
+            return self._respond_error(query, Rcode.REFUSED)
+        key = _cache_key(query)
+        entry = self.cache.get(key, now)
+        if entry is not None:
+            self.stats.cache_hits += 1
+            return self._answer_cached(query, entry, now, None if tcp else request)
+        self.stats.cache_misses += 1
+
+        # 6. Ask upstream, together with whoever asks the same now.
+        return self._forward(query, key, now)
+
+    def _refuse_client(self, data: bytes) -> bytes | DropReason:
+        self.stats.drops[DropReason.REFUSED_CLIENT] += 1
+        try:
+            query = wire.scan_query(data)
+        except WireError:
+            return DropReason.REFUSED_CLIENT
+        # No OPT, so that the response is never larger than the query.
+        query.edns = False
+        return self._respond_error(query, Rcode.REFUSED)
+
+    def _respond_error(self, query: Query, rcode: int, ede: int | None = None) -> bytes:
+        self.stats.responses[rcode_name(rcode), Source.ERROR] += 1
+        options = b"" if ede is None else wire.error_option(ede)
+        return wire.respond(query, wire.RA, rcode, _NO_RECORDS, b"", options)
+
+    def _answer_owned(self, query: Query, owned: Owned, now: float, request: tuple[str, str] | None) -> bytes:
+        if not owned.ready or now >= owned.gone_at:
+            return self._respond_error(query, Rcode.SERVFAIL, EDE_NOT_READY)
+        stale = now >= owned.stale_at
+        options = wire.error_option(EDE_STALE) if stale else b""
+        flags = wire.AA | wire.RA
+        responses = [
+            wire.respond(query, flags, 0, counts, sections, options)
+            for counts, sections in owned.variants(query.qtype)
+        ]
+        source = Source.STALE if stale else Source.LEARNED
+        # The first variant answers this query, so the prepared ones start with the second.
+        return self._prepare(query, [*responses[1:], responses[0]], request, Rcode.NOERROR, source)
+
+    def _answer_cached(
+        self, query: Query, entry: Entry, now: float, request: tuple[str, str] | None
+    ) -> bytes:
+        response = self._from_entry(query, entry, now)
+        return self._prepare(query, [response], request, entry.rcode, Source.CACHE)
+
+    def _from_entry(self, query: Query, entry: Entry, now: float) -> bytes:
+        elapsed = floor(now - entry.stored)
+        sections = aged(entry.sections, entry.ttl_offsets, elapsed) if elapsed else entry.sections
+        flags = _client_flags(query, entry.flags)
+        return wire.respond(query, flags, entry.rcode, entry.counts, sections)
+
+    def _prepare(
+        self,
+        query: Query,
+        responses: list[bytes],
+        request: tuple[str, str] | None,
+        rcode: int,
+        source: Source,
+    ) -> bytes:
+        """Count and return the last of ``responses``; over UDP keep all of them for the same packet."""
+        self.stats.responses[rcode_name(rcode), source] += 1
+        if request is not None:
+            self.prepared.keep(query, responses, request, rcode, source)
+        return responses[-1]
+
+    def _forward(self, query: Query, key: bytes, now: float) -> Forward | DropReason:
+        exchange = self._in_flight.get(key)
+        if exchange is not None and len(exchange.waiters) < MAX_WAITERS:
+            return Forward(exchange, query, is_new=False)
+        if exchange is not None or len(self._in_flight) >= self._max_in_flight:
+            self.stats.drops[DropReason.OVERLOADED] += 1
+            return DropReason.OVERLOADED
+        group = self._groups[self.rules.find_zone(query.key)]
+        exchange = Exchange(key, query, order(group, now), self._limits, now)
+        self._in_flight[key] = exchange
+        return Forward(exchange, query, is_new=True)
+
+    # -- exchanges --------------------------------------------------------
+
+    def complete(self, exchange: Exchange, now: float) -> Callable[[Query], bytes]:
+        """End ``exchange`` and return the function that makes the response to each waiter's query."""
+        self._in_flight.pop(exchange.key, None)
+        response = exchange.response
+        if response is not None and (response.cnames or response.opt_inside):
+            response = self._rewritten(exchange, response)
+        if response is None:
+            return self._failed(exchange, now)
+        entry = Entry(response, response.flags & wire.AD, now, 0.0)
+        self._keep(exchange.key, entry, response)
+
+        def respond(query: Query) -> bytes:
+            self.stats.responses[rcode_name(entry.rcode), Source.FORWARD] += 1
+            return self._from_entry(query, entry, now)
+
+        return respond
+
+    def _failed(self, exchange: Exchange, now: float) -> Callable[[Query], bytes]:
+        network = exchange.last_failure is Failure.NETWORK
+        ede = EDE_NETWORK_ERROR if network else EDE_NO_REACHABLE_AUTHORITY
+        failure = Response(0, 0)
+        failure.rcode = Rcode.SERVFAIL
+        self.cache.put(exchange.key, Entry(failure, 0, now, FAILURE_TTL))
+
+        def respond(query: Query) -> bytes:
+            return self._respond_error(query, Rcode.SERVFAIL, ede)
+
+        return respond
+
+    def _keep(self, key: bytes, entry: Entry, response: Response) -> None:
+        if response.ttl is None or response.rcode not in {Rcode.NOERROR, Rcode.NXDOMAIN}:
+            return
+        policy = self._cache_policy
+        cap = policy.negative_ttl if response.negative else policy.max_ttl
+        ttl = min(max(float(response.ttl), policy.min_ttl), cap)
+        if ttl <= 0:
+            return
+        if response.ttl < policy.min_ttl or response.max_ttl > cap:
+            low, high = floor(policy.min_ttl), floor(cap)
+            entry.sections = with_ttls(
+                entry.sections, entry.ttl_offsets, lambda held: min(max(held, low), high)
+            )
+        entry.expires = entry.stored + ttl
+        self.cache.put(key, entry)
+
+    def _rewritten(self, exchange: Exchange, response: Response) -> Response | None:
+        """Give a CNAME chain that leads to an owned name the learned addresses; take a misplaced OPT out.
+
+        None when the response cannot be used.
+        """
+        reply = exchange.reply
+        try:
+            if any(self._addresses_of(read_name(reply, at)) is not None for at in response.cnames):
+                reply = message.with_owned_targets(reply, self._addresses_of)
+                response = scan_response(reply, response.question_end)
+                if len(self._derived) >= MAX_DERIVED:
+                    response.ttl = None
+                else:
+                    self._derived.add(exchange.key)
+            elif response.opt_inside:
+                response = scan_response(message.without_opt(reply), response.question_end)
+        except WireError:
+            return None
+        return response
+
+    def _addresses_of(self, key: bytes) -> Owned | None:
+        owned = self.rules.find_owned(key)
+        return owned if owned is not None and owned.ready else None
+
+    # -- changes ----------------------------------------------------------
+
+    def swap_rules(self, rules: Ruleset, now: float) -> None:
+        """Put new rules in force for every query from now on."""
+        self.rules = rules
+        for key in self._derived:
+            self.cache.remove(key)
+        self._derived.clear()
+        self.prepared.turn(now)
+
+    def flush(self, name_key: bytes | None, now: float) -> int:
+        """Forget the cached answers of one name, or all; return how many."""
+        self.prepared.turn(now)
+        if name_key is None:
+            return self.cache.clear()
+        doomed = [key for key in self.cache.keys() if key[:-5] == name_key]  # noqa: SIM118 - not a dict
+        return sum(self.cache.remove(key) for key in doomed)
+
+    def upstreams(self) -> Iterator[Upstream]:
+        """Yield every upstream of every zone."""
+        for group in self._groups.values():
+            yield from group
+
+    @property
+    def in_flight(self) -> int:
+        """How many exchanges wait for an upstream."""
+        return len(self._in_flight)
+
+
+def _refusal(query: Query) -> int:
+    """Return the RCODE for a well-formed query that is not a forwarder's business, or 0."""
+    if query.qclass != wire.IN or query.qtype in _META_TYPES:
+        return Rcode.REFUSED
+    return Rcode.FORMERR if query.qtype == wire.OPT else 0
+
+
+def _cache_key(query: Query) -> bytes:
+    """Return name, type, class and what else changes the answer: DO and CD (RFC 4035 §3.2)."""
+    end = query.question_end
+    variant = query.flags & wire.CD | query.do
+    return query.key + query.data[end - 4 : end] + bytes((variant,))
+
+
+def _client_flags(query: Query, flags: int) -> int:
+    """Return RA, and AD for a client that has said it understands AD (RFC 6840 §5.7, §5.8)."""
+    wants_ad = query.do or query.flags & wire.AD
+    return wire.RA | (flags & wire.AD if wants_ad else 0)

@@ -1,0 +1,184 @@
+"""One forwarded question: which upstream next, is this reply ours, is it final.
+
+The shell asks `Exchange.next_attempt`, sends what it says, and feeds back each
+datagram (`receive_reply`) or failure (`fail_attempt`). Identical questions in
+flight share one exchange, so a burst gives a spoofer no more ids to guess.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from typing import Any, NamedTuple
+
+from dnsproxy.core import wire
+from dnsproxy.core.response import Response, scan_response
+from dnsproxy.core.upstreams import NO_EDNS_FOR, Upstream
+from dnsproxy.core.wire import Query, Rcode
+from dnsproxy.errors import WireError
+
+# RFC 9520 §3.1 asks for a low bound on the sends for one failing question.
+MAX_SENDS = 3
+_NO_EDNS_RCODES = frozenset({Rcode.FORMERR, Rcode.NOTIMP, Rcode.BADVERS})
+_TRY_NEXT_RCODES = frozenset({Rcode.FORMERR, Rcode.SERVFAIL, Rcode.NOTIMP, Rcode.REFUSED})
+
+
+class Failure(StrEnum):
+    """Why an attempt gave nothing. The value is the metric's label."""
+
+    TIMEOUT = "timeout"
+    NETWORK = "network"
+    RCODE = "rcode"
+
+
+class Verdict(Enum):
+    """What a reply means for the exchange."""
+
+    IGNORED = "ignored"
+    NEXT = "next"
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds for one attempt and for all of them together."""
+
+    attempt: float
+    total: float
+
+
+class Attempt(NamedTuple):
+    """Send ``payload`` after an id of the sender's choice; wait until ``deadline`` (monotonic)."""
+
+    upstream: Upstream
+    tcp: bool
+    payload: bytes
+    deadline: float
+
+
+class Exchange:
+    """The state of one question in flight.
+
+    ``waiters`` belongs to the shell: whom to tell. ``response`` is set once a
+    final reply came; ``reply`` is its whole message.
+    """
+
+    __slots__ = (
+        *("_do", "_flags", "_limits", "_sends", "_turn", "_upstreams", "_use_edns", "_use_tcp"),
+        *(
+            "deadline",
+            "key",
+            "last_failure",
+            "question",
+            "reply",
+            "response",
+            "sent_at",
+            "upstream",
+            "waiters",
+        ),
+    )
+
+    def __init__(
+        self, key: bytes, query: Query, upstreams: tuple[Upstream, ...], limits: Limits, now: float
+    ) -> None:
+        self.key = key
+        self.question = query.data[wire.HEADER : query.question_end]
+        self.deadline = now + limits.total
+        self.waiters: list[tuple[Query, Any, Any, float]] = []
+        self.response: Response | None = None
+        self.reply = b""
+        self.last_failure: Failure | None = None
+        self.upstream: Upstream = upstreams[0]
+        self.sent_at = now
+        # AD asks for the AD flag (RFC 6840 §5.7); who may see it is decided per client.
+        self._flags = wire.RD | wire.AD | query.flags & wire.CD
+        self._do = query.do
+        self._upstreams = upstreams
+        self._limits = limits
+        self._turn = 0
+        self._sends = 0
+        self._use_tcp = False
+        self._use_edns = True
+
+    @property
+    def attempt_number(self) -> int:
+        """How many attempts there were; a timer that remembers an earlier number is out of date."""
+        return self._sends
+
+    def next_attempt(self, now: float) -> Attempt | None:
+        """Return what to send next, or None when the sends or the time are used up."""
+        if self._sends >= MAX_SENDS or now >= self.deadline:
+            return None
+        upstream = self._upstreams[self._turn % len(self._upstreams)]
+        self._sends += 1
+        self.upstream = upstream
+        self.sent_at = now
+        upstream.stats.sent += 1
+        edns = self._use_edns and upstream.no_edns_until <= now
+        payload = wire.upstream_query(self.question, self._flags, edns=edns, do=self._do)
+        deadline = min(now + self._limits.attempt, self.deadline)
+        return Attempt(upstream, self._use_tcp or upstream.tcp, payload, deadline)
+
+    def receive_reply(self, data: bytes, now: float) -> Verdict:
+        """Judge a message that came from the upstream asked, with the id sent.
+
+        Anything that is not a whole response to this question is IGNORED, and
+        the wait goes on (RFC 5452 §9.1).
+        """
+        end = wire.HEADER + len(self.question)
+        if len(data) < end or not self._is_ours(data, end):
+            return Verdict.IGNORED
+        if data[2] & 0x02:  # TC
+            self.upstream.record_response(now - self.sent_at)
+            return self._retry_over_tcp()
+        try:
+            response = scan_response(data, end)
+        except WireError:
+            return Verdict.IGNORED
+        self.upstream.record_response(now - self.sent_at)
+        return self._judge_rcode(response, data, now)
+
+    def _is_ours(self, data: bytes, end: int) -> bool:
+        if data[2] & 0xF8 != 0x80 or data[4:6] != b"\x00\x01":  # QR set, opcode QUERY, one question
+            return False
+        echoed = data[wire.HEADER : end]
+        if echoed == self.question:
+            return True
+        # Case may differ in the name; type and class may not.
+        return echoed[-4:] == self.question[-4:] and echoed[:-4].lower() == self.question[:-4].lower()
+
+    def _retry_over_tcp(self) -> Verdict:
+        if self._use_tcp or self.upstream.tcp:
+            # TC over TCP cannot be true; another upstream may do better.
+            self._pass_on(Failure.RCODE)
+        else:
+            self._use_tcp = True
+        return Verdict.NEXT
+
+    def _judge_rcode(self, response: Response, data: bytes, now: float) -> Verdict:
+        rcode = response.rcode
+        asked_with_edns = self._use_edns and self.upstream.no_edns_until <= now
+        if rcode in _NO_EDNS_RCODES and asked_with_edns and not response.edns:
+            # It does not know EDNS (RFC 6891 §7); one that does answers with an OPT.
+            self.upstream.no_edns_until = now + NO_EDNS_FOR
+            return Verdict.NEXT
+        if rcode in _TRY_NEXT_RCODES or rcode == Rcode.BADVERS:
+            self.upstream.stats.failures[Failure.RCODE] += 1
+            self._pass_on(Failure.RCODE)
+            return Verdict.NEXT
+        self.response = response
+        self.reply = data
+        return Verdict.DONE
+
+    def fail_attempt(self, reason: Failure, now: float) -> None:
+        """Record that the attempt under way timed out or hit a network error."""
+        self.upstream.record_failure(reason, now)
+        self._pass_on(reason)
+
+    def _pass_on(self, reason: Failure) -> None:
+        self.last_failure = reason
+        self._use_tcp = False
+        self._turn += 1
+        if reason is Failure.RCODE and self._turn >= len(self._upstreams):
+            # Every upstream has had its say; asking one again would only repeat it.
+            self._sends = MAX_SENDS

@@ -1,0 +1,128 @@
+"""The only importer of dnslib: build record data, and decode where a decision needs the records.
+
+dnslib is given nothing that `wire` has not scanned first, and its failures,
+which can be any exception on hostile bytes, leave here as `WireError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Protocol
+
+from dnslib import AAAA, CNAME, QTYPE, RR, SOA, A, DNSLabel, DNSRecord
+
+from dnsproxy.core import names
+from dnsproxy.errors import WireError
+
+# Owner "the question name": a pointer to offset 12, where the question always starts.
+QUESTION_NAME = b"\xc0\x0c"
+# Who the SOA of a NODATA response names. RFC 6761 keeps .invalid out of use. With the
+# root as RNAME the two share no suffix that dnslib would compress by a false offset.
+_MNAME, _RNAME = "dnsproxy.invalid.", "."
+
+TYPE_NAMES = {code: str(name) for code, name in QTYPE.forward.items()}
+
+
+def type_name(qtype: int) -> str:
+    """Return ``A`` for 1; ``other`` for a type without a name, so that metric labels stay few."""
+    return TYPE_NAMES.get(qtype, "other")
+
+
+def address_records(owner: bytes, addresses: list[str], ttl: int) -> list[bytes]:
+    """Return one A or AAAA record per address, its owner as the bytes given."""
+    records = []
+    for address in addresses:
+        version = ip_address(address).version
+        data = A(address) if version == 4 else AAAA(address)
+        records.append(_record(owner, QTYPE.A if version == 4 else QTYPE.AAAA, data, ttl))
+    return records
+
+
+def cname_record(owner: bytes, target: str, ttl: int) -> bytes:
+    """Return a CNAME record to ``target``."""
+    return _record(owner, QTYPE.CNAME, CNAME(target), ttl)
+
+
+def soa_record(owner: bytes, serial: int, ttl: int) -> bytes:
+    """Return the SOA that lets a NODATA response be cached for ``ttl`` seconds (RFC 2308 §3)."""
+    times = (serial & 0xFFFFFFFF, 3600, 600, 86400, ttl)
+    return _record(owner, QTYPE.SOA, SOA(_MNAME, _RNAME, times), ttl)
+
+
+def _record(owner: bytes, rtype: int, data: object, ttl: int) -> bytes:
+    # dnslib packs a whole message; with the root as owner and nothing before it
+    # to compress against, the record stands after the header and the owner's one octet.
+    packed = DNSRecord(rr=None)
+    packed.add_answer(RR(DNSLabel(b""), rtype=rtype, rdata=data, ttl=ttl))
+    return owner + bytes(packed.pack())[13:]
+
+
+def without_opt(data: bytes) -> bytes:
+    """Return the message encoded again without its OPT, for one that has records after it.
+
+    Raises:
+        WireError: dnslib cannot decode it.
+    """
+
+    def drop(record: DNSRecord) -> None:
+        record.ar = [rr for rr in record.ar if rr.rtype != QTYPE.OPT]
+
+    return _rewritten(data, drop)
+
+
+class Target(Protocol):
+    """What is known of an owned name: its addresses, and the TTL to give them, in seconds."""
+
+    addresses: tuple[str, ...]
+    ttl: int
+
+
+def with_owned_targets(data: bytes, find: Callable[[bytes], Target | None]) -> bytes:
+    """Return the message with learned addresses at the end of its CNAME chain.
+
+    ``find`` is given the key of each CNAME target and returns the owned name, if it
+    is one. The chain is kept up to the first owned target; what the upstream said
+    about that target is left out.
+
+    Raises:
+        WireError: dnslib cannot decode the message.
+    """
+
+    def rewrite(record: DNSRecord) -> None:
+        aliases = {_key(rr.rname): rr for rr in record.rr if rr.rtype == QTYPE.CNAME}
+        chain: list[RR] = []
+        at = _key(record.q.qname)
+        while (step := aliases.pop(at, None)) is not None:
+            chain.append(step)
+            at = _key(step.rdata.label)
+            target = find(at)
+            if target is not None:
+                owner = step.rdata.label
+                found = [_address_rr(owner, target.ttl, address) for address in target.addresses]
+                record.rr = chain + [rr for rr in found if rr.rtype == record.q.qtype]
+                record.auth, record.ar = [], []
+                return
+
+    return _rewritten(data, rewrite)
+
+
+def _address_rr(owner: DNSLabel, ttl: int, address: str) -> RR:
+    version = ip_address(address).version
+    if version == 4:
+        return RR(owner, QTYPE.A, rdata=A(address), ttl=ttl)
+    return RR(owner, QTYPE.AAAA, rdata=AAAA(address), ttl=ttl)
+
+
+def _key(label: DNSLabel) -> bytes:
+    wire = b"".join(bytes([len(part)]) + part for part in label.label) + names.ROOT
+    return wire.lower()
+
+
+def _rewritten(data: bytes, change: Callable[[DNSRecord], None]) -> bytes:
+    try:
+        record = DNSRecord.parse(data)
+        change(record)
+        return bytes(record.pack())
+    except Exception as exc:  # dnslib documents DNSError and raises others too
+        raise WireError(f"cannot decode: {type(exc).__name__}") from exc

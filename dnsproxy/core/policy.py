@@ -1,0 +1,172 @@
+"""What a name is: owned by us, or to be forwarded, and to which zone's upstreams.
+
+A `Ruleset` is immutable and built from the book of learned addresses, the
+pinned names and the forward zones. It is replaced as a whole, by one
+assignment, whenever one of them changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import ip_address
+
+from dnsproxy.core import message, names, wire
+from dnsproxy.core.book import Book
+from dnsproxy.core.registry import Wanted
+
+Counts = tuple[int, int, int]
+DEFAULT_ZONE = names.ROOT
+# RFC 8767 §4: stale data goes out with a TTL of at most 30 s.
+STALE_TTL = 30
+# Each query of a set gets the next rotation; a longer set is not worth more variants.
+MAX_ROTATIONS = 16
+
+
+class Owned:
+    """The prebuilt sections of every response for one owned name.
+
+    ``ready`` is False while no address is known. ``stale_at`` and ``gone_at``
+    are monotonic seconds: from the first on the addresses are marked stale,
+    from the second on they are no longer given.
+    """
+
+    __slots__ = ("addresses", "gone_at", "name", "nodata", "ready", "rrsets", "stale_at", "ttl")
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        addresses: tuple[str, ...] = (),
+        cname: str | None = None,
+        ttl: int = STALE_TTL,
+        serial: int = 1,
+        stale_at: float = float("inf"),
+        gone_at: float = float("inf"),
+    ) -> None:
+        self.name = name
+        self.addresses = addresses
+        self.ready = bool(addresses)
+        self.ttl = ttl
+        self.stale_at = stale_at
+        self.gone_at = gone_at
+        question = message.QUESTION_NAME
+        alias = [message.cname_record(question, cname, ttl)] if cname else []
+        owner = names.to_key(cname) if cname else question
+        self.nodata: tuple[Counts, bytes] = (
+            (len(alias), 1, 0),
+            b"".join(alias) + message.soa_record(owner, serial, ttl),
+        )
+        self.rrsets: dict[int, list[tuple[Counts, bytes]]] = {}
+        for qtype, version in ((wire.A, 4), (wire.AAAA, 6)):
+            family = [a for a in addresses if ip_address(a).version == version]
+            if family:
+                self.rrsets[qtype] = _rotations(alias, message.address_records(owner, family, ttl))
+        if alias:
+            self.rrsets[wire.CNAME] = [((1, 0, 0), alias[0])]
+        if self.rrsets:
+            # One RRset is all that ANY needs to be given (RFC 8482 §4.1).
+            self.rrsets[wire.ANY] = self.rrsets.get(wire.A) or self.rrsets.get(wire.AAAA, [])
+
+    def variants(self, qtype: int) -> list[tuple[Counts, bytes]]:
+        """Return the counts and sections to give in turn for ``qtype``; NODATA for all but addresses.
+
+        Each call starts with the next rotation.
+        """
+        found = self.rrsets.get(qtype)
+        if found is None:
+            return [self.nodata]
+        if len(found) > 1:
+            found.append(found.pop(0))
+        return found
+
+
+def _rotations(alias: list[bytes], records: list[bytes]) -> list[tuple[Counts, bytes]]:
+    counts = (len(alias) + len(records), 0, 0)
+    head = b"".join(alias)
+    return [
+        (counts, head + b"".join(records[shift:] + records[:shift]))
+        for shift in range(min(len(records), MAX_ROTATIONS))
+    ]
+
+
+class Ruleset:
+    """Owned names and forward zones, each by key. The exact name wins, then the longest suffix."""
+
+    __slots__ = ("_exact", "_wild", "_zones")
+
+    def __init__(self, owned: Iterable[Owned] = (), zones: Iterable[bytes] = ()) -> None:
+        self._exact: dict[bytes, Owned] = {}
+        self._wild: dict[bytes, Owned] = {}
+        self._zones = frozenset(zones) - {DEFAULT_ZONE}
+        for entry in owned:
+            if entry.name.startswith("*."):
+                self._wild[names.to_key(entry.name[2:])] = entry
+            else:
+                self._exact[names.to_key(entry.name)] = entry
+
+    def find_owned(self, key: bytes) -> Owned | None:
+        """Return the owned name that answers for ``key``, if any.
+
+        A wildcard answers for one or more labels below its parent, never for the parent.
+        """
+        exact = self._exact.get(key)
+        if exact is not None or not self._wild:
+            return exact
+        wild = self._wild
+        position = 0
+        while length := key[position]:
+            position += length + 1
+            entry = wild.get(key[position:])
+            if entry is not None:
+                return entry
+        return None
+
+    def find_zone(self, key: bytes) -> bytes:
+        """Return the key of the longest configured forward zone that holds ``key``."""
+        if not self._zones:
+            return DEFAULT_ZONE
+        if key in self._zones:
+            return key
+        return next((parent for parent in names.parents(key) if parent in self._zones), DEFAULT_ZONE)
+
+    def owned(self) -> list[Owned]:
+        """Return every owned name."""
+        return [*self._exact.values(), *self._wild.values()]
+
+
+def build_rules(
+    wanted: Iterable[Wanted],
+    book: Book,
+    zones: Iterable[bytes],
+    *,
+    ttl: int,
+    max_stale: float,
+    now: float,
+    wall_now: float,
+) -> Ruleset:
+    """Return the rules for the configured names with the addresses of ``book``.
+
+    ``ttl`` and ``max_stale`` are seconds. Wall-clock times of the snapshots are
+    turned into monotonic ones here, with ``now`` and ``wall_now`` read together.
+    """
+    owned = []
+    for entry in wanted:
+        held = book.entries.get(entry.name)
+        if entry.addresses:
+            owned.append(Owned(entry.name, addresses=entry.addresses, ttl=ttl))
+        elif held is None:
+            owned.append(Owned(entry.name))
+        else:
+            stale_at = now + held.snapshot.expires_at - wall_now
+            owned.append(
+                Owned(
+                    entry.name,
+                    addresses=held.learned.addresses,
+                    cname=held.learned.cname,
+                    ttl=ttl,
+                    serial=held.snapshot.serial // 1000,
+                    stale_at=stale_at,
+                    gone_at=stale_at + max_stale,
+                )
+            )
+    return Ruleset(owned, zones)

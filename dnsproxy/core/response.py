@@ -1,0 +1,159 @@
+"""Scan the responses of upstreams, and change the TTLs in them.
+
+As in `wire`, nothing is decoded: the scan notes where the TTLs, the OPT and the
+CNAME targets are. A whole response is kept and passed on as the octets it came
+in, so unknown record types go through untouched (RFC 3597).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+
+from dnsproxy.core.names import MAX_LABEL, MAX_NAME
+from dnsproxy.core.wire import CNAME, COUNTS, OPT, RECORD, SOA, MalformedError, Rcode, skip_name
+from dnsproxy.errors import WireError
+
+_TTL = struct.Struct(">I")
+
+
+class Response:
+    """A scanned response from an upstream.
+
+    ``rcode`` has the extended bits. ``counts`` are answer, authority and
+    additional records without the OPT. ``sections`` is all after the question,
+    without the OPT; ``ttl_offsets`` point into it. ``ttl`` is the lifetime in
+    seconds by the records alone, None when nothing says one; ``max_ttl`` the longest
+    TTL. ``cnames`` are the offsets of CNAME targets in the message. ``opt_inside``:
+    records follow the OPT, so ``sections`` cannot be cut out (see `message.without_opt`).
+    """
+
+    __slots__ = (
+        *("cnames", "counts", "edns", "flags", "max_ttl", "negative", "opt_inside"),
+        *("question_end", "rcode", "sections", "ttl", "ttl_offsets"),
+    )
+
+    def __init__(self, flags: int, question_end: int) -> None:
+        self.flags = flags
+        self.question_end = question_end
+        self.rcode = flags & 0xF
+        self.counts = (0, 0, 0)
+        self.edns = False
+        self.cnames: list[int] = []
+        self.max_ttl = 0
+        self.negative = False
+        self.opt_inside = False
+        self.sections = b""
+        self.ttl: int | None = None
+        self.ttl_offsets: tuple[int, ...] = ()
+
+
+def scan_response(data: bytes, question_end: int) -> Response:
+    """Scan a response whose question, which ends at ``question_end``, has been matched already.
+
+    Raises:
+        WireError: a length leads out of the message, or octets are left over.
+    """
+    flags, _, answers, authorities, additionals = COUNTS.unpack_from(data, 2)
+    response = Response(flags, question_end)
+    try:
+        _scan_records(response, data, answers, authorities, additionals)
+    except (IndexError, struct.error, MalformedError) as exc:
+        raise WireError("a record does not end inside the message") from exc
+    return response
+
+
+def _scan_records(response: Response, data: bytes, answers: int, authorities: int, additionals: int) -> None:
+    start = position = response.question_end
+    before_additional = answers + authorities
+    ttl = 0x7FFFFFFF
+    soa_minimum: int | None = None
+    opt_start = opt_end = 0
+    offsets: list[int] = []
+    for index in range(before_additional + additionals):
+        record = position
+        position = position + 2 if data[position] >= 0xC0 else skip_name(data, position)
+        rtype, _, record_ttl, length = RECORD.unpack_from(data, position)
+        end = position + 10 + length
+        if rtype == OPT:
+            if opt_end or index < before_additional:
+                raise MalformedError
+            opt_start, opt_end = record, end
+            response.rcode |= record_ttl >> 24 << 4
+            position = end
+            continue
+        if record_ttl & 0x80000000:
+            record_ttl = 0  # RFC 2181 §8
+        ttl = min(ttl, record_ttl)
+        response.max_ttl = max(response.max_ttl, record_ttl)
+        offsets.append(position + 4 - start)
+        if rtype == CNAME and index < answers:
+            response.cnames.append(position + 10)
+        elif rtype == SOA and answers <= index < before_additional:
+            (soa_minimum,) = _TTL.unpack_from(data, end - 4)
+        position = end
+    if position != len(data):
+        raise MalformedError
+    if opt_end:
+        response.edns = True
+        response.opt_inside = opt_end != position
+        additionals -= 1
+        position = opt_start
+    response.sections = data[start:position]
+    response.counts = (answers, authorities, additionals)
+    response.ttl_offsets = tuple(offsets)
+    _set_lifetime(response, ttl, soa_minimum)
+
+
+def _set_lifetime(response: Response, ttl: int, soa_minimum: int | None) -> None:
+    """Negative responses live as long as their SOA says, and without one not at all (RFC 2308 §5)."""
+    response.negative = response.rcode == Rcode.NXDOMAIN or not response.counts[0] or soa_minimum is not None
+    if soa_minimum is not None:
+        response.ttl = min(ttl, soa_minimum)
+    elif response.ttl_offsets and not response.negative:
+        response.ttl = ttl
+
+
+def read_name(data: bytes, position: int) -> bytes:
+    """Return the key of the name at ``position``, following compression pointers.
+
+    Each pointer must lead to before the name it stands in, so the walk ends.
+
+    Raises:
+        WireError: the name is too long, leaves the message or points forward.
+    """
+    wire = bytearray()
+    before = position
+    try:
+        while length := data[position]:
+            if length >= 0xC0:
+                position = (length & 0x3F) << 8 | data[position + 1]
+                if position >= before:
+                    raise WireError("a pointer that does not lead back")
+                before = position
+                continue
+            if length > MAX_LABEL or len(wire) + length + 2 > MAX_NAME:
+                raise WireError("a label or name that is too long")
+            wire += data[position : position + 1 + length]
+            position += 1 + length
+    except IndexError as exc:
+        raise WireError("a name that does not end inside the message") from exc
+    return bytes(wire).lower() + b"\x00"
+
+
+def with_ttls(sections: bytes, offsets: Sequence[int], change: Callable[[int], int]) -> bytes:
+    """Return ``sections`` with each TTL put through ``change``."""
+    patched = bytearray(sections)
+    for offset in offsets:
+        (ttl,) = _TTL.unpack_from(patched, offset)
+        _TTL.pack_into(patched, offset, change(0 if ttl & 0x80000000 else ttl))
+    return bytes(patched)
+
+
+def aged(sections: bytes, offsets: Sequence[int], elapsed: int) -> bytes:
+    """Return ``sections`` with ``elapsed`` seconds taken off each TTL, which stops at 0."""
+    patched = bytearray(sections)
+    for offset in offsets:
+        (ttl,) = _TTL.unpack_from(patched, offset)
+        _TTL.pack_into(patched, offset, ttl - elapsed if ttl > elapsed else 0)
+    return bytes(patched)

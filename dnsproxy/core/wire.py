@@ -1,0 +1,229 @@
+"""Scan queries without decoding them, and put messages together from bytes.
+
+A scan reads the header, the question and the fixed part of each record, and
+checks that every length stays inside the message. Names in record data are never
+followed, so a message cannot make the scan loop; what it accepts costs time
+linear in its length. Formats: RFC 1035 §4, RFC 6891 §6.1. Responses of upstreams
+are scanned in `response`.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+
+from dnsproxy.core.names import MAX_LABEL, MAX_NAME
+from dnsproxy.errors import DropReason, WireError
+
+HEADER = 12
+QR, AA, TC, RD, RA, AD, CD = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080, 0x0020, 0x0010
+OPCODE = 0x7800
+DO = 0x8000
+
+A, NS, CNAME, SOA, AAAA, OPT, ANY = 1, 2, 5, 6, 28, 41, 255
+IN = 1
+COOKIE = 10
+
+# What we tell peers that we can receive, and the most we send over UDP: fits the
+# smallest IPv6 MTU without fragments (RFC 9715 §3.1).
+UDP_SIZE = 1232
+UDP_MINIMUM = 512
+TCP_LIMIT = 65535
+
+COUNTS = struct.Struct(">HHHHH")
+_TYPE_CLASS = struct.Struct(">HH")
+RECORD = struct.Struct(">HHIH")
+_OPT = struct.Struct(">xHHBBHH")
+_OPTION = struct.Struct(">HH")
+# Option code 10 with the 8 octets of a client cookie (RFC 7873 §4).
+COOKIE_HEAD = _OPTION.pack(COOKIE, 8)
+
+
+class Rcode(IntEnum):
+    """Response codes that are decided on here (RFC 1035 §4.1.1, RFC 6891 §9)."""
+
+    NOERROR = 0
+    FORMERR = 1
+    SERVFAIL = 2
+    NXDOMAIN = 3
+    NOTIMP = 4
+    REFUSED = 5
+    BADVERS = 16
+
+
+def rcode_name(rcode: int) -> str:
+    """Return ``NXDOMAIN`` for 3; ``RCODE11`` for one that has no name here."""
+    try:
+        return Rcode(rcode).name
+    except ValueError:
+        return f"RCODE{rcode}"
+
+
+class Query:
+    """A scanned query. ``rcode`` is not NOERROR when the query itself is at fault.
+
+    ``key`` is the question name in lower case. ``question_end`` is the offset
+    after the question; 12 when there is none to echo. ``limit`` is the largest
+    response that may be sent, in octets. ``cookie`` tells that the message ends with an
+    8-octet client cookie and nothing else depends on those octets.
+    """
+
+    __slots__ = (
+        *("cookie", "data", "do", "edns", "flags", "key"),
+        *("limit", "qclass", "qtype", "question_end", "rcode"),
+    )
+
+    def __init__(self, data: bytes, flags: int) -> None:
+        self.data = data
+        self.flags = flags
+        self.key = b"\x00"
+        self.question_end = HEADER
+        self.qtype = 0
+        self.qclass = IN
+        self.edns = False
+        self.do = False
+        self.cookie = False
+        self.limit = UDP_MINIMUM
+        self.rcode = 0
+
+
+def scan_query(data: bytes) -> Query:
+    """Scan a message that a client sent.
+
+    Faults that the client should hear of are in `Query.rcode`.
+
+    Raises:
+        WireError: nothing may be sent back: shorter than a header, or QR set.
+    """
+    if len(data) < HEADER:
+        raise WireError("shorter than a header", DropReason.SHORT)
+    flags, questions, answers, authorities, additionals = COUNTS.unpack_from(data, 2)
+    if flags & QR:
+        raise WireError("a response, not a query", DropReason.NOT_A_QUERY)
+    query = Query(data, flags)
+    try:
+        if questions == 1:
+            _scan_question(query)
+        if flags & OPCODE:
+            query.rcode = Rcode.NOTIMP
+        elif questions != 1:
+            query.rcode = Rcode.FORMERR
+        elif answers or authorities or additionals:
+            _scan_additional(query, answers + authorities, additionals)
+        elif query.question_end != len(data):
+            query.rcode = Rcode.FORMERR
+    except (IndexError, struct.error, MalformedError):
+        query.rcode = Rcode.FORMERR
+    return query
+
+
+class MalformedError(Exception):
+    """A length that leads out of the message, or a form that is not allowed at its place."""
+
+
+def _scan_question(query: Query) -> None:
+    data = query.data
+    end = HEADER
+    while length := data[end]:
+        # 0xC0 would be a pointer: there is nothing before the question to point to.
+        if length > MAX_LABEL:
+            raise MalformedError
+        end += length + 1
+    end += 1
+    if end - HEADER > MAX_NAME:
+        raise MalformedError
+    query.qtype, query.qclass = _TYPE_CLASS.unpack_from(data, end)
+    query.key = data[HEADER:end].lower()
+    query.question_end = end + 4
+
+
+def _scan_additional(query: Query, before: int, additionals: int) -> None:
+    """Read the records after the question; only OPT means anything to us (TSIG is hop by hop)."""
+    data = query.data
+    position = query.question_end
+    for index in range(before + additionals):
+        start = position
+        position = skip_name(data, position)
+        rtype, _, _, length = RECORD.unpack_from(data, position)
+        position += 10 + length
+        if position > len(data):
+            raise MalformedError
+        if rtype == OPT:
+            if query.edns or index < before or data[start]:
+                raise MalformedError
+            _scan_opt(query, start, position)
+    if position != len(data):
+        raise MalformedError
+
+
+def _scan_opt(query: Query, start: int, end: int) -> None:
+    data = query.data
+    _, size, _, version, flags, length = _OPT.unpack_from(data, start)
+    query.edns = True
+    query.do = bool(flags & DO)
+    query.limit = min(max(size, UDP_MINIMUM), UDP_SIZE)
+    if version:
+        query.rcode = Rcode.BADVERS
+    position = end - length
+    last = position
+    while position < end:
+        last = position
+        _, size = _OPTION.unpack_from(data, position)
+        position += 4 + size
+    if position != end:
+        raise MalformedError
+    query.cookie = end == len(data) and last == end - 12 and data[last : last + 4] == COOKIE_HEAD
+
+
+def skip_name(data: bytes, position: int) -> int:
+    """Return the offset after the name at ``position``; a pointer ends it."""
+    while length := data[position]:
+        if length >= 0xC0:
+            return position + 2
+        if length > MAX_LABEL:
+            raise MalformedError
+        position += length + 1
+    return position + 1
+
+
+def error_option(info_code: int) -> bytes:
+    """Return an Extended DNS Error option (RFC 8914 §2) without text."""
+    return struct.pack(">HHH", 15, 2, info_code)
+
+
+def respond(
+    query: Query,
+    flags: int,
+    rcode: int,
+    counts: tuple[int, int, int],
+    sections: bytes,
+    options: bytes = b"",
+) -> bytes:
+    """Return the response to ``query``, its id and question as the client sent them.
+
+    ``flags`` may hold AA, AD and RA; QR, opcode, RD and CD are put in here. A
+    response over ``limit`` octets becomes TC with the question and the OPT
+    alone (RFC 9715 §3). ``options`` are sent only to a client that sent an OPT.
+    """
+    data = query.data
+    question = data[HEADER : query.question_end]
+    flags |= QR | query.flags & (OPCODE | RD | CD) | rcode & 0xF
+    answers, authorities, additionals = counts
+    opt = b""
+    if query.edns:
+        additionals += 1
+        opt = _OPT.pack(OPT, UDP_SIZE, rcode >> 4, 0, DO if query.do else 0, len(options)) + options
+    if HEADER + len(question) + len(sections) + len(opt) > query.limit:
+        flags |= TC
+        sections = b""
+        answers = authorities = 0
+        additionals = 1 if query.edns else 0
+    head = COUNTS.pack(flags, 1 if question else 0, answers, authorities, additionals)
+    return data[:2] + head + question + sections + opt
+
+
+def upstream_query(question: bytes, flags: int, *, edns: bool, do: bool) -> bytes:
+    """Return a query without its id: ``flags`` (RD, CD, AD), ``question``, and our own OPT when ``edns``."""
+    head = COUNTS.pack(flags, 1, 0, 0, 1 if edns else 0)
+    opt = _OPT.pack(OPT, UDP_SIZE, 0, 0, DO if do else 0, 0) if edns else b""
+    return head + question + opt

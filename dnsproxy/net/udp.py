@@ -1,0 +1,92 @@
+"""The UDP listener: drain the socket, ask the engine, answer; forwarded queries are answered later."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+
+from dnsproxy.core.engine import Engine, Forward
+from dnsproxy.core.wire import Query
+from dnsproxy.errors import DropReason
+from dnsproxy.net.datagrams import BATCH, Token, open_socket
+from dnsproxy.net.upstream import Forwarder
+
+# Full batches taken per wake-up before other sockets and timers get their turn.
+BATCHES_PER_WAKE = 4
+
+
+class UdpListener:
+    """One bound socket, read by the running event loop until `close`."""
+
+    def __init__(
+        self, engine: Engine, forwarder: Forwarder, host: str, port: int, *, reuse_port: bool = False
+    ) -> None:
+        """Bind and start reading.
+
+        Raises:
+            StartError: the address cannot be bound.
+        """
+        self._engine = engine
+        self._forwarder = forwarder
+        self._sock, self._datagrams = open_socket(host, port, reuse_port=reuse_port)
+        self._loop = asyncio.get_running_loop()
+        self._flush_planned = False
+        self._loop.add_reader(self._sock.fileno(), self._receive)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The address and port that are really bound."""
+        name = self._sock.getsockname()
+        return str(name[0]), int(name[1])
+
+    def close(self) -> None:
+        """Stop reading, send what is queued, and close."""
+        if self._sock.fileno() < 0:
+            return
+        self._loop.remove_reader(self._sock.fileno())
+        self._flush()
+        self._sock.close()
+
+    def _receive(self) -> None:
+        for _ in range(BATCHES_PER_WAKE):
+            messages, sources = self._datagrams.receive()
+            if not messages:
+                break
+            self._answer(messages, sources)
+            if len(messages) < BATCH:
+                break
+        self._forwarder.flush()
+
+    def _answer(self, messages: list[bytes], sources: list[bytes]) -> None:
+        now = monotonic()
+        receive = self._engine.receive
+        responses: list[bytes | None] = []
+        answered = 0
+        for index, data in enumerate(messages):
+            step = receive(data, sources[index], now)
+            if type(step) is bytes:
+                answered += 1
+                responses.append(step)
+            else:
+                responses.append(None)
+                if type(step) is Forward:
+                    self._forwarder.submit(step, self._respond, self._datagrams.token(index), now)
+        failed = self._datagrams.answer(responses) if answered else 0
+        self._count_failed(failed)
+        # One clock reading for the batch: each of its queries waited this long inside, at the most.
+        self._engine.stats.record_duration(monotonic() - now, answered)
+
+    def _respond(self, token: Token, response: bytes, _query: Query) -> None:
+        self._datagrams.queue(token, response)
+        if not self._flush_planned:
+            self._flush_planned = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_planned = False
+        self._count_failed(self._datagrams.flush())
+
+    def _count_failed(self, failed: int) -> None:
+        # The kernel refuses a response to source port 0, and to a peer without a route.
+        if failed:
+            self._engine.stats.drops[DropReason.SEND_FAILED] += failed
