@@ -200,7 +200,7 @@ class BatchSocket:
         return messages, sources
 
     def answer(self, responses: list[bytes | None]) -> int:
-        """See `DatagramSocket.answer`: a response is put where its query was, beside the address it came from."""
+        """See `DatagramSocket.answer`: a response is put where its query was, beside its address."""
         view, lengths = self._view, self._answering.to_send
         failed = first = at = 0
         for index, response in enumerate(responses):

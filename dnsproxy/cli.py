@@ -1,0 +1,179 @@
+"""The command line. Exit codes: 0 ok, 1 a check or a start failed, 2 bad usage or configuration."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from dnsproxy.errors import ConfigError, DnsproxyError
+from dnsproxy.version import __version__
+
+app = typer.Typer(
+    name="dnsproxy",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    help="DNS proxy for container registries that live in another cloud region.",
+)
+
+DEFAULT_CONFIG = Path("/etc/dnsproxy/config.yaml")
+ConfigOption = Annotated[
+    Path, typer.Option("--config", "-c", envvar="DNSPROXY_CONFIG", help="Configuration file.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
+AdminOption = Annotated[
+    str | None,
+    typer.Option("--admin", help="Admin endpoint, as http://127.0.0.1:9153; else the one of --config."),
+]
+
+
+def _version(value: bool) -> None:  # noqa: FBT001 - typer's callback signature
+    if value:
+        typer.echo(f"dnsproxy {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of the program as a whole."""
+
+
+@app.command()
+def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Run the proxy in the remote VPC or data centre."""
+    from dnsproxy import logs  # noqa: PLC0415 - `check` and `--version` start faster without these
+    from dnsproxy.app import run_proxy  # noqa: PLC0415
+    from dnsproxy.config import load  # noqa: PLC0415
+
+    settings = load(config)
+    logs.configure(settings.log.level, settings.log.format)
+    asyncio.run(run_proxy(settings))
+
+
+@app.command()
+def helper(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Run the helper in the source region: resolve the names there and publish them."""
+    from dnsproxy import logs  # noqa: PLC0415
+    from dnsproxy.app import run_helper  # noqa: PLC0415
+    from dnsproxy.config import load  # noqa: PLC0415
+
+    settings = load(config)
+    logs.configure(settings.log.level, settings.log.format)
+    asyncio.run(run_helper(settings))
+
+
+@app.command()
+def check(file: Annotated[Path, typer.Argument(help="Configuration file.")] = DEFAULT_CONFIG) -> None:
+    """Check a configuration file and print every problem with its line and key path."""
+    from dnsproxy.config import load  # noqa: PLC0415
+
+    settings = load(file)
+    typer.echo(f"{file}: ok, {len(settings.wanted())} names of {len(settings.registries)} registries")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of the configuration file."""
+    from dnsproxy.settings import schema as json_schema  # noqa: PLC0415
+
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+@app.command()
+def keygen(folder: Annotated[Path, typer.Argument(help="Folder for helper.key and helper.pub.")]) -> None:
+    """Make the key pair that helpers sign with and proxies trust."""
+    from dnsproxy.keys import write_key_pair  # noqa: PLC0415
+
+    private, public = write_key_pair(folder)
+    typer.echo(f"{private}: for helpers, keep it secret")
+    typer.echo(f"{public}: for proxies, list it in learn.trusted_keys")
+
+
+@app.command()
+def status(
+    *, config: ConfigOption = DEFAULT_CONFIG, admin: AdminOption = None, as_json: JsonOption = False
+) -> None:
+    """Show what a running proxy has learned. Exit code 1 when a name has no address."""
+    document = _ask(config, admin, "GET", "/api/v1/status")
+    if as_json:
+        typer.echo(json.dumps(document, indent=2))
+    else:
+        from rich.console import Console  # noqa: PLC0415
+
+        from dnsproxy.ops.tables import names_table, sources_table  # noqa: PLC0415
+
+        console = Console()
+        console.print(names_table(document))
+        if document["sources"]:
+            console.print(sources_table(document))
+    if not document["ready"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def refresh(config: ConfigOption = DEFAULT_CONFIG, admin: AdminOption = None) -> None:
+    """Make a running proxy pull from all its sources now."""
+    _ask(config, admin, "POST", "/api/v1/refresh")
+    typer.echo("refresh asked for")
+
+
+@app.command()
+def flush(
+    name: Annotated[str | None, typer.Argument(help="Forget this name only; else everything.")] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    admin: AdminOption = None,
+) -> None:
+    """Empty the answer cache of a running proxy; learned addresses stay."""
+    document = _ask(config, admin, "POST", "/api/v1/flush", {"name": name} if name else {})
+    typer.echo(f"{document['flushed']} cached answers forgotten")
+
+
+def _ask(
+    config: Path, admin: str | None, method: str, path: str, body: dict[str, str] | None = None
+) -> dict[str, object]:
+    from dnsproxy.config import load  # noqa: PLC0415
+    from dnsproxy.ops.client import AdminClient  # noqa: PLC0415
+
+    client = AdminClient(admin) if admin else AdminClient.from_settings(load(config).admin)
+    return client.call(method, path, body)
+
+
+@app.command()
+def demo(
+    *,
+    listen: Annotated[str, typer.Option(help="Address and port of the proxy.")] = "127.0.0.1:5353",
+    change_after: Annotated[
+        float | None, typer.Option(help="Seconds after which an address changes at the source.", min=0)
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Ask, print the table, exit 0 or 1.")] = False,
+) -> None:
+    """Run the whole thing on loopback: a source-region resolver, a helper, a proxy."""
+    from dnsproxy.ops.demo import run_demo  # noqa: PLC0415
+
+    sys.exit(asyncio.run(run_demo(listen, change_after=change_after, once=once)))
+
+
+def main() -> NoReturn:
+    """Run the command; turn errors that are the operator's to mend into lines on standard error."""
+    try:
+        app()
+    except ConfigError as exc:
+        for problem in exc.problems:
+            print(problem, file=sys.stderr)  # noqa: T201 - a command's output
+        sys.exit(2)
+    except DnsproxyError as exc:
+        print(f"dnsproxy: {exc}", file=sys.stderr)  # noqa: T201 - a command's output
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)

@@ -1,0 +1,70 @@
+"""Talk to the admin endpoint of a running proxy."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from dnsproxy.errors import DnsproxyError
+from dnsproxy.settings import AdminSettings
+
+TIMEOUT = 5.0
+
+
+class AdminError(DnsproxyError):
+    """The running proxy could not be asked; the message says why in one line."""
+
+
+class AdminClient:
+    """Calls to one admin endpoint; ``url`` has no trailing slash."""
+
+    def __init__(self, url: str, token_file: Path | None = None) -> None:
+        self._url = url.rstrip("/")
+        self._headers: dict[str, str] = {}
+        if token_file is not None:
+            try:
+                self._headers["Authorization"] = f"Bearer {token_file.read_text(encoding='utf-8').strip()}"
+            except (OSError, UnicodeDecodeError) as exc:
+                raise AdminError(f"{token_file}: cannot read the token: {exc}") from exc
+
+    @classmethod
+    def from_settings(cls, settings: AdminSettings) -> AdminClient:
+        """Return a client for the endpoint that a configuration opens.
+
+        Raises:
+            AdminError: it opens none, or the token cannot be read.
+        """
+        listen = settings.listen
+        if listen is None:
+            raise AdminError("admin.listen is null in the configuration: nothing to ask")
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)
+        shown = f"[{host}]" if ":" in host else host
+        return cls(f"http://{shown}:{listen.port}", settings.token_file)
+
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the JSON object that the proxy answers with.
+
+        Raises:
+            AdminError: no answer within 5 s, or one that is not a success.
+        """
+        return asyncio.run(self._call(method, path, body))
+
+    async def _call(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=timeout, headers=self._headers) as session,
+                session.request(method, self._url + path, json=body) as response,
+            ):
+                if response.status >= 400:
+                    raise AdminError(f"{self._url}{path}: status {response.status} {response.reason}")
+                answer = await response.json()
+        except (aiohttp.ClientError, TimeoutError, ValueError) as exc:
+            reason = str(exc) or type(exc).__name__
+            raise AdminError(f"{self._url}: no usable answer ({reason}); is dnsproxy serve running?") from exc
+        if not isinstance(answer, dict):
+            raise AdminError(f"{self._url}{path}: the answer is not a JSON object")
+        return answer
