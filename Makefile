@@ -1,0 +1,57 @@
+# One verb per target. `make help` lists them.
+
+PYTHON ?=
+ARGS ?=
+# Two workers suit the smallest machines; tests that own a fixed resource share
+# an xdist_group, which loadgroup keeps in one worker.
+JOBS ?= 2
+PYTEST = .venv/bin/python -m pytest -n $(JOBS) --dist loadgroup
+
+export PYTHON
+# Debian keeps unbound and dnsmasq where only root's PATH looks.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+.PHONY: help run test lint types unit e2e format clean
+.DEFAULT_GOAL := help
+# Every target starts with the same set-up, which must not run twice at once.
+.NOTPARALLEL:
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+run: ## Run the demo on loopback; ARGS="--once" adds options
+	@scripts/setup.sh run
+	.venv/bin/dnsproxy demo $(ARGS)
+
+test: ## Lint, check types, run every test
+	@scripts/setup.sh packages
+	@$(MAKE) --no-print-directory lint types
+	$(PYTEST) $(ARGS)
+
+lint: ## Check style, formatting and shell scripts
+	@scripts/setup.sh dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/shellcheck scripts/*.sh .ci/run
+
+types: ## Check types
+	@scripts/setup.sh dev
+	.venv/bin/mypy
+
+unit: ## Run the tests that start no process; ARGS="-k seal" adds options
+	@scripts/setup.sh dev
+	$(PYTEST) -m "not e2e" $(ARGS)
+
+e2e: ## Run the tests that start real processes and foreign DNS programs
+	@scripts/setup.sh packages
+	@scripts/setup.sh dev
+	$(PYTEST) -m e2e $(ARGS)
+
+format: ## Put the code into its one format
+	@scripts/setup.sh dev
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+clean: ## Remove the environment, caches and build results
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

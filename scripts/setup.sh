@@ -1,0 +1,166 @@
+#!/bin/sh
+# Makes what the Makefile's targets need, and nothing twice.
+#
+#   scripts/setup.sh run        .venv with the package
+#   scripts/setup.sh dev        .venv with the package and its development tools
+#   scripts/setup.sh packages   the foreign DNS programs that the tests talk to
+#
+# PYTHON names an interpreter to prefer. As root on Debian or Ubuntu, missing
+# system packages are installed; otherwise the command to type is printed.
+set -eu
+
+cd "$(dirname "$0")/.."
+# Debian keeps servers in /usr/sbin, which is not on an ordinary user's PATH.
+PATH="$PATH:/usr/sbin:/sbin"
+
+VENV=.venv
+POLICY=/usr/sbin/policy-rc.d
+OLDEST="3, 11"
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+
+fail() {
+    say "$*"
+    exit 1
+}
+
+# --- system packages ---------------------------------------------------------
+
+apt_get() { DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=120 "$@" >&2; }
+
+apt_install() { # packages...
+    if ! command -v apt-get >/dev/null; then
+        fail "needed, in Debian's names: $*; install them with this system's package manager"
+    fi
+    if [ "$(id -u)" -ne 0 ]; then
+        fail "needed: sudo apt-get update && sudo apt-get install -y --no-install-recommends $*"
+    fi
+    say "installing $*"
+    if ! apt_get install --no-install-recommends "$@"; then
+        say "refreshing the package lists, then once more"
+        apt_get update
+        apt_get install --no-install-recommends "$@"
+    fi
+}
+
+remove_policy() { rm -f "$POLICY"; }
+
+# Debian starts a daemon as soon as its package is there. A resolver that takes
+# port 53 of the developer's machine is not what `make test` was asked for: a
+# policy-rc.d that answers 101 forbids it (invoke-rc.d(8)).
+forbid_services() {
+    if [ "$(id -u)" -ne 0 ] || [ -e "$POLICY" ]; then
+        return
+    fi
+    trap remove_policy EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    printf '#!/bin/sh\nexit 101\n' >"$POLICY"
+    chmod 755 "$POLICY"
+}
+
+install_packages() {
+    missing=
+    for pair in unbound:unbound dnsmasq:dnsmasq-base kdig:knot-dnsutils dig:bind9-dnsutils; do
+        command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
+    done
+    [ -n "$missing" ] || return 0
+    forbid_services
+    # shellcheck disable=SC2086 # a list of package names
+    apt_install $missing
+    case "$missing" in
+    # Not started now, and not at the next boot either.
+    *unbound*) systemctl disable --quiet unbound.service 2>/dev/null || true ;;
+    esac
+}
+
+# --- Python ------------------------------------------------------------------
+
+is_new_enough() { "$1" -c "import sys; sys.exit(sys.version_info < ($OLDEST))" 2>/dev/null; }
+
+has_venv() { "$1" -c 'import ensurepip, venv' 2>/dev/null; }
+
+candidates() { printf '%s\n' ${PYTHON:+"$PYTHON"} python3.13 python3.12 python3.11 python3; }
+
+# The first new enough interpreter that can make an environment; else the first
+# new enough one; else nothing.
+find_python() {
+    for python in $(candidates); do
+        if is_new_enough "$python" && has_venv "$python"; then
+            echo "$python"
+            return
+        fi
+    done
+    for python in $(candidates); do
+        if is_new_enough "$python"; then
+            echo "$python"
+            return
+        fi
+    done
+}
+
+# The newest suitable Python that the package lists know; Debian 12's when they know none.
+packaged_python() {
+    # A fresh image has no lists.
+    if [ "$(id -u)" -eq 0 ] && ! apt-cache show python3 >/dev/null 2>&1; then
+        apt_get update || true
+    fi
+    for version in 3.13 3.12 3.11; do
+        if apt-cache show "python$version" >/dev/null 2>&1; then
+            echo "python$version"
+            return
+        fi
+    done
+    echo python3.11
+}
+
+choose_python() { # sets $python
+    if [ -n "${PYTHON:-}" ] && ! is_new_enough "$PYTHON"; then
+        say "PYTHON=$PYTHON is not Python 3.11 or newer; looking for another"
+    fi
+    python=$(find_python)
+    if [ -z "$python" ]; then
+        say "Python 3.11 or newer is needed; python3 is $(python3 --version 2>/dev/null || echo missing)"
+        package=$(packaged_python)
+        apt_install "$package" "$package-venv"
+        python=$package
+    elif ! has_venv "$python"; then
+        say "$python cannot make virtual environments (no ensurepip)"
+        apt_install "$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')"
+    fi
+    has_venv "$python" || fail "$python still cannot make virtual environments; set PYTHON to another one"
+}
+
+# What an environment was made for: these dependencies, at this path (scripts in
+# it hold absolute paths).
+fingerprint() { printf '%s %s\n' "$(cksum <pyproject.toml)" "$PWD"; }
+
+is_current() { # kind: is the environment usable as it stands?
+    [ -f "$VENV/made-for-$1" ] &&
+        [ "$(cat "$VENV/made-for-$1")" = "$(fingerprint)" ] &&
+        "$VENV/bin/python" -c '' 2>/dev/null
+}
+
+make_venv() { # run | dev
+    # Development tools come on top of the package, so dev serves for run.
+    if is_current dev || is_current "$1"; then
+        return
+    fi
+    choose_python
+    target=.
+    [ "$1" = run ] || target='.[dev]'
+    # Tools that are there already are wanted again: `make run` must not take
+    # them away after an edit of pyproject.toml.
+    [ ! -f "$VENV/made-for-dev" ] || target='.[dev]'
+    say "making $VENV with $("$python" --version)"
+    "$python" -m venv --clear "$VENV"
+    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$target"
+    [ "$target" = . ] || fingerprint >"$VENV/made-for-dev"
+    fingerprint >"$VENV/made-for-run"
+}
+
+case "${1:-}" in
+run | dev) make_venv "$1" ;;
+packages) install_packages ;;
+*) fail "usage: scripts/setup.sh run | dev | packages" ;;
+esac
