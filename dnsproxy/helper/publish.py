@@ -1,0 +1,270 @@
+"""The helper's HTTP server, and the composition of ``dnsproxy helper``.
+
+GET /v1/snapshot[?wait=SERIAL[&timeout=SECONDS]]   the signed snapshot
+GET /health                                        what it holds, as JSON; asks for no token
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import math
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from ipaddress import ip_address
+from pathlib import Path
+
+import structlog
+from aiohttp import web
+
+from dnsproxy.errors import StartError
+from dnsproxy.helper.resolve import look
+from dnsproxy.helper.service import Helper, Published
+from dnsproxy.keys import read_private_key
+from dnsproxy.settings import Endpoint, Settings, TlsSettings
+from dnsproxy.system import expand_resolvers
+
+# Seconds that a blocking query waits.
+DEFAULT_WAIT = 30.0
+MAX_WAIT = 120.0
+# Blocking queries at once; each holds a connection. A region has tens of proxies.
+MAX_WAITERS = 1000
+# Seconds after which a proxy that came too early should ask again: the first round takes about as long.
+RETRY_AFTER = "2"
+# Seconds that responses under way get at the end.
+SHUTDOWN = 5.0
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class _Api:
+    """The handlers. Nothing here changes what the helper holds."""
+
+    def __init__(self, helper: Helper, token: str | None, wall: Callable[[], float]) -> None:
+        self._helper = helper
+        self._token = token
+        self._wall = wall
+        self._waiters = 0
+
+    async def snapshot(self, request: web.Request) -> web.Response:
+        if not self._authorized(request):
+            return _error(401, "a bearer token is needed", {"WWW-Authenticate": "Bearer"})
+        try:
+            serial, seconds = _wait_wanted(request)
+        except ValueError as exc:
+            return _error(400, str(exc))
+        if serial is not None and self._waiters >= MAX_WAITERS:
+            return _error(503, "too many blocking queries", {"Retry-After": RETRY_AFTER})
+        if serial is not None:
+            await self._wait(serial, seconds)
+        published = self._helper.current
+        if published is None:
+            return _error(503, "no snapshot yet", {"Retry-After": RETRY_AFTER})
+        return _document(request, published)
+
+    async def _wait(self, serial: int, seconds: float) -> None:
+        self._waiters += 1
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._helper.wait_beyond(serial)
+        finally:
+            self._waiters -= 1
+
+    async def health(self, _request: web.Request) -> web.Response:
+        published = self._helper.current
+        if published is None:
+            return web.json_response({"status": "starting", "serial": None, "names": 0, "age": None})
+        entries = published.snapshot.names
+        good = all(entry.status == "ok" for entry in entries)
+        age = max(0, int(self._wall()) - published.snapshot.issued_at)
+        return web.json_response(
+            {
+                "status": "ok" if good else "degraded",
+                "serial": published.snapshot.serial,
+                "names": len(entries),
+                "age": age,
+            }
+        )
+
+    def _authorized(self, request: web.Request) -> bool:
+        if self._token is None:
+            return True
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        # As bytes: compare_digest refuses text that is not ASCII.
+        same = hmac.compare_digest(
+            given.strip().encode("utf-8", "surrogateescape"), self._token.encode("utf-8")
+        )
+        return same and scheme.lower() == "bearer"
+
+
+def create_app(
+    helper: Helper, token: str | None = None, wall: Callable[[], float] = time.time
+) -> web.Application:
+    """Return the application that publishes ``helper``; ``token`` is asked of those who read the snapshot."""
+    api = _Api(helper, token, wall)
+    app = web.Application()
+    app.router.add_get("/v1/snapshot", api.snapshot)
+    app.router.add_get("/health", api.health)
+    return app
+
+
+def _wait_wanted(request: web.Request) -> tuple[int | None, float]:
+    wait = request.query.get("wait")
+    if wait is not None and not (wait.isascii() and wait.isdecimal() and len(wait) <= 19):
+        raise ValueError("wait must be a serial: a whole number")
+    text = request.query.get("timeout")
+    try:
+        seconds = DEFAULT_WAIT if text is None else float(text)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:
+        raise ValueError(f"timeout must be a number of seconds, 0 to {MAX_WAIT:g}")
+    return None if wait is None else int(wait), min(seconds, MAX_WAIT)
+
+
+def _document(request: web.Request, published: Published) -> web.Response:
+    snapshot = published.snapshot
+    tag = f"{snapshot.serial}-{snapshot.issued_at}"
+    offered = request.if_none_match or ()
+    if any(etag.value in {tag, "*"} for etag in offered):
+        response = web.Response(status=304)
+    else:
+        response = web.Response(body=published.token.encode("ascii"), content_type="application/jose")
+    response.etag = tag
+    response.headers["Cache-Control"] = "no-cache"
+    return response
+
+
+def _error(status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
+    return web.json_response({"error": message}, status=status, headers=headers)
+
+
+async def serve_helper(
+    settings: Settings,
+    stop: asyncio.Event,
+    on_listening: Callable[[Endpoint], None] | None = None,
+) -> None:
+    """Run the helper until ``stop`` is set.
+
+    ``on_listening`` is called with the address in use once the server accepts
+    connections; its port is the real one when port 0 was asked for.
+
+    Raises:
+        StartError: a key, token, certificate or port cannot be had, or there is nothing to learn.
+    """
+    options = settings.helper
+    resolvers = expand_resolvers(options.resolvers)
+    token = await asyncio.to_thread(read_token, options.token_file)
+    context = await asyncio.to_thread(server_context, options.tls)
+    helper = Helper(
+        options.id,
+        settings.wanted(),
+        lambda wanted: look(wanted, resolvers),
+        await asyncio.to_thread(read_private_key, options.signing_key_file),
+        interval=options.interval,
+        publish_file=options.publish_file,
+    )
+    if not helper.wanted:
+        raise StartError("the helper has no name to learn: list a registry, or names without addresses")
+    runner = web.AppRunner(
+        create_app(helper, token),
+        handle_signals=False,
+        access_log=None,
+        handler_cancellation=True,
+        shutdown_timeout=SHUTDOWN,
+    )
+    await runner.setup()
+    try:
+        endpoint = await _listen(runner, options.listen, context)
+        _warn_when_open(endpoint, guarded=token is not None or options.tls.client_ca_file is not None)
+        if on_listening is not None:
+            on_listening(endpoint)
+        shown = [str(resolver) for resolver in resolvers]
+        log.info("helper.started", id=options.id, names=len(helper.wanted), resolvers=shown)
+        await _run_until(helper, stop)
+    finally:
+        helper.release()
+        await runner.cleanup()
+    log.info("helper.stopped")
+
+
+async def _listen(runner: web.AppRunner, listen: Endpoint, context: ssl.SSLContext | None) -> Endpoint:
+    site = web.TCPSite(runner, listen.host, listen.port, ssl_context=context)
+    try:
+        await site.start()
+    except OSError as exc:
+        reason = _os_reason(exc)
+        raise StartError(f"helper.listen: {listen.host} port {listen.port}: {reason}") from exc
+    endpoint = Endpoint(listen.host, runner.addresses[0][1], "tcp")
+    log.info("helper.listening", address=listen.host, port=endpoint.port, tls=context is not None)
+    return endpoint
+
+
+async def _run_until(helper: Helper, stop: asyncio.Event) -> None:
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(helper.run())
+        await stop.wait()
+        running.cancel()
+
+
+def _warn_when_open(endpoint: Endpoint, *, guarded: bool) -> None:
+    if not guarded and not ip_address(endpoint.host).is_loopback:
+        log.warning(
+            "helper.open",
+            address=endpoint.host,
+            port=endpoint.port,
+            detail="names and addresses are open to all who reach this port; set token_file or client_ca_file",
+        )
+
+
+def read_token(path: Path | None) -> str | None:
+    """Return the bearer token in ``path``, without the white space around it; None without a path.
+
+    Raises:
+        StartError: the file cannot be read, is empty, or is not one word of ASCII.
+    """
+    if path is None:
+        return None
+    try:
+        token = path.read_text(encoding="ascii").strip()
+    except OSError as exc:
+        raise StartError(f"{path}: {exc.strerror or exc}") from exc
+    except UnicodeDecodeError as exc:
+        raise StartError(f"{path}: a token is ASCII text") from exc
+    if not token or len(token.split()) > 1:
+        raise StartError(f"{path}: a token is one word, and is not empty")
+    return token
+
+
+def server_context(tls: TlsSettings) -> ssl.SSLContext | None:
+    """Return the TLS context for ``tls``; None for plain HTTP.
+
+    Raises:
+        StartError: a file cannot be read or used.
+    """
+    if tls.cert_file is None or tls.key_file is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        # An empty password makes an encrypted key an error; without it OpenSSL would ask on the terminal.
+        context.load_cert_chain(tls.cert_file, tls.key_file, password=str)
+    except (OSError, ValueError) as exc:
+        raise StartError(f"helper.tls: {tls.cert_file}, {tls.key_file}: {_os_reason(exc)}") from exc
+    if tls.client_ca_file is not None:
+        try:
+            context.load_verify_locations(tls.client_ca_file)
+        except (OSError, ValueError) as exc:
+            raise StartError(f"helper.tls: {tls.client_ca_file}: {_os_reason(exc)}") from exc
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _os_reason(exc: Exception) -> str:
+    if isinstance(exc, ssl.SSLError):
+        return f"not usable ({exc.reason or exc})"
+    return (exc.strerror if isinstance(exc, OSError) else None) or str(exc)

@@ -1,0 +1,272 @@
+"""The helper's loop: look at every name, sign what was seen, tell those who wait.
+
+`Helper` holds no socket; `publish` puts it behind HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from dnsproxy.core import seal
+from dnsproxy.core.learned import LearnedName, Snapshot
+from dnsproxy.core.registry import Wanted
+from dnsproxy.errors import SnapshotError
+from dnsproxy.helper.observe import Look, observe
+
+# Seconds. A proxy that cannot reach its helper for longer starts without a fresh
+# snapshot but keeps serving its own state file.
+LIFETIME = 86_400
+# Seconds between two rounds at the least, however small the TTLs (or the interval, when that is less).
+MIN_ROUND = 5.0
+# Names asked about at once. Each takes two sockets per resolver.
+CONCURRENCY = 32
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+LookAt = Callable[[Wanted], Awaitable[Sequence[Look]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A snapshot and its signed form."""
+
+    snapshot: Snapshot
+    token: str
+
+
+class Helper:
+    """Keeps the current snapshot of the names in ``wanted``.
+
+    ``look`` asks the resolvers; ``interval`` is in seconds, between rounds at
+    the most; ``wall`` gives Unix time and ``monotonic`` measures rounds. Pinned
+    names (those with addresses) are left to the proxies.
+    """
+
+    def __init__(
+        self,
+        issuer: str,
+        wanted: Sequence[Wanted],
+        look: LookAt,
+        key: Ed25519PrivateKey,
+        *,
+        interval: float,
+        publish_file: Path | None = None,
+        wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.current: Published | None = None
+        self.wanted = tuple(entry for entry in wanted if not entry.addresses)
+        self._issuer = issuer
+        self._look = look
+        self._key = key
+        self._interval = interval
+        self._file = publish_file
+        self._wall = wall
+        self._monotonic = monotonic
+        self._last: Snapshot | None = None
+        self._journal = _Journal()
+        self._bad_rounds = 0
+        self._changed = asyncio.Event()
+        self._released = False
+
+    async def run(self) -> None:
+        """Restore what was published before, then look again and again until cancelled."""
+        await self.restore()
+        while True:
+            started = self._monotonic()
+            await self.round()
+            # A TTL counts from when it was seen, so the time a slow round took is part of it.
+            await asyncio.sleep(max(0.0, started + self.delay() - self._monotonic()))
+
+    async def restore(self) -> None:
+        """Take serial and addresses from the publish file when this helper has signed it."""
+        if self._file is None:
+            return
+        try:
+            token = await asyncio.to_thread(self._file.read_text, encoding="ascii")
+            public = self._key.public_key()
+            snapshot = seal.verify(token.strip(), {seal.key_id(public): public})
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, SnapshotError) as exc:
+            log.warning("helper.restore_failed", file=str(self._file), reason=str(exc))
+            return
+        if snapshot.issuer != self._issuer:
+            log.warning("helper.restore_failed", file=str(self._file), reason=f"issued by {snapshot.issuer}")
+            return
+        self._last = snapshot
+        log.info("helper.restored", serial=snapshot.serial, names=len(snapshot.names))
+
+    async def round(self) -> Snapshot:
+        """Look at every name once and publish what was seen."""
+        looks = await self._look_everywhere()
+        wall_now = self._wall()
+        before = {entry.name: entry for entry in self._last.names} if self._last else {}
+        entries = tuple(
+            observe(before.get(wanted.name), wanted, seen, wall_now)
+            for wanted, seen in zip(self.wanted, looks, strict=True)
+        )
+        snapshot = next_snapshot(self._last, self._issuer, entries, wall_now)
+        self._journal.record(before, entries, looks, snapshot.serial)
+        self._bad_rounds = 0 if all(entry.status == "ok" for entry in entries) else self._bad_rounds + 1
+        await self._publish(snapshot)
+        return snapshot
+
+    async def _look_everywhere(self) -> list[Sequence[Look]]:
+        gate = asyncio.Semaphore(CONCURRENCY)
+
+        async def look_gated(wanted: Wanted) -> Sequence[Look]:
+            async with gate:
+                return await self._look(wanted)
+
+        # A wildcard and its parent ask for the same name: one look gives both the same addresses.
+        distinct = {wanted.ask: wanted for wanted in self.wanted}
+        async with asyncio.TaskGroup() as group:
+            tasks = {ask: group.create_task(look_gated(wanted)) for ask, wanted in distinct.items()}
+        return [tasks[wanted.ask].result() for wanted in self.wanted]
+
+    def delay(self) -> float:
+        """Seconds from the start of the last round to the next.
+
+        The smallest TTL, within `MIN_ROUND` and the interval; after a failure
+        `MIN_ROUND`, doubled with each further bad round.
+        """
+        entries = self._last.names if self._last else ()
+        wanted = [float(entry.ttl) for entry in entries if entry.status == "ok"]
+        if self._bad_rounds:
+            wanted.append(MIN_ROUND * 2.0 ** min(self._bad_rounds - 1, 16))
+        return min(self._interval, max(MIN_ROUND, min(wanted, default=self._interval)))
+
+    async def wait_beyond(self, serial: int) -> None:
+        """Return when the current serial is not ``serial``, or after `release`. Bound it with a timeout."""
+        while not self._released and self.current is not None and self.current.snapshot.serial == serial:
+            await self._changed.wait()
+
+    def release(self) -> None:
+        """Let all who wait go, now and later: the program is about to stop."""
+        self._released = True
+        self._changed.set()
+
+    async def _publish(self, snapshot: Snapshot) -> None:
+        token = seal.sign(snapshot, self._key)
+        changed = self.current is None or self.current.snapshot.serial != snapshot.serial
+        self._last = snapshot
+        self.current = Published(snapshot, token)
+        if changed:
+            self._changed.set()
+            if not self._released:
+                self._changed = asyncio.Event()
+        if self._file is not None:
+            await self._write(self._file, token)
+
+    async def _write(self, path: Path, token: str) -> None:
+        try:
+            await asyncio.to_thread(write_atomically, path, token.encode("ascii"))
+        except OSError as exc:
+            self._journal.record_write(path, exc.strerror or str(exc))
+        else:
+            self._journal.record_write(path, None)
+
+
+def next_snapshot(
+    last: Snapshot | None, issuer: str, entries: tuple[LearnedName, ...], wall_now: float
+) -> Snapshot:
+    """Return the snapshot after ``last``; ``wall_now`` is Unix time in seconds.
+
+    The serial grows when a name, an address, a CNAME or a status has changed.
+    It also grows when the clock was set back, or proxies would take an earlier
+    time of issue for an older snapshot.
+    """
+    issued_at = int(wall_now)
+    if last is None:
+        serial = int(wall_now * 1000)
+    elif _essence(last.names) != _essence(entries) or issued_at < last.issued_at:
+        serial = max(last.serial + 1, int(wall_now * 1000))
+    else:
+        serial = last.serial
+    return Snapshot(issuer, serial, issued_at, issued_at + LIFETIME, entries)
+
+
+def _essence(entries: Sequence[LearnedName]) -> set[tuple[object, ...]]:
+    return {(entry.name, entry.addresses, entry.cname, entry.status) for entry in entries}
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Put ``content`` in place of the file at ``path``, whole or not at all, on disk when this returns.
+
+    The file is readable by everybody: a snapshot is signed, not secret.
+
+    Raises:
+        OSError: the folder cannot be written; the old file is as it was.
+    """
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        with suppress(OSError):
+            Path(temporary).unlink()
+        raise
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+class _Journal:
+    """Logs changes only: what stays broken is said once."""
+
+    def __init__(self) -> None:
+        self._failing: set[str] = set()
+        self._silent: set[str] = set()
+        self._write_failure: str | None = None
+
+    def record(
+        self,
+        before: dict[str, LearnedName],
+        entries: Sequence[LearnedName],
+        looks: Sequence[Sequence[Look]],
+        serial: int,
+    ) -> None:
+        for entry, seen in zip(entries, looks, strict=True):
+            held = before.get(entry.name)
+            old = held.addresses if held else ()
+            failed = entry.status != "ok"
+            if failed and entry.name not in self._failing:
+                reasons = [look.error for look in seen if look.error]
+                log.warning("helper.resolve_failed", name=entry.name, status=entry.status, reasons=reasons)
+            elif not failed and (old != entry.addresses or entry.name in self._failing):
+                log.info("helper.resolved", name=entry.name, old=old, new=entry.addresses, serial=serial)
+        self._failing = {entry.name for entry in entries if entry.status != "ok"}
+        self._record_resolvers([look for seen in looks for look in seen])
+
+    def _record_resolvers(self, looks: Sequence[Look]) -> None:
+        answering = {look.resolver for look in looks if look.error is None}
+        silent = {look.resolver: look.error for look in looks if look.resolver not in answering}
+        for resolver in sorted(set(silent) - self._silent):
+            log.warning("helper.resolver_failed", resolver=resolver, reason=silent[resolver])
+        for resolver in sorted(self._silent - set(silent)):
+            log.info("helper.resolver_recovered", resolver=resolver)
+        self._silent = set(silent)
+
+    def record_write(self, path: Path, failure: str | None) -> None:
+        if failure and failure != self._write_failure:
+            log.error("helper.publish_file_failed", file=str(path), reason=failure)
+        elif self._write_failure and not failure:
+            log.info("helper.publish_file_written", file=str(path))
+        self._write_failure = failure
