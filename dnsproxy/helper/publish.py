@@ -218,7 +218,7 @@ def _warn_when_open(endpoint: Endpoint, *, guarded: bool) -> None:
             "helper.open",
             address=endpoint.host,
             port=endpoint.port,
-            detail="names and addresses are open to all who reach this port; set token_file or client_ca_file",
+            detail="names and addresses are open to all who reach the port; set token_file or client_ca_file",
         )
 
 
