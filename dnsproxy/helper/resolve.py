@@ -7,6 +7,7 @@ question have been matched (RFC 5452 §9.1).
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import struct
 from collections.abc import Awaitable, Sequence
@@ -185,7 +186,9 @@ async def _bounded(exchange: Awaitable[_Message], expected: _Expected, seconds: 
     except (asyncio.IncompleteReadError, asyncio_dgram.TransportClosed) as exc:
         raise expected.refused or ResolveError("the connection was closed before a response") from exc
     except OSError as exc:
-        raise ResolveError((exc.strerror or str(exc)).lower()) from exc
+        # asyncio puts a text of its own in place of the system's.
+        reason = os.strerror(exc.errno).lower() if exc.errno else str(exc)
+        raise ResolveError(reason) from exc
 
 
 async def _over_udp(expected: _Expected, resolver: Endpoint) -> _Message:

@@ -78,11 +78,10 @@ class Nameserver:
         except Exception as exc:  # noqa: BLE001 - it is raised again where the test sees it
             self._failures.append(exc)
             return []
-        if replies is None or isinstance(replies, DNSRecord | bytes):
-            replies = [replies]
+        listed: Sequence[Reply] = replies if isinstance(replies, list | tuple) else [replies]
         return [
             reply if isinstance(reply, bytes) else bytes(reply.pack())
-            for reply in replies
+            for reply in listed
             if reply is not None
         ]
 

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dnsproxy.errors import StartError
+from dnsproxy.settings import Endpoint
+from dnsproxy.system import expand_resolvers, system_resolvers
+
+RESOLV_CONF = """\
+# made by hand
+; nameserver 9.9.9.9
+search example.internal
+nameserver 100.100.2.136
+nameserver\t100.100.2.138   # the second
+nameserver 100.100.2.136
+nameserver fe80::1%eth0
+nameserver fd00::2
+nameserver not-an-address
+nameserver
+options timeout:2
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "resolv.conf"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_usable_nameservers_are_read_in_order(tmp_path: Path) -> None:
+    assert system_resolvers(write(tmp_path, RESOLV_CONF)) == [
+        Endpoint("100.100.2.136", 53),
+        Endpoint("100.100.2.138", 53),
+        Endpoint("fd00::2", 53),
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "# nameserver 10.0.0.2\n", "nameserver fe80::1%eth0\n"])
+def test_no_usable_nameserver_is_a_start_error(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(StartError, match="no usable nameserver") as caught:
+        system_resolvers(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_is_a_start_error_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match="No such file"):
+        system_resolvers(tmp_path / "absent")
+
+
+def test_octets_that_are_not_utf8_do_not_matter(tmp_path: Path) -> None:
+    path = tmp_path / "resolv.conf"
+    path.write_bytes(b"# \xff\xfe\nnameserver 10.0.0.2\n")
+    assert system_resolvers(path) == [Endpoint("10.0.0.2", 53)]
+
+
+def test_system_is_replaced_where_it_stands_and_repeats_are_dropped(tmp_path: Path) -> None:
+    path = write(tmp_path, "nameserver 10.0.0.2\nnameserver 10.0.0.3\n")
+    first, second = Endpoint("10.0.0.9", 53), Endpoint("10.0.0.2", 53)
+    assert expand_resolvers([first, "system", second], path) == [
+        first,
+        second,
+        Endpoint("10.0.0.3", 53),
+    ]
+
+
+def test_the_file_is_not_read_unless_asked_for(tmp_path: Path) -> None:
+    only = Endpoint("10.0.0.9", 5353, "tcp")
+    assert expand_resolvers([only], tmp_path / "absent") == [only]
