@@ -20,7 +20,7 @@ from dnsproxy.core.prepared import PreparedTable
 from dnsproxy.core.response import Response, aged, read_name, scan_response, with_ttls
 from dnsproxy.core.stats import Source, Stats
 from dnsproxy.core.upstreams import Upstream, order
-from dnsproxy.core.wire import Query, Rcode, rcode_name
+from dnsproxy.core.wire import Query, rcode_name
 from dnsproxy.errors import DropReason, WireError
 
 # Extended DNS Errors (RFC 8914 §4).
@@ -106,7 +106,7 @@ class Engine:
         except WireError as exc:
             self.stats.drops[exc.reason] += 1
             return exc.reason
-        request = ("tcp" if tcp else "udp", message.type_name(query.qtype))
+        request = message.request_label(query.qtype, tcp=tcp)
         self.stats.requests[request] += 1
         if tcp:
             query.limit = wire.TCP_LIMIT
@@ -121,7 +121,7 @@ class Engine:
 
         # 5. Only clients that want recursion see the cache or the upstreams.
         if not query.flags & wire.RD:
-            return self._respond_error(query, Rcode.REFUSED)
+            return self._respond_error(query, wire.REFUSED)
         key = _cache_key(query)
         entry = self.cache.get(key, now)
         if entry is not None:
@@ -140,7 +140,7 @@ class Engine:
             return DropReason.REFUSED_CLIENT
         # No OPT, so that the response is never larger than the query.
         query.edns = False
-        return self._respond_error(query, Rcode.REFUSED)
+        return self._respond_error(query, wire.REFUSED)
 
     def _respond_error(self, query: Query, rcode: int, ede: int | None = None) -> bytes:
         self.stats.responses[rcode_name(rcode), Source.ERROR] += 1
@@ -149,7 +149,7 @@ class Engine:
 
     def _answer_owned(self, query: Query, owned: Owned, now: float, request: tuple[str, str] | None) -> bytes:
         if not owned.ready or now >= owned.gone_at:
-            return self._respond_error(query, Rcode.SERVFAIL, EDE_NOT_READY)
+            return self._respond_error(query, wire.SERVFAIL, EDE_NOT_READY)
         stale = now >= owned.stale_at
         options = wire.error_option(EDE_STALE) if stale else b""
         flags = wire.AA | wire.RA
@@ -159,7 +159,7 @@ class Engine:
         ]
         source = Source.STALE if stale else Source.LEARNED
         # The first variant answers this query, so the prepared ones start with the second.
-        return self._prepare(query, [*responses[1:], responses[0]], request, Rcode.NOERROR, source)
+        return self._prepare(query, [*responses[1:], responses[0]], request, wire.NOERROR, source)
 
     def _answer_cached(
         self, query: Query, entry: Entry, now: float, request: tuple[str, str] | None
@@ -222,16 +222,16 @@ class Engine:
         network = exchange.last_failure is Failure.NETWORK
         ede = EDE_NETWORK_ERROR if network else EDE_NO_REACHABLE_AUTHORITY
         failure = Response(0, 0)
-        failure.rcode = Rcode.SERVFAIL
+        failure.rcode = wire.SERVFAIL
         self.cache.put(exchange.key, Entry(failure, 0, now, FAILURE_TTL))
 
         def respond(query: Query) -> bytes:
-            return self._respond_error(query, Rcode.SERVFAIL, ede)
+            return self._respond_error(query, wire.SERVFAIL, ede)
 
         return respond
 
     def _keep(self, key: bytes, entry: Entry, response: Response) -> None:
-        if response.ttl is None or response.rcode not in {Rcode.NOERROR, Rcode.NXDOMAIN}:
+        if response.ttl is None or response.rcode not in {wire.NOERROR, wire.NXDOMAIN}:
             return
         policy = self._cache_policy
         cap = policy.negative_ttl if response.negative else policy.max_ttl
@@ -302,8 +302,8 @@ class Engine:
 def _refusal(query: Query) -> int:
     """Return the RCODE for a well-formed query that is not a forwarder's business, or 0."""
     if query.qclass != wire.IN or query.qtype in _META_TYPES:
-        return Rcode.REFUSED
-    return Rcode.FORMERR if query.qtype == wire.OPT else 0
+        return wire.REFUSED
+    return wire.FORMERR if query.qtype == wire.OPT else 0
 
 
 def _cache_key(query: Query) -> bytes:

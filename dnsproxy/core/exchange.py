@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 from dnsproxy.core import wire
 from dnsproxy.core.response import Response, scan_response
 from dnsproxy.core.upstreams import NO_EDNS_FOR, Upstream
-from dnsproxy.core.wire import Query, Rcode
+from dnsproxy.core.wire import Query
 from dnsproxy.errors import WireError
 
 # RFC 9520 §3.1 asks for a low bound on the sends for one failing question.
 MAX_SENDS = 3
-_NO_EDNS_RCODES = frozenset({Rcode.FORMERR, Rcode.NOTIMP, Rcode.BADVERS})
-_TRY_NEXT_RCODES = frozenset({Rcode.FORMERR, Rcode.SERVFAIL, Rcode.NOTIMP, Rcode.REFUSED})
+_NO_EDNS_RCODES = frozenset({wire.FORMERR, wire.NOTIMP, wire.BADVERS})
+_TRY_NEXT_RCODES = frozenset({wire.FORMERR, wire.SERVFAIL, wire.NOTIMP, wire.REFUSED})
 
 
 class Failure(StrEnum):
@@ -162,7 +162,7 @@ class Exchange:
             # It does not know EDNS (RFC 6891 §7); one that does answers with an OPT.
             self.upstream.no_edns_until = now + NO_EDNS_FOR
             return Verdict.NEXT
-        if rcode in _TRY_NEXT_RCODES or rcode == Rcode.BADVERS:
+        if rcode in _TRY_NEXT_RCODES or rcode == wire.BADVERS:
             self.upstream.stats.failures[Failure.RCODE] += 1
             self._pass_on(Failure.RCODE)
             return Verdict.NEXT

@@ -128,7 +128,7 @@ class _Fields:
 
     def text(self, key: str) -> str:
         value = self._value.get(key)
-        if not isinstance(value, str) or not value:
+        if not isinstance(value, str) or not value or not _is_unicode(value):
             raise self._wrong(key, "a text")
         return value
 
@@ -145,6 +145,14 @@ class _Fields:
             raise self._wrong(key, "a list")
         return value
 
+    def texts(self, key: str) -> list[str]:
+        texts = []
+        for item in self.sequence(key):
+            if not isinstance(item, str) or not _is_unicode(item):
+                raise self._wrong(key, "a list of texts")
+            texts.append(item)
+        return texts
+
     def name(self, key: str) -> str:
         try:
             return names.canonical(self.text(key))
@@ -155,13 +163,18 @@ class _Fields:
         return None if self._value.get(key) is None else self.name(key)
 
     def addresses(self, key: str) -> tuple[str, ...]:
-        listed = self.sequence(key)
+        listed = self.texts(key)
         if len(listed) > MAX_ADDRESSES:
             raise self._wrong(key, f"at most {MAX_ADDRESSES} addresses")
         try:
-            return canonical_addresses(str(item) for item in listed)
+            return canonical_addresses(listed)
         except ValueError as exc:
             raise SnapshotError(Rejection.MALFORMED, f"{self._place}.{key}: {exc}") from exc
+
+
+def _is_unicode(text: str) -> bool:
+    # JSON can spell half of a surrogate pair. No log, metric or file could hold it.
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def canonical_addresses(texts: Iterable[str]) -> tuple[str, ...]:
@@ -190,7 +203,7 @@ def _name_from(item: object, place: str) -> LearnedName:
         cname=fields.optional_name("cname"),
         ttl=fields.whole("ttl"),
         observed_at=fields.whole("observed_at"),
-        resolvers=tuple(str(resolver) for resolver in fields.sequence("resolvers")),
+        resolvers=tuple(fields.texts("resolvers")),
         status=status,
     )
 

@@ -24,6 +24,17 @@ _MNAME, _RNAME = "dnsproxy.invalid.", "."
 TYPE_NAMES = {code: str(name) for code, name in QTYPE.forward.items()}
 
 
+_REQUESTS = {
+    tcp: {code: (proto, name) for code, name in TYPE_NAMES.items()}
+    for tcp, proto in ((False, "udp"), (True, "tcp"))
+}
+
+
+def request_label(qtype: int, *, tcp: bool) -> tuple[str, str]:
+    """Return the key of `Stats.requests` for a query."""
+    return _REQUESTS[tcp].get(qtype) or ("tcp" if tcp else "udp", "other")
+
+
 def type_name(qtype: int) -> str:
     """Return ``A`` for 1; ``other`` for a type without a name, so that metric labels stay few."""
     return TYPE_NAMES.get(qtype, "other")

@@ -9,41 +9,69 @@ byte is at most 63 and ``A`` is 65.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 ROOT = b"\x00"
 MAX_LABEL = 63
 MAX_NAME = 255
+# One octet of a label in presentation form (RFC 1035 §5.1), for text that is ASCII.
+_OCTET = re.compile(r"\\(?P<decimal>[0-9]{3})|\\(?P<quoted>[^0-9])|(?P<plain>[!-\[\]-~])", re.DOTALL)
 
 
 def to_key(text: str) -> bytes:
     """Return the key of a presentation name; a trailing dot is optional.
 
-    ``*`` labels are ordinary labels here. IDNs must already be A-labels.
+    The inverse of `to_text`. ``*`` labels are ordinary labels here. IDNs must
+    already be A-labels.
 
     Raises:
-        ValueError: the name is empty, not ASCII, or breaks a length limit
-            (label 63, name 255 octets; RFC 1035 §2.3.4).
+        ValueError: the name is empty, not ASCII, has a bare space or a broken
+            escape, or breaks a length limit (label 63, name 255 octets;
+            RFC 1035 §2.3.4).
     """
     if text == ".":
         return ROOT
-    trimmed = text.removesuffix(".")
-    if not trimmed:
+    if not text:
         raise ValueError("empty name")
-    if not trimmed.isascii():
+    if not text.isascii():
         raise ValueError(f"{text!r} is not ASCII; write the name in its xn-- form")
     wire = bytearray()
-    for label in trimmed.split("."):
+    for label in _labels(text):
         if not 1 <= len(label) <= MAX_LABEL:
             raise ValueError(f"{text!r} has a label that is empty or longer than {MAX_LABEL} octets")
-        if any(character <= " " or character == "\x7f" for character in label):
-            raise ValueError(f"{text!r} has white space or a control character")
         wire.append(len(label))
-        wire += label.lower().encode("ascii")
+        wire += label.lower()
     wire.append(0)
     if len(wire) > MAX_NAME:
         raise ValueError(f"{text!r} is longer than {MAX_NAME} octets")
     return bytes(wire)
+
+
+def _labels(text: str) -> Iterator[bytes]:
+    label = bytearray()
+    position = 0
+    while position < len(text):
+        if text[position] == ".":
+            yield bytes(label)
+            label.clear()
+            position += 1
+            continue
+        match = _OCTET.match(text, position)
+        octet = _octet(match) if match else None
+        if match is None or octet is None:
+            raise ValueError(f"{text!r} has white space, a control character or a broken escape")
+        label.append(octet)
+        position = match.end()
+    if label:
+        yield bytes(label)
+
+
+def _octet(match: re.Match[str]) -> int | None:
+    if match["decimal"]:
+        value = int(match["decimal"])
+        return value if value <= 255 else None
+    return ord(match["quoted"] or match["plain"])
 
 
 def to_text(wire: bytes) -> str:

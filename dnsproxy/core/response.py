@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Sequence
 
 from dnsproxy.core.names import MAX_LABEL, MAX_NAME
-from dnsproxy.core.wire import CNAME, COUNTS, OPT, RECORD, SOA, MalformedError, Rcode, skip_name
+from dnsproxy.core.wire import CNAME, COUNTS, NXDOMAIN, OPT, RECORD, SOA, MalformedError, skip_name
 from dnsproxy.errors import WireError
 
 _TTL = struct.Struct(">I")
@@ -28,24 +28,21 @@ class Response:
     records follow the OPT, so ``sections`` cannot be cut out (see `message.without_opt`).
     """
 
-    __slots__ = (
-        *("cnames", "counts", "edns", "flags", "max_ttl", "negative", "opt_inside"),
-        *("question_end", "rcode", "sections", "ttl", "ttl_offsets"),
-    )
+    # Defaults live on the class: most responses set half of these.
+    counts = (0, 0, 0)
+    sections = b""
+    ttl: int | None = None
+    max_ttl = 0
+    ttl_offsets: tuple[int, ...] = ()
+    cnames: tuple[int, ...] = ()
+    edns = False
+    negative = False
+    opt_inside = False
 
     def __init__(self, flags: int, question_end: int) -> None:
         self.flags = flags
         self.question_end = question_end
         self.rcode = flags & 0xF
-        self.counts = (0, 0, 0)
-        self.edns = False
-        self.cnames: list[int] = []
-        self.max_ttl = 0
-        self.negative = False
-        self.opt_inside = False
-        self.sections = b""
-        self.ttl: int | None = None
-        self.ttl_offsets: tuple[int, ...] = ()
 
 
 def scan_response(data: bytes, question_end: int) -> Response:
@@ -66,7 +63,7 @@ def scan_response(data: bytes, question_end: int) -> Response:
 def _scan_records(response: Response, data: bytes, answers: int, authorities: int, additionals: int) -> None:
     start = position = response.question_end
     before_additional = answers + authorities
-    ttl = 0x7FFFFFFF
+    ttl, longest = 0x7FFFFFFF, 0
     soa_minimum: int | None = None
     opt_start = opt_end = 0
     offsets: list[int] = []
@@ -85,10 +82,10 @@ def _scan_records(response: Response, data: bytes, answers: int, authorities: in
         if record_ttl & 0x80000000:
             record_ttl = 0  # RFC 2181 §8
         ttl = min(ttl, record_ttl)
-        response.max_ttl = max(response.max_ttl, record_ttl)
+        longest = max(longest, record_ttl)
         offsets.append(position + 4 - start)
         if rtype == CNAME and index < answers:
-            response.cnames.append(position + 10)
+            response.cnames += (position + 10,)
         elif rtype == SOA and answers <= index < before_additional:
             (soa_minimum,) = _TTL.unpack_from(data, end - 4)
         position = end
@@ -102,12 +99,13 @@ def _scan_records(response: Response, data: bytes, answers: int, authorities: in
     response.sections = data[start:position]
     response.counts = (answers, authorities, additionals)
     response.ttl_offsets = tuple(offsets)
+    response.max_ttl = longest
     _set_lifetime(response, ttl, soa_minimum)
 
 
 def _set_lifetime(response: Response, ttl: int, soa_minimum: int | None) -> None:
     """Negative responses live as long as their SOA says, and without one not at all (RFC 2308 §5)."""
-    response.negative = response.rcode == Rcode.NXDOMAIN or not response.counts[0] or soa_minimum is not None
+    response.negative = response.rcode == NXDOMAIN or not response.counts[0] or soa_minimum is not None
     if soa_minimum is not None:
         response.ttl = min(ttl, soa_minimum)
     elif response.ttl_offsets and not response.negative:

@@ -12,6 +12,8 @@ A socket bound to a wildcard must respond from the address that was asked (RFC 1
 from __future__ import annotations
 
 import ctypes
+import errno
+import os
 import socket
 import sys
 from collections.abc import Callable
@@ -33,6 +35,8 @@ _CONTROL = 40  # CMSG_SPACE(sizeof(struct in6_pktinfo))
 _CMSG_HEADER = 16
 # Linux's numbers; Python's socket module has them only in part.
 _IP_PKTINFO, _IPV6_RECVPKTINFO = 8, 49
+
+_BLOCKED = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ENOBUFS})
 
 Token = Any
 """Where a response goes; only the socket that made it looks inside."""
@@ -88,6 +92,12 @@ def open_socket(host: str, port: int, *, reuse_port: bool = False) -> tuple[sock
     return sock, BatchSocket(sock, calls, wildcard=address.is_unspecified)
 
 
+def open_mover() -> BatchMover | PlainMover:
+    """Return the fast way, if there is one, to move messages on connected sockets."""
+    calls = load_batch_calls()
+    return PlainMover() if calls is None else BatchMover(calls)
+
+
 # -- one call for many messages ---------------------------------------------------------
 
 Call = Callable[..., int]
@@ -120,7 +130,7 @@ def load_batch_calls() -> tuple[Call, Call] | None:
     """Return ``recvmmsg`` and ``sendmmsg`` of the C library, or None where there are none to use."""
     if sys.platform != "linux" or ctypes.sizeof(ctypes.c_void_p) != 8 or _HEADER != 64:
         return None
-    library = ctypes.CDLL(None)
+    library = ctypes.CDLL(None, use_errno=True)
     try:
         return library.recvmmsg, library.sendmmsg
     except AttributeError:
@@ -263,7 +273,89 @@ class BatchSocket:
         return failed
 
 
+class BatchMover:
+    """Moves messages on connected sockets, whichever; one instance serves them all in turn."""
+
+    def __init__(self, calls: tuple[Call, Call]) -> None:
+        self._recvmmsg, self._sendmmsg = calls
+        self._slots = _Slots()
+        self._headers = self._slots.headers(0, 0)
+        self._sending = self._slots.headers(0, 0)
+        self._view = memoryview(self._slots.data)
+
+    def receive(self, sock: socket.socket) -> list[bytes]:
+        """Return up to `BATCH` waiting messages.
+
+        Raises:
+            OSError: the peer cannot be reached (an ICMP error has come in).
+        """
+        headers = self._headers
+        count = self._recvmmsg(sock.fileno(), ctypes.c_void_p(headers.address), BATCH, 0, None)
+        if count <= 0:
+            _raise_unless_blocked()
+            return []
+        view = self._view
+        lengths = headers.received[:count].tolist()
+        return [view[at : at + lengths[at // SLOT]].tobytes() for at in range(0, count * SLOT, SLOT)]
+
+    def send(self, sock: socket.socket, messages: list[bytes]) -> int:
+        """Send the first `BATCH` of ``messages``; return how many the kernel took.
+
+        Raises:
+            OSError: the peer cannot be reached.
+        """
+        view, headers, at = self._view, self._sending, 0
+        messages = messages[:BATCH]
+        for index, message in enumerate(messages):
+            size = len(message)
+            view[at : at + size] = message
+            headers.to_send[index] = size
+            at += SLOT
+        sent = self._sendmmsg(sock.fileno(), ctypes.c_void_p(headers.address), len(messages), 0)
+        if sent < 0:
+            _raise_unless_blocked()
+            return 0
+        return sent
+
+
+def _raise_unless_blocked() -> None:
+    number = ctypes.get_errno()
+    if number not in _BLOCKED:
+        raise OSError(number, os.strerror(number))
+
+
 # -- one call per message -----------------------------------------------------------------
+
+
+class PlainMover:
+    """A `BatchMover` made of ``send`` and ``recv`` alone."""
+
+    def receive(self, sock: socket.socket) -> list[bytes]:
+        """See `BatchMover.receive`."""
+        messages: list[bytes] = []
+        while len(messages) < BATCH:
+            try:
+                messages.append(sock.recv(SLOT))
+            except BlockingIOError:
+                break
+            except OSError:
+                if not messages:
+                    raise
+                break
+        return messages
+
+    def send(self, sock: socket.socket, messages: list[bytes]) -> int:
+        """See `BatchMover.send`."""
+        for index, message in enumerate(messages[:BATCH]):
+            try:
+                sock.send(message)
+            except BlockingIOError:
+                return index
+            except OSError:
+                if index == 0:
+                    raise
+                return index
+        return min(len(messages), BATCH)
 
 
 class PlainSocket:

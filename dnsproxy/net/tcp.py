@@ -83,6 +83,7 @@ class _Connection(asyncio.Protocol):
             if self._waiting >= MAX_WAITING and self._transport is not None:
                 self._transport.pause_reading()
             self._listener.forwarder.submit(step, self._respond, None, now)
+            self._listener.forwarder.flush()
 
     def _respond(self, _token: object, response: bytes, _query: Query) -> None:
         self._waiting -= 1

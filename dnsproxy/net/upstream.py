@@ -9,7 +9,7 @@ port; each query has a random id that is free on its socket (RFC 5452 §9.2).
 from __future__ import annotations
 
 import asyncio
-import secrets
+import os
 import socket
 import struct
 from collections.abc import Callable
@@ -20,6 +20,7 @@ from dnsproxy.core.engine import Engine, Forward
 from dnsproxy.core.exchange import Attempt, Exchange, Failure, Verdict
 from dnsproxy.core.upstreams import Upstream
 from dnsproxy.core.wire import Query
+from dnsproxy.net.datagrams import open_mover
 
 # An off-path attacker must guess port and id while the socket lives. Opening one
 # costs about 20 us, so 200 queries share 0.1 us each of it.
@@ -27,7 +28,6 @@ QUERIES_PER_SOCKET = 200
 SECONDS_PER_SOCKET = 5.0
 # Timers are checked this often; an attempt may be given up this much late.
 TICK = 0.025
-REPLY_SIZE = 4096
 _LENGTH = struct.Struct(">H")
 
 Respond = Callable[[Any, bytes, Query], None]
@@ -37,13 +37,14 @@ Respond = Callable[[Any, bytes, Query], None]
 class _UpstreamSocket:
     """A connected UDP socket and the exchanges that wait on it, by id."""
 
-    __slots__ = ("close_at", "left", "pending", "sock", "upstream")
+    __slots__ = ("close_at", "left", "outbox", "pending", "sock", "upstream")
 
     def __init__(self, upstream: Upstream, now: float) -> None:
         family = socket.AF_INET6 if ":" in upstream.address[0] else socket.AF_INET
         self.sock = socket.socket(family, socket.SOCK_DGRAM)
         self.upstream = upstream
         self.pending: dict[bytes, Exchange] = {}
+        self.outbox: list[bytes] = []
         self.left = QUERIES_PER_SOCKET
         self.close_at = now + SECONDS_PER_SOCKET
         try:
@@ -52,6 +53,25 @@ class _UpstreamSocket:
         except OSError:
             self.sock.close()
             raise
+
+
+class _Ids:
+    """Random message ids from the system's source, drawn in bulk: a call for two octets costs 2 us."""
+
+    __slots__ = ("_next", "_octets")
+
+    def __init__(self) -> None:
+        self._octets = b""
+        self._next = 0
+
+    def draw(self) -> bytes:
+        """Return the two octets of a new id."""
+        at = self._next
+        if at >= len(self._octets):
+            self._octets = os.urandom(2048)
+            at = 0
+        self._next = at + 2
+        return self._octets[at : at + 2]
 
 
 class Forwarder:
@@ -67,16 +87,30 @@ class Forwarder:
         self._next_tick = 0
         self._timer: asyncio.TimerHandle | None = None
         self._tcp: set[asyncio.Task[None]] = set()
+        self._mover = open_mover()
+        self._unsent: list[_UpstreamSocket] = []
+        self._ids = _Ids()
 
     def submit(self, forward: Forward, respond: Respond, token: object, now: float) -> None:
-        """Add a waiter to the exchange of ``forward``, and start it if it is new."""
+        """Add a waiter to the exchange of ``forward``, and start it if it is new; `flush` sends."""
         exchange = forward.exchange
         exchange.waiters.append((forward.query, respond, token, now))
         if forward.is_new:
             self._advance(exchange, now)
 
     def flush(self) -> None:
-        """Send what `submit` has gathered."""
+        """Send the queries gathered since the last flush: one system call per socket, not per query."""
+        while self._unsent:
+            used = self._unsent.pop()
+            messages, used.outbox = used.outbox, []
+            try:
+                while messages:
+                    sent = self._mover.send(used.sock, messages)
+                    if not sent:
+                        break  # the kernel's buffer is full: as good as lost, the attempt times out
+                    messages = messages[sent:]
+            except OSError:
+                self._fail_all(used, monotonic())
 
     def close(self) -> None:
         """Give up everything in flight and close all sockets."""
@@ -118,10 +152,12 @@ class Forwarder:
         used = self._current.get(attempt.upstream)
         if used is None or not used.left or now >= used.close_at:
             used = self._open_socket(attempt.upstream, now)
-        message_id = secrets.token_bytes(2)
+        message_id = self._ids.draw()
         while message_id in used.pending:
-            message_id = secrets.token_bytes(2)
-        used.sock.send(message_id + attempt.payload)
+            message_id = self._ids.draw()
+        if not used.outbox:
+            self._unsent.append(used)
+        used.outbox.append(message_id + attempt.payload)
         used.left -= 1
         used.pending[message_id] = exchange
         tick = int(attempt.deadline / TICK) + 1
@@ -149,15 +185,12 @@ class Forwarder:
     def _receive(self, used: _UpstreamSocket) -> None:
         now = monotonic()
         pending = used.pending
-        # Bounded, so that a flood at one socket leaves the others their turn.
-        for _ in range(QUERIES_PER_SOCKET):
-            try:
-                data = used.sock.recv(REPLY_SIZE)
-            except BlockingIOError:
-                break
-            except OSError:  # ICMP says that nobody listens there
-                self._fail_all(used, now)
-                break
+        try:
+            replies = self._mover.receive(used.sock)
+        except OSError:  # ICMP says that nobody listens there
+            replies = []
+            self._fail_all(used, now)
+        for data in replies:
             exchange = pending.get(data[:2])
             if exchange is None:
                 continue
@@ -169,6 +202,7 @@ class Forwarder:
                 self._finish(exchange, now)
             else:
                 self._advance(exchange, now)
+        self.flush()
         if not pending and used is not self._current.get(used.upstream):
             self._close_socket(used)
 
@@ -190,6 +224,7 @@ class Forwarder:
                     exchange.fail_attempt(Failure.TIMEOUT, now)
                     self._advance(exchange, now)
         self._next_tick = int(now / TICK) + 1
+        self.flush()
         for used in [used for used in self._sockets if now >= used.close_at and not used.pending]:
             if self._current.get(used.upstream) is used:
                 del self._current[used.upstream]
@@ -215,6 +250,7 @@ class Forwarder:
             self._finish(exchange, now)
         else:
             self._advance(exchange, now)
+            self.flush()
 
     async def _tcp_reply(self, exchange: Exchange, attempt: Attempt) -> Verdict:
         """Ask once over a new connection; wait until a reply is ours.
@@ -224,7 +260,7 @@ class Forwarder:
         """
         reader, writer = await asyncio.open_connection(*attempt.upstream.address)
         try:
-            message_id = secrets.token_bytes(2)
+            message_id = self._ids.draw()
             writer.write(_LENGTH.pack(len(attempt.payload) + 2) + message_id + attempt.payload)
             while True:
                 (length,) = _LENGTH.unpack(await reader.readexactly(2))
