@@ -8,7 +8,8 @@ from time import monotonic
 from dnsproxy.core.engine import Engine, Forward
 from dnsproxy.core.wire import Query
 from dnsproxy.errors import DropReason
-from dnsproxy.net.datagrams import BATCH, Token, open_socket
+from dnsproxy.net.datagrams import Token, open_socket
+from dnsproxy.net.mmsg import BATCH
 from dnsproxy.net.upstream import Forwarder
 
 # Full batches taken per wake-up before other sockets and timers get their turn.
