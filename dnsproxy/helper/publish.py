@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import math
+import os
 import ssl
 import time
 from collections.abc import Awaitable, Callable
@@ -267,4 +268,5 @@ def server_context(tls: TlsSettings) -> ssl.SSLContext | None:
 def _os_reason(exc: Exception) -> str:
     if isinstance(exc, ssl.SSLError):
         return f"not usable ({exc.reason or exc})"
-    return (exc.strerror if isinstance(exc, OSError) else None) or str(exc)
+    # asyncio puts a text of its own in place of the system's.
+    return os.strerror(exc.errno) if isinstance(exc, OSError) and exc.errno else str(exc)

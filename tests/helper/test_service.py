@@ -1,0 +1,358 @@
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from structlog.testing import capture_logs
+
+from dnsproxy.core import seal
+from dnsproxy.core.learned import Accepted, LearnedName, Scope, Snapshot, judge
+from dnsproxy.core.names import to_key
+from dnsproxy.core.registry import Wanted
+from dnsproxy.helper.observe import Look
+from dnsproxy.helper.service import LIFETIME, Helper, next_snapshot, write_atomically
+
+RESOLVER = "10.0.0.2:53"
+KEY = Ed25519PrivateKey.generate()
+TRUSTED = {seal.key_id(KEY.public_key()): KEY.public_key()}
+WALL = 1_764_000_000.5
+AUTH = Wanted("auth.example.", "auth", "r")
+BUCKET = Wanted("*.oss.example.", "storage", "r")
+
+
+def good(*addresses: str, ttl: int = 60) -> tuple[Look, ...]:
+    return (Look(RESOLVER, addresses, ttl),)
+
+
+def bad(reason: str = "SERVFAIL") -> tuple[Look, ...]:
+    return (Look(RESOLVER, error=f"{RESOLVER}: {reason}"),)
+
+
+class World:
+    """What resolvers would say, and the time; the helper sees nothing else."""
+
+    def __init__(self) -> None:
+        self.wall = WALL
+        self.says: dict[str, Sequence[Look]] = {
+            "auth.example.": good("192.0.2.1"),
+            "oss.example.": good("192.0.2.9"),
+        }
+        self.asked: list[str] = []
+
+    async def look(self, wanted: Wanted) -> Sequence[Look]:
+        self.asked.append(wanted.ask)
+        return self.says[wanted.ask]
+
+    def helper(self, *wanted: Wanted, interval: float = 30, **options: Any) -> Helper:
+        names = wanted or (AUTH, BUCKET)
+        return Helper("helper-a", names, self.look, KEY, interval=interval, wall=lambda: self.wall, **options)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def learned(**changes: Any) -> LearnedName:
+    entry = LearnedName("auth.example.", "auth", "r", ("192.0.2.1",), None, 60, 100, (RESOLVER,), "ok")
+    return replace(entry, **changes)
+
+
+LAST = Snapshot("helper-a", 5_000_000, 5000, 5000 + LIFETIME, (learned(),))
+
+
+def test_the_first_serial_is_the_time_in_milliseconds() -> None:
+    assert next_snapshot(None, "helper-a", (learned(),), WALL) == Snapshot(
+        "helper-a", 1_764_000_000_500, 1_764_000_000, 1_764_086_400, (learned(),)
+    )
+
+
+def test_the_serial_stays_when_only_times_ttl_or_resolvers_change() -> None:
+    entry = learned(ttl=7, observed_at=200, resolvers=("10.0.0.3:53",))
+    snapshot = next_snapshot(LAST, "helper-a", (entry,), 5030.0)
+    assert (snapshot.serial, snapshot.issued_at, snapshot.expires_at) == (5_000_000, 5030, 5030 + LIFETIME)
+    assert snapshot.names == (entry,)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        (learned(addresses=("192.0.2.2",)),),
+        (learned(status="stale"),),
+        (learned(cname="end.example."),),
+        (learned(), learned(name="b.example.")),
+        (),
+    ],
+)
+def test_the_serial_grows_with_each_change_that_a_proxy_must_hear_of(
+    entries: tuple[LearnedName, ...],
+) -> None:
+    assert next_snapshot(LAST, "helper-a", entries, 5030.0).serial == 5_030_000
+
+
+def test_the_serial_grows_even_when_the_clock_stands_or_goes_back() -> None:
+    changed = (learned(addresses=("192.0.2.2",)),)
+    assert next_snapshot(LAST, "helper-a", changed, 5000.0).serial == 5_000_001
+    assert next_snapshot(LAST, "helper-a", changed, 10.0).serial == 5_000_001
+
+
+def test_after_the_clock_was_set_back_proxies_still_take_the_next_snapshot() -> None:
+    snapshot = next_snapshot(LAST, "helper-a", LAST.names, 4000.0)
+    assert (snapshot.serial, snapshot.issued_at) == (5_000_001, 4000)
+    scope = Scope(frozenset({to_key("auth.example.")}))
+    assert isinstance(judge(LAST, snapshot, 4000.0, scope), Accepted)
+
+
+async def test_a_round_publishes_a_signed_snapshot_of_all_names(world: World) -> None:
+    helper = world.helper()
+    snapshot = await helper.round()
+    assert helper.current is not None
+    assert seal.verify(helper.current.token, TRUSTED) == snapshot == helper.current.snapshot
+    assert {entry.name: entry.addresses for entry in snapshot.names} == {
+        "auth.example.": ("192.0.2.1",),
+        "*.oss.example.": ("192.0.2.9",),
+    }
+
+
+async def test_pinned_names_are_neither_asked_for_nor_published(world: World) -> None:
+    pinned = Wanted("files.example.", "other", "r", addresses=("10.1.2.3",))
+    snapshot = await world.helper(AUTH, pinned).round()
+    assert world.asked == ["auth.example."]
+    assert [entry.name for entry in snapshot.names] == ["auth.example."]
+
+
+async def test_a_wildcard_and_its_parent_share_one_look(world: World) -> None:
+    snapshot = await world.helper(BUCKET, Wanted("oss.example.", "storage", "r")).round()
+    assert world.asked == ["oss.example."]
+    assert [entry.addresses for entry in snapshot.names] == [("192.0.2.9",)] * 2
+
+
+async def test_no_more_than_32_names_are_looked_at_at_once() -> None:
+    busy = peak = 0
+
+    async def look(_wanted: Wanted) -> Sequence[Look]:
+        nonlocal busy, peak
+        busy += 1
+        peak = max(peak, busy)
+        await asyncio.sleep(0)
+        busy -= 1
+        return good("192.0.2.1")
+
+    names = [Wanted(f"n{number}.example.", "other", "r") for number in range(100)]
+    snapshot = await Helper("helper-a", names, look, KEY, interval=30).round()
+    assert (len(snapshot.names), peak) == (100, 32)
+
+
+async def test_a_failure_keeps_the_addresses_and_tells_with_a_new_serial(world: World) -> None:
+    helper = world.helper()
+    before = await helper.round()
+    world.says["auth.example."] = bad()
+    world.wall += 30
+    after = await helper.round()
+    assert after.serial > before.serial
+    assert after.names[0] == replace(before.names[0], status="stale")
+    world.wall += 30
+    assert (await helper.round()).serial == after.serial
+
+
+@pytest.mark.parametrize(
+    ("ttl", "interval", "expected"),
+    [(60, 30, 30), (12, 30, 12), (0, 30, 5), (3, 30, 5), (3, 2, 2), (9000, 3600, 3600)],
+)
+async def test_the_next_round_respects_ttl_and_interval(
+    world: World, ttl: int, interval: float, expected: float
+) -> None:
+    world.says["auth.example."] = good("192.0.2.1", ttl=ttl)
+    helper = world.helper(AUTH, interval=interval)
+    await helper.round()
+    assert helper.delay() == expected
+
+
+async def test_bad_rounds_are_repeated_soon_and_then_less_often(world: World) -> None:
+    world.says["auth.example."] = bad()
+    helper = world.helper(AUTH, interval=30)
+    delays = []
+    for _ in range(5):
+        await helper.round()
+        delays.append(helper.delay())
+    assert delays == [5, 10, 20, 30, 30]
+    world.says["auth.example."] = good("192.0.2.1")
+    await helper.round()
+    assert helper.delay() == 30
+
+
+async def test_the_loop_goes_round_until_it_is_cancelled(world: World) -> None:
+    third = asyncio.Event()
+
+    async def look(wanted: Wanted) -> Sequence[Look]:
+        seen = await world.look(wanted)
+        if len(world.asked) >= 3:
+            third.set()
+        return seen
+
+    # A clock that leaps makes every pause have passed already.
+    ticks = iter(range(0, 1_000_000, 1000))
+    helper = Helper("helper-a", [AUTH], look, KEY, interval=30, monotonic=lambda: float(next(ticks)))
+    task = asyncio.create_task(helper.run())
+    async with asyncio.timeout(20):
+        await third.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_waiter_wakes_on_a_new_serial_only(world: World) -> None:
+    helper = world.helper(AUTH)
+    serial = (await helper.round()).serial
+    waiter = asyncio.create_task(helper.wait_beyond(serial))
+    world.wall += 30
+    await helper.round()
+    await asyncio.sleep(0)
+    assert not waiter.done()
+    world.says["auth.example."] = good("192.0.2.2")
+    await helper.round()
+    async with asyncio.timeout(20):
+        await waiter
+        await helper.wait_beyond(serial)
+    assert helper.current is not None
+    assert helper.current.snapshot.serial != serial
+
+
+async def test_release_lets_waiters_go_now_and_later(world: World) -> None:
+    helper = world.helper(AUTH)
+    serial = (await helper.round()).serial
+    waiter = asyncio.create_task(helper.wait_beyond(serial))
+    await asyncio.sleep(0)
+    helper.release()
+    async with asyncio.timeout(20):
+        await waiter
+        await helper.wait_beyond(serial)
+
+
+async def test_before_the_first_snapshot_nobody_waits(world: World) -> None:
+    async with asyncio.timeout(20):
+        await world.helper(AUTH).wait_beyond(0)
+
+
+async def test_the_file_holds_the_current_token_and_is_renewed_each_round(
+    world: World, tmp_path: Path
+) -> None:
+    path = tmp_path / "snapshot.jws"
+    helper = world.helper(AUTH, publish_file=path)
+    for _ in range(2):
+        world.wall += 30
+        snapshot = await helper.round()
+        assert seal.verify(path.read_text(encoding="ascii"), TRUSTED) == snapshot
+    assert os.listdir(tmp_path) == ["snapshot.jws"]  # noqa: PTH208 - ASYNC240 is for the paths of programs
+
+
+async def test_a_file_that_cannot_be_written_is_logged_once_and_not_fatal(
+    world: World, tmp_path: Path
+) -> None:
+    folder = tmp_path / "absent"
+    helper = world.helper(AUTH, publish_file=folder / "snapshot.jws")
+    with capture_logs() as logs:
+        await helper.round()
+        await helper.round()
+        folder.mkdir()
+        await helper.round()
+    events = [entry["event"] for entry in logs if "publish_file" in entry["event"]]
+    assert events == ["helper.publish_file_failed", "helper.publish_file_written"]
+    assert helper.current is not None
+
+
+async def test_after_a_restart_serial_and_addresses_go_on(world: World, tmp_path: Path) -> None:
+    path = tmp_path / "snapshot.jws"
+    before = await world.helper(AUTH, publish_file=path).round()
+    world.wall += 60
+    again = world.helper(AUTH, publish_file=path)
+    await again.restore()
+    assert again.current is None
+    assert (await again.round()).serial == before.serial
+
+    world.says["auth.example."] = bad()
+    third = world.helper(AUTH, publish_file=path)
+    await third.restore()
+    entry = (await third.round()).names[0]
+    assert (entry.addresses, entry.status) == (("192.0.2.1",), "stale")
+
+
+@pytest.mark.parametrize("content", ["", "not a token", "é"])
+async def test_a_file_that_is_not_ours_is_passed_over(world: World, tmp_path: Path, content: str) -> None:
+    path = tmp_path / "snapshot.jws"
+    path.write_text(content, encoding="utf-8")
+    helper = world.helper(AUTH, publish_file=path)
+    with capture_logs() as logs:
+        await helper.restore()
+    assert [entry["event"] for entry in logs] == ["helper.restore_failed"]
+    assert (await helper.round()).serial == int(WALL * 1000)
+
+
+@pytest.mark.parametrize("fault", ["key", "issuer"])
+async def test_a_snapshot_of_another_helper_is_passed_over(world: World, tmp_path: Path, fault: str) -> None:
+    path = tmp_path / "snapshot.jws"
+    key = Ed25519PrivateKey.generate() if fault == "key" else KEY
+    issuer = "helper-b" if fault == "issuer" else "helper-a"
+    path.write_text(seal.sign(replace(LAST, issuer=issuer, serial=2**60), key), encoding="ascii")
+    helper = world.helper(AUTH, publish_file=path)
+    with capture_logs() as logs:
+        await helper.restore()
+    assert [entry["event"] for entry in logs] == ["helper.restore_failed"]
+    assert (await helper.round()).serial == int(WALL * 1000)
+
+
+async def test_a_file_that_does_not_exist_yet_is_no_event(world: World, tmp_path: Path) -> None:
+    with capture_logs() as logs:
+        await world.helper(AUTH, publish_file=tmp_path / "snapshot.jws").restore()
+    assert logs == []
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "snapshot.jws"
+    write_atomically(path, b"old")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+async def test_changes_are_logged_once_each(world: World) -> None:
+    helper = world.helper(AUTH)
+    states = [good("192.0.2.1"), good("192.0.2.1"), bad(), bad("timeout"), good("192.0.2.2")]
+    with capture_logs() as logs:
+        for state in states:
+            world.says["auth.example."] = state
+            await helper.round()
+    events = [entry["event"] for entry in logs]
+    assert events == [
+        "helper.resolved",
+        "helper.resolve_failed",
+        "helper.resolver_failed",
+        "helper.resolved",
+        "helper.resolver_recovered",
+    ]
+    assert logs[1]["reasons"] == [f"{RESOLVER}: SERVFAIL"]
+    assert (logs[3]["old"], logs[3]["new"]) == (("192.0.2.1",), ("192.0.2.2",))
+
+
+async def test_a_resolver_that_fails_while_another_answers_is_logged_once(world: World) -> None:
+    world.says["auth.example."] = (*good("192.0.2.1"), Look("10.0.0.3:53", error="10.0.0.3:53: silence"))
+    helper = world.helper(AUTH)
+    with capture_logs() as logs:
+        await helper.round()
+        await helper.round()
+    assert [entry["event"] for entry in logs] == ["helper.resolved", "helper.resolver_failed"]
+    assert logs[1]["resolver"] == "10.0.0.3:53"
