@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import struct
 from ipaddress import ip_address
@@ -136,7 +137,8 @@ class TcpListener:
                 lambda: _Connection(self), host, port, family=family, backlog=512, reuse_port=reuse_port
             )
         except OSError as exc:
-            reason = exc.strerror or str(exc)
+            # asyncio's own text repeats the address; the system's says why.
+            reason = os.strerror(exc.errno) if exc.errno else str(exc)
             raise StartError(f"cannot listen on tcp {host} port {port}: {reason}") from exc
 
     @property
