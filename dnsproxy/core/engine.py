@@ -7,7 +7,7 @@ nothing. When a forwarded exchange has ended the shell calls `Engine.complete`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from math import floor
 from typing import NamedTuple
 
@@ -179,7 +179,7 @@ class Engine:
         responses: list[bytes],
         request: tuple[str, str] | None,
         rcode: int,
-        source: Source,
+        source: str,
     ) -> bytes:
         """Count and return the last of ``responses``; over UDP keep all of them for the same packet."""
         self.stats.responses[rcode_name(rcode), source] += 1
@@ -201,8 +201,8 @@ class Engine:
 
     # -- exchanges --------------------------------------------------------
 
-    def complete(self, exchange: Exchange, now: float) -> Callable[[Query], bytes]:
-        """End ``exchange`` and return the function that makes the response to each waiter's query."""
+    def complete(self, exchange: Exchange, now: float) -> list[bytes]:
+        """End ``exchange`` and return the responses to its waiters, in their order."""
         self._in_flight.pop(exchange.key, None)
         response = exchange.response
         if response is not None and (response.cnames or response.opt_inside):
@@ -211,40 +211,33 @@ class Engine:
             return self._failed(exchange, now)
         entry = Entry(response, response.flags & wire.AD, now, 0.0)
         self._keep(exchange.key, entry, response)
+        waiters = exchange.waiters
+        self.stats.responses[rcode_name(entry.rcode), Source.FORWARD] += len(waiters)
+        return [self._from_entry(waiter[0], entry, now) for waiter in waiters]
 
-        def respond(query: Query) -> bytes:
-            self.stats.responses[rcode_name(entry.rcode), Source.FORWARD] += 1
-            return self._from_entry(query, entry, now)
-
-        return respond
-
-    def _failed(self, exchange: Exchange, now: float) -> Callable[[Query], bytes]:
+    def _failed(self, exchange: Exchange, now: float) -> list[bytes]:
         network = exchange.last_failure is Failure.NETWORK
         ede = EDE_NETWORK_ERROR if network else EDE_NO_REACHABLE_AUTHORITY
         failure = Response(0, 0)
         failure.rcode = wire.SERVFAIL
         self.cache.put(exchange.key, Entry(failure, 0, now, FAILURE_TTL))
-
-        def respond(query: Query) -> bytes:
-            return self._respond_error(query, wire.SERVFAIL, ede)
-
-        return respond
+        return [self._respond_error(waiter[0], wire.SERVFAIL, ede) for waiter in exchange.waiters]
 
     def _keep(self, key: bytes, entry: Entry, response: Response) -> None:
         if response.ttl is None or response.rcode not in {wire.NOERROR, wire.NXDOMAIN}:
             return
         policy = self._cache_policy
         cap = policy.negative_ttl if response.negative else policy.max_ttl
-        ttl = min(max(float(response.ttl), policy.min_ttl), cap)
-        if ttl <= 0:
-            return
-        if response.ttl < policy.min_ttl or response.max_ttl > cap:
+        ttl: float = response.ttl
+        if ttl < policy.min_ttl or response.max_ttl > cap:
+            ttl = min(max(ttl, policy.min_ttl), cap)
             low, high = floor(policy.min_ttl), floor(cap)
             entry.sections = with_ttls(
                 entry.sections, entry.ttl_offsets, lambda held: min(max(held, low), high)
             )
-        entry.expires = entry.stored + ttl
-        self.cache.put(key, entry)
+        if ttl > 0:
+            entry.expires = entry.stored + ttl
+            self.cache.put(key, entry)
 
     def _rewritten(self, exchange: Exchange, response: Response) -> Response | None:
         """Give a CNAME chain that leads to an owned name the learned addresses; take a misplaced OPT out.

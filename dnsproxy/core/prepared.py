@@ -23,7 +23,7 @@ class Prepared:
 
     __slots__ = ("hits", "next_tail", "rcode", "request", "source")
 
-    def __init__(self, tails: list[bytes], request: tuple[str, str], rcode: int, source: Source) -> None:
+    def __init__(self, tails: list[bytes], request: tuple[str, str], rcode: int, source: str) -> None:
         self.next_tail: Callable[[], bytes] = cycle(tails).__next__
         self.hits = 0
         self.request = request
@@ -61,7 +61,7 @@ class PreparedTable:
         return data[:2] + prepared.next_tail()
 
     def keep(
-        self, query: Query, responses: list[bytes], request: tuple[str, str], rcode: int, source: Source
+        self, query: Query, responses: list[bytes], request: tuple[str, str], rcode: int, source: str
     ) -> None:
         """Give ``responses`` in turn to whoever sends the packet of ``query`` in this second."""
         if len(self._table) < MAX_PREPARED:
@@ -77,6 +77,6 @@ class PreparedTable:
             if prepared.hits:
                 stats.requests[prepared.request] += prepared.hits
                 stats.responses[rcode_name(prepared.rcode), prepared.source] += prepared.hits
-                if prepared.source is Source.CACHE:
+                if prepared.source == Source.CACHE:
                     stats.cache_hits += prepared.hits
         self._table.clear()

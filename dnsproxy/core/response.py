@@ -67,10 +67,12 @@ def _scan_records(response: Response, data: bytes, answers: int, authorities: in
     soa_minimum: int | None = None
     opt_start = opt_end = 0
     offsets: list[int] = []
+    unpack = RECORD.unpack_from
     for index in range(before_additional + additionals):
         record = position
+        # The owner of nearly every record is a pointer: two octets.
         position = position + 2 if data[position] >= 0xC0 else skip_name(data, position)
-        rtype, _, record_ttl, length = RECORD.unpack_from(data, position)
+        rtype, _, record_ttl, length = unpack(data, position)
         end = position + 10 + length
         if rtype == OPT:
             if opt_end or index < before_additional:

@@ -8,11 +8,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 
-class Source(StrEnum):
-    """What a response was made from."""
+class Source:
+    """What a response was made from. Plain text: an Enum member's hash is a Python call, 150 ns each."""
 
     LEARNED = "learned"
     LOCAL = "local"

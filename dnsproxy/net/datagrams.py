@@ -11,6 +11,7 @@ A socket bound to a wildcard must respond from the address that was asked (RFC 1
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Any, Protocol
 
@@ -30,7 +31,7 @@ Token = Any
 class DatagramSocket(Protocol):
     """What the UDP listener needs of a socket."""
 
-    def receive(self) -> tuple[list[bytes], list[bytes]]:
+    def receive(self) -> tuple[list[bytes], Sequence[bytes]]:
         """Return up to `BATCH` waiting messages and the packed address that each came from."""
 
     def answer(self, responses: list[bytes | None]) -> int:

@@ -10,8 +10,9 @@ import ctypes
 import errno
 import os
 import socket
+import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 # Messages per system call: at 6 us each a full batch keeps other work waiting for 0.4 ms.
 BATCH = 64
@@ -19,12 +20,15 @@ BATCH = 64
 # malformed. The same slot then takes the response, which is at most 1232 octets.
 SLOT = 2048
 
-_NAME = 28  # sizeof(struct sockaddr_in6)
-_CONTROL = 40  # CMSG_SPACE(sizeof(struct in6_pktinfo))
+# Each peer's sockaddr (struct sockaddr_in6 takes 28 octets) and, after it, the control
+# data of its message (CMSG_SPACE of struct in6_pktinfo is 40): kept together so that
+# one slice is all that a late response needs.
+_PEER = 72
+_CONTROL_AT = 32
 _CMSG_HEADER = 16
 _BLOCKED = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ENOBUFS})
 
-Token = tuple[bytes, bytes]
+Token = bytes
 """A client's sockaddr, and the control data that picks our own address for the response."""
 
 Call = Callable[..., int]
@@ -70,23 +74,22 @@ class _Slots:
 
     def __init__(self) -> None:
         self.data = bytearray(BATCH * SLOT)
-        self.names = bytearray(BATCH * _NAME)
-        self.controls = bytearray(BATCH * _CONTROL)
+        self.peers = bytearray(BATCH * _PEER)
 
     def headers(self, name_length: int, control_length: int) -> _Headers:
         """Return message headers over these places."""
-        data, names, controls = (
-            ctypes.addressof(ctypes.c_char.from_buffer(b)) for b in (self.data, self.names, self.controls)
-        )
+        data, peers = (ctypes.addressof(ctypes.c_char.from_buffer(b)) for b in (self.data, self.peers))
         headers = _Headers()
         for index in range(BATCH):
             iovec = headers.iovecs[index]
             iovec.base, iovec.length = data + index * SLOT, SLOT
             header = headers.array[index]
-            header.name, header.name_length = names + index * _NAME, name_length
             header.iov, header.iov_count = ctypes.addressof(iovec), 1
+            if name_length:
+                header.name, header.name_length = peers + index * _PEER, name_length
             if control_length:
-                header.control, header.control_length = controls + index * _CONTROL, control_length
+                header.control = peers + index * _PEER + _CONTROL_AT
+                header.control_length = control_length
         return headers
 
 
@@ -109,33 +112,38 @@ class BatchSocket:
         self._fd = sock.fileno()
         self._recvmmsg, self._sendmmsg = calls
         inet6 = sock.family == socket.AF_INET6
-        self._name_length = 28 if inet6 else 16
-        self._address_at = (8, 24) if inet6 else (4, 8)
         # CMSG_SPACE of struct in6_pktinfo (20 octets) and struct in_pktinfo (12 octets).
-        self._control_length = (40 if inet6 else 32) if wildcard else 0
-        # The interface index is last in in6_pktinfo, first in in_pktinfo.
-        self._interface_at = _CMSG_HEADER + (16 if inet6 else 0)
+        control_length = (40 if inet6 else 32) if wildcard else 0
+        lengths = 28 if inet6 else 16, control_length
         self._slots = _Slots()
         self._late_slots = _Slots()
-        lengths = self._name_length, self._control_length
         self._receiving = self._slots.headers(*lengths)
         self._answering = self._slots.headers(*lengths)
         self._late = self._late_slots.headers(*lengths)
         self._queued = 0
         self._failed = 0
         self._view = memoryview(self._slots.data)
+        # All source addresses of a batch in one call: 20 ns each, against 150 by slicing.
+        one = "8x16s48x" if inet6 else "4x4s64x"
+        self._sources = [struct.Struct("=" + one * count).unpack_from for count in range(BATCH + 1)]
+        # The interface index is last in in6_pktinfo, first in in_pktinfo.
+        at = (_CONTROL_AT + _CMSG_HEADER + (16 if inet6 else 0)) // 4
+        self._interfaces = memoryview(self._slots.peers).cast("I")[at :: _PEER // 4]
+        self._none = memoryview(bytes(4 * BATCH)).cast("I")
+        self._wildcard = wildcard
 
-    def receive(self) -> tuple[list[bytes], list[bytes]]:
+    def receive(self) -> tuple[list[bytes], Sequence[bytes]]:
         """See `DatagramSocket.receive`."""
         count = self._recvmmsg(self._fd, ctypes.c_void_p(self._receiving.address), BATCH, 0, None)
         if count <= 0:
-            return [], []
-        view, names = self._view, self._slots.names
-        first, end = self._address_at
+            return [], ()
+        view = self._view
         lengths = self._receiving.received[:count].tolist()
         messages = [view[at : at + lengths[at // SLOT]].tobytes() for at in range(0, count * SLOT, SLOT)]
-        sources = [bytes(names[at + first : at + end]) for at in range(0, count * _NAME, _NAME)]
-        return messages, sources
+        if self._wildcard:
+            # Keep only the address: which interface a response leaves by is for the routes to say.
+            self._interfaces[:count] = self._none[:count]
+        return messages, self._sources[count](self._slots.peers)
 
     def answer(self, responses: list[bytes | None]) -> int:
         """See `DatagramSocket.answer`: a response is put where its query was, beside its address."""
@@ -150,15 +158,7 @@ class BatchSocket:
                 view[at : at + size] = response
                 lengths[index] = size
             at += SLOT
-        if self._control_length:
-            self._forget_interfaces(len(responses))
         return failed + self._send(self._answering, first, len(responses))
-
-    def _forget_interfaces(self, count: int) -> None:
-        """Keep only the address: which interface a response leaves by is for the routes to say."""
-        controls = self._slots.controls
-        for at in range(self._interface_at, count * _CONTROL, _CONTROL):
-            controls[at : at + 4] = b"\0\0\0\0"
 
     def _send(self, headers: _Headers, first: int, end: int) -> int:
         """Send messages ``first`` to ``end``; one that the kernel refuses is passed over and counted."""
@@ -174,13 +174,7 @@ class BatchSocket:
 
     def token(self, index: int) -> Token:
         """See `DatagramSocket.token`."""
-        name, control = index * _NAME, index * _CONTROL
-        at = control + self._interface_at
-        self._slots.controls[at : at + 4] = b"\0\0\0\0"
-        return (
-            bytes(self._slots.names[name : name + _NAME]),
-            bytes(self._slots.controls[control : control + _CONTROL]),
-        )
+        return bytes(self._slots.peers[index * _PEER : (index + 1) * _PEER])
 
     def queue(self, token: Token, response: bytes) -> None:
         """See `DatagramSocket.queue`."""
@@ -189,8 +183,7 @@ class BatchSocket:
         index = self._queued
         slots, size = self._late_slots, len(response)
         slots.data[index * SLOT : index * SLOT + size] = response
-        slots.names[index * _NAME : (index + 1) * _NAME] = token[0]
-        slots.controls[index * _CONTROL : (index + 1) * _CONTROL] = token[1]
+        slots.peers[index * _PEER : (index + 1) * _PEER] = token
         self._late.to_send[index] = size
         self._queued = index + 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from time import monotonic
 
 from dnsproxy.core.engine import Engine, Forward
@@ -58,7 +59,7 @@ class UdpListener:
                 break
         self._forwarder.flush()
 
-    def _answer(self, messages: list[bytes], sources: list[bytes]) -> None:
+    def _answer(self, messages: list[bytes], sources: Sequence[bytes]) -> None:
         now = monotonic()
         receive = self._engine.receive
         responses: list[bytes | None] = []

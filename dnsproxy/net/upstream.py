@@ -12,6 +12,7 @@ import asyncio
 import os
 import socket
 import struct
+from collections import defaultdict
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
@@ -83,7 +84,7 @@ class Forwarder:
         self._current: dict[Upstream, _UpstreamSocket] = {}
         self._sockets: set[_UpstreamSocket] = set()
         # Deadlines by tick: (exchange, attempt number, socket, id).
-        self._wheel: dict[int, list[tuple[Exchange, int, _UpstreamSocket, bytes]]] = {}
+        self._wheel: defaultdict[int, list[tuple[Exchange, int, _UpstreamSocket, bytes]]] = defaultdict(list)
         self._next_tick = 0
         self._timer: asyncio.TimerHandle | None = None
         self._tcp: set[asyncio.Task[None]] = set()
@@ -140,10 +141,10 @@ class Forwarder:
         self._finish(exchange, now)
 
     def _finish(self, exchange: Exchange, now: float) -> None:
-        make_response = self._engine.complete(exchange, now)
+        responses = self._engine.complete(exchange, now)
         stats = self._engine.stats
-        for query, respond, token, arrived in exchange.waiters:
-            respond(token, make_response(query), query)
+        for (query, respond, token, arrived), response in zip(exchange.waiters, responses, strict=True):
+            respond(token, response, query)
             stats.record_duration(now - arrived)
 
     # -- UDP -----------------------------------------------------------------------
@@ -161,7 +162,7 @@ class Forwarder:
         used.left -= 1
         used.pending[message_id] = exchange
         tick = int(attempt.deadline / TICK) + 1
-        self._wheel.setdefault(tick, []).append((exchange, exchange.attempt_number, used, message_id))
+        self._wheel[tick].append((exchange, exchange.attempt_number, used, message_id))
         if self._timer is None:
             self._next_tick = int(now / TICK)
             self._timer = self._loop.call_later(TICK, self._turn)
