@@ -17,6 +17,7 @@ from dnsproxy.errors import ConfigError, Problem
 from dnsproxy.settings import Settings
 
 KeyPath = tuple[str | int, ...]
+SECTIONS = frozenset(Settings.model_fields)
 
 
 def load(path: Path) -> Settings:
@@ -43,16 +44,20 @@ def parse(text: str, file: str = "config.yaml") -> Settings:
     document = _Document(file)
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-        value = document.read(root, ()) if root is not None else {}
+        value = document.read(root, ()) if root is not None else None
     except yaml.MarkedYAMLError as exc:
         line = exc.problem_mark.line + 1 if exc.problem_mark else 0
         raise ConfigError([Problem(file, line, "", f"not YAML: {exc.problem}")]) from exc
     except (yaml.YAMLError, RecursionError) as exc:
-        raise ConfigError([Problem(file, 0, "", f"not YAML: {exc}")]) from exc
+        raise ConfigError([Problem(file, 0, "", f"not YAML: {str(exc).partition(chr(10))[0]}")]) from exc
+    if value is None:  # an empty file, or only remarks
+        value = {}
     if not isinstance(value, dict):
         raise ConfigError([Problem(file, 1, "", "the file must be a mapping of sections")])
+    # A section whose keys are all commented out is one that was left out, not a null.
+    sections = {key: held for key, held in value.items() if held is not None or key not in SECTIONS}
     try:
-        settings = Settings.model_validate(value)
+        settings = Settings.model_validate(sections)
     except ValidationError as exc:
         problems = document.problems + [document.problem(error) for error in exc.errors()]
         raise ConfigError(_in_file_order(problems)) from exc
@@ -76,7 +81,13 @@ class _Document:
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self.read(item, (*path, index)) for index, item in enumerate(node.value)]
-        return self._scalars.construct_object(node)
+        try:
+            return self._scalars.construct_object(node)
+        except (ValueError, LookupError, AttributeError, ArithmeticError):
+            # PyYAML lets these out for `2025-13-01`, `0x_` or `!!bool maybe`.
+            message = f"{node.value!r} looks like a date or number but is none; put it in quotes"
+            self.problems.append(Problem(self.file, node.start_mark.line + 1, key_path(path), message))
+            return str(node.value)
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         value: dict[str, Any] = {}
@@ -92,11 +103,7 @@ class _Document:
                 continue
             self.lines[below] = key_node.start_mark.line + 1
             value[key] = self.read(value_node, below)
-        # A section whose keys are all commented out is an empty one, not a null.
-        return {
-            key: {} if held is None and path == () else held  # only the top level has such sections
-            for key, held in value.items()
-        }
+        return value
 
     def problem(self, error: ErrorDetails) -> Problem:
         """Turn one of pydantic's errors into a line of ours."""

@@ -19,8 +19,11 @@ def configure(level: str = "info", output_format: str = "auto", stream: TextIO |
     """
     target = stream or sys.stderr
     console = output_format == "console" or (output_format == "auto" and target.isatty())
+    # Plain tracebacks: the pretty ones print local variables, tokens and keys among them.
     renderer: structlog.types.Processor = (
-        structlog.dev.ConsoleRenderer(colors=target.isatty())
+        structlog.dev.ConsoleRenderer(
+            colors=target.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
         if console
         else structlog.processors.JSONRenderer(sort_keys=False)
     )

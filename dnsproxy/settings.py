@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
@@ -19,7 +20,10 @@ from dnsproxy.core.registry import Override, Wanted, acr_names, with_overrides
 
 Network = IPv4Network | IPv6Network
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
+_PORT = re.compile(r"[0-9]{1,5}")
+# [IPv6]:port, IPv4:port, or an address alone.
+_HOST_PORT = re.compile(r"\[([^\[\]]+)\](?::([^:]+))?|([^:]+)(?::([^:]+))?|(.+)")
 
 
 class Endpoint(NamedTuple):
@@ -38,7 +42,7 @@ class Endpoint(NamedTuple):
 def parse_duration(value: object) -> float:
     """Return seconds from ``30s``, ``800ms``, ``1h``, ``forever`` or a plain number of seconds."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(value)
+        seconds = math.inf if value > sys.float_info.max else float(value)
     elif value == "forever":
         seconds = math.inf
     elif isinstance(value, str) and (match := _DURATION.fullmatch(value)):
@@ -57,19 +61,15 @@ def parse_endpoint(value: object, default_port: int | None) -> Endpoint:
     transport, separator, rest = value.rpartition("://")
     if separator and transport not in {"udp", "tcp"}:
         raise ValueError(f"unknown transport {transport!r}; known are udp and tcp")
-    host, port_text = rest, ""
-    if rest.startswith("["):
-        host, _, port_text = rest[1:].partition("]")
-        port_text = port_text.removeprefix(":")
-    elif rest.count(":") == 1:
-        host, _, port_text = rest.partition(":")
+    match = _HOST_PORT.fullmatch(rest)
+    host, port_text = (match[1] or match[3] or match[5], match[2] or match[4] or "") if match else (rest, "")
     try:
         address = str(ip_address(host))
     except ValueError:
         raise ValueError(f"{host!r} is not an IP address") from None
     if not port_text and default_port is None:
         raise ValueError(f"{value!r} has no port; write for example {value}:53")
-    if port_text and not (port_text.isdecimal() and 1 <= int(port_text) <= 65535):
+    if port_text and not (_PORT.fullmatch(port_text) and 1 <= int(port_text) <= 65535):
         raise ValueError(f"{port_text!r} is not a port (1 to 65535)")
     return Endpoint(address, int(port_text) if port_text else default_port or 0, transport or "udp")
 
@@ -149,6 +149,7 @@ class RegistrySettings(Model):
             raise ValueError("provider acr needs region and instance")
         if self.provider == "generic" and not self.names:
             raise ValueError("provider generic needs names")
+        self.wanted()  # raises ValueError when region and instance do not make valid names
         return self
 
     def wanted(self) -> list[Wanted]:

@@ -6,6 +6,7 @@ key, so two parties that hold the same key agree on its name without being told.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Mapping
 
@@ -81,6 +82,8 @@ def verify(token: str, trusted: TrustedKeys) -> Snapshot:
     Raises:
         SnapshotError: ``MALFORMED``, ``UNKNOWN_KEY`` or ``BAD_SIGNATURE``.
     """
+    if not _is_canonical(token.rpartition(".")[2]):
+        raise SnapshotError(Rejection.MALFORMED, "not a JWS: the signature is not base64url")
     try:
         kid = jwt.get_unverified_header(token).get("kid")
     except (jwt.InvalidTokenError, ValueError, RecursionError) as exc:
@@ -107,3 +110,13 @@ def verify(token: str, trusted: TrustedKeys) -> Snapshot:
     except (jwt.InvalidTokenError, ValueError, RecursionError) as exc:
         raise SnapshotError(Rejection.MALFORMED, f"not a JWS: {exc}") from exc
     return Snapshot.from_payload(payload)
+
+
+def _is_canonical(segment: str) -> bool:
+    # Lenient decoders pass over stray characters and unused bits (RFC 4648 §3.5), so that
+    # one signature would have many spellings. The other two segments are signed as text.
+    try:
+        decoded = base64.urlsafe_b64decode(segment + "==")
+    except ValueError:
+        return False
+    return base64.urlsafe_b64encode(decoded).rstrip(b"=").decode("ascii") == segment
