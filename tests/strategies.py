@@ -1,0 +1,70 @@
+"""Hypothesis strategies for the values that several test modules share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from dnsproxy.core import names
+from dnsproxy.core.learned import ROLES, LearnedName, Snapshot, canonical_addresses
+
+whole_numbers = st.integers(0, 2**63 - 1)
+texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
+labels = st.binary(min_size=1, max_size=12).map(bytes.lower)
+
+
+def _wire(parts: list[bytes]) -> bytes:
+    return b"".join(bytes([len(part)]) + part for part in parts) + names.ROOT
+
+
+keys = st.lists(labels, max_size=6).map(_wire)
+canonical_names = st.lists(labels, min_size=1, max_size=4).map(_wire).map(names.to_text)
+addresses = st.lists(st.ip_addresses().map(str), max_size=4).map(canonical_addresses)
+
+learned_names = st.builds(
+    LearnedName,
+    name=canonical_names,
+    role=st.sampled_from(sorted(ROLES)),
+    registry=texts,
+    addresses=addresses,
+    cname=st.none() | canonical_names,
+    ttl=whole_numbers,
+    observed_at=whole_numbers,
+    resolvers=st.lists(texts, max_size=2).map(tuple),
+    status=st.sampled_from(["ok", "stale", "failed"]),
+)
+snapshots = st.builds(
+    Snapshot,
+    issuer=texts,
+    serial=whole_numbers,
+    issued_at=whole_numbers,
+    expires_at=whole_numbers,
+    names=st.lists(learned_names, max_size=4, unique_by=lambda entry: entry.name).map(tuple),
+)
+json_values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def learned(
+    name: str = "registry.example.", addresses: tuple[str, ...] = ("10.0.0.1",), **facts: Any
+) -> LearnedName:
+    """One name as a helper might have seen it at time 1000; ``facts`` are other fields."""
+    fields: dict[str, Any] = {
+        "role": "registry",
+        "registry": "hangzhou",
+        "cname": None,
+        "ttl": 60,
+        "observed_at": 1000,
+        "resolvers": ("100.100.2.136",),
+        "status": "ok",
+    }
+    return LearnedName(name=name, addresses=addresses, **{**fields, **facts})
+
+
+def snapshot(*entries: LearnedName, issuer: str = "helper-a", serial: int = 1, at: int = 1000) -> Snapshot:
+    """A snapshot issued at Unix time ``at`` that is valid for a day."""
+    return Snapshot(issuer, serial, at, at + 86_400, entries)

@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from dnsproxy import config
+from dnsproxy.errors import ConfigError, Problem
+from dnsproxy.settings import Endpoint, Settings
+from tests import strategies
+
+EXAMPLE = Path(__file__).parents[1] / "config.example.yaml"
+
+
+def problems(text: str) -> list[Problem]:
+    with pytest.raises(ConfigError) as caught:
+        config.parse(text, "c.yaml")
+    assert caught.value.problems
+    assert all(problem.file == "c.yaml" for problem in caught.value.problems)
+    return caught.value.problems
+
+
+def places(text: str) -> list[tuple[int, str]]:
+    return [(problem.line, problem.path) for problem in problems(text)]
+
+
+def test_every_mistake_at_once_with_line_and_key_path() -> None:
+    text = """\
+registries:
+  - name: hangzhou
+    region: cn-hangzhou
+helper:
+  interval: soon
+forward:
+  upstreams: [10.0.0.2, nonsense]
+  zones:
+    corp.example: [10.0.0.53:99999]
+log:
+  level: loud
+  colour: blue
+"""
+    with pytest.raises(ConfigError) as caught:
+        config.parse(text, "c.yaml")
+    lines = str(caught.value).splitlines()
+    assert lines == [
+        "c.yaml:2: registries[0]: provider acr needs region and instance",
+        "c.yaml:5: helper.interval: not a duration; write for example 800ms, 30s, 5m, 1h or 1d",
+        "c.yaml:7: forward.upstreams[1]: 'nonsense' is not an IP address",
+        "c.yaml:9: forward.zones.corp.example[0]: '99999' is not a port (1 to 65535)",
+        "c.yaml:11: log.level: Input should be 'debug', 'info', 'warning' or 'error'",
+        "c.yaml:12: log.colour: unknown key",
+    ]
+
+
+def test_a_missing_key_is_named_at_its_section() -> None:
+    assert [str(p) for p in problems("registries:\n  - provider: generic\n    names: [{role: other}]\n")] == [
+        "c.yaml:2: registries[0].name: must be given",
+        "c.yaml:3: registries[0].names[0].name: must be given",
+    ]
+
+
+def test_a_key_given_twice_is_told_with_both_lines() -> None:
+    (problem,) = problems("log:\n  level: info\n  format: json\n  level: debug\n")
+    assert str(problem) == "c.yaml:4: log.level: given twice (first in line 2)"
+
+
+def test_duplicates_and_other_mistakes_come_together() -> None:
+    assert places("log: {level: loud}\nlog: {}\ncache: {size: -1}\n") == [
+        (1, "log.level"),
+        (2, "log"),
+        (3, "cache.size"),
+    ]
+
+
+def test_an_unknown_section() -> None:
+    assert [str(p) for p in problems("serve: {}\nserver: {}\n")] == ["c.yaml:2: server: unknown key"]
+    assert [str(p) for p in problems("server:\n")] == ["c.yaml:1: server: unknown key"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "complaint"),
+    [
+        ("log: [", 1, "not YAML"),
+        ("log:\n\tlevel: info\n", 2, "cannot start any token"),
+        ("log: {}\n---\nlog: {}\n", 2, "not YAML"),
+        ("log: \x00", 0, "not YAML"),
+        ("log: *nowhere", 1, "not YAML"),
+        ("- log\n", 1, "must be a mapping"),
+        ("just text", 1, "must be a mapping"),
+        ("a: &a [*a]", 0, "not YAML"),
+        ("[" * 5000, 0, "not YAML"),
+        ("helper:\n  id: 2025-13-01\n", 2, "put it in quotes"),
+        ("helper:\n  id: 0x_\n", 2, "put it in quotes"),
+        ("helper:\n  id: !!bool maybe\n", 2, "put it in quotes"),
+        ("helper:\n  id: !!timestamp maybe\n", 2, "put it in quotes"),
+    ],
+)
+def test_what_is_no_yaml_mapping(text: str, line: int, complaint: str) -> None:
+    (problem,) = problems(text)
+    assert problem.line == line
+    assert complaint in problem.message
+    assert "\n" not in problem.message
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# nothing\n", "---\n", "log:\nregistries:\nhelper:\n"])
+def test_empty_files_and_sections_give_the_defaults(text: str) -> None:
+    assert config.parse(text) == Settings()
+
+
+def test_values_are_read() -> None:
+    settings = config.parse("admin: {listen: null}\nforward:\n  upstreams: ['[fd00::2]', tcp://10.0.0.2]\n")
+    assert settings.admin.listen is None
+    assert settings.forward.upstreams == [Endpoint("fd00::2", 53), Endpoint("10.0.0.2", 53, "tcp")]
+
+
+def test_load_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("log: {level: loud}\n")
+    with pytest.raises(ConfigError, match=f"^{path}:1: log.level: "):
+        config.load(path)
+
+
+def test_load_says_why_a_file_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml: No such file or directory$"):
+        config.load(tmp_path / "none.yaml")
+    with pytest.raises(ConfigError, match="Is a directory"):
+        config.load(tmp_path)
+    path = tmp_path / "latin1.yaml"
+    path.write_bytes("log: {} # Höhe\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"latin1\.yaml: not UTF-8 text"):
+        config.load(path)
+
+
+def test_load_passes_over_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes(b"\xef\xbb\xbflog: {level: debug}\n")
+    assert config.load(path).log.level == "debug"
+
+
+def accepts_or_explains(text: str) -> None:
+    try:
+        assert isinstance(config.parse(text), Settings)
+    except ConfigError as exc:
+        lines = len(text.splitlines()) + 1
+        assert exc.problems  # noqa: PT017 - both outcomes are allowed
+        assert all(0 <= problem.line <= lines for problem in exc.problems)  # noqa: PT017 - the same
+
+
+yaml_bits = st.sampled_from(
+    [
+        *("log:", "forward:", "registries:", "names:", "zones:", "interval: ", "- ", "  ", "\n", ": ", "\t"),
+        *("[", "]", "{", "}", ", ", "'", '"', "# ", "---", "|", ">", "%", "? ", "<<: ", "&a ", "*a", "*."),
+        *("!!int ", "!!set ", "null", "~", "=", "-1", "1e9", ".nan", "0x_", "2025-02-30", "10.0.0.1"),
+        *("forever", "é"),
+    ]
+)
+
+
+@given(st.text())
+@example("cache: {max_ttl: " + "9" * 400 + "}")
+@example("cache: {max_ttl: " + "9" * 5000 + "}")
+@example("cache: {max_ttl: .nan}")
+@example("registries: [{name: a, region: 'x y', instance: '..'}]")
+@example("? [a]\n: b\n")
+@example("<<: {log: {}}")
+@example("forward: {zones: {1: [system], a..b: []}}")
+@example("log: !!set {a, b}")
+@example('registries: [{name: "\\ud800", provider: generic}]')
+def test_any_text_gives_settings_or_config_error(text: str) -> None:
+    accepts_or_explains(text)
+
+
+@given(st.lists(yaml_bits, max_size=30).map("".join))
+def test_any_heap_of_yaml_gives_settings_or_config_error(text: str) -> None:
+    accepts_or_explains(text)
+
+
+@given(st.sampled_from(sorted(Settings.model_fields)), strategies.json_values)
+def test_any_value_of_a_section_gives_settings_or_config_error(section: str, value: object) -> None:
+    accepts_or_explains(yaml.safe_dump({section: value}))
+
+
+def fields_of(model: type[BaseModel]) -> Iterator[tuple[str, Any]]:
+    for name, info in model.model_fields.items():
+        yield name, info.annotation
+
+
+LEAVES = [
+    (section, key)
+    for section, annotation in fields_of(Settings)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    for key, _ in fields_of(annotation)
+]
+
+
+@given(st.sampled_from(LEAVES), strategies.json_values)
+def test_any_value_of_a_key_gives_settings_or_config_error(leaf: tuple[str, str], value: object) -> None:
+    section, key = leaf
+    accepts_or_explains(yaml.safe_dump({section: {key: value}}))
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ((), ""),
+        (("forward", "upstreams", 0), "forward.upstreams[0]"),
+        (("registries", 1, "names", 2, "name"), "registries[1].names[2].name"),
+    ],
+)
+def test_key_path(path: config.KeyPath, text: str) -> None:
+    assert config.key_path(path) == text
+
+
+# --- config.example.yaml
+
+
+def uncommented() -> str:
+    """The example with its optional keys in force: they stand behind a bare ``#``."""
+    lines = []
+    for line in EXAMPLE.read_text(encoding="utf-8").splitlines():
+        body = line.lstrip(" ")
+        indent = line[: len(line) - len(body)]
+        optional = body.startswith("#") and body[1:2] not in {"", " "}
+        lines.append(indent + body[1:] if optional else line)
+    return "\n".join(lines) + "\n"
+
+
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in getattr(annotation, "__args__", ()) for model in models_in(part)]
+
+
+def keys_of(model: type[BaseModel], path: str = "") -> Iterator[str]:
+    for name, annotation in fields_of(model):
+        yield f"{path}{name}"
+        for inner in models_in(annotation):
+            yield from keys_of(inner, f"{path}{name}.")
+
+
+def keys_in(value: object, path: str = "") -> Iterator[str]:
+    if isinstance(value, dict):
+        for name, held in value.items():
+            yield f"{path}{name}"
+            yield from keys_in(held, f"{path}{name}.")
+    elif isinstance(value, list):
+        for item in value:
+            yield from keys_in(item, path)
+
+
+def test_the_example_loads() -> None:
+    settings = config.load(EXAMPLE)
+    assert [(r.name, r.provider, r.region) for r in settings.registries] == [
+        ("hangzhou", "acr", "cn-hangzhou")
+    ]
+    # Both `helper` and `serve` have something to do.
+    assert settings.wanted()
+    assert settings.learn.sources
+
+
+def test_the_example_mentions_every_key() -> None:
+    mentioned = set(keys_in(yaml.safe_load(uncommented())))
+    assert sorted(set(keys_of(Settings)) - mentioned) == []
+
+
+def test_what_the_example_shows_behind_a_hash_is_valid_and_the_default() -> None:
+    plain, full = config.load(EXAMPLE), config.parse(uncommented())
+    assert full.forward.zones  # said to be examples, as are the names of the registry
+    assert {bool(n.addresses) + 2 * bool(n.cname) for n in full.registries[0].names} == {0, 1, 2}
+    registry = full.registries[0].model_copy(update={"names": []})
+    forward = full.forward.model_copy(update={"zones": {}})
+    assert full.model_copy(update={"registries": [registry], "forward": forward}) == plain

@@ -1,0 +1,306 @@
+"""The contracts of the source tree, read from the source itself.
+
+Every table of exceptions gives a reason beside each; an exception that is no
+longer used fails too, so that the tables stay true.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+import typer
+
+import dnsproxy.cli
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "dnsproxy"
+MAX_LINES = 320
+
+# Lowest first. A module imports from its own layer or a lower one. `net`,
+# `helper`, `admin` and `ops` are one layer whose members do not know one another.
+LAYERS: tuple[frozenset[str], ...] = (
+    frozenset({"errors", "version", "core"}),
+    frozenset({"settings", "config", "logs", "keys", "system"}),
+    frozenset({"net", "helper", "admin", "ops"}),
+    frozenset({"server", "adminview", "app"}),
+    frozenset({"cli", "__main__"}),
+)
+SIBLINGS = LAYERS[2]
+
+# (importer, imported part) → why.
+LAYER_EXCEPTIONS = {
+    ("ops.demo", "app"): "the demo runs the whole program",
+    ("ops.demo", "helper"): "the same",
+    ("ops.demo_screen", "app"): "it draws the proxy that the demo runs",
+    ("ops.demo_screen", "adminview"): "the same",
+}
+
+# The only importers of a package; a trailing dot means a whole folder.
+ONLY_IN = {
+    "dnslib": {
+        "core.message": "the one place where the proxy makes and decodes messages",
+        "helper.resolve": "the helper reads whole responses, field by field",
+        "ops.": "diagnostics and the demo stand where a client or an upstream stands",
+    },
+    "yaml": {"config": "the configuration file is the only YAML"},
+    "asyncio_dgram": {
+        "helper.": "control plane: the helper's resolver",
+        "net.probe": "control plane: health probes",
+        "admin.": "control plane",
+        "ops.": "control plane: diagnostics and the demo",
+    },
+}
+FORBIDDEN_IN_CORE = frozenset(
+    {"asyncio", "socket", "ssl", "time", "random", "secrets", "structlog", "yaml", "asyncio_dgram", "aiohttp"}
+)
+
+# The event loop keeps only weak references to tasks. Where no TaskGroup holds
+# one, somebody else must.
+LOOSE_TASKS = {
+    "net.upstream": "kept in a set until done, cancelled by close(); one per TCP exchange",
+    "app": "both are awaited and cancelled by the function that made them",
+    "ops.demo": "the same",
+    "ops.demo_world": "kept by the context manager that cancels it",
+}
+
+NO_TEST_NEEDED = frozenset({"__init__", "__main__", "version"})
+# Tests that mirror no module: this one, and whole-program tests.
+NOT_MIRRORED = frozenset({"test_layout.py"})
+WHOLE_PROGRAM = frozenset({"e2e"})
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    """Syntax trees by dotted name below the package; `core` stands for `core/__init__.py`."""
+    return {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): ast.parse(
+            path.read_text(encoding="utf-8")
+        )
+        for path in PACKAGE.rglob("*.py")
+    }
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    """Dotted names of everything imported, also inside functions."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            assert node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own_imports(module: str) -> Iterator[str]:
+    """What ``module`` imports from this package, without the package's name."""
+    for name in imports(modules()[module]):
+        if name.startswith("dnsproxy."):
+            yield name.removeprefix("dnsproxy.")
+
+
+def part(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def level(name: str) -> int:
+    return next(height for height, layer in enumerate(LAYERS) if name in layer)
+
+
+def covered(module: str, allowed: dict[str, str]) -> bool:
+    return any(module == entry or (entry.endswith(".") and module.startswith(entry)) for entry in allowed)
+
+
+def test_the_trees_were_found() -> None:
+    assert {"core.engine", "core", "cli", "settings"} <= set(modules())
+
+
+def test_every_part_has_a_layer() -> None:
+    parts = {part(module) for module in modules()} - {"__init__"}
+    assert parts - frozenset().union(*LAYERS) == set()
+
+
+def test_imports_go_down() -> None:
+    wrong, used = [], set()
+    for module in sorted(set(modules()) - {"__init__"}):
+        for imported in own_imports(module):
+            mine, theirs = part(module), part(imported)
+            sideways = mine != theirs and {mine, theirs} <= SIBLINGS
+            if not sideways and level(theirs) <= level(mine):
+                continue
+            if (module, theirs) in LAYER_EXCEPTIONS:
+                used.add((module, theirs))
+            else:
+                wrong.append(f"{module} imports {imported}")
+    assert wrong == []
+    assert set(LAYER_EXCEPTIONS) - used == set(), "exceptions that nothing needs"
+
+
+def test_the_helper_does_not_know_the_engine() -> None:
+    wrong = [
+        f"{module} imports {imported}"
+        for module in modules()
+        if part(module) == "helper"
+        for imported in own_imports(module)
+        if imported == "core.engine" or imported.startswith("core.engine.")
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("package", sorted(ONLY_IN))
+def test_a_package_stays_behind_its_few_importers(package: str) -> None:
+    importers = {
+        module for module, tree in modules().items() if any(part(name) == package for name in imports(tree))
+    }
+    assert importers, f"nothing imports {package}"
+    assert {module for module in importers if not covered(module, ONLY_IN[package])} == set()
+
+
+def test_core_decides_and_does_not_act() -> None:
+    wrong = [
+        f"{module} imports {name}"
+        for module, tree in modules().items()
+        if part(module) == "core"
+        for name in imports(tree)
+        if part(name) in FORBIDDEN_IN_CORE
+    ]
+    assert wrong == []
+
+
+def test_modules_are_short() -> None:
+    lengths = {
+        str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines())
+        for path in PACKAGE.rglob("*.py")
+    }
+    assert {name: length for name, length in lengths.items() if length >= MAX_LINES} == {}
+
+
+# --- tasks
+
+
+def task_groups(tree: ast.Module) -> set[str]:
+    """Names bound by ``async with asyncio.TaskGroup() as name`` or annotated as one."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.withitem) and isinstance(node.optional_vars, ast.Name):
+            if ast.unparse(node.context_expr).endswith("TaskGroup()"):
+                names.add(node.optional_vars.id)
+        elif isinstance(node, ast.arg) and node.annotation is not None:
+            names |= {node.arg} if ast.unparse(node.annotation).endswith("TaskGroup") else set()
+    return names
+
+
+def loose_tasks(tree: ast.Module) -> list[str]:
+    """Calls that make a task no TaskGroup holds."""
+    groups = task_groups(tree)
+    calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [
+        call
+        for call in calls
+        if call.rpartition(".")[2] in {"create_task", "ensure_future"}
+        and call.rpartition(".")[0] not in groups
+    ]
+
+
+def test_loose_tasks_are_recognised() -> None:
+    source = """
+async def one():
+    async with asyncio.TaskGroup() as group:
+        group.create_task(work())
+    asyncio.create_task(work())
+    self._loop.create_task(work())
+    asyncio.get_running_loop().create_task(work())
+    ensure_future(work())
+def two(tasks: asyncio.TaskGroup):
+    tasks.create_task(work())
+"""
+    assert loose_tasks(ast.parse(source)) == [
+        "asyncio.create_task",
+        "self._loop.create_task",
+        "asyncio.get_running_loop().create_task",
+        "ensure_future",
+    ]
+
+
+def test_tasks_belong_to_a_group() -> None:
+    found = {module: calls for module, tree in modules().items() if (calls := loose_tasks(tree))}
+    assert {module: calls for module, calls in found.items() if module not in LOOSE_TASKS} == {}
+    assert set(LOOSE_TASKS) - set(found) == set(), "exceptions that nothing needs"
+
+
+# --- tests
+
+
+def mirror(module: str) -> Path:
+    *folders, name = module.split(".")
+    return ROOT.joinpath("tests", *folders, f"test_{name}.py")
+
+
+def test_every_module_has_its_test() -> None:
+    wanted = [
+        module
+        for module in modules()
+        if module.rpartition(".")[2] not in NO_TEST_NEEDED
+        and not PACKAGE.joinpath(*module.split(".")).is_dir()
+    ]
+    missing = sorted(str(mirror(m).relative_to(ROOT)) for m in wanted if not mirror(m).is_file())
+    assert not missing, "missing: " + " ".join(missing)
+
+
+def test_every_test_mirrors_a_module() -> None:
+    strays = []
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        relative = path.relative_to(ROOT / "tests")
+        if relative.parts[0] in WHOLE_PROGRAM or str(relative) in NOT_MIRRORED:
+            continue
+        source = relative.with_name(relative.name.removeprefix("test_"))
+        # The benchmark has tests too: tests/bench/ mirrors bench/.
+        if not (PACKAGE / source).is_file() and not (ROOT / source).is_file():
+            strays.append(str(relative))
+    assert strays == []
+
+
+# --- the README
+
+
+def shell_lines(first_word: str) -> list[list[str]]:
+    """Commands of the README's ``sh`` blocks that start with ``first_word``, as words."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^[ ]*```sh\n(.*?)^[ ]*```", text, re.DOTALL | re.MULTILINE)
+    lines = [line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.split(maxsplit=1)[:1] == [first_word]]
+
+
+def test_the_readme_shows_commands() -> None:
+    assert shell_lines("dnsproxy")
+    assert shell_lines("make")
+
+
+@pytest.mark.parametrize("words", shell_lines("dnsproxy"), ids=" ".join)
+def test_a_command_of_the_readme_parses(words: list[str]) -> None:
+    command = typer.main.get_command(dnsproxy.cli.app)
+    with command.make_context("dnsproxy", words[1:]) as context:
+        if not hasattr(command, "resolve_command"):
+            pytest.fail("the program has no sub-commands")
+        name, sub_command, rest = command.resolve_command(context, words[1:])
+        # Parses options and arguments, and runs nothing.
+        with sub_command.make_context(name, rest, parent=context):
+            pass
+
+
+def test_a_wrong_command_would_be_noticed() -> None:
+    for words in (["dnsproxy", "no-such-command"], ["dnsproxy", "check", "--no-such-option"]):
+        with pytest.raises(Exception, match=r"[Nn]o such"):
+            test_a_command_of_the_readme_parses(words)
+
+
+@pytest.mark.parametrize("words", shell_lines("make"), ids=" ".join)
+def test_a_make_target_of_the_readme_exists(words: list[str]) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z0-9]+):.*##", makefile, re.MULTILINE))
+    assert {word for word in words[1:] if "=" not in word} <= targets

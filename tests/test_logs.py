@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from dnsproxy import logs
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    kept = structlog.get_config()
+    yield
+    structlog.configure(**kept)
+    structlog.contextvars.clear_contextvars()
+
+
+def events(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_json_has_the_event_its_facts_level_and_utc_time() -> None:
+    stream = io.StringIO()
+    logs.configure("info", "json", stream)
+    structlog.get_logger().info("learned.swapped", serial=7, names=["a.example."])
+    (event,) = events(stream)
+    assert event.pop("timestamp").endswith("Z")
+    assert event == {"event": "learned.swapped", "level": "info", "serial": 7, "names": ["a.example."]}
+
+
+@pytest.mark.parametrize(
+    ("level", "expected"),
+    [
+        ("debug", ["debug", "info", "warning", "error"]),
+        ("info", ["info", "warning", "error"]),
+        ("warning", ["warning", "error"]),
+        ("error", ["error"]),
+    ],
+)
+def test_level(level: str, expected: list[str]) -> None:
+    stream = io.StringIO()
+    logs.configure(level, "json", stream)
+    log = structlog.get_logger()
+    for each in logs.LEVELS:
+        getattr(log, each)("test.event")
+    assert [event["level"] for event in events(stream)] == expected
+
+
+def test_auto_is_json_off_a_terminal_and_readable_on_one() -> None:
+    pipe, terminal = io.StringIO(), Terminal()
+    logs.configure("info", "auto", pipe)
+    structlog.get_logger().info("test.event", port=53)
+    logs.configure("info", "auto", terminal)
+    structlog.get_logger().info("test.event", port=53)
+    assert events(pipe)[0]["port"] == 53
+    assert "test.event" in terminal.getvalue()
+    assert not terminal.getvalue().startswith("{")
+    assert "\x1b[" in terminal.getvalue()
+
+
+def test_console_off_a_terminal_has_no_colour() -> None:
+    stream = io.StringIO()
+    logs.configure("info", "console", stream)
+    structlog.get_logger().info("test.event", port=53)
+    assert "test.event" in stream.getvalue()
+    assert "port=53" in stream.getvalue()
+    assert "\x1b[" not in stream.getvalue()
+
+
+def test_bound_context_is_merged() -> None:
+    stream = io.StringIO()
+    logs.configure("info", "json", stream)
+    structlog.contextvars.bind_contextvars(worker=2)
+    structlog.get_logger().info("test.event")
+    assert events(stream)[0]["worker"] == 2
+
+
+@pytest.mark.parametrize("output_format", ["json", "console"])
+def test_an_exception_is_written_out_without_a_warning_or_local_variables(output_format: str) -> None:
+    local_value = "hunter2"
+    stream = io.StringIO()
+    logs.configure("info", output_format, stream)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            raise OSError("no route")  # noqa: TRY301 - the traceback is the subject
+        except OSError:
+            structlog.get_logger().exception("test.failed")
+    assert "Traceback" in stream.getvalue()
+    assert "no route" in stream.getvalue()
+    assert local_value not in stream.getvalue()
+
+
+def test_a_logger_made_before_the_set_up_obeys_it() -> None:
+    log = structlog.get_logger()
+    stream = io.StringIO()
+    logs.configure("error", "json", stream)
+    log.info("test.event")
+    assert stream.getvalue() == ""
+
+
+def test_standard_error_is_the_default(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "json")
+    structlog.get_logger().info("test.event")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert json.loads(captured.err)["event"] == "test.event"
