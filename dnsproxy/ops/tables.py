@@ -5,37 +5,50 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 _STYLES = {"ok": "green", "pinned": "cyan", "stale": "yellow", "missing": "bold red"}
-_STEPS = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "m"))
+# Columns of an IPv4 address at its longest: it is not folded on a narrow terminal.
+_IPV4_WIDTH = 15
+# Columns of output that goes to no terminal: the longest names of a registry fit on one line.
+_WIDTH = 120
+_STEPS = ((86_400, "d"), (3_600, "h"), (60, "m"))
+
+
+def open_console() -> Console:
+    """Return a console on standard output, wide enough for the tables when that is no terminal."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_WIDTH)
 
 
 def age_text(seconds: float | None) -> str:
     """Return ``8s``, ``3m``, ``5h`` or ``2d``; a dash when there is no age."""
     if seconds is None:
         return "-"
+    whole = max(int(seconds), 0)
     for length, unit in _STEPS:
-        if seconds >= length:
-            return f"{seconds / length:.0f}{unit}"
-    return f"{max(seconds, 0):.0f}s"
+        if whole >= length:
+            return f"{whole // length}{unit}"
+    return f"{whole}s"
 
 
 def names_table(status: Mapping[str, Any]) -> Table:
     """Return names, addresses, age and source of the status document of `/api/v1/status`."""
-    table = Table(title=None, header_style="bold", expand=False)
+    table = Table(header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("name", overflow="fold")
-    table.add_column("role")
-    table.add_column("addresses", overflow="fold")
-    table.add_column("age", justify="right")
-    table.add_column("source")
-    table.add_column("status")
+    table.add_column("role", no_wrap=True)
+    table.add_column("addresses", overflow="fold", min_width=_IPV4_WIDTH)
+    table.add_column("age", justify="right", no_wrap=True)
+    table.add_column("source", no_wrap=True)
+    table.add_column("status", no_wrap=True)
     for entry in status["names"]:
         state = str(entry["status"])
         addresses = ", ".join(entry["addresses"]) or "-"
         if entry.get("cname"):
-            addresses = f"{entry['cname']} → {addresses}"
+            addresses = f"{str(entry['cname']).removesuffix('.')} → {addresses}"
         table.add_row(
             str(entry["name"]).removesuffix("."),
             str(entry["role"]),
@@ -49,7 +62,7 @@ def names_table(status: Mapping[str, Any]) -> Table:
 
 def sources_table(status: Mapping[str, Any]) -> Table:
     """Return the state of each source of snapshots."""
-    table = Table(header_style="bold")
+    table = Table(header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for column in ("source", "issuer", "serial", "last success", "problem"):
         table.add_column(column, overflow="fold")
     for source in status["sources"]:

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from dnsproxy.ops.client import AdminClient, AdminError
+from dnsproxy.settings import AdminSettings, Endpoint
+
+
+class Recorder(BaseHTTPRequestHandler):
+    """Answers every request with ``server.reply`` and keeps what was asked."""
+
+    server: Admin
+
+    def do_GET(self) -> None:
+        length = int(self.headers.get("Content-Length", 0))
+        body = self.rfile.read(length).decode()
+        self.server.asked.append((self.command, self.path, self.headers.get("Authorization"), body))
+        status, content_type, content = self.server.reply
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_POST = do_GET  # noqa: N815 - the base class looks for this name
+
+    def log_message(self, *args: object) -> None:
+        """Keep the test's output clean."""
+
+
+class Admin(ThreadingHTTPServer):
+    reply: tuple[int, str, bytes] = (200, "application/json", b'{"ready": true}')
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, str | None, str]] = []
+        super().__init__(("127.0.0.1", 0), Recorder)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return Endpoint("127.0.0.1", self.server_port)
+
+
+@pytest.fixture
+def admin() -> Iterator[Admin]:
+    with Admin() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_an_answer_comes_back_as_an_object(admin: Admin) -> None:
+    client = AdminClient(f"http://{admin.endpoint}/")
+    assert client.call("GET", "/api/v1/status") == {"ready": True}
+    assert admin.asked == [("GET", "/api/v1/status", None, "")]
+
+
+def test_a_body_goes_out_as_json(admin: Admin) -> None:
+    AdminClient(f"http://{admin.endpoint}").call("POST", "/api/v1/flush", {"name": "a.example"})
+    method, path, _, body = admin.asked[0]
+    assert (method, path, json.loads(body)) == ("POST", "/api/v1/flush", {"name": "a.example"})
+
+
+def test_the_token_is_sent_without_the_white_space_of_its_file(admin: Admin, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("s3cret\n")
+    settings = AdminSettings.model_validate({"listen": str(admin.endpoint), "token_file": str(token)})
+    AdminClient.from_settings(settings).call("GET", "/api/v1/status")
+    assert admin.asked[0][2] == "Bearer s3cret"
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        ((401, "application/json", b"{}"), "status 401 Unauthorized"),
+        ((500, "text/plain", b"oops"), "status 500"),
+        ((200, "text/html", b"<html>"), "no usable answer"),
+        ((200, "application/json", b"{"), "no usable answer"),
+        ((200, "application/json", b"\xff"), "no usable answer"),
+        ((200, "application/json", b"[1]"), "not a JSON object"),
+    ],
+)
+def test_what_is_no_answer_gives_one_line(admin: Admin, reply: tuple[int, str, bytes], reason: str) -> None:
+    admin.reply = reply
+    with pytest.raises(AdminError, match=reason) as caught:
+        AdminClient(f"http://{admin.endpoint}").call("GET", "/api/v1/status")
+    assert "\n" not in str(caught.value)
+
+
+def test_nobody_there_asks_whether_the_proxy_runs() -> None:
+    with Admin() as server:
+        url = f"http://{server.endpoint}"
+    with pytest.raises(AdminError, match=r"is dnsproxy serve running\?"):
+        AdminClient(url).call("GET", "/api/v1/status")
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:9153", "http://", "ftp://127.0.0.1"])
+def test_a_url_that_is_none_gives_one_line(url: str) -> None:
+    with pytest.raises(AdminError):
+        AdminClient(url).call("GET", "/")
+
+
+def test_silence_ends_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dnsproxy.ops.client.TIMEOUT", 0.05)
+    # Connections wait in the backlog; nobody accepts them.
+    with Admin() as server, pytest.raises(AdminError, match="no usable answer"):
+        AdminClient(f"http://{server.endpoint}").call("GET", "/")
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
+def test_a_token_that_cannot_be_read_names_the_file(tmp_path: Path, content: bytes | None) -> None:
+    token = tmp_path / "token"
+    if content is not None:
+        token.write_bytes(content)
+    with pytest.raises(AdminError, match="cannot read the token") as caught:
+        AdminClient("http://127.0.0.1:1", token)
+    assert str(caught.value).startswith(f"{token}: ")
+
+
+def test_no_admin_endpoint_means_nothing_to_ask() -> None:
+    with pytest.raises(AdminError, match=r"admin\.listen is null"):
+        AdminClient.from_settings(AdminSettings(listen=None))
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("0.0.0.0", "http://127.0.0.1:9153"),
+        ("::", "http://[::1]:9153"),
+        ("fd00::1", "http://[fd00::1]:9153"),
+        ("10.0.0.1", "http://10.0.0.1:9153"),
+    ],
+)
+def test_a_wildcard_is_asked_on_loopback(host: str, url: str) -> None:
+    settings = AdminSettings.model_validate({"listen": str(Endpoint(host, 9153))})
+    assert AdminClient.from_settings(settings)._url == url

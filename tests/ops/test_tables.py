@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from rich.console import Console, RenderableType
+
+from dnsproxy.ops.tables import age_text, names_table, sources_table
+
+REGISTRY = "xxxxxx-registry-vpc.cn-hangzhou.cr.aliyuncs.com"
+
+
+def text_of(renderable: RenderableType, width: int = 120) -> str:
+    console = Console(width=width, color_system=None)
+    with console.capture() as capture:
+        console.print(renderable)
+    return capture.get()
+
+
+def entry(**changes: Any) -> dict[str, Any]:
+    return {
+        "name": f"{REGISTRY}.",
+        "role": "registry",
+        "registry": "hangzhou",
+        "addresses": ["10.94.205.198"],
+        "cname": None,
+        "source": "helper-a",
+        "serial": 1764000000123,
+        "age": 8.4,
+        "observed_at": 1764000000,
+        "status": "ok",
+        **changes,
+    }
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "-"),
+        (-3.0, "0s"),
+        (0.0, "0s"),
+        (8.4, "8s"),
+        (59.6, "59s"),
+        (60.0, "1m"),
+        (119.0, "1m"),
+        (3_599.9, "59m"),
+        (3_600.0, "1h"),
+        (86_399.0, "23h"),
+        (200_000.0, "2d"),
+    ],
+)
+def test_an_age_is_one_short_word(seconds: float | None, text: str) -> None:
+    assert age_text(seconds) == text
+
+
+def test_a_name_stands_on_one_line_with_all_that_is_known_of_it() -> None:
+    shown = text_of(names_table({"names": [entry()]}))
+    line = next(line for line in shown.splitlines() if REGISTRY in line)
+    for word in ("registry", "10.94.205.198", "8s", "helper-a", "ok"):
+        assert word in line
+    assert f"{REGISTRY}." not in line
+
+
+def test_a_name_without_address_or_source_shows_dashes() -> None:
+    shown = text_of(names_table({"names": [entry(addresses=[], source=None, age=None, status="missing")]}))
+    line = next(line for line in shown.splitlines() if REGISTRY in line)
+    assert line.split(REGISTRY)[1].split() == ["registry", "-", "-", "-", "missing"]
+
+
+def test_several_addresses_and_a_cname_are_shown() -> None:
+    shown = text_of(
+        names_table(
+            {"names": [entry(name="b.example.", cname="t.example.", addresses=["10.0.0.1", "fd00::1"])]}
+        )
+    )
+    assert "t.example → 10.0.0.1, fd00::1" in shown
+
+
+@pytest.mark.parametrize("width", [72, 80, 100])
+def test_on_a_narrow_terminal_only_the_name_is_folded(width: int) -> None:
+    shown = text_of(names_table({"names": [entry()]}), width)
+    assert max(len(line) for line in shown.splitlines()) <= width
+    for word in ("10.94.205.198", "helper-a", "registry", "status"):
+        assert word in shown
+    assert "…" not in shown
+
+
+def test_a_source_shows_when_it_last_worked_and_what_is_wrong() -> None:
+    source = {
+        "url": "http://127.0.0.1:8953/v1/snapshot",
+        "issuer": "helper-a",
+        "serial": 17,
+        "age": 130.0,
+        "last_error": "connection refused",
+    }
+    never = {"url": "file:///x", "issuer": None, "serial": None, "age": None, "last_error": None}
+    lines = text_of(sources_table({"sources": [source, never]})).splitlines()
+    line = next(line for line in lines if "8953" in line)
+    for word in ("helper-a", "17", "2m", "connection refused"):
+        assert word in line
+    line = next(line for line in lines if "file:///x" in line)
+    assert line.split("file:///x")[1].split() == ["-", "-", "-"]
