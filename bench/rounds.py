@@ -1,0 +1,112 @@
+"""Rounds: every server once per round, in an order that moves on by one each time."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from bench import backend, check, workloads
+from bench.check import WrongAnswerError
+from bench.process import Child
+from bench.servers import Server, Site
+from bench.stats import Sample
+from bench.workloads import LOAD_CORE, SERVER_CORE, Bench, Target
+
+START_SECONDS = 15.0
+Say = Callable[[str], None]
+
+
+@dataclass
+class Outcome:
+    """What has been measured: samples, peak memory in bytes by server and round, and what failed."""
+
+    samples: list[Sample] = field(default_factory=list)
+    peaks: dict[str, list[int]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that neither UDP nor TCP uses now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as stream:
+        stream.bind(("127.0.0.1", 0))
+        port: int = stream.getsockname()[1]
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagram:
+            datagram.bind(("127.0.0.1", port))
+    return port
+
+
+def order(servers: Sequence[Server], round_number: int) -> list[Server]:
+    """Return the servers with another one first in each round."""
+    first = round_number % len(servers) if servers else 0
+    return [*servers[first:], *servers[:first]]
+
+
+def start(
+    bench: Bench, server: Server, backend_port: int, cache_entries: int = 100_000
+) -> tuple[Child, Site]:
+    """Start a server with fresh files on the servers' core; it may not answer yet."""
+    directory = bench.directory / server.name
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    site = Site(directory, free_port(), backend_port, free_port(), cache_entries)
+    for name, text in server.files(site).items():
+        (directory / name).write_text(text)
+    child = Child(server.command(site), core=SERVER_CORE, log=directory / "log")
+    return child, site
+
+
+def run(
+    bench: Bench, servers: Sequence[Server], chosen: Sequence[str], count: int, say: Say, outcome: Outcome
+) -> None:
+    """Measure ``chosen`` workloads on every server in ``count`` rounds; ``outcome`` grows as they come."""
+    port = free_port()
+    with backend.start(bench.directory / "backend", port, LOAD_CORE) as upstream:
+        for number in range(count):
+            for server in order(servers, number):
+                if server.name in outcome.failures:
+                    continue
+                try:
+                    _measure_server(bench, server, (upstream, port), number, chosen, say, outcome)
+                except (WrongAnswerError, ValueError) as exc:
+                    outcome.failures[server.name] = str(exc)
+                    say(f"{server.name}: not measured further: {exc}")
+
+
+def _measure_server(
+    bench: Bench,
+    server: Server,
+    upstream: tuple[Child, int],
+    number: int,
+    chosen: Sequence[str],
+    say: Say,
+    outcome: Outcome,
+) -> None:
+    child, site = start(bench, server, upstream[1])
+    with child:
+        try:
+            check.wait_for_answer(site.port, START_SECONDS)
+            check.require_right(site.port)
+        except WrongAnswerError as exc:
+            raise WrongAnswerError(f"{exc}\n{child.said()}") from exc
+        target = Target(server.name, number, site.port, child, upstream[0])
+        workloads.warm(bench, target)
+        for name in chosen:
+            capacity = workloads.capacity(outcome.samples, target)
+            orders = workloads.WORKLOADS[name](bench, site.port, capacity)
+            sample = workloads.measure(bench, target, name, orders)
+            outcome.samples.append(sample)
+            say(f"round {number + 1} {describe(sample)}")
+        outcome.peaks.setdefault(server.name, []).append(child.memory("VmHWM"))
+
+
+def describe(sample: Sample) -> str:
+    """Return a sample as one line."""
+    text = (
+        f"{sample.server:9} {sample.workload:9} {sample.cpu_us:7.2f} µs/query {sample.rate:8.0f}/s "
+        f"server {sample.server_busy:4.0%} load {sample.load_busy:4.0%} lost {sample.lost}"
+    )
+    if sample.p50_us is not None and sample.p99_us is not None:
+        text += f" p50 {sample.p50_us:.0f} µs p99 {sample.p99_us:.0f} µs"
+    return text
