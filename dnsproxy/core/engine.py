@@ -281,6 +281,11 @@ class Engine:
         doomed = [key for key in self.cache.keys() if key[:-5] == name_key]  # noqa: SIM118 - not a dict
         return sum(self.cache.remove(key) for key in doomed)
 
+    def stats_now(self, now: float) -> Stats:
+        """Return the statistics with the hits of the running second added."""
+        self.prepared.turn(now)
+        return self.stats
+
     def upstreams(self) -> Iterator[Upstream]:
         """Yield every upstream of every zone."""
         for group in self._groups.values():
