@@ -1,0 +1,127 @@
+"""Prometheus metrics, made from `Facts` at the time of the scrape."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+)
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from dnsproxy.admin.status import Facts
+from dnsproxy.core.stats import DURATION_BOUNDS, Stats
+from dnsproxy.version import __version__
+
+
+def render(facts: Callable[[], Facts]) -> bytes:
+    """Return the text exposition format (version 0.0.4)."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_FactsCollector(facts))
+    return generate_latest(registry)
+
+
+class _FactsCollector(Collector):
+    def __init__(self, facts: Callable[[], Facts]) -> None:
+        self._facts = facts
+
+    def describe(self) -> list[Metric]:
+        """Nothing: names are checked when they are collected."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        facts = self._facts()
+        yield from _traffic(facts.stats)
+        yield from _learned(facts)
+        yield from _upstreams(facts)
+        yield _gauge("dnsproxy_cache_entries", "Answers in the cache.", facts.cache_entries)
+        yield _gauge("dnsproxy_in_flight", "Exchanges that wait for an upstream.", facts.in_flight)
+        build = InfoMetricFamily("dnsproxy_build", "Version of the program.")
+        build.add_metric([], {"version": __version__, "python": platform.python_version()})
+        yield build
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, value=value)
+
+
+def _traffic(stats: Stats) -> Iterator[Metric]:
+    requests = CounterMetricFamily("dnsproxy_requests", "Queries received.", labels=["proto", "type"])
+    for (proto, qtype), count in stats.requests.items():
+        requests.add_metric([proto, qtype], count)
+    yield requests
+    responses = CounterMetricFamily("dnsproxy_responses", "Responses sent.", labels=["rcode", "source"])
+    for (rcode, source), count in stats.responses.items():
+        responses.add_metric([rcode, source], count)
+    yield responses
+    drops = CounterMetricFamily("dnsproxy_drops", "Messages or responses dropped.", labels=["reason"])
+    for reason, count in stats.drops.items():
+        drops.add_metric([str(reason)], count)
+    yield drops
+    yield CounterMetricFamily(
+        "dnsproxy_cache_hits", "Queries answered from the cache.", value=stats.cache_hits
+    )
+    yield CounterMetricFamily(
+        "dnsproxy_cache_misses", "Queries not found in the cache.", value=stats.cache_misses
+    )
+    yield _durations(stats)
+
+
+def _durations(stats: Stats) -> HistogramMetricFamily:
+    buckets: list[tuple[str, float]] = []
+    total = 0
+    bounds = [*(str(bound) for bound in DURATION_BOUNDS), "+Inf"]
+    for bound, count in zip(bounds, stats.durations, strict=True):
+        total += count
+        buckets.append((bound, total))
+    family = HistogramMetricFamily("dnsproxy_request_duration_seconds", "From arrival to response.")
+    family.add_metric([], buckets=buckets, sum_value=stats.duration_sum)
+    return family
+
+
+def _learned(facts: Facts) -> Iterator[Metric]:
+    age = GaugeMetricFamily(
+        "dnsproxy_learned_age_seconds", "Since a helper confirmed the addresses.", labels=["name"]
+    )
+    known = GaugeMetricFamily("dnsproxy_learned_addresses", "Addresses in service.", labels=["name"])
+    for entry in facts.wanted:
+        held = facts.book.entries.get(entry.name)
+        count = len(entry.addresses) or (len(held.learned.addresses) if held else 0)
+        known.add_metric([entry.name], count)
+        seconds = facts.age(entry.name)
+        if seconds is not None:
+            age.add_metric([entry.name], seconds)
+    yield age
+    yield known
+    yield _gauge("dnsproxy_learned_serial", "Highest serial accepted.", facts.book.serial)
+    rejected = CounterMetricFamily(
+        "dnsproxy_learned_rejected", "Snapshots that were not taken.", labels=["reason"]
+    )
+    for reason, count in facts.rejected.items():
+        rejected.add_metric([reason], count)
+    yield rejected
+    yield _gauge("dnsproxy_ready", "1 when every configured name has an address.", not facts.missing())
+
+
+def _upstreams(facts: Facts) -> Iterator[Metric]:
+    label = ["upstream"]
+    up = GaugeMetricFamily("dnsproxy_upstream_up", "0 after failures in a row.", labels=label)
+    rtt = GaugeMetricFamily("dnsproxy_upstream_rtt_seconds", "Decaying mean.", labels=label)
+    sent = CounterMetricFamily("dnsproxy_upstream_sent", "Queries sent.", labels=label)
+    failures = CounterMetricFamily(
+        "dnsproxy_upstream_failures", "Attempts that gave nothing.", labels=["upstream", "reason"]
+    )
+    for name, stats in facts.upstreams.items():
+        up.add_metric([name], stats.up)
+        sent.add_metric([name], stats.sent)
+        if stats.rtt is not None:
+            rtt.add_metric([name], stats.rtt)
+        for reason, count in stats.failures.items():
+            failures.add_metric([name, reason], count)
+    yield from (up, rtt, sent, failures)

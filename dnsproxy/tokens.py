@@ -1,0 +1,37 @@
+"""Bearer tokens (RFC 6750): read from a file, compared in constant time."""
+
+from __future__ import annotations
+
+import hmac
+from pathlib import Path
+
+from dnsproxy.errors import StartError
+
+# Characters. No token in use comes near; a path that leads elsewhere is not read whole.
+_MAX_TOKEN = 16_384
+
+
+def read_token(path: Path) -> str:
+    """Return the bearer token in ``path``, without the white space around it.
+
+    Raises:
+        StartError: the file cannot be read, is empty, or is not one word of ASCII.
+    """
+    try:
+        with path.open(encoding="ascii") as file:
+            token = file.read(_MAX_TOKEN).strip()
+    except OSError as exc:
+        raise StartError(f"{path}: {exc.strerror or exc}") from exc
+    except UnicodeDecodeError as exc:
+        raise StartError(f"{path}: a token is ASCII text") from exc
+    if not token.isprintable() or len(token.split()) != 1:
+        raise StartError(f"{path}: a token is one word, and is not empty")
+    return token
+
+
+def is_bearer(authorization: str, token: str) -> bool:
+    """Tell whether the value of an Authorization header carries ``token``."""
+    scheme, _, given = authorization.partition(" ")
+    # As bytes: compare_digest refuses text that is not ASCII.
+    same = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), token.encode("utf-8"))
+    return same and scheme.lower() == "bearer"
