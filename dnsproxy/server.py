@@ -8,8 +8,8 @@ from typing import Literal
 from dnsproxy.core import names
 from dnsproxy.core.access import AccessList
 from dnsproxy.core.book import Book
-from dnsproxy.core.cache import Cache
-from dnsproxy.core.engine import CachePolicy, Engine
+from dnsproxy.core.cache import Cache, CachePolicy
+from dnsproxy.core.engine import Engine
 from dnsproxy.core.exchange import Limits
 from dnsproxy.core.policy import DEFAULT_ZONE, build_rules
 from dnsproxy.core.upstreams import Upstream
@@ -34,8 +34,10 @@ def build_engine(settings: Settings) -> Engine:
         groups,
         limits=Limits(settings.forward.timeout.attempt, settings.forward.timeout.total),
         max_in_flight=settings.forward.max_in_flight,
-        cache=Cache(settings.cache.size),
-        cache_policy=CachePolicy(settings.cache.min_ttl, settings.cache.max_ttl, settings.cache.negative_ttl),
+        cache=Cache(
+            settings.cache.size,
+            CachePolicy(settings.cache.min_ttl, settings.cache.max_ttl, settings.cache.negative_ttl),
+        ),
     )
 
 

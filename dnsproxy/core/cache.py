@@ -10,8 +10,11 @@ what is asked again.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import floor
+from typing import NamedTuple
 
-from dnsproxy.core.response import Response
+from dnsproxy.core.response import Response, with_ttls
+from dnsproxy.core.wire import AD, NOERROR, NXDOMAIN
 
 # An entry's own cost beside its octets (dict slot, key header, slots object, two
 # floats, ring cell), measured with 1,000,000 names; used only for the octet bound.
@@ -23,8 +26,8 @@ class Entry:
 
     __slots__ = ("counts", "expires", "flags", "rcode", "sections", "slot", "stored", "ttl_offsets", "used")
 
-    def __init__(self, response: Response, flags: int, stored: float, ttl: float) -> None:
-        self.flags = flags
+    def __init__(self, response: Response, stored: float, ttl: float) -> None:
+        self.flags = response.flags & AD
         self.rcode = response.rcode
         self.counts = response.counts
         self.sections = response.sections
@@ -35,6 +38,17 @@ class Entry:
         self.used = False
 
 
+class CachePolicy(NamedTuple):
+    """Bounds on lifetimes, in seconds."""
+
+    min_ttl: float = 0.0
+    max_ttl: float = 3600.0
+    negative_ttl: float = 60.0
+
+
+DEFAULT_POLICY = CachePolicy()
+
+
 class Cache:
     """Entries by key (name, type, class and the flags that change an answer).
 
@@ -42,8 +56,11 @@ class Cache:
     sections and overhead together. Both are hard bounds.
     """
 
-    def __init__(self, size: int, max_octets: int | None = None) -> None:
+    def __init__(
+        self, size: int, policy: CachePolicy = DEFAULT_POLICY, *, max_octets: int | None = None
+    ) -> None:
         self._size = size
+        self._policy = policy
         # A kilobyte an entry is well over the mean of real traffic (about 150 octets
         # of sections), and bounds a flood of names with 64 kB answers.
         self._max_octets = max_octets if max_octets is not None else size * 1024
@@ -62,6 +79,29 @@ class Cache:
         if entry is None or entry.expires <= now:
             return None
         entry.used = True
+        return entry
+
+    def keep(self, key: bytes, response: Response, now: float) -> Entry:
+        """Return ``response`` as an entry, and put it in if it may live (RFC 2308, RFC 2181 §8).
+
+        Only NOERROR and NXDOMAIN with a lifetime are kept. TTLs outside the policy's bounds
+        are changed in the entry, so that clients see what they get.
+        """
+        entry = Entry(response, now, 0.0)
+        if response.ttl is None or response.rcode not in (NOERROR, NXDOMAIN):
+            return entry
+        policy = self._policy
+        cap = policy.negative_ttl if response.negative else policy.max_ttl
+        ttl: float = response.ttl
+        if ttl < policy.min_ttl or response.max_ttl > cap:
+            ttl = min(max(ttl, policy.min_ttl), cap)
+            low, high = floor(policy.min_ttl), floor(cap)
+            entry.sections = with_ttls(
+                entry.sections, entry.ttl_offsets, lambda held: min(max(held, low), high)
+            )
+        if ttl > 0:
+            entry.expires = now + ttl
+            self.put(key, entry)
         return entry
 
     def put(self, key: bytes, entry: Entry) -> None:

@@ -1,13 +1,13 @@
 """The front door: what each query gets, decided in one straight line.
 
-`Engine.receive` returns the response as bytes, a `Forward` for the shell to
+`Engine.receive_batch` gives for each message the response as bytes, a `Forward` for the shell to
 carry out, or the `DropReason` it was dropped for. It never waits and raises
 nothing. When a forwarded exchange has ended the shell calls `Engine.complete`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import floor
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from dnsproxy.core.cache import Cache, Entry
 from dnsproxy.core.exchange import Exchange, Failure, Limits
 from dnsproxy.core.policy import Owned, Ruleset
 from dnsproxy.core.prepared import PreparedTable
-from dnsproxy.core.response import Response, aged, read_name, scan_response, with_ttls
+from dnsproxy.core.response import Response, aged, read_name, scan_response
 from dnsproxy.core.stats import Source, Stats
 from dnsproxy.core.upstreams import Upstream, order
 from dnsproxy.core.wire import Query, rcode_name
@@ -44,14 +44,6 @@ class Forward(NamedTuple):
     is_new: bool
 
 
-class CachePolicy(NamedTuple):
-    """Bounds on lifetimes, in seconds."""
-
-    min_ttl: float
-    max_ttl: float
-    negative_ttl: float
-
-
 class Engine:
     """Rules, cache and exchanges in flight, behind one function.
 
@@ -66,7 +58,6 @@ class Engine:
         limits: Limits,
         max_in_flight: int,
         cache: Cache,
-        cache_policy: CachePolicy,
     ) -> None:
         self.stats = Stats()
         self.cache = cache
@@ -76,30 +67,50 @@ class Engine:
         self._groups = groups
         self._limits = limits
         self._max_in_flight = max_in_flight
-        self._cache_policy = cache_policy
         self._in_flight: dict[bytes, Exchange] = {}
         # Keys of cached answers that end in learned addresses, to be forgotten when those change.
         self._derived: set[bytes] = set()
 
     # -- queries ----------------------------------------------------------
 
+    def receive_batch(
+        self, messages: Sequence[bytes], sources: Sequence[bytes], now: float
+    ) -> list[bytes | Forward | DropReason]:
+        """Decide what each of ``messages`` gets; they came over UDP from the packed addresses ``sources``.
+
+        ``now`` is monotonic seconds. One call for a batch rather than one per message,
+        because a call costs as much as the look-up that answers most of them.
+        """
+        steps: list[bytes | Forward | DropReason] = []
+        allows = self._access.allows
+        find = self.prepared.current(now).get
+        for data, source in zip(messages, sources, strict=True):
+            # 1. May this client ask at all?
+            if not allows(source):
+                steps.append(self._refuse_client(data))
+                continue
+            # 2. Has this very packet been answered within the second?
+            prepared = find(data[2:])
+            if prepared is None and data[-12:-8] == wire.COOKIE_HEAD:
+                prepared = find(data[2:-8])
+            if prepared is not None:
+                prepared.hits += 1
+                steps.append(data[:2] + prepared.next_tail())
+            else:
+                steps.append(self._decide(data, now, tcp=False))
+        return steps
+
     def receive(
         self, data: bytes, source: bytes, now: float, *, tcp: bool = False
     ) -> bytes | Forward | DropReason:
-        """Decide what the client at packed address ``source`` gets for ``data``.
-
-        ``now`` is monotonic seconds.
-        """
-        # 1. May this client ask at all?
+        """Decide what one message gets, as `receive_batch`; over TCP nothing is prepared."""
+        if not tcp:
+            return self.receive_batch((data,), (source,), now)[0]
         if not self._access.allows(source):
             return self._refuse_client(data)
+        return self._decide(data, now, tcp=True)
 
-        # 2. Has this very packet been answered within the second?
-        if not tcp:
-            prepared = self.prepared.find(data, now)
-            if prepared is not None:
-                return prepared
-
+    def _decide(self, data: bytes, now: float, *, tcp: bool) -> bytes | Forward | DropReason:
         # 3. Is it a query that can be answered?
         try:
             query = wire.scan_query(data)
@@ -209,8 +220,7 @@ class Engine:
             response = self._rewritten(exchange, response)
         if response is None:
             return self._failed(exchange, now)
-        entry = Entry(response, response.flags & wire.AD, now, 0.0)
-        self._keep(exchange.key, entry, response)
+        entry = self.cache.keep(exchange.key, response, now)
         waiters = exchange.waiters
         self.stats.responses[rcode_name(entry.rcode), Source.FORWARD] += len(waiters)
         return [self._from_entry(waiter[0], entry, now) for waiter in waiters]
@@ -220,24 +230,8 @@ class Engine:
         ede = EDE_NETWORK_ERROR if network else EDE_NO_REACHABLE_AUTHORITY
         failure = Response(0, 0)
         failure.rcode = wire.SERVFAIL
-        self.cache.put(exchange.key, Entry(failure, 0, now, FAILURE_TTL))
+        self.cache.put(exchange.key, Entry(failure, now, FAILURE_TTL))
         return [self._respond_error(waiter[0], wire.SERVFAIL, ede) for waiter in exchange.waiters]
-
-    def _keep(self, key: bytes, entry: Entry, response: Response) -> None:
-        if response.ttl is None or response.rcode not in {wire.NOERROR, wire.NXDOMAIN}:
-            return
-        policy = self._cache_policy
-        cap = policy.negative_ttl if response.negative else policy.max_ttl
-        ttl: float = response.ttl
-        if ttl < policy.min_ttl or response.max_ttl > cap:
-            ttl = min(max(ttl, policy.min_ttl), cap)
-            low, high = floor(policy.min_ttl), floor(cap)
-            entry.sections = with_ttls(
-                entry.sections, entry.ttl_offsets, lambda held: min(max(held, low), high)
-            )
-        if ttl > 0:
-            entry.expires = entry.stored + ttl
-            self.cache.put(key, entry)
 
     def _rewritten(self, exchange: Exchange, response: Response) -> Response | None:
         """Give a CNAME chain that leads to an owned name the learned addresses; take a misplaced OPT out.

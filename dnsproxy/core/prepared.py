@@ -12,7 +12,7 @@ from itertools import cycle
 from math import floor
 
 from dnsproxy.core.stats import Source, Stats
-from dnsproxy.core.wire import COOKIE_HEAD, Query, rcode_name
+from dnsproxy.core.wire import Query, rcode_name
 
 # At about 400 octets each the table stays under 10 MB; it is emptied every second.
 MAX_PREPARED = 20_000
@@ -44,21 +44,15 @@ class PreparedTable:
     def __len__(self) -> int:
         return len(self._table)
 
-    def find(self, data: bytes, now: float) -> bytes | None:
-        """Return the response to exactly this packet, if it was asked within the second."""
+    def current(self, now: float) -> dict[bytes, Prepared]:
+        """Return this second's table: message without id, and without the octets of a client cookie.
+
+        A cookie changes with each query of dig and of unbound and means nothing to us
+        (RFC 7873 §5.2.1 lets a server ignore it), so the packet up to it is the key.
+        """
         if now >= self._turns_at:
             self.turn(now)
-        prepared = self._table.get(data[2:])
-        if prepared is None:
-            # A client cookie changes with each query of dig and of unbound and means nothing
-            # to us (RFC 7873 §5.2.1 lets a server ignore it): the packet without it is the key.
-            if data[-12:-8] != COOKIE_HEAD:
-                return None
-            prepared = self._table.get(data[2:-8])
-            if prepared is None:
-                return None
-        prepared.hits += 1
-        return data[:2] + prepared.next_tail()
+        return self._table
 
     def keep(
         self, query: Query, responses: list[bytes], request: tuple[str, str], rcode: int, source: str

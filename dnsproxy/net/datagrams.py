@@ -34,8 +34,11 @@ class DatagramSocket(Protocol):
     def receive(self) -> tuple[list[bytes], Sequence[bytes]]:
         """Return up to `BATCH` waiting messages and the packed address that each came from."""
 
-    def answer(self, responses: list[bytes | None]) -> int:
-        """Send one response, or None for none, per message of the last `receive`; return how many failed."""
+    def answer(self, responses: Sequence[object]) -> int:
+        """Send each response to its message of the last `receive`; return how many failed.
+
+        What is not bytes stands for a message that gets no response, or a late one.
+        """
 
     def token(self, index: int) -> Token:
         """Return where a later response to message ``index`` of the last `receive` goes."""
@@ -141,10 +144,10 @@ class PlainSocket:
             self._tokens.append((control, peer))
         return messages, sources
 
-    def answer(self, responses: list[bytes | None]) -> int:
+    def answer(self, responses: Sequence[object]) -> int:
         """See `DatagramSocket.answer`."""
         pairs = zip(self._tokens, responses, strict=True)
-        return sum(not self._send(token, response) for token, response in pairs if response is not None)
+        return sum(not self._send(token, response) for token, response in pairs if type(response) is bytes)
 
     def _send(self, token: Token, response: bytes) -> bool:
         control, peer = token

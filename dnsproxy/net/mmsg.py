@@ -145,12 +145,12 @@ class BatchSocket:
             self._interfaces[:count] = self._none[:count]
         return messages, self._sources[count](self._slots.peers)
 
-    def answer(self, responses: list[bytes | None]) -> int:
+    def answer(self, responses: Sequence[object]) -> int:
         """See `DatagramSocket.answer`: a response is put where its query was, beside its address."""
         view, lengths = self._view, self._answering.to_send
         failed = first = at = 0
         for index, response in enumerate(responses):
-            if response is None:
+            if type(response) is not bytes:
                 failed += self._send(self._answering, first, index)
                 first = index + 1
             else:

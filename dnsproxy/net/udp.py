@@ -61,19 +61,14 @@ class UdpListener:
 
     def _answer(self, messages: list[bytes], sources: Sequence[bytes]) -> None:
         now = monotonic()
-        receive = self._engine.receive
-        responses: list[bytes | None] = []
-        answered = 0
-        for index, data in enumerate(messages):
-            step = receive(data, sources[index], now)
-            if type(step) is bytes:
-                answered += 1
-                responses.append(step)
-            else:
-                responses.append(None)
+        steps = self._engine.receive_batch(messages, sources, now)
+        answered = len(steps)
+        for index, step in enumerate(steps):
+            if type(step) is not bytes:
+                answered -= 1
                 if type(step) is Forward:
                     self._forwarder.submit(step, self._respond, self._datagrams.token(index), now)
-        failed = self._datagrams.answer(responses) if answered else 0
+        failed = self._datagrams.answer(steps) if answered else 0
         self._count_failed(failed)
         # One clock reading for the batch: each of its queries waited this long inside, at the most.
         self._engine.stats.record_duration(monotonic() - now, answered)
