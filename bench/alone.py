@@ -23,7 +23,8 @@ from bench.workloads import LOAD_CORE, Bench
 STARTS = 5
 MANY_NAMES = 1_000_000
 FLOOD_BOUND = 100_000
-FLOOD_STEPS = 3
+FLOOD_STEPS = 5  # each of as many new names as the cache holds
+FLOOD_SETTLED = 3  # by then the allocator has seen every entry replaced twice
 _FILL_SECONDS = 240.0
 _SETTLE_SECONDS = 10.0
 
@@ -32,8 +33,9 @@ _SETTLE_SECONDS = 10.0
 class Alone:
     """Seconds and bytes; a figure that could not be taken is None and ``problems`` says why.
 
-    ``bytes_per_name`` is memory over that of the empty cache, ``flood_growth``
-    what two more floods of a full cache's size add to the memory after the first.
+    ``bytes_per_name`` is memory over that of the empty cache. ``flood_bytes``
+    is the memory after three times as many names as the cache may hold, and
+    ``flood_growth`` what twice as many more add.
     """
 
     start_seconds: float | None = None
@@ -41,6 +43,7 @@ class Alone:
     names_held: int | None = None
     bytes_per_name: float | None = None
     flood_entries: int | None = None
+    flood_bytes: int | None = None
     flood_growth: int | None = None
     problems: tuple[str, ...] = ()
 
@@ -107,15 +110,16 @@ def million(bench: Bench, upstream: int) -> tuple[int, int, float]:
         return idle, held, (child.memory() - base) / (held - known)
 
 
-def flood(bench: Bench, upstream: int) -> tuple[int, int]:
-    """Return the most entries seen and the growth after the cache was full once."""
+def flood(bench: Bench, upstream: int) -> tuple[int, int, int]:
+    """Return the most entries seen, the memory when it has settled, and its growth from there."""
     seen, memory = [], []
     with _running(bench, upstream, FLOOD_BOUND) as (child, site):
         for _ in range(FLOOD_STEPS):
             fill(bench, site, FLOOD_BOUND)
             seen.append(cache_entries(site))
             memory.append(child.memory())
-    return max(seen), memory[-1] - memory[0]
+    settled = memory[FLOOD_SETTLED - 1]
+    return max(seen), settled, memory[-1] - settled
 
 
 def run(bench: Bench, say: Say) -> Alone:
@@ -131,8 +135,8 @@ def run(bench: Bench, say: Say) -> Alone:
         figures.update(idle_bytes=idle, names_held=held, bytes_per_name=each)
 
     def bound(upstream: int) -> None:
-        entries, growth = flood(bench, upstream)
-        figures.update(flood_entries=entries, flood_growth=growth)
+        entries, settled, growth = flood(bench, upstream)
+        figures.update(flood_entries=entries, flood_bytes=settled, flood_growth=growth)
 
     port = rounds.free_port()
     with backend.start(Path(bench.directory) / "backend", port, LOAD_CORE):

@@ -77,6 +77,7 @@ class Proxy:
             wall_now=time(),
             started_at=self.started_at,
             draining=self.draining,
+            max_stale=self.settings.learn.max_stale,
         )
 
     def refresh(self) -> None:

@@ -26,9 +26,9 @@ MAX_LINES = 320
 # `helper`, `admin` and `ops` are one layer whose members do not know one another.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "version", "core"}),
-    frozenset({"settings", "config", "logs", "keys", "system"}),
+    frozenset({"settings", "config", "logs", "keys", "system", "tokens"}),
     frozenset({"net", "helper", "admin", "ops"}),
-    frozenset({"server", "adminview", "app"}),
+    frozenset({"server", "app"}),
     frozenset({"cli", "__main__"}),
 )
 SIBLINGS = LAYERS[2]
@@ -38,7 +38,6 @@ LAYER_EXCEPTIONS = {
     ("ops.demo", "app"): "the demo runs the whole program",
     ("ops.demo", "helper"): "the same",
     ("ops.demo_screen", "app"): "it draws the proxy that the demo runs",
-    ("ops.demo_screen", "adminview"): "the same",
 }
 
 # The only importers of a package; a trailing dot means a whole folder.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import os
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
@@ -16,6 +15,7 @@ from dnsproxy.admin.status import Facts, status_document
 from dnsproxy.core import names
 from dnsproxy.errors import StartError
 from dnsproxy.settings import AdminSettings, Endpoint
+from dnsproxy.tokens import is_bearer, read_token
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -73,9 +73,7 @@ def create_app(operated: Operated, token: str | None) -> web.Application:
 
 
 def _authorized(request: web.Request, token: str) -> bool:
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    same = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), token.encode("utf-8"))
-    return same and scheme.lower() == "bearer"
+    return is_bearer(request.headers.get("Authorization", ""), token)
 
 
 class _Api:
@@ -108,15 +106,30 @@ class _Api:
         return web.json_response({"refresh": "started"}, status=202)
 
     async def flush(self, request: web.Request) -> web.Response:
-        name = request.query.get("name")
-        if name is None and request.can_read_body:
-            body: Any = await request.json()
-            name = body.get("name") if isinstance(body, dict) else None
         try:
-            key = None if name is None else names.to_key(str(name))
+            name = request.query.get("name") or await _name_in_body(request)
+            key = None if name is None else names.to_key(name)
         except ValueError as exc:
             return web.json_response({"error": f"name: {exc}"}, status=400)
         return web.json_response({"flushed": self._operated.flush(key)})
+
+
+async def _name_in_body(request: web.Request) -> str | None:
+    """Return ``name`` of the JSON object in the body; None without a body or a name.
+
+    Raises:
+        ValueError: the body is anything else, which must not be taken for "forget everything".
+    """
+    if not request.can_read_body:
+        return None
+    try:
+        body: Any = await request.json()
+    except RecursionError as exc:
+        raise ValueError("the body is nested too deeply") from exc
+    name = body.get("name") if isinstance(body, dict) else body
+    if isinstance(body, dict) and (name is None or isinstance(name, str)):
+        return name
+    raise ValueError('the body must be like {"name": "a.example"}')
 
 
 async def start_admin(settings: AdminSettings, listen: Endpoint, operated: Operated) -> AdminServer:
@@ -128,11 +141,9 @@ async def start_admin(settings: AdminSettings, listen: Endpoint, operated: Opera
     token: str | None = None
     if settings.token_file is not None:
         try:
-            token = settings.token_file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as exc:
-            raise StartError(f"admin.token_file: {settings.token_file}: {exc}") from exc
-        if not token:
-            raise StartError(f"admin.token_file: {settings.token_file} is empty")
+            token = read_token(settings.token_file)
+        except StartError as exc:
+            raise StartError(f"admin.token_file: {exc}") from exc
     runner = web.AppRunner(
         create_app(operated, token), handle_signals=False, access_log=None, shutdown_timeout=2.0
     )

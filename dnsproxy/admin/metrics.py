@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from dnsproxy.admin.status import Facts
 from dnsproxy.core.stats import DURATION_BOUNDS, Stats
+from dnsproxy.errors import DropReason, Rejection
 from dnsproxy.version import __version__
 
 
@@ -61,8 +62,9 @@ def _traffic(stats: Stats) -> Iterator[Metric]:
         responses.add_metric([rcode, source], count)
     yield responses
     drops = CounterMetricFamily("dnsproxy_drops", "Messages or responses dropped.", labels=["reason"])
-    for reason, count in stats.drops.items():
-        drops.add_metric([str(reason)], count)
+    for drop in DropReason:
+        # From the start, or the first one would be no increase for an alert.
+        drops.add_metric([drop.value], stats.drops[drop])
     yield drops
     yield CounterMetricFamily(
         "dnsproxy_cache_hits", "Queries answered from the cache.", value=stats.cache_hits
@@ -91,10 +93,10 @@ def _learned(facts: Facts) -> Iterator[Metric]:
     )
     known = GaugeMetricFamily("dnsproxy_learned_addresses", "Addresses in service.", labels=["name"])
     for entry in facts.wanted:
-        held = facts.book.entries.get(entry.name)
+        held = facts.in_service(entry)
         count = len(entry.addresses) or (len(held.learned.addresses) if held else 0)
         known.add_metric([entry.name], count)
-        seconds = facts.age(entry.name)
+        seconds = facts.age(entry)
         if seconds is not None:
             age.add_metric([entry.name], seconds)
     yield age
@@ -103,8 +105,8 @@ def _learned(facts: Facts) -> Iterator[Metric]:
     rejected = CounterMetricFamily(
         "dnsproxy_learned_rejected", "Snapshots that were not taken.", labels=["reason"]
     )
-    for reason, count in facts.rejected.items():
-        rejected.add_metric([reason], count)
+    for reason in Rejection:
+        rejected.add_metric([reason.value], facts.rejected.get(reason.value, 0))
     yield rejected
     yield _gauge("dnsproxy_ready", "1 when every configured name has an address.", not facts.missing())
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dnsproxy.core.book import Book
+from dnsproxy.core.book import Book, Entry
 from dnsproxy.core.registry import Wanted
 from dnsproxy.core.stats import Stats, UpstreamStats
 from dnsproxy.version import __version__
@@ -28,7 +29,8 @@ class SourceView:
 class Facts:
     """All that status, readiness and metrics are made from, taken at one time.
 
-    ``wall_now`` and ``started_at`` are Unix seconds.
+    ``wall_now`` and ``started_at`` are Unix seconds, ``max_stale`` seconds: how long
+    addresses stay in service after their snapshot has expired.
     """
 
     wanted: Sequence[Wanted]
@@ -42,17 +44,23 @@ class Facts:
     wall_now: float
     started_at: float
     draining: bool
+    max_stale: float = math.inf
+
+    def in_service(self, wanted: Wanted) -> Entry | None:
+        """Return what is answered for a learned name; None when pinned, unknown or too old."""
+        held = None if wanted.addresses else self.book.entries.get(wanted.name)
+        if held is None or self.wall_now >= held.snapshot.expires_at + self.max_stale:
+            return None
+        return held
 
     def missing(self) -> list[str]:
-        """Return the configured names that have no address."""
-        return [
-            entry.name for entry in self.wanted if not entry.addresses and entry.name not in self.book.entries
-        ]
+        """Return the configured names that have no address to answer with."""
+        return [entry.name for entry in self.wanted if not entry.addresses and not self.in_service(entry)]
 
-    def age(self, name: str) -> float | None:
-        """Return seconds since a helper confirmed ``name``; None for pinned and unknown ones."""
-        entry = self.book.entries.get(name)
-        return None if entry is None else max(0.0, self.wall_now - entry.learned.observed_at)
+    def age(self, wanted: Wanted) -> float | None:
+        """Return seconds since a helper confirmed the addresses; None for pinned and unknown names."""
+        held = None if wanted.addresses else self.book.entries.get(wanted.name)
+        return None if held is None else max(0.0, self.wall_now - held.learned.observed_at)
 
 
 def status_document(facts: Facts) -> dict[str, Any]:
@@ -97,13 +105,13 @@ def _name(facts: Facts, entry: Wanted) -> dict[str, Any]:
         "cname": entry.cname,
         "source": None,
         "serial": None,
-        "age": facts.age(entry.name),
+        "age": facts.age(entry),
         "observed_at": None,
         "status": "missing",
     }
-    held = facts.book.entries.get(entry.name)
+    held = facts.in_service(entry)
     if entry.addresses:
-        document |= {"source": "pinned", "status": "pinned", "age": None}
+        document |= {"source": "pinned", "status": "pinned"}
     elif held is not None:
         expired = facts.wall_now >= held.snapshot.expires_at
         document |= {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import ssl
 import stat
 from dataclasses import dataclass
@@ -205,8 +206,6 @@ def _client_reason(exc: aiohttp.ClientError) -> str:
         return "not a usable URL"
     if isinstance(exc, aiohttp.ClientResponseError):
         return "not an HTTP response"
-    if isinstance(exc, aiohttp.ClientConnectorDNSError):
-        return "the host name cannot be resolved"
     if isinstance(exc, aiohttp.ClientConnectorCertificateError):
         return f"certificate not trusted: {exc.certificate_error}"
     if isinstance(exc, aiohttp.ClientConnectorError):
@@ -215,6 +214,8 @@ def _client_reason(exc: aiohttp.ClientError) -> str:
 
 
 def _os_reason(exc: Exception) -> str:
+    if isinstance(exc, socket.gaierror):
+        return "the host name cannot be resolved"
     if isinstance(exc, ssl.SSLError):
         return f"TLS: {exc.reason or exc}"
     # asyncio puts a text of its own in place of the system's.

@@ -17,19 +17,26 @@ import structlog
 
 from dnsproxy.core import seal
 from dnsproxy.core.book import Book
-from dnsproxy.core.learned import Accepted, Rejected, Scope, Snapshot, Verdict, judge, judge_content
+from dnsproxy.core.learned import Accepted, Rejected, Scope, Verdict, judge, judge_content
 from dnsproxy.core.retry import next_delay
-from dnsproxy.errors import FetchError, SnapshotError
+from dnsproxy.errors import FetchError, Rejection, SnapshotError
 from dnsproxy.net.fetch import MAX_WAIT, Fetched, Fetcher, Request, can_wait, public_url
 from dnsproxy.net.statefile import StateWriter, read_state, set_aside, write_state
 from dnsproxy.settings import LearnSettings, SourceSettings
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
-# A source that fails is asked again after refresh, 2 x refresh, at most 4 x refresh seconds.
-BACKOFF_LIMIT = 4.0
+# Seconds between attempts at a source that has failed for long, at the most.
+MAX_BACKOFF = 300.0
+# A source that was well within this many seconds is most likely being restarted: at most this many refreshes.
+RECENT = 600.0
+RECENT_LIMIT = 4.0
+# Seconds before the first retry while no address is known, for until then clients get SERVFAIL.
+COLD_RETRY = 2.0
 # Seconds between two fetches from a source, however fast its serial changes.
 MIN_PAUSE = 0.2
+# Names in one line of the log.
+SHOWN = 20
 
 Fetch = Callable[[SourceSettings, Request], Awaitable[Fetched]]
 
@@ -49,7 +56,8 @@ class SourceStatus:
 class Learner:
     """Owns the book; ``on_book`` is called with each new one.
 
-    ``wall`` gives Unix time; ``fetch`` is for tests.
+    ``trusted`` are the public keys by key id, ``scope`` the names that helpers
+    may speak for. ``wall`` gives Unix time; ``fetch`` is for tests.
     """
 
     def __init__(
@@ -73,8 +81,12 @@ class Learner:
         self._fetch = fetch or self._fetcher.fetch
         self._statuses = {source.url: SourceStatus(public_url(source.url)) for source in settings.sources}
         self._etags: dict[str, str | None] = {}
+        self._rejections: dict[str, tuple[Rejection, int | None]] = {}
+        self._foreign: dict[str, frozenset[str]] = {}
         self._tokens: dict[tuple[str, int, int], str] = {}
         self._wake = asyncio.Event()
+        self._asked = 0
+        self._polls: dict[str, asyncio.Timeout] = {}
         self._writer = StateWriter(settings.state_file)
 
     @property
@@ -95,13 +107,12 @@ class Learner:
             return
         failed = 0
         for token in tokens:
-            verdict = self._take(token, judge_content)
+            verdict = self._take_kept(token)
             if isinstance(verdict, Rejected):
                 failed += 1
-                log.warning("learned.state_rejected", reason=verdict.reason, detail=verdict.detail)
+                log.warning("learned.state_rejected", reason=verdict.reason.value, detail=verdict.detail)
         if failed:
-            aside = set_aside(path, self._wall())
-            log.error("learned.state_set_aside", path=str(path), kept=str(aside), unusable=failed)
+            set_aside(path, self._wall())
             try:
                 write_state(path, self._needed_tokens())
             except OSError as exc:
@@ -123,9 +134,13 @@ class Learner:
             await self._fetcher.close()
 
     def refresh_now(self) -> None:
-        """End the pause of every source."""
+        """Have every source asked at once: ends pauses and long polls."""
+        self._asked += 1
         self._wake.set()
         self._wake = asyncio.Event()
+        polls, self._polls = self._polls, {}
+        for poll in polls.values():
+            poll.reschedule(asyncio.get_running_loop().time())
 
     async def close(self) -> None:
         """Write what has not been written yet."""
@@ -133,22 +148,34 @@ class Learner:
 
     async def _follow(self, source: SourceSettings) -> None:
         failures = 0
-        refresh = self._settings.refresh
+        may_wait = True
         while True:
+            asked = self._asked
             started = time.monotonic()
             before = self._statuses[source.url].serial
-            good = await self._pull(source)
+            good = await self._pull_safely(source, may_wait=may_wait)
             failures = 0 if good else failures + 1
             if failures:
-                # Jitter spreads a fleet; it is no secret.
-                draw = random.random()  # noqa: S311
-                pause = next_delay(failures, refresh, refresh * BACKOFF_LIMIT, draw)
+                pause = self._backoff(source, failures)
             elif self._statuses[source.url].serial != before:
-                pause = min(MIN_PAUSE, refresh)
+                pause = min(MIN_PAUSE, self._settings.refresh)
             else:
                 # A helper that was asked to wait has used the time up; other servers answer at once.
-                pause = max(started + refresh - time.monotonic(), MIN_PAUSE)
-            await self._pause(pause)
+                pause = max(started + self._settings.refresh - time.monotonic(), MIN_PAUSE)
+            if self._asked == asked:
+                await self._pause(pause)
+            may_wait = self._asked == asked
+
+    def _backoff(self, source: SourceSettings, failures: int) -> float:
+        refresh = self._settings.refresh
+        success = self._statuses[source.url].last_success
+        is_cold = not self.book.entries
+        base = min(refresh, COLD_RETRY) if is_cold else refresh
+        cap = max(refresh, MAX_BACKOFF)
+        if is_cold or (success is not None and self._wall() - success < RECENT):
+            cap = min(cap, refresh * RECENT_LIMIT)
+        # Jitter spreads a fleet; it is no secret.
+        return next_delay(failures, base, cap, random.random())  # noqa: S311
 
     async def _pause(self, seconds: float) -> None:
         try:
@@ -157,87 +184,124 @@ class Learner:
         except TimeoutError:
             pass
 
-    async def _pull(self, source: SourceSettings) -> bool:
-        """Fetch once and take what came; return whether the source is well."""
-        status = self._statuses[source.url]
-        now = self._wall()
+    async def _pull_safely(self, source: SourceSettings, *, may_wait: bool) -> bool:
         try:
-            fetched = await self._fetch(source, self._request(source, status))
-        except FetchError as exc:
-            if status.last_error is None or status.last_attempt is None:
-                log.warning("learned.source_failed", source=status.url, reason=str(exc))
-            self._statuses[source.url] = replace(status, last_attempt=now, last_error=str(exc))
+            return await self._pull(source, may_wait=may_wait)
+        except Exception:  # a mistake of ours in here must not end the answers to queries
+            log.exception("learned.source_crashed", source=public_url(source.url))
+            self._note_failure(source, "an error of this program; the log has it")
             return False
+
+    async def _pull(self, source: SourceSettings, *, may_wait: bool = True) -> bool:
+        """Fetch once and take what came; return whether the source is well."""
+        status = self._statuses[source.url] = replace(self._statuses[source.url], last_attempt=self._wall())
+        try:
+            fetched = await self._fetch_or_wake(source, self._request(source, status, may_wait=may_wait))
+        except FetchError as exc:
+            if status.last_error is None:
+                log.warning("learned.source_failed", source=status.url, reason=str(exc))
+            self._note_failure(source, str(exc))
+            return False
+        if fetched is None:
+            return True
         if fetched.token is not None:
-            verdict = self._take(fetched.token, self._judge_now)
+            try:
+                # In a thread: the largest documents take longer than a query should wait.
+                snapshot = await asyncio.to_thread(seal.verify, fetched.token, self._trusted)
+            except SnapshotError as exc:
+                return self._note_rejection(source, Rejected(exc.reason, str(exc)), None)
+            verdict = judge(self.book.latest.get(snapshot.issuer), snapshot, self._wall(), self._scope)
             if isinstance(verdict, Rejected):
-                # Not taken: the whole document is asked for again.
-                self._etags.pop(source.url, None)
-                self._note_rejection(source, verdict)
-                return False
+                return self._note_rejection(source, verdict, snapshot.serial)
+            if isinstance(verdict, Accepted):
+                self._accept(fetched.token, verdict)
             self._etags[source.url] = fetched.etag
-            status = self._noted(status, fetched.token)
+            status = replace(status, issuer=snapshot.issuer, serial=snapshot.serial)
         if status.last_error is not None:
             log.info("learned.source_recovered", source=status.url)
-        now = self._wall()
-        self._statuses[source.url] = replace(status, last_attempt=now, last_success=now, last_error=None)
+        self._rejections.pop(source.url, None)
+        self._statuses[source.url] = replace(status, last_success=self._wall(), last_error=None)
         return True
 
-    def _request(self, source: SourceSettings, status: SourceStatus) -> Request:
+    async def _fetch_or_wake(self, source: SourceSettings, request: Request) -> Fetched | None:
+        """Return what the source has; None when `refresh_now` ended a long poll."""
+        if not request.wait:
+            return await self._fetch(source, request)
+        try:
+            async with asyncio.timeout(None) as poll:
+                self._polls[source.url] = poll
+                return await self._fetch(source, request)
+        except TimeoutError:
+            return None
+        finally:
+            self._polls.pop(source.url, None)
+
+    def _request(self, source: SourceSettings, status: SourceStatus, *, may_wait: bool) -> Request:
         wait = 0.0
-        if status.serial is not None and status.last_error is None and can_wait(source.url):
+        known = status.serial is not None and status.last_error is None
+        if may_wait and known and can_wait(source.url):
             wait = min(self._settings.refresh, MAX_WAIT)
         return Request(status.serial, self._etags.get(source.url), wait)
 
-    def _noted(self, status: SourceStatus, token: str) -> SourceStatus:
-        issuer = next((key[0] for key, held in self._tokens.items() if held == token), status.issuer)
-        latest = self.book.latest.get(issuer) if issuer else None
-        return replace(status, issuer=issuer, serial=latest.serial if latest else status.serial)
+    def _note_failure(self, source: SourceSettings, reason: str) -> None:
+        # The next request asks for the whole document: what was kept may be the cause.
+        self._etags.pop(source.url, None)
+        self._statuses[source.url] = replace(self._statuses[source.url], last_error=reason)
 
-    def _note_rejection(self, source: SourceSettings, verdict: Rejected) -> None:
-        status = self._statuses[source.url]
-        text = f"{verdict.reason}: {verdict.detail}"
-        self.rejected[verdict.reason.value] += 1
-        if status.last_error is None or not status.last_error.startswith(f"{verdict.reason}:"):
+    def _note_rejection(self, source: SourceSettings, verdict: Rejected, serial: int | None) -> bool:
+        reason = verdict.reason.value
+        self.rejected[reason] += 1
+        if self._rejections.get(source.url) != (verdict.reason, serial):
+            self._rejections[source.url] = (verdict.reason, serial)
             log.warning(
-                "learned.rejected", source=status.url, reason=verdict.reason.value, detail=verdict.detail
+                "learned.rejected",
+                source=public_url(source.url),
+                reason=reason,
+                serial=serial,
+                detail=verdict.detail,
             )
-        self._statuses[source.url] = replace(status, last_attempt=self._wall(), last_error=text)
+        self._note_failure(source, f"{reason}: {verdict.detail}")
+        return False
 
     # -- one snapshot ---------------------------------------------------------------
 
-    def _take(self, token: str, decide: Callable[[Snapshot | None, Snapshot, Scope], Verdict]) -> Verdict:
-        """Verify and judge ``token``; when it is accepted, merge it and put it in force."""
+    def _take_kept(self, token: str) -> Verdict:
+        """Take a token of the state file, which was in time when it was first accepted."""
         try:
             snapshot = seal.verify(token, self._trusted)
         except SnapshotError as exc:
             return Rejected(exc.reason, str(exc))
-        verdict = decide(self.book.latest.get(snapshot.issuer), snapshot, self._scope)
+        verdict = judge_content(self.book.latest.get(snapshot.issuer), snapshot, self._scope)
         if isinstance(verdict, Accepted):
-            self._accept(token, verdict)
+            self._merge(token, verdict)
         return verdict
 
-    def _judge_now(self, current: Snapshot | None, candidate: Snapshot, scope: Scope) -> Verdict:
-        return judge(current, candidate, self._wall(), scope)
-
     def _accept(self, token: str, accepted: Accepted) -> None:
-        snapshot = accepted.snapshot
-        before, self.book = self.book, self.book.merged(snapshot)
-        self._tokens[snapshot.identity] = token
-        needed = {needed.identity for needed in self.book.snapshots()}
-        self._tokens = {key: held for key, held in self._tokens.items() if key in needed}
-        if snapshot.issuer not in before.latest and accepted.foreign:
-            log.warning("learned.foreign_names", issuer=snapshot.issuer, names=list(accepted.foreign)[:20])
+        """Put an accepted snapshot in force and have it kept on disk."""
+        before, snapshot = self.book, accepted.snapshot
+        self._merge(token, accepted)
         changes = self.book.changes_since(before)
+        facts = {"issuer": snapshot.issuer, "serial": snapshot.serial}
         if changes:
-            log.info(
-                "learned.swapped",
-                issuer=snapshot.issuer,
-                serial=snapshot.serial,
-                changes=[{"name": c.name, "old": list(c.old), "new": list(c.new)} for c in changes[:20]],
-            )
+            shown = [{"name": c.name, "old": list(c.old), "new": list(c.new)} for c in changes[:SHOWN]]
+            log.info("learned.swapped", **facts, changed=len(changes), changes=shown)
+        else:
+            log.debug("learned.refreshed", **facts)
+        if accepted.kept:
+            log.warning("learned.kept", **facts, names=list(accepted.kept[:SHOWN]))
         self._writer.offer(self._needed_tokens(), urgent=bool(changes))
         self._on_book(self.book)
 
+    def _merge(self, token: str, accepted: Accepted) -> None:
+        snapshot = accepted.snapshot
+        self.book = self.book.merged(snapshot)
+        self._tokens[snapshot.identity] = token
+        self._tokens = {needed.identity: self._tokens[needed.identity] for needed in self.book.snapshots()}
+        foreign = frozenset(accepted.foreign)
+        new = sorted(foreign - self._foreign.get(snapshot.issuer, frozenset()))
+        self._foreign[snapshot.issuer] = foreign
+        if new:
+            log.warning("learned.foreign_names", issuer=snapshot.issuer, names=new[:SHOWN])
+
     def _needed_tokens(self) -> list[str]:
-        return [self._tokens[snapshot.identity] for snapshot in self.book.snapshots()]
+        return list(self._tokens.values())

@@ -78,7 +78,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def set_aside(path: Path, wall_now: float) -> Path | None:
-    """Keep the file at ``path`` as ``<name>.bad-<Unix time>`` and return that path; None if it cannot be kept.
+    """Keep the file at ``path`` as ``<name>.bad-<Unix time>``; return that path, None if it cannot be kept.
 
     A second name for the same file, not a move: until its replacement is
     written, what is good in it is still where the next start looks. Only on a
@@ -95,7 +95,8 @@ def set_aside(path: Path, wall_now: float) -> Path | None:
         for old in _set_aside_before(path)[:-KEEP_ASIDE]:
             old.unlink()
     except OSError as exc:
-        log.error("learned.state_set_aside_failed", file=str(path), reason=exc.strerror or str(exc))
+        # A traceback would say nothing more than the system's reason.
+        log.error("learned.state_set_aside_failed", file=str(path), reason=exc.strerror or str(exc))  # noqa: TRY400
         return None
     log.warning("learned.state_set_aside", file=str(path), kept_as=str(aside))
     return aside
@@ -175,7 +176,7 @@ class StateWriter:
         tokens, self._pending, self._due = self._pending, None, math.inf
         if tokens is None:
             return
-        self._writing = asyncio.ensure_future(asyncio.to_thread(self._write, tokens))
+        self._writing = asyncio.get_running_loop().run_in_executor(None, self._write, tokens)
         try:
             await asyncio.shield(self._writing)
         except BaseException:
@@ -191,7 +192,7 @@ class StateWriter:
         except OSError as exc:
             reason = exc.strerror or str(exc)
             if reason != self._failure:
-                log.error("learned.state_write_failed", file=str(self._path), reason=reason)
+                log.error("learned.state_write_failed", file=str(self._path), reason=reason)  # noqa: TRY400 - the same
             self._failure = reason
         else:
             if self._failure is not None:

@@ -138,7 +138,7 @@ def _judge(check: Check, reply: DNSRecord) -> Result:
 
 def results_table(results: Sequence[Result]) -> Table:
     """Return one row per check: what was asked, what came back, and whether it is right."""
-    table = Table(header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("check")
     table.add_column("seen", overflow="fold")
     table.add_column("result")

@@ -103,6 +103,8 @@ def answer(data: bytes, lookup: Lookup, ttl: int) -> bytes | None:
     except Exception:  # noqa: BLE001 - dnslib raises whatever hostile bytes lead to
         return None
     reply = query.reply(ra=1, aa=0)
+    # dnslib copies the flag from the query; nothing here was validated (RFC 6840 §5.8).
+    reply.header.ad = 0
     addresses = lookup(name)
     if addresses is None:
         reply.header.rcode = RCODE.NXDOMAIN

@@ -37,7 +37,7 @@ def age_text(seconds: float | None) -> str:
 
 def names_table(status: Mapping[str, Any]) -> Table:
     """Return names, addresses, age and source of the status document of `/api/v1/status`."""
-    table = Table(header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("name", overflow="fold")
     table.add_column("role", no_wrap=True)
     table.add_column("addresses", overflow="fold", min_width=_IPV4_WIDTH)
@@ -62,7 +62,7 @@ def names_table(status: Mapping[str, Any]) -> Table:
 
 def sources_table(status: Mapping[str, Any]) -> Table:
     """Return the state of each source of snapshots."""
-    table = Table(header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for column in ("source", "issuer", "serial", "last success", "problem"):
         table.add_column(column, overflow="fold")
     for source in status["sources"]:

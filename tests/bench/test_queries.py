@@ -9,7 +9,7 @@ import dns.flags
 import dns.message
 
 from bench.names import OWNED, cached
-from bench.queries import A, AAAA, Question, message, mix, shuffled, write_wire
+from bench.queries import AAAA, A, Question, message, mix, shuffled, write_wire
 
 COUNT = 10_000
 

@@ -77,7 +77,7 @@ def test_a_loss_at_saturation_is_no_loss_below_capacity() -> None:
 
 
 def test_goals_of_the_program_alone() -> None:
-    alone = Alone(0.5, 60 * MIB, 1_000_000, 701.0, 100_000, 6 * MIB)
+    alone = Alone(0.5, 60 * MIB, 1_000_000, 701.0, 100_000, 116 * MIB, 6 * MIB)
 
     assert verdict("start", alone=alone) == (0.5, True)
     assert verdict("idle", alone=alone) == (60.0, True)

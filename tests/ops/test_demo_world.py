@@ -76,6 +76,12 @@ def test_names_below_example_have_documentation_addresses_and_keep_them() -> Non
     assert lookup_example("example.org") is None
 
 
+def test_an_answer_never_claims_to_be_validated() -> None:
+    asked = DNSRecord.question(REGISTRY)
+    asked.header.ad = 1
+    assert ask(bytes(asked.pack())).header.ad == 0
+
+
 def test_a_client_with_edns_gets_edns_back() -> None:
     asked = DNSRecord.question(REGISTRY)
     asked.add_ar(*DNSRecord.parse(query_with_opt()).ar)

@@ -1,0 +1,40 @@
+"""Worlds for the tests here, and the foreign programs that they need."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.processes import find_program
+from tests.e2e.world import World
+
+PROGRAMS = ("unbound", "unbound-control", "dnsmasq", "dig", "kdig")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _programs() -> None:
+    missing = [program for program in PROGRAMS if find_program(program) is None]
+    if not missing:
+        return
+    reason = f"NOT TESTED END TO END, missing: {', '.join(missing)}; run scripts/setup.sh packages"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A world of the test's own in which nothing runs yet."""
+    # A short name: the path of a Unix socket has 107 octets at most.
+    with World(tmp_path_factory.mktemp("w")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A world that runs, shared by the module's tests: they only ask."""
+    with World(tmp_path_factory.mktemp("w")) as made:
+        made.start()
+        yield made

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dnsproxy.errors import StartError
+from dnsproxy.tokens import is_bearer, read_token
+
+
+def test_white_space_around_a_token_is_not_part_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("  s3cret\n")
+    assert read_token(path) == "s3cret"
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"two words", b"caf\xc3\xa9", b"a\x00b", b"a\nb\n"])
+def test_what_is_no_token(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "token"
+    path.write_bytes(content)
+    with pytest.raises(StartError, match="token") as caught:
+        read_token(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match="No such file"):
+        read_token(tmp_path / "token")
+
+
+@pytest.mark.parametrize("header", ["Bearer s3cret", "bearer s3cret", "BEARER   s3cret "])
+def test_the_right_token(header: str) -> None:
+    assert is_bearer(header, "s3cret")
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["", "Bearer", "Bearer ", "s3cret", "Basic s3cret", "Bearer s3cre", "Bearer s3cret2", "Bearer \udcff"],
+)
+def test_a_wrong_one(header: str) -> None:
+    assert not is_bearer(header, "s3cret")
