@@ -108,11 +108,9 @@ def status(
     if as_json:
         typer.echo(json.dumps(document, indent=2))
     else:
-        from rich.console import Console  # noqa: PLC0415
+        from dnsproxy.ops.tables import names_table, open_console, sources_table  # noqa: PLC0415
 
-        from dnsproxy.ops.tables import names_table, sources_table  # noqa: PLC0415
-
-        console = Console()
+        console = open_console()
         console.print(names_table(document))
         if document["sources"]:
             console.print(sources_table(document))

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from dnsproxy.ops.tables import age_text, names_table, sources_table
+from dnsproxy.ops.tables import age_text, names_table, open_console, sources_table
 
 REGISTRY = "xxxxxx-registry-vpc.cn-hangzhou.cr.aliyuncs.com"
 
@@ -100,3 +100,8 @@ def test_a_source_shows_when_it_last_worked_and_what_is_wrong() -> None:
         assert word in line
     line = next(line for line in lines if "file:///x" in line)
     assert line.split("file:///x")[1].split() == ["-", "-", "-"]
+
+
+def test_output_to_a_pipe_keeps_a_name_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    open_console().print(names_table({"names": [entry()]}))
+    assert any(REGISTRY in line and "helper-a" in line for line in capsys.readouterr().out.splitlines())
