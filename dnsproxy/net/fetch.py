@@ -64,7 +64,10 @@ class Fetched:
 
 def public_url(url: str) -> str:
     """Return ``url`` without user, password, query and fragment, for logs."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return f"{url.partition(':')[0]}: (not a usable URL)"
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 

@@ -84,15 +84,16 @@ def set_aside(path: Path, wall_now: float) -> Path | None:
     written, what is good in it is still where the next start looks. Only on a
     file system without hard links is it moved. The newest three are kept.
     """
-    stamp = int(wall_now)
-    while (aside := path.with_name(f"{path.name}.bad-{stamp}")).exists():
-        stamp += 1
     try:
+        earlier = _set_aside_before(path)
+        # Above all others, also within one second or after the clock was set back.
+        stamp = max([int(wall_now), *(taken + 1 for taken, _ in earlier)])
+        aside = path.with_name(f"{path.name}.bad-{stamp}")
         try:
             aside.hardlink_to(path)
         except OSError:
             path.rename(aside)
-        for old in _set_aside_before(path)[:-KEEP_ASIDE]:
+        for _, old in earlier[: -KEEP_ASIDE + 1]:
             old.unlink()
     except OSError as exc:
         # A traceback would say nothing more than the system's reason.
@@ -102,13 +103,12 @@ def set_aside(path: Path, wall_now: float) -> Path | None:
     return aside
 
 
-def _set_aside_before(path: Path) -> list[Path]:
-    """Return the files set aside for ``path``, oldest first."""
+def _set_aside_before(path: Path) -> list[tuple[int, Path]]:
+    """Return stamp and path of the files set aside for ``path``, oldest first."""
     pattern = re.compile(re.escape(path.name) + r"\.bad-([0-9]{1,20})")
-    found = [
+    return sorted(
         (int(match[1]), entry) for entry in path.parent.iterdir() if (match := pattern.fullmatch(entry.name))
-    ]
-    return [entry for _, entry in sorted(found)]
+    )
 
 
 def check_writable(path: Path) -> None:
