@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import io
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
+
+from dnsproxy.admin.app import start_admin
+from dnsproxy.admin.status import Facts
+from dnsproxy.core import names
+from dnsproxy.core.book import Book
+from dnsproxy.core.registry import Wanted
+from dnsproxy.core.stats import Stats
+from dnsproxy.errors import StartError
+from dnsproxy.settings import AdminSettings, Endpoint
+from tests.strategies import learned, snapshot
+
+LOOPBACK = Endpoint("127.0.0.1", 0)
+
+
+class Operated:
+    """A proxy that wants one name and notes what it is told."""
+
+    def __init__(self) -> None:
+        self.book = Book()
+        self.draining = False
+        self.refreshed = 0
+        self.flushed: list[bytes | None] = []
+
+    def facts(self) -> Facts:
+        return Facts(
+            wanted=[Wanted("a.example.", "registry", "hangzhou")],
+            book=self.book,
+            sources=[],
+            rejected={},
+            stats=Stats(),
+            upstreams={},
+            cache_entries=0,
+            in_flight=0,
+            wall_now=1050.0,
+            started_at=1000.0,
+            draining=self.draining,
+        )
+
+    def refresh(self) -> None:
+        self.refreshed += 1
+
+    def flush(self, name_key: bytes | None) -> int:
+        self.flushed.append(name_key)
+        return 3
+
+
+Ask = Callable[..., Awaitable[tuple[int, Any]]]
+Start = Callable[..., Awaitable[Ask]]
+
+
+@pytest.fixture
+def operated() -> Operated:
+    return Operated()
+
+
+@pytest.fixture
+async def start(operated: Operated) -> AsyncIterator[Start]:
+    """Starts the endpoint; gives a function that asks it and returns status and content."""
+    closers: list[Callable[[], Awaitable[None]]] = []
+
+    async def start(token_file: Path | None = None) -> Ask:
+        server = await start_admin(AdminSettings(token_file=token_file), LOOPBACK, operated)
+        session = aiohttp.ClientSession(f"http://127.0.0.1:{server.endpoint.port}")
+        closers.extend([session.close, server.close])
+
+        async def ask(method: str, path: str, **options: Any) -> tuple[int, Any]:
+            async with session.request(method, path, allow_redirects=False, **options) as response:
+                is_json = response.content_type == "application/json"
+                return response.status, await (response.json() if is_json else response.text())
+
+        return ask
+
+    yield start
+    for close in closers:
+        await close()
+
+
+async def test_health_and_readiness(operated: Operated, start: Start) -> None:
+    ask = await start()
+    assert await ask("GET", "/health") == (200, {"status": "ok"})
+    missing = {"ready": False, "draining": False, "missing": ["a.example."]}
+    assert await ask("GET", "/ready") == (503, missing)
+    operated.book = Book().merged(snapshot(learned("a.example.")))
+    assert await ask("GET", "/ready") == (200, {"ready": True, "draining": False, "missing": []})
+    operated.draining = True
+    assert await ask("GET", "/ready") == (503, {"ready": False, "draining": True, "missing": []})
+    assert (await ask("GET", "/health"))[0] == 200
+
+
+async def test_status_and_metrics(operated: Operated, start: Start) -> None:
+    operated.book = Book().merged(snapshot(learned("a.example."), serial=7))
+    ask = await start()
+    status, document = await ask("GET", "/api/v1/status")
+    assert (status, document["serial"], document["names"][0]["status"]) == (200, 7, "ok")
+    status, text = await ask("GET", "/metrics")
+    values = {s.name: s.value for family in text_string_to_metric_families(text) for s in family.samples}
+    assert (status, values["dnsproxy_learned_serial"]) == (200, 7)
+
+
+async def test_refresh(operated: Operated, start: Start) -> None:
+    ask = await start()
+    assert (await ask("POST", "/api/v1/refresh"))[0] == 202
+    assert (await ask("GET", "/api/v1/refresh"))[0] == 405
+    assert operated.refreshed == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "expected"),
+    [
+        ("/api/v1/flush", {}, None),
+        ("/api/v1/flush", {"json": {}}, None),
+        ("/api/v1/flush", {"json": {"name": None}}, None),
+        ("/api/v1/flush", {"json": {"name": "WWW.Example"}}, "www.example."),
+        ("/api/v1/flush?name=www.example.", {}, "www.example."),
+    ],
+)
+async def test_flush(
+    operated: Operated, start: Start, path: str, options: dict[str, Any], expected: str | None
+) -> None:
+    ask = await start()
+    assert await ask("POST", path, **options) == (200, {"flushed": 3})
+    assert operated.flushed == [None if expected is None else names.to_key(expected)]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"junk",
+        b"[]",
+        b'["www.example"]',
+        b'"x"',
+        b'{"name": 5}',
+        b'{"name": ""}',
+        b'{"name": "a..b"}',
+        b"\xff",
+    ],
+)
+async def test_a_body_that_is_not_understood_forgets_nothing(
+    operated: Operated, start: Start, body: bytes
+) -> None:
+    ask = await start()
+    status, answer = await ask("POST", "/api/v1/flush", data=body)
+    assert status == 400
+    assert answer["error"].startswith("name: ")
+    assert operated.flushed == []
+
+
+async def test_bodies_that_are_deep_or_large(operated: Operated, start: Start) -> None:
+    ask = await start()
+    assert (await ask("POST", "/api/v1/flush", data=b"[" * 100_000))[0] == 400
+    assert (await ask("POST", "/api/v1/flush", data=io.BytesIO(b" " * 3_000_000)))[0] == 413
+    assert operated.flushed == []
+
+
+async def test_index_and_other_paths(start: Start) -> None:
+    ask = await start()
+    status, text = await ask("GET", "/")
+    assert status == 200
+    assert {"/health", "/ready", "/metrics", "/api/v1/status"} <= set(text.split())
+    assert (await ask("GET", "/nothing"))[0] == 404
+
+
+GUARDED = [
+    ("GET", "/metrics"),
+    ("GET", "/api/v1/status"),
+    ("GET", "/%61pi/v1/status"),
+    ("POST", "/api/v1/refresh"),
+    ("POST", "/api/v1/flush"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), GUARDED)
+async def test_the_token_is_asked_for(
+    operated: Operated, start: Start, tmp_path: Path, method: str, path: str
+) -> None:
+    token_file = tmp_path / "token"
+    token_file.write_text("s3cret\n")
+    ask = await start(token_file)
+    for header in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic s3cret"}):
+        assert (await ask(method, path, headers=header))[0] == 401
+    assert (operated.refreshed, operated.flushed) == (0, [])
+    assert (await ask(method, path, headers={"Authorization": "Bearer s3cret"}))[0] in {200, 202}
+
+
+async def test_probes_need_no_token(start: Start, tmp_path: Path) -> None:
+    token_file = tmp_path / "token"
+    token_file.write_text("s3cret")
+    ask = await start(token_file)
+    assert (await ask("GET", "/health"))[0] == 200
+    assert (await ask("GET", "/ready"))[0] == 503
+
+
+async def test_a_port_in_use(operated: Operated) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = Endpoint("127.0.0.1", taken.getsockname()[1])
+        with pytest.raises(StartError) as caught:
+            await start_admin(AdminSettings(), listen, operated)
+    assert str(caught.value) == f"admin.listen: cannot listen on {listen}: Address already in use"
+
+
+async def test_an_unusable_token_file(operated: Operated, tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    settings = AdminSettings(token_file=path)
+    with pytest.raises(StartError, match=r"admin\.token_file: .*No such file"):
+        await start_admin(settings, LOOPBACK, operated)
+    path.write_text(" \n")
+    with pytest.raises(StartError, match=r"admin\.token_file: .*not empty"):
+        await start_admin(settings, LOOPBACK, operated)
+
+
+@pytest.mark.parametrize(
+    ("host", "token", "warned"),
+    [
+        ("127.0.0.1", None, False),
+        ("127.0.0.2", None, False),
+        ("0.0.0.0", None, True),
+        ("0.0.0.0", "x", False),
+    ],
+)
+async def test_an_open_endpoint_is_warned_of(
+    operated: Operated,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    host: str,
+    token: str | None,
+    *,
+    warned: bool,
+) -> None:
+    # Only the decision is looked at: the socket itself stays on loopback.
+    real = aiohttp.web.TCPSite
+    monkeypatch.setattr(
+        "dnsproxy.admin.app.web.TCPSite", lambda runner, _host, port: real(runner, "127.0.0.1", port)
+    )
+    token_file = None
+    if token is not None:
+        token_file = tmp_path / "token"
+        token_file.write_text(token)
+    with capture_logs() as logs:
+        server = await start_admin(AdminSettings(token_file=token_file), Endpoint(host, 0), operated)
+        await server.close()
+    assert any(entry["event"] == "admin.open" for entry in logs) is warned
+
+
+async def test_requests_are_not_logged(start: Start) -> None:
+    ask = await start()
+    with capture_logs() as logs:
+        await ask("GET", "/health")
+    assert logs == []

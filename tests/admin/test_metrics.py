@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import REGISTRY as GLOBAL
+from prometheus_client.parser import text_string_to_metric_families
+
+from dnsproxy.admin.metrics import render
+from dnsproxy.admin.status import Facts
+from dnsproxy.core.book import Book
+from dnsproxy.core.registry import Wanted
+from dnsproxy.core.stats import DURATION_BOUNDS, Stats, UpstreamStats
+from dnsproxy.errors import DropReason, Rejection
+from dnsproxy.version import __version__
+from tests.strategies import learned, snapshot
+
+WANTED = [
+    Wanted("a.example.", "registry", "hangzhou"),
+    Wanted("b.example.", "other", "hangzhou", addresses=("10.1.2.3", "10.1.2.4")),
+    Wanted("c.example.", "auth", "hangzhou"),
+]
+SERIAL = 1_764_000_000_123
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+def facts(**changes: Any) -> Facts:
+    values: dict[str, Any] = {
+        "wanted": WANTED,
+        "book": Book().merged(snapshot(learned("a.example.", observed_at=1010), serial=SERIAL)),
+        "sources": [],
+        "rejected": {},
+        "stats": Stats(),
+        "upstreams": {},
+        "cache_entries": 0,
+        "in_flight": 0,
+        "wall_now": 1050.0,
+        "started_at": 1000.0,
+        "draining": False,
+    }
+    return Facts(**{**values, **changes})
+
+
+def scrape(given: Facts) -> Samples:
+    text = render(lambda: given).decode()
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    scraped = {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for sample in samples}
+    assert len(scraped) == len(samples), "a sample is there twice"
+    return scraped
+
+
+def one(samples: Samples, sample: str, /, **labels: str) -> float:
+    return samples[sample, tuple(sorted(labels.items()))]
+
+
+def test_every_name_of_the_design_with_its_type() -> None:
+    given = facts(upstreams={"10.0.0.2:53": UpstreamStats(rtt=0.01)})
+    families = {
+        family.name: family.type for family in text_string_to_metric_families(render(lambda: given).decode())
+    }
+    expected = {
+        "dnsproxy_requests": "counter",
+        "dnsproxy_responses": "counter",
+        "dnsproxy_request_duration_seconds": "histogram",
+        "dnsproxy_drops": "counter",
+        "dnsproxy_learned_age_seconds": "gauge",
+        "dnsproxy_learned_serial": "gauge",
+        "dnsproxy_learned_rejected": "counter",
+        "dnsproxy_upstream_up": "gauge",
+        "dnsproxy_upstream_rtt_seconds": "gauge",
+        "dnsproxy_upstream_failures": "counter",
+        "dnsproxy_cache_entries": "gauge",
+        "dnsproxy_cache_hits": "counter",
+        "dnsproxy_cache_misses": "counter",
+        "dnsproxy_build_info": "gauge",
+    }
+    assert expected.items() <= families.items()
+    assert all(name.startswith("dnsproxy_") for name in families)
+
+
+def test_traffic() -> None:
+    stats = Stats(cache_hits=3, cache_misses=2)
+    stats.requests["udp", "A"] = 5
+    stats.responses["NOERROR", "learned"] = 4
+    stats.drops[DropReason.OVERLOADED] = 2
+    samples = scrape(facts(stats=stats, cache_entries=8, in_flight=6))
+    assert one(samples, "dnsproxy_requests_total", proto="udp", type="A") == 5
+    assert one(samples, "dnsproxy_responses_total", rcode="NOERROR", source="learned") == 4
+    assert one(samples, "dnsproxy_drops_total", reason="overloaded") == 2
+    assert one(samples, "dnsproxy_cache_hits_total") == 3
+    assert one(samples, "dnsproxy_cache_misses_total") == 2
+    assert one(samples, "dnsproxy_cache_entries") == 8
+    assert one(samples, "dnsproxy_in_flight") == 6
+    assert one(samples, "dnsproxy_build_info", version=__version__, python=platform.python_version()) == 1
+
+
+def test_reasons_count_from_zero() -> None:
+    samples = scrape(facts(rejected={"older": 3}))
+    for drop in DropReason:
+        assert one(samples, "dnsproxy_drops_total", reason=drop.value) == 0
+    for reason in Rejection:
+        expected = 3 if reason is Rejection.OLDER else 0
+        assert one(samples, "dnsproxy_learned_rejected_total", reason=reason.value) == expected
+
+
+@given(st.lists(st.floats(0, 5), max_size=30))
+def test_the_histogram_is_cumulative_and_counts_each_once(durations: list[float]) -> None:
+    stats = Stats()
+    for duration in durations:
+        stats.record_duration(duration)
+    samples = scrape(facts(stats=stats))
+    name = "dnsproxy_request_duration_seconds"
+    for bound in DURATION_BOUNDS:
+        expected = sum(duration <= bound for duration in durations)
+        assert one(samples, f"{name}_bucket", le=str(bound)) == expected
+    assert one(samples, f"{name}_bucket", le="+Inf") == len(durations)
+    assert one(samples, f"{name}_count") == len(durations)
+    assert one(samples, f"{name}_sum") == pytest.approx(sum(durations))
+
+
+def test_learned() -> None:
+    samples = scrape(facts())
+    assert one(samples, "dnsproxy_learned_age_seconds", name="a.example.") == 40
+    assert one(samples, "dnsproxy_learned_serial") == SERIAL
+    assert [key for key in samples if key[0] == "dnsproxy_learned_age_seconds"] == [
+        ("dnsproxy_learned_age_seconds", (("name", "a.example."),))
+    ]
+    counts = [one(samples, "dnsproxy_learned_addresses", name=wanted.name) for wanted in WANTED]
+    assert counts == [1, 2, 0]
+    assert one(samples, "dnsproxy_ready") == 0
+    assert one(scrape(facts(wanted=WANTED[:2])), "dnsproxy_ready") == 1
+
+
+def test_what_is_no_longer_answered_counts_no_address() -> None:
+    samples = scrape(facts(wall_now=1e9, max_stale=60.0))
+    assert one(samples, "dnsproxy_learned_addresses", name="a.example.") == 0
+    assert one(samples, "dnsproxy_learned_age_seconds", name="a.example.") == 1e9 - 1010
+
+
+def test_upstreams() -> None:
+    down = UpstreamStats(sent=9, failures=Counter(timeout=4, refused=1), rtt=0.25, up=False)
+    samples = scrape(facts(upstreams={"10.0.0.2:53": down, "[fd00::2]:53": UpstreamStats()}))
+    assert one(samples, "dnsproxy_upstream_up", upstream="10.0.0.2:53") == 0
+    assert one(samples, "dnsproxy_upstream_up", upstream="[fd00::2]:53") == 1
+    assert one(samples, "dnsproxy_upstream_rtt_seconds", upstream="10.0.0.2:53") == 0.25
+    assert one(samples, "dnsproxy_upstream_sent_total", upstream="10.0.0.2:53") == 9
+    assert one(samples, "dnsproxy_upstream_failures_total", upstream="10.0.0.2:53", reason="timeout") == 4
+    assert ("dnsproxy_upstream_rtt_seconds", (("upstream", "[fd00::2]:53"),)) not in samples
+
+
+def test_labels_are_escaped() -> None:
+    name = 'a"b\\\\n.example.'
+    samples = scrape(facts(wanted=[Wanted(name, "other", "r", addresses=("10.0.0.1",))]))
+    assert one(samples, "dnsproxy_learned_addresses", name=name) == 1
+
+
+def test_each_scrape_reads_anew_and_nothing_is_global() -> None:
+    before = {family.name for family in GLOBAL.collect()}
+    stats = Stats()
+    assert one(scrape(facts(stats=stats)), "dnsproxy_cache_hits_total") == 0
+    stats.cache_hits += 1
+    assert one(scrape(facts(stats=stats)), "dnsproxy_cache_hits_total") == 1
+    assert {family.name for family in GLOBAL.collect()} == before

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from dnsproxy.admin.status import Facts, SourceView, status_document
+from dnsproxy.core.book import Book
+from dnsproxy.core.registry import Wanted
+from dnsproxy.core.stats import Stats, UpstreamStats
+from dnsproxy.version import __version__
+from tests.strategies import learned, snapshot
+
+REGISTRY = Wanted("a.example.", "registry", "hangzhou")
+PINNED = Wanted("b.example.", "other", "hangzhou", addresses=("10.1.2.3",))
+UNKNOWN = Wanted("c.example.", "auth", "hangzhou")
+TAKEN = snapshot(learned("a.example.", ("10.0.0.1", "10.0.0.2"), observed_at=1010), serial=7, at=1020)
+
+
+def facts(**changes: Any) -> Facts:
+    values: dict[str, Any] = {
+        "wanted": [REGISTRY, PINNED],
+        "book": Book().merged(TAKEN),
+        "sources": [],
+        "rejected": {},
+        "stats": Stats(),
+        "upstreams": {},
+        "cache_entries": 0,
+        "in_flight": 0,
+        "wall_now": 1050.0,
+        "started_at": 1000.0,
+        "draining": False,
+    }
+    return Facts(**{**values, **changes})
+
+
+def test_names() -> None:
+    document = status_document(facts(wanted=[REGISTRY, PINNED, UNKNOWN]))
+    assert document["names"] == [
+        {
+            "name": "a.example.",
+            "role": "registry",
+            "registry": "hangzhou",
+            "addresses": ["10.0.0.1", "10.0.0.2"],
+            "cname": None,
+            "source": "helper-a",
+            "serial": 7,
+            "age": 40.0,
+            "observed_at": 1010,
+            "status": "ok",
+        },
+        {
+            "name": "b.example.",
+            "role": "other",
+            "registry": "hangzhou",
+            "addresses": ["10.1.2.3"],
+            "cname": None,
+            "source": "pinned",
+            "serial": None,
+            "age": None,
+            "observed_at": None,
+            "status": "pinned",
+        },
+        {
+            "name": "c.example.",
+            "role": "auth",
+            "registry": "hangzhou",
+            "addresses": [],
+            "cname": None,
+            "source": None,
+            "serial": None,
+            "age": None,
+            "observed_at": None,
+            "status": "missing",
+        },
+    ]
+    assert (document["ready"], document["missing"], document["serial"]) == (False, ["c.example."], 7)
+
+
+def test_a_pinned_name_stays_pinned_when_a_helper_tells_of_it_too() -> None:
+    book = Book().merged(snapshot(learned("b.example.", ("10.6.6.6",))))
+    (name,) = status_document(facts(wanted=[PINNED], book=book))["names"]
+    assert (name["addresses"], name["source"], name["age"]) == (["10.1.2.3"], "pinned", None)
+
+
+def test_a_name_that_is_learned_through_another() -> None:
+    wanted = Wanted("a.example.", "storage", "hangzhou", cname="ep.example.")
+    book = Book().merged(snapshot(learned("a.example.", cname="ep.example.")))
+    (name,) = status_document(facts(wanted=[wanted], book=book))["names"]
+    assert name["cname"] == "ep.example."
+    (name,) = status_document(facts(wanted=[wanted], book=Book()))["names"]
+    assert (name["cname"], name["status"]) == ("ep.example.", "missing")
+
+
+@pytest.mark.parametrize(("status", "expected"), [("ok", "ok"), ("stale", "stale"), ("later", "stale")])
+def test_what_the_helper_could_not_confirm_is_stale(status: str, expected: str) -> None:
+    book = Book().merged(snapshot(learned("a.example.", status=status)))
+    document = status_document(facts(book=book))
+    assert (document["names"][0]["status"], document["ready"]) == (expected, True)
+
+
+@pytest.mark.parametrize(
+    ("beyond", "max_stale", "status", "ready"),
+    [
+        (-1, 60.0, "ok", True),
+        (0, 60.0, "stale", True),
+        (59, 60.0, "stale", True),
+        (60, 60.0, "missing", False),
+        (10**9, math.inf, "stale", True),
+        (0, 0.0, "missing", False),
+    ],
+)
+def test_after_max_stale_a_name_is_missing_as_clients_see_it(
+    beyond: int, max_stale: float, status: str, *, ready: bool
+) -> None:
+    given = facts(wall_now=float(TAKEN.expires_at + beyond), max_stale=max_stale, wanted=[REGISTRY])
+    document = status_document(given)
+    (name,) = document["names"]
+    assert (name["status"], document["ready"]) == (status, ready)
+    assert bool(name["addresses"]) is ready
+    # How old the last known addresses are is what an operator asks next.
+    assert name["age"] == given.wall_now - 1010
+
+
+def test_while_draining_it_is_not_ready() -> None:
+    document = status_document(facts(draining=True))
+    assert (document["ready"], document["draining"], document["missing"]) == (False, True, [])
+
+
+def test_without_names_it_is_ready() -> None:
+    assert status_document(facts(wanted=[], book=Book()))["ready"] is True
+
+
+def test_a_clock_that_was_set_back_makes_no_negative_age() -> None:
+    source = SourceView("http://h.example/", 1050.0, 1050.0, None, "helper-a", 7)
+    document = status_document(facts(wall_now=900.0, sources=[source]))
+    assert (document["names"][0]["age"], document["sources"][0]["age"]) == (0.0, 0.0)
+
+
+def test_sources() -> None:
+    well = SourceView("http://h.example/", 1045.0, 1040.0, None, "helper-a", 7)
+    never = SourceView("file:///x", 1049.0, None, "No such file or directory", None, None)
+    assert status_document(facts(sources=[well, never]))["sources"] == [
+        {
+            "url": "http://h.example/",
+            "issuer": "helper-a",
+            "serial": 7,
+            "age": 10.0,
+            "last_attempt": 1045.0,
+            "last_success": 1040.0,
+            "last_error": None,
+        },
+        {
+            "url": "file:///x",
+            "issuer": None,
+            "serial": None,
+            "age": None,
+            "last_attempt": 1049.0,
+            "last_success": None,
+            "last_error": "No such file or directory",
+        },
+    ]
+
+
+def test_the_rest() -> None:
+    stats = Stats(cache_hits=3, cache_misses=2)
+    stats.requests.update({("udp", "A"): 5, ("tcp", "AAAA"): 1})
+    stats.responses.update({("NOERROR", "learned"): 4, ("NXDOMAIN", "forward"): 1, ("NOERROR", "forward"): 1})
+    stats.drops["short"] = 2
+    upstream = UpstreamStats(sent=9, failures=Counter(timeout=1), rtt=0.02, up=False)
+    document = status_document(
+        facts(
+            stats=stats,
+            upstreams={"10.0.0.2:53": upstream},
+            rejected={"older": 1},
+            cache_entries=8,
+            in_flight=1,
+        )
+    )
+    rest = {key: value for key, value in document.items() if key not in {"names", "sources"}}
+    assert rest == {
+        "version": __version__,
+        "uptime": 50.0,
+        "serial": 7,
+        "ready": True,
+        "draining": False,
+        "missing": [],
+        "rejected": {"older": 1},
+        "upstreams": [
+            {"name": "10.0.0.2:53", "up": False, "rtt": 0.02, "sent": 9, "failures": {"timeout": 1}}
+        ],
+        "cache": {"entries": 8, "hits": 3, "misses": 2},
+        "in_flight": 1,
+        "requests": 6,
+        "responses": {"learned": 4, "forward": 2},
+        "drops": {"short": 2},
+    }
+    assert json.loads(json.dumps(document)) == document
