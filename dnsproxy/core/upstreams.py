@@ -49,13 +49,9 @@ class Upstream:
         """Record a timeout or network error; ``reason`` is the metric's label."""
         self.stats.failures[reason] += 1
         self._failures += 1
-        if self._failures < FAILURES_TO_DOWN:
-            return
-        # Timeouts of queries that were sent together count as one step of the back-off.
-        if self.stats.up or now >= self._retry_at:
+        if self._failures >= FAILURES_TO_DOWN and self.stats.up:
             self.stats.up = False
             self._retry_at = now + self._retry_delay
-            self._retry_delay = min(self._retry_delay * 2, RETRY_MOST)
 
     def may_lead(self, now: float) -> bool:
         """Tell whether a new query may go here first; at most one query per back-off tries a dead one."""
@@ -63,6 +59,7 @@ class Upstream:
             return True
         if now < self._retry_at:
             return False
+        self._retry_delay = min(self._retry_delay * 2, RETRY_MOST)
         self._retry_at = now + self._retry_delay
         return True
 

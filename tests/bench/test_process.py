@@ -27,6 +27,25 @@ def test_fields_are_found_whatever_the_program_is_called() -> None:
     assert stat_fields("7 (a) b) c) S 1 2 3")[:3] == ["S", "1", "2"]
 
 
+def test_busy_time_of_the_machine_is_without_idle_and_counts_guests_once() -> None:
+    tick = process.TICK
+    fields = [
+        1,
+        2,
+        3,
+        100,
+        50,
+        4,
+        5,
+        6,
+        7,
+        8,
+    ]  # user nice system idle iowait irq softirq steal guest guest_nice
+
+    line = "cpu  " + " ".join(str(field * tick) for field in fields)
+    assert process.busy_seconds(f"{line}\ncpu0 1 2 3\n") == 1 + 2 + 3 + 4 + 5 + 6
+
+
 def test_a_child_is_measured_with_its_children_and_stopped_with_them(tmp_path: Path) -> None:
     with start(tmp_path, FORKS) as child:
         wait_until(lambda: "ready" in child.said(), 20, "the child's start")

@@ -55,6 +55,13 @@ def test_the_page_tells_what_was_not_measured_and_the_peak() -> None:
     assert "](results.svg)" in page
 
 
+@pytest.mark.parametrize(("others", "said"), [(0.02, "Other"), (0.3, "**The machine was not quiet.** Other")])
+def test_the_page_tells_when_the_machine_was_not_quiet(others: float, said: str) -> None:
+    lines = to_markdown(run(replace(OWN, others_busy=others)), None).splitlines()
+
+    assert f"{said} processes used {others:.0%} of a core (median; at most {others:.0%})." in lines
+
+
 def test_json_holds_the_samples_and_the_verdicts() -> None:
     data = json.loads(to_json(run(OWN, UNBOUND)))
 

@@ -103,7 +103,7 @@ def test_a_helper_whose_clock_was_set_back_is_rebuilt_in_its_order() -> None:
 
 
 @st.composite
-def histories(draw: st.DrawFn, shared: bool) -> list[Snapshot]:  # noqa: FBT001 - drawn
+def histories(draw: st.DrawFn, shared: bool) -> list[Snapshot]:
     """What two helpers publish in turn on one clock; without ``shared``, each has names of its own."""
     taken: list[Snapshot] = []
     now = 1000

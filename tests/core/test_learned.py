@@ -182,7 +182,7 @@ def test_age_is_serial_then_time_of_issue(serial: int, at: int, expected: type) 
 def test_nothing_older_is_ever_accepted(
     current: Snapshot,
     candidate: Snapshot,
-    same_serial: bool,  # noqa: FBT001 - drawn
+    same_serial: bool,
 ) -> None:
     if same_serial:  # or the second part of the comparison would hardly ever matter
         candidate = replace(candidate, serial=current.serial)

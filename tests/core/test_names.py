@@ -106,5 +106,5 @@ def test_parents() -> None:
         (r"a\.example", "example", False),
     ],
 )
-def test_is_below(name: str, ancestor: str, expected: bool) -> None:  # noqa: FBT001 - a table's column
+def test_is_below(name: str, ancestor: str, expected: bool) -> None:
     assert names.is_below(names.to_key(name), names.to_key(ancestor)) is expected

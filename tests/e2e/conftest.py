@@ -34,7 +34,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """A world that runs, shared by the module's tests: they only ask."""
+    """A world that runs, shared by the module's tests in one worker: they only ask."""
     with World(tmp_path_factory.mktemp("w")) as made:
         made.start()
         yield made

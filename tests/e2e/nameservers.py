@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.e2e.processes import Process, accepts, free_port, run_command
+from tests.e2e.processes import Process, accepts, run_command
 
 SOA = "ns.e2e.example. hostmaster.e2e.example. 1 3600 600 86400 60"
 
@@ -20,11 +20,12 @@ class Unbound:
         self,
         folder: Path,
         name: str,
+        port: int,
         zones: Sequence[str],
         records: Sequence[str],
         options: Sequence[str] = (),
     ) -> None:
-        self.port = free_port()
+        self.port = port
         self._config = folder / f"{name}.conf"
         self._config.write_text(_unbound_config(self.port, folder, name, zones, records, options))
         self.process = Process(name, ["unbound", "-d", "-c", self._config], folder / f"{name}.log")
@@ -71,8 +72,8 @@ def _unbound_config(
 class Dnsmasq:
     """Answers for ``hosts`` (name to IPv4 address, TTL 60 s) and asks nobody."""
 
-    def __init__(self, folder: Path, name: str, hosts: dict[str, str]) -> None:
-        self.port = free_port()
+    def __init__(self, folder: Path, name: str, port: int, hosts: Mapping[str, str]) -> None:
+        self.port = port
         config = folder / f"{name}.conf"
         lines = [
             *("no-resolv", "no-hosts", "no-daemon", "no-poll", "bind-interfaces", "user=root"),

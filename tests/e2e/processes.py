@@ -28,8 +28,6 @@ PORTS = range(12_000, 32_000)
 DEADLINE = 20.0
 COMMAND_DEADLINE = 30.0
 
-_given_ports: set[int] = set()
-
 
 def wait_for(condition: Callable[[], T | None], what: str, deadline: float = DEADLINE) -> T:
     """Return the first true value of ``condition``; after ``deadline`` seconds the test fails."""
@@ -56,14 +54,31 @@ def has_ipv6() -> bool:
     return True
 
 
-def free_port() -> int:
-    """Return a port that is free for UDP and TCP on every loopback address, and given out once."""
-    random = SystemRandom()
-    while True:
-        port = random.choice(PORTS)
-        if port not in _given_ports and _is_free(port):
-            _given_ports.add(port)
-            return port
+class Ports:
+    """Ports free for UDP and TCP on every loopback address; other test runs leave them alone until `release`."""
+
+    def __init__(self) -> None:
+        self._reservations = ExitStack()
+
+    def take(self) -> int:
+        random = SystemRandom()
+        while True:
+            port = random.choice(PORTS)
+            if self._reserve(port) and _is_free(port):
+                return port
+
+    def _reserve(self, port: int) -> bool:
+        sock = socket.socket(socket.AF_UNIX)
+        self._reservations.callback(sock.close)
+        try:
+            # An abstract name (unix(7)): exclusive on this machine, and gone with the process.
+            sock.bind(f"\0dnsproxy-e2e-{port}")
+        except OSError:
+            return False
+        return True
+
+    def release(self) -> None:
+        self._reservations.close()
 
 
 def _is_free(port: int) -> bool:
@@ -146,11 +161,15 @@ class Process:
         assert self._process is not None
         self._process.send_signal(number)
 
-    def stop(self) -> int:
-        """Ask it to end, and return its exit code; still running after the deadline, the test fails."""
+    def stop(self, deadline: float = DEADLINE) -> int:
+        """Ask it to end, and return its exit code; the test fails after ``deadline`` seconds."""
+        self.signal(signal.SIGTERM)
+        return self.wait(deadline)
+
+    def wait(self, deadline: float = DEADLINE) -> int:
+        """Return the exit code once it has ended; the test fails after ``deadline`` seconds."""
         assert self._process is not None
-        self._process.terminate()
-        return self._process.wait(DEADLINE)
+        return self._process.wait(deadline)
 
     def kill(self) -> None:
         """End it without asking, if it runs."""

@@ -8,7 +8,7 @@ from tests.e2e.digging import Server
 from tests.e2e.processes import has_ipv6
 from tests.e2e.world import ADDRESSES, AUTH, BUCKET, OTHER, OTHER_ADDRESS, REGISTRY, STORAGE, World
 
-# One worker, so that the shared world is made once.
+# In one worker the shared world is made once; in several it is only made more often.
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e-answers")]
 
 HOSTS = [

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import signal
-from pathlib import Path
 
 import pytest
 
 from tests.e2e.digging import Reply
-from tests.e2e.nameservers import Dnsmasq, Unbound
 from tests.e2e.processes import wait_for
 from tests.e2e.world import ADDRESSES, OTHER, OTHER_ADDRESS, REGISTRY, World
 
@@ -27,8 +25,7 @@ def ask(world: World) -> Reply:
 @pytest.fixture
 def two_upstreams(world: World) -> World:
     """Unbound first, dnsmasq second, each with an address of its own for the name; nothing is cached."""
-    second = Dnsmasq(world.folder, "second", {OTHER: SECOND_ADDRESS})
-    world.adopt(second.process)
+    second = world.add_dnsmasq("second", {OTHER: SECOND_ADDRESS})
     world.configure(
         forward={"upstreams": [world.upstream.endpoint, second.endpoint]},
         cache={"size": 0},
@@ -73,14 +70,12 @@ def test_no_upstream_at_all_gives_servfail_with_the_reason(world: World) -> None
 @pytest.fixture
 def truncating(world: World) -> World:
     """An upstream whose UDP responses never exceed 512 octets."""
-    big = Unbound(
-        world.folder,
+    big = world.add_unbound(
         "truncating",
         ["example"],
         [f'{BIG} 60 IN TXT "{text}"' for text in TEXTS],
         ["max-udp-size: 512"],
     )
-    world.adopt(big.process)
     world.configure(forward={"upstreams": [big.endpoint]}, learn={"sources": []})
     big.start()
     world.start_proxy()
@@ -151,9 +146,8 @@ def test_negative_answer_is_cached(forwarding: World, name: str, qtype: str, rco
     assert len(forwarding.server.dig(name, qtype).answer) == 1
 
 
-def test_zone_with_its_own_upstream(world: World, tmp_path: Path) -> None:
-    corp = Dnsmasq(world.folder, "corp", {"host.corp.example": "192.0.2.77"})
-    world.adopt(corp.process)
+def test_zone_with_its_own_upstream(world: World) -> None:
+    corp = world.add_dnsmasq("corp", {"host.corp.example": "192.0.2.77"})
     world.configure(
         forward={"zones": {"corp.example": [corp.endpoint]}},
         learn={"sources": []},

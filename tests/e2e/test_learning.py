@@ -262,6 +262,8 @@ FORGERIES = [
 def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, Channel, Forger]]:
     """A learned world whose helper is gone, and whose channel is in strange hands."""
     with World(tmp_path_factory.mktemp("w")) as world:
+        # A source that is refused is asked again after up to four times this.
+        world.configure(learn={"refresh": "200ms"})
         world.start()
         world.source.replace(REGISTRY, f"A {MOVED}")
         wait_for(lambda: short(world) == [MOVED], "the moved address is answered")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import http.client
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from subprocess import CompletedProcess
 from types import TracebackType
@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, Self
 
 from dnsproxy.keys import write_key_pair
 from tests.e2e.digging import Server
-from tests.e2e.nameservers import Unbound
-from tests.e2e.processes import Process, dnsproxy_argv, free_port, has_ipv6, run_command, wait_for
+from tests.e2e.nameservers import Dnsmasq, Unbound
+from tests.e2e.processes import Ports, Process, dnsproxy_argv, has_ipv6, run_command, wait_for
 
 REGISTRY = "xxxxxx-registry-vpc.cn-hangzhou.cr.aliyuncs.com"
 AUTH = "dockerauth-vpc.cn-hangzhou.aliyuncs.com"
@@ -54,18 +54,19 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._ports = Ports()
+        self._processes: list[Process] = []
         records = [f"{name} 5 IN A {address}" for name, address in ADDRESSES.items()]
-        self.source = Unbound(folder, "source", ["aliyuncs.com"], records)
-        self.upstream = Unbound(folder, "upstream", ["example"], [f"{OTHER} 60 IN A {OTHER_ADDRESS}"])
+        self.source = self.add_unbound("source", ["aliyuncs.com"], records)
+        self.upstream = self.add_unbound("upstream", ["example"], [f"{OTHER} 60 IN A {OTHER_ADDRESS}"])
         self.key, self.public_key = write_key_pair(folder / "keys")
-        self.helper_port, self.dns_port, self.admin_port = free_port(), free_port(), free_port()
+        self.helper_port, self.dns_port, self.admin_port = (self._ports.take() for _ in range(3))
         self.config = folder / "config.yaml"
         self.state_file = folder / "state" / "learned.jws"
         self.state_file.parent.mkdir()
-        self.helper = Process("helper", dnsproxy_argv("helper", "-c", self.config), folder / "helper.log")
-        self.proxy = Process("proxy", dnsproxy_argv("serve", "-c", self.config), folder / "proxy.log")
+        self.helper = self._dnsproxy("helper", "helper")
+        self.proxy = self._dnsproxy("proxy", "serve")
         self.server = Server(self.dns_port)
-        self._others: list[Process] = []
         self._settings = self._first_settings()
         self.configure()
 
@@ -103,11 +104,11 @@ class World:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        processes = [self.proxy, self.helper, self.source.process, self.upstream.process, *self._others]
-        for process in processes:
+        for process in self._processes:
             process.kill()
+        self._ports.release()
         # Captured by pytest, and shown only when a test fails.
-        for process in processes:
+        for process in self._processes:
             print(f"--- {process.name}\n{process.text()[-8_000:]}")  # noqa: T201
 
     # -- parts ------------------------------------------------------------
@@ -123,9 +124,24 @@ class World:
         """Return a copy of what the file holds."""
         return copy.deepcopy(self._settings)
 
-    def adopt(self, process: Process) -> None:
-        """End ``process`` with the world."""
-        self._others.append(process)
+    def _dnsproxy(self, name: str, command: str) -> Process:
+        argv = dnsproxy_argv(command, "--config", self.config)
+        self._processes.append(Process(name, argv, self.folder / f"{name}.log"))
+        return self._processes[-1]
+
+    def add_unbound(
+        self, name: str, zones: Sequence[str], records: Sequence[str], options: Sequence[str] = ()
+    ) -> Unbound:
+        """Make one more nameserver, which ends with the world."""
+        unbound = Unbound(self.folder, name, self._ports.take(), zones, records, options)
+        self._processes.append(unbound.process)
+        return unbound
+
+    def add_dnsmasq(self, name: str, hosts: Mapping[str, str]) -> Dnsmasq:
+        """Make one more nameserver, which ends with the world."""
+        dnsmasq = Dnsmasq(self.folder, name, self._ports.take(), hosts)
+        self._processes.append(dnsmasq.process)
+        return dnsmasq
 
     def start(self) -> None:
         """Start all four and wait until every name is learned."""

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import pytest
+
+from dnsproxy.core import message, names
+from dnsproxy.core.policy import Owned
+from dnsproxy.errors import WireError
+from tests.messages import addresses, query, read, reply_to
+
+ASKED = query("www.example.")
+
+
+def whole(*records: bytes) -> bytes:
+    """A response to ASKED (without EDNS) with the records given."""
+    return (
+        reply_to(ASKED, edns=False)[:6]
+        + bytes((0, len(records), 0, 0, 0, 0))
+        + ASKED[12:29]
+        + b"".join(records)
+    )
+
+
+def test_address_records_of_both_families() -> None:
+    data = whole(*message.address_records(message.QUESTION_NAME, ["192.0.2.1", "fd00::1"], 30))
+    assert addresses(data) == ["192.0.2.1", "fd00::1"]
+    assert {(rrset.name.to_text(), rrset.ttl) for rrset in read(data).answer} == {("www.example.", 30)}
+
+
+def test_cname_and_soa_stand_alone() -> None:
+    data = whole(
+        message.cname_record(message.QUESTION_NAME, "ep.privatelink.example.", 7),
+        message.soa_record(message.QUESTION_NAME, 2**32 + 5, 30),
+    )
+    cname, soa = read(data).answer
+    assert cname.to_text() == "www.example. 7 IN CNAME ep.privatelink.example."
+    assert soa.to_text() == "www.example. 30 IN SOA dnsproxy.invalid. . 5 3600 600 86400 30"
+
+
+def test_without_opt_keeps_the_rest() -> None:
+    data = reply_to(ASKED, ["www.example. 60 IN A 192.0.2.1"])
+    stripped = read(message.without_opt(data))
+    assert stripped.edns == -1
+    assert stripped.answer == read(data).answer
+
+
+def test_p06_a_chain_into_an_owned_name_gets_the_learned_addresses() -> None:
+    owned = Owned("reg.example.", addresses=("10.0.0.1", "10.0.0.2", "fd00::1"), ttl=30)
+    data = reply_to(
+        ASKED,
+        [
+            "www.example. 60 IN CNAME mid.example.",
+            "mid.example. 60 IN CNAME reg.example.",
+            "reg.example. 60 IN A 203.0.113.9",
+        ],
+    )
+    keys = {names.to_key("reg.example."): owned}
+    rewritten = message.with_owned_targets(data, keys.get)
+    assert addresses(rewritten) == ["10.0.0.1", "10.0.0.2"]
+    assert [rrset.to_text().split()[3] for rrset in read(rewritten).answer] == ["CNAME", "CNAME", "A"]
+
+
+def test_a_chain_that_loops_ends() -> None:
+    data = reply_to(ASKED, ["www.example. 60 IN CNAME b.example.", "b.example. 60 IN CNAME www.example."])
+    assert len(read(message.with_owned_targets(data, {}.get)).answer) == 2
+
+
+def test_p10_what_dnslib_cannot_read_is_a_wire_error() -> None:
+    looping = whole(b"\xc0\x1d\0\5\0\1\0\0\0\1\0\2\xc0\x29")
+    with pytest.raises(WireError):
+        message.without_opt(looping[:-1])
+
+
+def test_labels_for_metrics() -> None:
+    assert message.type_name(65) == "HTTPS"
+    assert message.type_name(65280) == "other"
+    assert message.request_label(1, tcp=True) == ("tcp", "A")
+    assert message.request_label(65280, tcp=False) == ("udp", "other")

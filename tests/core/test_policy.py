@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from dnsproxy.core import names, wire
+from dnsproxy.core.book import Book
+from dnsproxy.core.policy import MAX_ROTATIONS, Owned, Ruleset, build_rules
+from dnsproxy.core.registry import Wanted
+from tests.strategies import learned, snapshot
+
+RULES = Ruleset(
+    [Owned("a.example."), Owned("*.a.example."), Owned("*.b.a.example."), Owned("c.b.a.example.")],
+    [names.to_key("corp.example"), names.to_key("lab.corp.example"), b"\x00"],
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "owner"),
+    [
+        ("a.example.", "a.example."),
+        ("x.a.example.", "*.a.example."),
+        ("x.y.a.example.", "*.a.example."),
+        ("x.b.a.example.", "*.b.a.example."),
+        ("b.a.example.", "*.a.example."),
+        ("c.b.a.example.", "c.b.a.example."),
+        ("example.", None),
+        ("aa.example.", None),
+        ("a.example.svc.cluster.local.", None),
+        (".", None),
+    ],
+)
+def test_p04_exact_then_longest_wildcard_never_its_parent(name: str, owner: str | None) -> None:
+    found = RULES.find_owned(names.to_key(name))
+    assert (found.name if found else None) == owner
+
+
+def test_a_dot_inside_a_label_is_no_separator() -> None:
+    assert RULES.find_owned(b"\x0bx.a.example\x00") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "zone"),
+    [
+        ("corp.example.", "corp.example."),
+        ("x.corp.example.", "corp.example."),
+        ("x.lab.corp.example.", "lab.corp.example."),
+        ("xcorp.example.", "."),
+        (".", "."),
+    ],
+)
+def test_p23_longest_zone_wins(name: str, zone: str) -> None:
+    assert RULES.find_zone(names.to_key(name)) == names.to_key(zone)
+
+
+def test_p01_each_look_starts_with_the_next_rotation() -> None:
+    owned = Owned("a.example.", addresses=("10.0.0.1", "10.0.0.2", "10.0.0.3"))
+    firsts = [owned.variants(wire.A)[0][1][-4 * 16 + 16 :] for _ in range(4)]
+    assert len(set(firsts)) == 3
+    assert firsts[0] == firsts[3]
+    assert {len(owned.variants(wire.A)), len(owned.rrsets[wire.A])} == {3}
+
+
+def test_long_sets_have_bounded_variants_of_all_addresses() -> None:
+    owned = Owned("a.example.", addresses=tuple(f"10.0.0.{last}" for last in range(40)))
+    variants = owned.variants(wire.A)
+    assert len(variants) == MAX_ROTATIONS
+    assert {counts for counts, _ in variants} == {(40, 0, 0)}
+
+
+def test_p02_types_without_addresses_get_nodata() -> None:
+    owned = Owned("a.example.", addresses=("10.0.0.1",))
+    assert owned.variants(wire.AAAA) == owned.variants(65) == [owned.nodata]
+    assert owned.nodata[0] == (0, 1, 0)
+
+
+def build(book: Book, *, now: float = 100.0, wall_now: float = 1000.0, max_stale: float = 50.0) -> Ruleset:
+    wanted = [
+        Wanted("pinned.example.", "other", "hz", addresses=("10.9.9.9",)),
+        Wanted("learned.example.", "registry", "hz"),
+        Wanted("unknown.example.", "auth", "hz"),
+    ]
+    return build_rules(wanted, book, [], ttl=20, max_stale=max_stale, now=now, wall_now=wall_now)
+
+
+def test_rules_from_pins_and_the_book() -> None:
+    entry = learned("learned.example.")
+    book = Book().merged(replace(snapshot(entry), expires_at=1300))
+    rules = build(book)
+    by_name = {owned.name: owned for owned in rules.owned()}
+    assert by_name["pinned.example."].addresses == ("10.9.9.9",)
+    assert by_name["pinned.example."].stale_at == float("inf")
+    assert not by_name["unknown.example."].ready
+    held = by_name["learned.example."]
+    assert (held.addresses, held.ttl, held.stale_at, held.gone_at) == (("10.0.0.1",), 20, 400.0, 450.0)
+
+
+def test_an_entry_that_is_no_longer_configured_is_not_owned() -> None:
+    book = Book().merged(snapshot(learned("gone.example.")))
+    assert build(book).find_owned(names.to_key("gone.example.")) is None

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from dnsproxy.net import mmsg
+from dnsproxy.net.datagrams import open_mover, open_socket
+from dnsproxy.net.mmsg import BATCH, SLOT, BatchMover, BatchSocket, load_batch_calls
+
+
+@contextmanager
+def opened(host: str = "127.0.0.1") -> Iterator[tuple[socket.socket, BatchSocket]]:
+    sock, datagrams = open_socket(host, 0)
+    assert isinstance(datagrams, BatchSocket)
+    with sock:
+        yield sock, datagrams
+
+
+@contextmanager
+def client(host: str, port: int) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(5)
+        sock.connect((host, port))
+        yield sock
+
+
+def test_linux_has_the_calls() -> None:
+    assert load_batch_calls() is not None
+
+
+def test_other_systems_do_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mmsg.sys, "platform", "darwin")
+    assert load_batch_calls() is None
+
+
+def test_a_batch_is_bounded_and_nothing_is_lost() -> None:
+    with opened() as (sock, datagrams), client(*sock.getsockname()) as asking:
+        for number in range(BATCH + 6):
+            asking.send(b"%d" % number)
+        first, sources = datagrams.receive()
+        rest, _ = datagrams.receive()
+        assert first + rest == [b"%d" % number for number in range(BATCH + 6)]
+        assert (len(first), set(sources)) == (BATCH, {b"\x7f\0\0\1"})
+        assert datagrams.receive() == ([], ())
+
+
+def test_gaps_in_the_answers_are_not_sent() -> None:
+    with opened() as (sock, datagrams), client(*sock.getsockname()) as asking:
+        for number in range(6):
+            asking.send(b"%d" % number)
+        datagrams.receive()
+        assert datagrams.answer([None, b"one", b"two", object(), b"four", None]) == 0
+        assert [asking.recv(100) for _ in range(3)] == [b"one", b"two", b"four"]
+
+
+def test_a_message_over_the_slot_is_cut() -> None:
+    with opened() as (sock, datagrams), client(*sock.getsockname()) as asking:
+        asking.send(b"x" * (SLOT + 100))
+        asking.send(b"next")
+        assert [len(message) for message in datagrams.receive()[0]] == [SLOT, 4]
+
+
+def test_late_answers_beyond_a_batch() -> None:
+    with opened() as (sock, datagrams), client(*sock.getsockname()) as asking:
+        asking.send(b"q")
+        datagrams.receive()
+        token = datagrams.token(0)
+        for number in range(BATCH + 3):
+            datagrams.queue(token, b"%d" % number)
+        assert datagrams.flush() == 0
+        assert [asking.recv(100) for _ in range(BATCH + 3)] == [b"%d" % number for number in range(BATCH + 3)]
+
+
+def test_a_mover_takes_a_batch_at_a_time() -> None:
+    mover = open_mover()
+    assert isinstance(mover, BatchMover)
+    with opened() as (sock, datagrams), client(*sock.getsockname()) as sending:
+        messages = [b"%d" % number for number in range(BATCH + 2)]
+        assert mover.send(sending, messages) == BATCH
+        assert datagrams.receive()[0] == messages[:BATCH]
+        datagrams.answer([b"a", b"b"])
+        assert mover.receive(sending) == [b"a", b"b"]
+        sending.setblocking(False)
+        assert mover.receive(sending) == []
