@@ -61,8 +61,8 @@ def ask_tcp(port: int, query: bytes) -> bytes:
             return stream.read(struct.unpack("!H", stream.read(2).rjust(2, b"\0"))[0])
 
 
-def wait_for_answer(port: int, seconds: float) -> float:
-    """Ask for an owned name until the answer is right; return the seconds that this took.
+def wait_for_answer(port: int, seconds: float, address: str = OWNED[0].address) -> float:
+    """Ask for an owned name until the answer is ``address``; return the seconds that this took.
 
     Raises:
         WrongAnswerError: when it is not within ``seconds``.
@@ -72,7 +72,7 @@ def wait_for_answer(port: int, seconds: float) -> float:
     wrong = "no answer"
     while time.monotonic() - began < seconds:
         try:
-            wrong = problem(query, ask_udp(port, query, 0.05), OWNED[0].address)
+            wrong = problem(query, ask_udp(port, query, 0.05), address)
         except OSError:
             time.sleep(0.002)
             continue

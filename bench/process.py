@@ -122,6 +122,14 @@ def cpu_seconds(pid: int) -> float:
     return sum(int(field) for field in fields[11:15]) / TICK
 
 
+def busy_seconds(stat: str) -> float:
+    """Return the time that all processors were busy, from the text of /proc/stat."""
+    fields = [int(field) for field in stat.splitlines()[0].split()[1:]]
+    idle_and_waiting = sum(fields[3:5])
+    guests = sum(fields[8:])  # counted in user time as well
+    return (sum(fields) - idle_and_waiting - guests) / TICK
+
+
 def memory(pid: int, field: str) -> int:
     """Return a field of /proc/<pid>/status in bytes; 0 if the process has gone."""
     try:

@@ -20,6 +20,7 @@ TITLES = {
     "latency20": "(e) Cache hits at 20% of the server's capacity in (b)",
     "latency80": "(e) Cache hits at 80% of the server's capacity in (b)",
 }
+_QUIET = 0.05  # of a core
 _METHOD = """\
 Server on core {server_core}; dnsperf and the backend (Knot DNS with a wildcard) on core {load_core}; all on
 127.0.0.1. {rounds} rounds of {seconds:g} s per workload; the order of the servers moves on by one each round.
@@ -29,7 +30,8 @@ least and the greatest. (a) to (c) keep {outstanding} queries unanswered at all 
 queries per second to every server: 1% misses, 10% owned names, the rest cached, a quarter of them AAAA, 5%
 over TCP, each with an EDNS cookie of its own. Each server passed a check of all this before it was measured.
 "Load core" is how busy dnsperf and the backend kept theirs: near 100% they, not the server, set the
-queries per second (and the latency), while CPU per query still stands."""
+queries per second (and the latency), while CPU per query still stands. Against the backend alone, on the
+servers' core, dnsperf managed {limit:,.0f} queries per second: that is its own limit here."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,9 @@ def to_markdown(run: Run, plot: str | None) -> str:
     parts = [
         "# Benchmark results",
         f"`{run.command}`, {run.date}",
-        _METHOD.format(**run.setting),
+        _METHOD.format(**run.setting, limit=run.outcome.generator_limit),
         _table(("", ""), [(key, value) for key, value in run.machine.items()]),
+        *_noise(samples),
         "## Goals",
         _table(("Goal", "At most", "Measured", ""), [_goal(verdict) for verdict in _verdicts(run)]),
     ]
@@ -73,6 +76,15 @@ def to_markdown(run: Run, plot: str | None) -> str:
     notes = [(server.name, server.note) for server in SERVERS]
     parts += ["## How each server is set", _table(("Server", ""), notes)]
     return "\n\n".join(parts) + "\n"
+
+
+def _noise(samples: Sequence[Sample]) -> list[str]:
+    """Say how much else ran: above a twentieth of a core the figures are not for keeping."""
+    others = spread(sample.others_busy for sample in samples)
+    if others is None:
+        return []
+    text = f"Other processes used {others.median:.0%} of a core (median; at most {others.greatest:.0%})."
+    return [text if others.median <= _QUIET else f"**The machine was not quiet.** {text}"]
 
 
 def _verdicts(run: Run) -> list[Verdict]:

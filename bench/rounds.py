@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from bench import backend, check, workloads
 from bench.check import WrongAnswerError
+from bench.names import BACKEND_ADDRESS
 from bench.process import Child
 from bench.servers import Server, Site
 from bench.stats import Sample
@@ -25,6 +26,8 @@ class Outcome:
     samples: list[Sample] = field(default_factory=list)
     peaks: dict[str, list[int]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    generator_limit: float = 0.0
+    """Queries per second of dnsperf against the backend alone, on the servers' core."""
 
 
 def free_port() -> int:
@@ -62,6 +65,9 @@ def run(
 ) -> None:
     """Measure ``chosen`` workloads on every server in ``count`` rounds; ``outcome`` grows as they come."""
     port = free_port()
+    with backend.start(bench.directory / "backend", port, SERVER_CORE):
+        outcome.generator_limit = generator_limit(bench, port)
+        say(f"dnsperf by itself manages {outcome.generator_limit:.0f}/s")
     with backend.start(bench.directory / "backend", port, LOAD_CORE) as upstream:
         for number in range(count):
             for server in order(servers, number):
@@ -72,6 +78,13 @@ def run(
                 except (WrongAnswerError, ValueError) as exc:
                     outcome.failures[server.name] = str(exc)
                     say(f"{server.name}: not measured further: {exc}")
+
+
+def generator_limit(bench: Bench, port: int) -> float:
+    """Return the queries per second that the load gets from a server which only looks a name up."""
+    check.wait_for_answer(port, START_SECONDS, BACKEND_ADDRESS)
+    (seen,) = workloads.together(bench, workloads.hits(bench, port, 0.0))
+    return seen.rate
 
 
 def _measure_server(
@@ -105,7 +118,8 @@ def describe(sample: Sample) -> str:
     """Return a sample as one line."""
     text = (
         f"{sample.server:9} {sample.workload:9} {sample.cpu_us:7.2f} µs/query {sample.rate:8.0f}/s "
-        f"server {sample.server_busy:4.0%} load {sample.load_busy:4.0%} lost {sample.lost}"
+        f"server {sample.server_busy:4.0%} load {sample.load_busy:4.0%} others {sample.others_busy:4.0%} "
+        f"lost {sample.lost}"
     )
     if sample.p50_us is not None and sample.p99_us is not None:
         text += f" p50 {sample.p50_us:.0f} µs p99 {sample.p99_us:.0f} µs"

@@ -15,7 +15,8 @@ class Sample:
 
     ``cpu_us`` is the server's processor time per completed query; ``*_busy``
     are shares of one core (the server's; the load's together with the
-    backend's); ``p50_us`` and ``p99_us`` are None where latency was not taken.
+    backend's; that of every other process of the machine); ``p50_us`` and
+    ``p99_us`` are None where latency was not taken.
     """
 
     server: str
@@ -27,6 +28,7 @@ class Sample:
     cpu_us: float
     server_busy: float
     load_busy: float
+    others_busy: float = 0.0
     p50_us: float | None = None
     p99_us: float | None = None
 

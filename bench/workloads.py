@@ -11,7 +11,7 @@ from pathlib import Path
 from bench import load, queries
 from bench.load import Generator, Load, Order
 from bench.names import cached, unique
-from bench.process import Child
+from bench.process import Child, busy_seconds
 from bench.stats import Sample, percentile, select
 
 SERVER_CORE = 0
@@ -52,9 +52,11 @@ def measure(bench: Bench, target: Target, workload: str, orders: list[Order]) ->
     """Run the orders side by side and return the sample of all of them together."""
     server_before = target.process.cpu_seconds()
     backend_before = target.backend.cpu_seconds()
+    machine_before = _machine_busy()
     seen = together(bench, orders)
     cpu = target.process.cpu_seconds() - server_before
     helpers = target.backend.cpu_seconds() - backend_before + sum(one.cpu_seconds for one in seen)
+    others = _machine_busy() - machine_before - cpu - helpers
     completed = sum(one.completed for one in seen)
     seconds = max(one.seconds for one in seen)
     latencies = sorted(latency for one in seen for latency in one.latencies)
@@ -68,9 +70,14 @@ def measure(bench: Bench, target: Target, workload: str, orders: list[Order]) ->
         cpu_us=cpu / completed * 1e6 if completed else float("inf"),
         server_busy=cpu / seconds,
         load_busy=helpers / seconds,
+        others_busy=max(others, 0.0) / seconds,
         p50_us=_micro(percentile(latencies, 0.50)),
         p99_us=_micro(percentile(latencies, 0.99)),
     )
+
+
+def _machine_busy() -> float:
+    return busy_seconds(Path("/proc/stat").read_text())
 
 
 @contextmanager
