@@ -7,6 +7,7 @@ from ipaddress import ip_network
 
 import dns.flags
 import dns.message
+import dns.rcode
 import dns.rdatatype
 import dns.rrset
 
@@ -54,7 +55,7 @@ def reply_to(
     """An upstream's response to ``asked`` (with its id); records are in presentation form."""
     message = dns.message.make_response(dns.message.from_wire(asked), recursion_available=True)
     message.use_edns(0 if edns else -1)
-    message.set_rcode(rcode)
+    message.set_rcode(dns.rcode.Rcode.make(rcode))
     message.flags |= flags
     message.answer = [_rrset(record) for record in records]
     message.authority = [_rrset(record) for record in authority]

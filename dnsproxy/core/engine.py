@@ -159,14 +159,15 @@ class Engine:
         return wire.respond(query, wire.RA, rcode, _NO_RECORDS, b"", options)
 
     def _answer_owned(self, query: Query, owned: Owned, now: float, request: tuple[str, str] | None) -> bytes:
-        if not owned.ready or now >= owned.gone_at:
+        given = owned.at(now)
+        if given is None:
             return self._respond_error(query, wire.SERVFAIL, EDE_NOT_READY)
         stale = now >= owned.stale_at
         options = wire.error_option(EDE_STALE) if stale else b""
         flags = wire.AA | wire.RA
         responses = [
             wire.respond(query, flags, 0, counts, sections, options)
-            for counts, sections in owned.variants(query.qtype)
+            for counts, sections in given.variants(query.qtype)
         ]
         source = Source.STALE if stale else Source.LEARNED
         # The first variant answers this query, so the prepared ones start with the second.
@@ -217,7 +218,7 @@ class Engine:
         self._in_flight.pop(exchange.key, None)
         response = exchange.response
         if response is not None and (response.cnames or response.opt_inside):
-            response = self._rewritten(exchange, response)
+            response = self._rewritten(exchange, response, now)
         if response is None:
             return self._failed(exchange, now)
         entry = self.cache.keep(exchange.key, response, now)
@@ -233,15 +234,20 @@ class Engine:
         self.cache.put(exchange.key, Entry(failure, now, FAILURE_TTL))
         return [self._respond_error(waiter[0], wire.SERVFAIL, ede) for waiter in exchange.waiters]
 
-    def _rewritten(self, exchange: Exchange, response: Response) -> Response | None:
+    def _rewritten(self, exchange: Exchange, response: Response, now: float) -> Response | None:
         """Give a CNAME chain that leads to an owned name the learned addresses; take a misplaced OPT out.
 
         None when the response cannot be used.
         """
         reply = exchange.reply
+
+        def find(key: bytes) -> Owned | None:
+            owned = self.rules.find_owned(key)
+            return None if owned is None else owned.at(now)
+
         try:
-            if any(self._addresses_of(read_name(reply, at)) is not None for at in response.cnames):
-                reply = message.with_owned_targets(reply, self._addresses_of)
+            if any(find(read_name(reply, at)) is not None for at in response.cnames):
+                reply = message.with_owned_targets(reply, find)
                 response = scan_response(reply, response.question_end)
                 if len(self._derived) >= MAX_DERIVED:
                     response.ttl = None
@@ -252,10 +258,6 @@ class Engine:
         except WireError:
             return None
         return response
-
-    def _addresses_of(self, key: bytes) -> Owned | None:
-        owned = self.rules.find_owned(key)
-        return owned if owned is not None and owned.ready else None
 
     # -- changes ----------------------------------------------------------
 

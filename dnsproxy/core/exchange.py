@@ -19,7 +19,7 @@ from dnsproxy.errors import WireError
 
 # RFC 9520 §3.1 asks for a low bound on the sends for one failing question.
 MAX_SENDS = 3
-_NO_EDNS_RCODES = frozenset({wire.FORMERR, wire.NOTIMP, wire.BADVERS})
+_NO_EDNS_RCODES = frozenset({wire.FORMERR, wire.NOTIMP})
 _TRY_NEXT_RCODES = frozenset({wire.FORMERR, wire.SERVFAIL, wire.NOTIMP, wire.REFUSED})
 
 
@@ -64,7 +64,7 @@ class Exchange:
     """
 
     __slots__ = (
-        *("_do", "_flags", "_limits", "_sends", "_turn", "_upstreams", "_use_edns", "_use_tcp"),
+        *("_do", "_flags", "_limits", "_sends", "_sent_edns", "_turn", "_upstreams", "_use_tcp"),
         *(
             "deadline",
             "key",
@@ -98,7 +98,7 @@ class Exchange:
         self._turn = 0
         self._sends = 0
         self._use_tcp = False
-        self._use_edns = True
+        self._sent_edns = True
 
     @property
     def attempt_number(self) -> int:
@@ -114,8 +114,8 @@ class Exchange:
         self.upstream = upstream
         self.sent_at = now
         upstream.stats.sent += 1
-        edns = self._use_edns and upstream.no_edns_until <= now
-        payload = wire.upstream_query(self.question, self._flags, edns=edns, do=self._do)
+        self._sent_edns = upstream.no_edns_until <= now
+        payload = wire.upstream_query(self.question, self._flags, edns=self._sent_edns, do=self._do)
         deadline = min(now + self._limits.attempt, self.deadline)
         return Attempt(upstream, self._use_tcp or upstream.tcp, payload, deadline)
 
@@ -157,9 +157,8 @@ class Exchange:
 
     def _judge_rcode(self, response: Response, data: bytes, now: float) -> Verdict:
         rcode = response.rcode
-        asked_with_edns = self._use_edns and self.upstream.no_edns_until <= now
-        if rcode in _NO_EDNS_RCODES and asked_with_edns and not response.edns:
-            # It does not know EDNS (RFC 6891 §7); one that does answers with an OPT.
+        if self._sent_edns and (rcode == wire.BADVERS or (rcode in _NO_EDNS_RCODES and not response.edns)):
+            # It does not know EDNS (RFC 6891 §7); one that does answers with an OPT, and knows version 0.
             self.upstream.no_edns_until = now + NO_EDNS_FOR
             return Verdict.NEXT
         if rcode in _TRY_NEXT_RCODES or rcode == wire.BADVERS:

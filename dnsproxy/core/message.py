@@ -57,8 +57,12 @@ def cname_record(owner: bytes, target: str, ttl: int) -> bytes:
 
 def soa_record(owner: bytes, serial: int, ttl: int) -> bytes:
     """Return the SOA that lets a NODATA response be cached for ``ttl`` seconds (RFC 2308 §3)."""
+    return _record(owner, QTYPE.SOA, _soa(DNSLabel(b""), serial, ttl).rdata, ttl)
+
+
+def _soa(owner: DNSLabel, serial: int, ttl: int) -> RR:
     times = (serial & 0xFFFFFFFF, 3600, 600, 86400, ttl)
-    return _record(owner, QTYPE.SOA, SOA(_MNAME, _RNAME, times), ttl)
+    return RR(owner, QTYPE.SOA, rdata=SOA(_MNAME, _RNAME, times), ttl=ttl)
 
 
 def _record(owner: bytes, rtype: int, data: object, ttl: int) -> bytes:
@@ -94,7 +98,8 @@ def with_owned_targets(data: bytes, find: Callable[[bytes], Target | None]) -> b
 
     ``find`` is given the key of each CNAME target and returns the owned name, if it
     is one. The chain is kept up to the first owned target; what the upstream said
-    about that target is left out.
+    about that target is left out, its RCODE and its AD flag with it. A type that the
+    target does not have is NODATA.
 
     Raises:
         WireError: dnslib cannot decode the message.
@@ -111,8 +116,10 @@ def with_owned_targets(data: bytes, find: Callable[[bytes], Target | None]) -> b
             if target is not None:
                 owner = step.rdata.label
                 found = [_address_rr(owner, target.ttl, address) for address in target.addresses]
-                record.rr = chain + [rr for rr in found if rr.rtype == record.q.qtype]
-                record.auth, record.ar = [], []
+                found = [rr for rr in found if rr.rtype == record.q.qtype]
+                record.rr, record.ar = chain + found, []
+                record.auth = [] if found else [_soa(owner, 1, target.ttl)]
+                record.header.rcode = record.header.ad = 0
                 return
 
     return _rewritten(data, rewrite)

@@ -30,7 +30,10 @@ class Owned:
     from the second on they are no longer given.
     """
 
-    __slots__ = ("addresses", "gone_at", "name", "nodata", "ready", "rrsets", "stale_at", "ttl")
+    __slots__ = (
+        *("_stale", "addresses", "cname", "gone_at", "name", "nodata"),
+        *("ready", "rrsets", "serial", "stale_at", "ttl"),
+    )
 
     def __init__(
         self,
@@ -46,7 +49,10 @@ class Owned:
         self.name = name
         self.addresses = addresses
         self.ready = bool(addresses)
+        self.cname = cname
         self.ttl = ttl
+        self.serial = serial
+        self._stale: Owned | None = None
         self.stale_at = stale_at
         self.gone_at = gone_at
         question = message.QUESTION_NAME
@@ -66,6 +72,18 @@ class Owned:
         if self.rrsets:
             # One RRset is all that ANY needs to be given (RFC 8482 §4.1).
             self.rrsets[wire.ANY] = self.rrsets.get(wire.A) or self.rrsets.get(wire.AAAA, [])
+
+    def at(self, now: float) -> Owned | None:
+        """Return what to answer with at ``now``: short TTLs when stale, None when nothing is left to give."""
+        if not self.ready or now >= self.gone_at:
+            return None
+        if now < self.stale_at or self.ttl <= STALE_TTL:
+            return self
+        if self._stale is None:
+            self._stale = Owned(
+                self.name, addresses=self.addresses, cname=self.cname, ttl=STALE_TTL, serial=self.serial
+            )
+        return self._stale
 
     def variants(self, qtype: int) -> list[tuple[Counts, bytes]]:
         """Return the counts and sections to give in turn for ``qtype``; NODATA for all but addresses.

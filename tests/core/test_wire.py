@@ -10,6 +10,8 @@ from dnsproxy.core.wire import respond, scan_query, upstream_query
 from dnsproxy.errors import DropReason, WireError
 from tests.messages import query, read
 
+COOKIE = dns.edns.OptionType.COOKIE
+PRIVATE = dns.edns.OptionType.make(65001)
 PLAIN = query("www.Example.", use_edns=False)
 
 
@@ -36,14 +38,14 @@ def test_p14_do_and_version() -> None:
 
 
 def test_a_client_cookie_at_the_end_is_noticed() -> None:
-    cookie = dns.edns.GenericOption(10, b"12345678")
-    other = dns.edns.GenericOption(65001, b"x")
+    cookie = dns.edns.GenericOption(COOKIE, b"12345678")
+    other = dns.edns.GenericOption(PRIVATE, b"x")
     assert scan_query(edns(cookie)).cookie
     assert scan_query(edns(other, cookie)).cookie
     assert not scan_query(edns(cookie, other)).cookie
-    assert not scan_query(edns(dns.edns.GenericOption(10, b"12345678" * 2))).cookie
+    assert not scan_query(edns(dns.edns.GenericOption(COOKIE, b"12345678" * 2))).cookie
     # An option that merely ends in the octets of a cookie is none.
-    assert not scan_query(edns(dns.edns.GenericOption(65001, b"\0\x0a\0\x0812345678"))).cookie
+    assert not scan_query(edns(dns.edns.GenericOption(PRIVATE, b"\0\x0a\0\x0812345678"))).cookie
 
 
 @pytest.mark.parametrize("length", range(12))
@@ -75,7 +77,7 @@ def test_p09_a_response_is_dropped() -> None:
         edns()[:-1],
         edns() + b"\0",
         edns()[:11] + b"\2" + edns()[12:] + edns()[-11:],
-        edns(dns.edns.GenericOption(65001, b"abc"))[:-5] + b"\xff\xff" + b"abc",
+        edns(dns.edns.GenericOption(PRIVATE, b"abc"))[:-5] + b"\xff\xff" + b"abc",
     ],
     ids=[
         *("no question", "two questions", "cut type", "header only", "garbage", "pointer", "label over 63"),

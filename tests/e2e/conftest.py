@@ -32,6 +32,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield made
 
 
+@pytest.fixture
+def started(world: World) -> World:
+    """A world of the test's own, in which every name is learned."""
+    world.start()
+    return world
+
+
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A world that runs, shared by the module's tests in one worker: they only ask."""

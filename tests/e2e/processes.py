@@ -25,7 +25,7 @@ PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"
 # these between the moment it is found free and the moment a program binds it.
 PORTS = range(12_000, 32_000)
 # Seconds. Nothing here takes long; a machine that runs other things besides may.
-DEADLINE = 20.0
+DEADLINE = 30.0
 COMMAND_DEADLINE = 30.0
 
 
@@ -55,7 +55,7 @@ def has_ipv6() -> bool:
 
 
 class Ports:
-    """Ports free for UDP and TCP on every loopback address; other test runs leave them alone until `release`."""
+    """Ports free for UDP and TCP on every loopback address, kept from other test runs until `release`."""
 
     def __init__(self) -> None:
         self._reservations = ExitStack()

@@ -414,7 +414,7 @@ async def test_nothing_to_learn_is_a_start_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("host", "guarded", "warned"), [
     ("0.0.0.0", False, True), ("10.0.0.1", False, True), ("10.0.0.1", True, False), ("::1", False, False),
 ])  # fmt: skip
-def test_an_open_port_is_warned_of(host: str, guarded: bool, warned: bool) -> None:  # noqa: FBT001 - parameters
+def test_an_open_port_is_warned_of(host: str, guarded: bool, warned: bool) -> None:
     with capture_logs() as logs:
         publish._warn_when_open(Endpoint(host, 8953), guarded=guarded)
     assert [entry["event"] for entry in logs] == ["helper.open"] * warned

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from dnsproxy.net import mmsg
 from dnsproxy.net.datagrams import open_mover, open_socket
 from dnsproxy.net.mmsg import BATCH, SLOT, BatchMover, BatchSocket, load_batch_calls
 
@@ -33,7 +33,7 @@ def test_linux_has_the_calls() -> None:
 
 
 def test_other_systems_do_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mmsg.sys, "platform", "darwin")
+    monkeypatch.setattr(sys, "platform", "darwin")
     assert load_batch_calls() is None
 
 

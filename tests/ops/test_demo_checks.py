@@ -33,7 +33,7 @@ async def test_the_expected_address_passes_and_is_shown_with_its_ttl() -> None:
 
 
 @pytest.mark.parametrize("tcp", [False, True])
-async def test_it_asks_over_the_transport_that_the_check_names(tcp: bool) -> None:  # noqa: FBT001 - a parameter of the test
+async def test_it_asks_over_the_transport_that_the_check_names(tcp: bool) -> None:
     check = Check("a name", REGISTRY, ("10.0.0.1",), tcp=tcp)
     async with Nameserver(lambda query: with_addresses(query, "10.0.0.1")) as server:
         assert (await run_check(server.endpoint, check)).passed
