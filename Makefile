@@ -11,7 +11,7 @@ export PYTHON
 # Debian keeps unbound and dnsmasq where only root's PATH looks.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help run test lint types unit e2e format clean
+.PHONY: help run test lint types unit e2e bench profile format clean
 .DEFAULT_GOAL := help
 # Every target starts with the same set-up, which must not run twice at once.
 .NOTPARALLEL:
@@ -32,7 +32,7 @@ lint: ## Check style, formatting and shell scripts
 	@scripts/setup.sh dev
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/shellcheck scripts/*.sh .ci/run
+	.venv/bin/shellcheck scripts/*.sh bench/setup.sh .ci/run
 
 types: ## Check types
 	@scripts/setup.sh dev
@@ -46,6 +46,18 @@ e2e: ## Run the tests that start real processes and foreign DNS programs
 	@scripts/setup.sh packages
 	@scripts/setup.sh dev
 	$(PYTEST) -m e2e $(ARGS)
+
+bench: ## Measure beside unbound, dnsdist, dnsmasq, BIND and the PowerDNS recursor
+	@bench/setup.sh
+	@scripts/setup.sh dev
+	.venv/bin/python -m pip install --quiet -e '.[bench]'
+	.venv/bin/python -m bench $(ARGS)
+
+profile: ## Show where the time of a workload goes; ARGS="--workload hits"
+	@bench/setup.sh
+	@scripts/setup.sh dev
+	.venv/bin/python -m pip install --quiet -e '.[bench]'
+	.venv/bin/python -m bench.profiling $(ARGS)
 
 format: ## Put the code into its one format
 	@scripts/setup.sh dev

@@ -61,7 +61,11 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
-        while self._transport is not None and len(self._buffer) >= 2:
+        self._take_messages()
+
+    def _take_messages(self) -> None:
+        """Take what is whole from the buffer; the rest stays there while too many answers are awaited."""
+        while self._transport is not None and self._waiting < MAX_WAITING and len(self._buffer) >= 2:
             (length,) = _LENGTH.unpack_from(self._buffer)
             if length < _HEADER:
                 self.abort()
@@ -89,9 +93,11 @@ class _Connection(asyncio.Protocol):
     def _respond(self, _token: object, response: bytes, _query: Query) -> None:
         self._waiting -= 1
         if self._transport is not None:
+            self._write(response)
             if not self._transport.is_reading():
                 self._transport.resume_reading()
-            self._write(response)
+                # Not at once: answers that come without a wait would nest.
+                asyncio.get_running_loop().call_soon(self._take_messages)
 
     def _write(self, response: bytes) -> None:
         if self._transport is not None:

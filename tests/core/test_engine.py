@@ -645,7 +645,7 @@ def test_p13_unknown_types_go_through_octet_for_octet() -> None:
 
 
 def some(*options: tuple[int, bytes]) -> Sequence[dns.edns.Option]:
-    return [dns.edns.GenericOption(code, data) for code, data in options]
+    return [dns.edns.GenericOption(dns.edns.OptionType.make(code), data) for code, data in options]
 
 
 @pytest.mark.parametrize("name", [REGISTRY, "www.example.", "fails.example."])

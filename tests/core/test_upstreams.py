@@ -18,10 +18,11 @@ def test_p22_down_after_failures_in_a_row_and_up_with_one_response() -> None:
     target = upstream()
     fail(target, 0.0, FAILURES_TO_DOWN - 1)
     target.record_response(0.01)
-    fail(target, 1.0, FAILURES_TO_DOWN - 1)
-    assert target.stats.up
-    fail(target, 1.0, 1)
-    assert not target.stats.up
+    seen = []
+    for _ in range(FAILURES_TO_DOWN):
+        fail(target, 1.0, 1)
+        seen.append(target.stats.up)
+    assert seen == [True] * (FAILURES_TO_DOWN - 1) + [False]
     assert target.stats.failures["timeout"] == 2 * FAILURES_TO_DOWN - 1
     assert repr(target) == "<Upstream one down>"
     target.record_response(0.02)

@@ -1,0 +1,118 @@
+"""The proxy as an object, with a real helper's document in a file as its source."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dnsproxy import config
+from dnsproxy.app import Proxy
+from dnsproxy.core import seal
+from dnsproxy.core.learned import Snapshot
+from dnsproxy.errors import StartError
+from dnsproxy.keys import read_private_key, write_key_pair
+from dnsproxy.settings import Settings
+from tests.strategies import learned
+
+NAME = "abc-registry-vpc.cn-hangzhou.cr.aliyuncs.com."
+
+
+@pytest.fixture(autouse=True)
+def collector() -> Iterator[None]:
+    """Starting a proxy tunes the collector of its process, which is the tests' own here."""
+    before = gc.get_threshold()
+    yield
+    gc.set_threshold(*before)
+    gc.unfreeze()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    write_key_pair(tmp_path)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return config.parse(
+        f"""
+registries: [{{name: hz, region: cn-hangzhou, instance: abc, auth: none, storage: none}}]
+learn:
+  sources: [{{url: "file://{tmp_path}/snapshot"}}]
+  trusted_keys: [{tmp_path}/helper.pub]
+  state_file: {tmp_path}/state/learned.jws
+  refresh: 100ms
+serve: {{listen: ["127.0.0.1:{port}"]}}
+forward: {{upstreams: ["127.0.0.1:9"]}}
+admin: {{listen: null}}
+"""
+    )
+
+
+def publish(folder: Path, address: str, serial: int) -> None:
+    now = int(time.time())
+    entry = learned(NAME, (address,), observed_at=now)
+    document = Snapshot("helper-a", serial, now, now + 86_400, (entry,))
+    (folder / "snapshot").write_text(seal.sign(document, read_private_key(folder / "helper.key")))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def served(proxy: Proxy) -> tuple[str, ...]:
+    return next(owned.addresses for owned in proxy.server.engine.rules.owned())
+
+
+async def test_it_learns_follows_a_change_and_starts_again_from_disk(
+    settings: Settings, tmp_path: Path
+) -> None:
+    proxy = Proxy(settings)
+    await proxy.start()
+    stop = asyncio.Event()
+    running = asyncio.ensure_future(proxy.run(stop))
+    assert proxy.facts().missing() == [NAME]
+    for serial, address in ((1, "10.0.0.1"), (2, "10.0.0.2")):
+        publish(tmp_path, address, serial)
+        proxy.refresh()
+        await until(lambda expected=address: served(proxy) == (expected,))  # type: ignore[misc]
+    facts = proxy.facts()
+    assert (facts.missing(), facts.book.serial, facts.draining) == ([], 2, False)
+    stop.set()
+    await running
+    await proxy.close()
+    (tmp_path / "snapshot").unlink()
+
+    again = Proxy(settings)
+    await again.start()
+    assert served(again) == ("10.0.0.2",)
+    assert again.flush(None) == 0
+    await again.close()
+    assert again.facts().draining
+
+
+async def test_a_state_folder_that_cannot_be_is_said_before_anything_opens(
+    settings: Settings, tmp_path: Path
+) -> None:
+    (tmp_path / "state").write_text("a file")
+    with pytest.raises(StartError, match="learn.state_file"):
+        Proxy(settings)
+
+
+async def test_an_admin_port_in_use_leaves_nothing_open(settings: Settings) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        listen = settings.serve.listen[0]._replace(port=taken.getsockname()[1])
+        admin = settings.admin.model_copy(update={"listen": listen})
+        proxy = Proxy(settings.model_copy(update={"admin": admin}))
+        with pytest.raises(StartError, match="admin.listen"):
+            await proxy.start()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.bind(("127.0.0.1", settings.serve.listen[0].port))

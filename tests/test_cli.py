@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from dnsproxy import cli
+from dnsproxy.version import __version__
+
+GOOD = "registries: [{name: hz, region: cn-hangzhou, instance: abc}]\n"
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> object:
+    """The exit code of ``dnsproxy`` with these arguments."""
+    monkeypatch.setattr(sys, "argv", ["dnsproxy", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return ended.value.code
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> str:
+    path = tmp_path / "config.yaml"
+    path.write_text(GOOD)
+    return str(path)
+
+
+def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"dnsproxy {__version__}\n"
+
+
+def test_check_says_what_it_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], good: str
+) -> None:
+    assert run(monkeypatch, "check", good) == 0
+    assert capsys.readouterr().out == f"{good}: ok, 4 names of 1 registries\n"
+
+
+def test_check_prints_each_problem_and_exits_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text("learn: {ttl: 0}\nserve: {max_tcp_clients: 0}\n")
+    assert run(monkeypatch, "check", str(path)) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[:2] for line in lines] == [
+        [f"{path}:1", "learn.ttl"],
+        [f"{path}:2", "serve.max_tcp_clients"],
+    ]
+
+
+def test_bad_usage_exits_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(monkeypatch, "status", "--nonsense") == 2
+
+
+def test_schema_is_json_schema(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "schema") == 0
+    assert set(json.loads(capsys.readouterr().out)["properties"]) >= {"registries", "learn", "serve"}
+
+
+def test_keygen_makes_a_pair_and_says_what_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run(monkeypatch, "keygen", str(tmp_path)) == 0
+    assert "learn.trusted_keys" in capsys.readouterr().out
+    assert run(monkeypatch, "keygen", str(tmp_path)) == 1
+    assert capsys.readouterr().err.startswith(f"dnsproxy: {tmp_path}/helper.key: exists")
+
+
+@pytest.mark.parametrize("command", ["status", "refresh", "flush"])
+def test_nobody_to_ask_is_one_line_and_exit_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    assert run(monkeypatch, command, "--admin", "http://127.0.0.1:1") == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1

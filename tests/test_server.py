@@ -1,0 +1,145 @@
+"""The data plane behind real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import AsyncIterator
+
+import dns.asyncquery
+import dns.message
+import dns.rcode
+import pytest
+from dnslib import RR, DNSRecord
+
+from dnsproxy import config
+from dnsproxy.core.book import Book
+from dnsproxy.errors import StartError
+from dnsproxy.server import Server, build_engine
+from dnsproxy.settings import Settings
+from tests.fakes.nameserver import Nameserver
+from tests.strategies import learned, snapshot
+
+NAME = "abc-registry-vpc.cn-hangzhou.cr.aliyuncs.com."
+
+
+def free_port() -> int:
+    with socket.socket() as tcp:
+        tcp.bind(("127.0.0.1", 0))
+        return int(tcp.getsockname()[1])
+
+
+def settings(upstream: str, port: int | None = None, more: str = "") -> Settings:
+    port = port or free_port()
+    return config.parse(
+        f"""
+registries: [{{name: hz, region: cn-hangzhou, instance: abc}}]
+serve: {{listen: ["127.0.0.1:{port}", "[::1]:{port}"]}}
+forward: {{upstreams: ["{upstream}"], timeout: {{attempt: 200ms, total: 500ms}}}}
+{more}
+"""
+    )
+
+
+@contextlib.asynccontextmanager
+async def serving(given: Settings) -> AsyncIterator[tuple[Server, int]]:
+    server = Server(given)
+    await server.open()
+    try:
+        yield server, given.serve.listen[0].port
+    finally:
+        await server.close()
+
+
+def answering(query: DNSRecord) -> DNSRecord:
+    reply = query.reply(aa=0)
+    reply.add_answer(*RR.fromZone(f"{query.q.qname} 60 A 192.0.2.7"))
+    return reply
+
+
+async def ask(
+    port: int, name: str, qtype: str = "A", *, host: str = "127.0.0.1", tcp: bool = False
+) -> dns.message.Message:
+    query = dns.message.make_query(name, qtype)
+    send = dns.asyncquery.tcp if tcp else dns.asyncquery.udp
+    return await send(query, host, port=port, timeout=5)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("tcp", [False, True])
+async def test_learned_and_forwarded_names_over_every_listener(host: str, tcp: bool) -> None:
+    async with Nameserver(answering) as upstream, serving(settings(str(upstream.endpoint))) as (server, port):
+        assert (await ask(port, NAME, host=host, tcp=tcp)).rcode() == dns.rcode.SERVFAIL
+        server.swap_book(Book().merged(snapshot(learned(NAME))))
+        owned = await ask(port, NAME, host=host, tcp=tcp)
+        assert [str(rrset[0]) for rrset in owned.answer] == ["10.0.0.1"]
+        for _ in range(2):
+            other = await ask(port, "www.example.", host=host, tcp=tcp)
+            assert [str(rrset[0]) for rrset in other.answer] == ["192.0.2.7"]
+        assert upstream.total == 1
+
+
+async def test_p21_a_silent_upstream_ends_in_servfail() -> None:
+    async with Nameserver(lambda _: None) as upstream, serving(settings(str(upstream.endpoint))) as (_, port):
+        assert (await ask(port, "www.example.")).rcode() == dns.rcode.SERVFAIL
+        assert upstream.total == 3
+
+
+async def test_the_port_taken_over_tcp_leaves_nothing_open() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(StartError, match=f"tcp 127.0.0.1 port {port}: Address already in use"):
+            await Server(settings("127.0.0.1:9", port)).open()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+            udp.bind(("127.0.0.1", port))
+
+
+def test_an_upstream_that_is_this_proxy_is_refused() -> None:
+    port = free_port()
+    with pytest.raises(StartError, match="own listening address"):
+        build_engine(settings(f"127.0.0.1:{port}", port))
+
+
+def test_zones_have_their_own_upstreams() -> None:
+    given = settings("127.0.0.1:9")
+    forward = given.forward.model_copy(update={"zones": {"corp.example.": given.forward.upstreams}})
+    engine = build_engine(given.model_copy(update={"forward": forward}))
+    assert [upstream.name for upstream in engine.upstreams()] == ["127.0.0.1:9"] * 2
+
+
+async def test_p17_segments_pipelining_and_junk_over_tcp() -> None:
+    async with Nameserver(answering) as upstream, serving(settings(str(upstream.endpoint))) as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        queries = [dns.message.make_query(f"n{number}.example.", "A") for number in range(5)]
+        stream = b"".join(struct.pack(">H", len(wire)) + wire for wire in (q.to_wire() for q in queries))
+        for octet in stream:
+            writer.write(bytes((octet,)))
+            await writer.drain()
+        seen = set()
+        for _ in queries:
+            (length,) = struct.unpack(">H", await reader.readexactly(2))
+            seen.add(dns.message.from_wire(await reader.readexactly(length)).id)
+        assert seen == {query.id for query in queries}
+        writer.write(b"\0\x05junk!")
+        assert await reader.read() == b""
+        writer.close()
+
+
+async def test_p17_a_full_house_is_cut_and_udp_still_works() -> None:
+    given = settings("127.0.0.1:9", more="")
+    given = given.model_copy(update={"serve": given.serve.model_copy(update={"max_tcp_clients": 1})})
+    async with serving(given) as (server, port):
+        server.swap_book(Book().merged(snapshot(learned(NAME))))
+        first = await asyncio.open_connection("127.0.0.1", port)
+        assert (await ask(port, NAME)).answer
+        reader, second = await asyncio.open_connection("127.0.0.1", port)
+        with contextlib.suppress(ConnectionResetError):  # the cut may come as a reset
+            assert await reader.read() == b""
+        assert server.engine.stats.drops["tcp_clients"] == 1
+        assert (await ask(port, NAME)).answer
+        first[1].close()
+        second.close()
