@@ -2,10 +2,9 @@
 
 PYTHON ?=
 ARGS ?=
-# Two workers suit the smallest machines; tests that own a fixed resource share
-# an xdist_group, which loadgroup keeps in one worker.
+# Two workers suit the smallest machines. No test owns a fixed port or path.
 JOBS ?= 2
-PYTEST = .venv/bin/python -m pytest -n $(JOBS) --dist loadgroup
+PYTEST = .venv/bin/python -m pytest -n $(JOBS)
 
 export PYTHON
 # Debian keeps unbound and dnsmasq where only root's PATH looks.

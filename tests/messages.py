@@ -75,13 +75,14 @@ def engine(
     allow: Sequence[str] = ("127.0.0.0/8", "::1/128"),
     policy: CachePolicy | None = None,
     max_in_flight: int = 100,
+    limits: Limits = Limits(0.8, 1.8),
 ) -> Engine:
     """An engine with one upstream, a small cache and the owned names given."""
     group = tuple(upstreams or [Upstream("one", ("192.0.2.1", 53))])
     made = Engine(
         AccessList([ip_network(text) for text in allow]),
         {b"\x00": group, **(zones or {})},
-        limits=Limits(0.8, 1.8),
+        limits=limits,
         max_in_flight=max_in_flight,
         cache=Cache(1000, policy or CachePolicy()),
     )

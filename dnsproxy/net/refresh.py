@@ -199,7 +199,8 @@ class Learner:
             fetched = await self._fetch_or_wake(source, self._request(source, status, may_wait=may_wait))
         except FetchError as exc:
             if status.last_error is None:
-                log.warning("learned.source_failed", source=status.url, reason=str(exc))
+                reason = str(exc).removeprefix(f"{status.url}: ")
+                log.warning("learned.source_failed", source=status.url, reason=reason)
             self._note_failure(source, str(exc))
             return False
         if fetched is None:

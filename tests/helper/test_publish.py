@@ -118,7 +118,7 @@ async def test_before_the_first_snapshot_it_is_503_with_a_time(connect: Connect)
 async def until_waiting(source: Source) -> None:
     """Return when a request waits for the next serial."""
     async with asyncio.timeout(20):
-        while not source.helper._changed._waiters:  # noqa: ASYNC110 - asyncio tells nobody
+        while not source.helper._changed._waiters:
             await asyncio.sleep(0.005)
 
 

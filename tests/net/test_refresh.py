@@ -404,7 +404,7 @@ async def test_a_disk_that_fails_and_recovers(tmp_path: Path) -> None:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - nobody tells
+        while not condition():
             await asyncio.sleep(0.002)
 
 

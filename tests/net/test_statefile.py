@@ -180,7 +180,7 @@ class Clock:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - the file system tells nobody
+        while not condition():
             await asyncio.sleep(0.005)
 
 

@@ -1,0 +1,401 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from time import monotonic
+
+import pytest
+
+from dnsproxy.core.engine import Engine, Forward
+from dnsproxy.core.exchange import Exchange, Limits
+from dnsproxy.core.upstreams import Upstream
+from dnsproxy.core.wire import Query
+from dnsproxy.net import datagrams, upstream
+from dnsproxy.net.upstream import Forwarder
+from tests.fakes.nameserver import closed_port
+from tests.fakes.upstream import Asked, FakeUpstream, silence, until
+from tests.messages import CLIENT, addresses, engine, query, read, reply_to
+
+TC = 0x0200
+SHORT = Limits(0.1, 0.5)
+# An attempt that is not given up while a test runs.
+LONG = Limits(30, 60)
+
+
+@pytest.fixture(params=["batch", "plain"], autouse=True)
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test runs with both ways to move messages."""
+    if request.param == "plain":
+        monkeypatch.setattr(datagrams, "load_batch_calls", lambda: None)
+
+
+@dataclass
+class World:
+    """An engine, its forwarder, and the responses that came, in order."""
+
+    engine: Engine
+    forwarder: Forwarder
+    responses: list[bytes] = field(default_factory=list)
+
+    def submit(self, *queries: bytes) -> None:
+        for data in queries:
+            step = self.engine.receive(data, CLIENT, monotonic())
+            assert type(step) is Forward, step
+            self.forwarder.submit(step, self._respond, None, monotonic())
+        self.forwarder.flush()
+
+    def _respond(self, _token: object, response: bytes, _query: Query) -> None:
+        self.responses.append(response)
+
+    async def ask(self, *queries: bytes) -> list[bytes]:
+        """Submit ``queries`` and wait until each has its response."""
+        expected = len(self.responses) + len(queries)
+        self.submit(*queries)
+        await until(lambda: len(self.responses) == expected)
+        return self.responses[-len(queries) :]
+
+
+@asynccontextmanager
+async def world(*upstreams: Upstream, limits: Limits = LONG) -> AsyncIterator[World]:
+    made = engine(upstreams=upstreams, limits=limits, max_in_flight=5000)
+    forwarder = Forwarder(made)
+    try:
+        yield World(made, forwarder)
+    finally:
+        forwarder.close()
+        assert not forwarder._sockets
+
+
+def at(fake: FakeUpstream, *, tcp: bool = False) -> Upstream:
+    return Upstream("up", fake.address, tcp=tcp)
+
+
+def respond(asked: Asked) -> Iterable[bytes]:
+    name = read(asked.data).question[0].name
+    return [reply_to(asked.data, [f"{name} 60 IN A 192.0.2.1"])]
+
+
+def truncate(asked: Asked) -> Iterable[bytes]:
+    return respond(asked) if asked.tcp else [reply_to(asked.data, flags=TC)]
+
+
+def numbered(count: int, prefix: str = "n") -> list[bytes]:
+    return [query(f"{prefix}{number}.example.", ident=number) for number in range(count)]
+
+
+# -- UDP
+
+
+async def test_a_question_is_answered() -> None:
+    async with FakeUpstream(respond) as fake, world(at(fake)) as made:
+        (response,) = await made.ask(query("www.example.", ident=77))
+        assert addresses(response) == ["192.0.2.1"]
+        assert read(response).id == 77
+        assert made.engine.in_flight == 0
+        assert sum(made.engine.stats.durations) == 1
+
+
+async def test_upstreams_with_ipv6_addresses() -> None:
+    async with FakeUpstream(respond, host="::1") as fake, world(at(fake)) as made:
+        assert addresses((await made.ask(query("www.example.")))[0]) == ["192.0.2.1"]
+
+
+@pytest.mark.parametrize("count", [64, 65, 500])
+async def test_bursts_larger_than_a_batch(count: int) -> None:
+    async with FakeUpstream(respond) as fake, world(at(fake)) as made:
+        responses = await made.ask(*numbered(count))
+        assert sorted([read(data).id for data in responses]) == list(range(count))
+        assert {addresses(data)[0] for data in responses} == {"192.0.2.1"}
+
+
+async def test_p12_identical_questions_share_one_send() -> None:
+    async with FakeUpstream(silence) as fake, world(at(fake)) as made:
+        made.submit(*(query("www.example.", ident=ident) for ident in range(50)))
+        await until(lambda: fake.asked)
+        fake.send(*respond(fake.asked[0]), fake.asked[0].peer)
+        await until(lambda: len(made.responses) == 50)
+        assert [read(data).id for data in made.responses] == list(range(50))
+        assert len(fake.asked) == 1
+
+
+async def test_p12_wrong_replies_are_passed_over_and_the_good_one_wins() -> None:
+    def spoofed(asked: Asked) -> Iterable[bytes]:
+        (good,) = respond(asked)
+        evil = reply_to(asked.data, ["www.example. 60 IN A 203.0.113.66"])
+        other = asked.ident + query("vvv.example.")[2:]
+        return [
+            bytes((evil[0] ^ 1,)) + evil[1:],
+            reply_to(other, ["vvv.example. 60 IN A 203.0.113.66"]),
+            evil[:2] + b"\x01" + evil[3:],
+            evil[:12],
+            evil[:5],
+            b"",
+            evil[:-1],
+            evil + b"garbage",
+            asked.ident + b"\xff" * 500,
+            good,
+            evil,
+        ]
+
+    async with FakeUpstream(spoofed) as fake, world(at(fake)) as made:
+        assert addresses((await made.ask(query("www.example.")))[0]) == ["192.0.2.1"]
+        assert len(fake.asked) == 1
+
+
+async def test_p12_a_reply_from_another_port_or_address_is_not_seen() -> None:
+    async with FakeUpstream(silence) as fake, world(at(fake)) as made:
+        made.submit(query("www.example."))
+        await until(lambda: fake.asked)
+        asked = fake.asked[0]
+        evil = reply_to(asked.data, ["www.example. 60 IN A 203.0.113.66"])
+        for source in (("127.0.0.1", 0), ("127.0.0.2", fake.address[1])):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as spoofer:
+                spoofer.bind(source)
+                spoofer.sendto(evil, asked.peer)
+        fake.send(*respond(asked), asked.peer)
+        await until(lambda: made.responses)
+        assert addresses(made.responses[0]) == ["192.0.2.1"]
+
+
+async def test_p12_ids_and_ports_differ_and_are_not_counted_up() -> None:
+    async with FakeUpstream(respond) as fake, world(at(fake)) as made:
+        await made.ask(*numbered(1000))
+        ids = [int.from_bytes(asked.ident, "big") for asked in fake.asked]
+        # With 1000 random ids some 8 repeat; these bounds are missed once in 10 ** 20 runs.
+        assert len(set(ids)) > 900
+        assert sum(b - a == 1 for a, b in zip(ids, ids[1:], strict=False)) < 20
+        assert max(ids) - min(ids) > 50_000
+        by_port: dict[int, list[bytes]] = {}
+        for asked in fake.asked:
+            by_port.setdefault(asked.peer[1], []).append(asked.ident)
+        assert len(by_port) >= 5
+        assert all(len(set(used)) == len(used) for used in by_port.values())
+
+
+async def test_a_socket_carries_a_bounded_number_of_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream, "QUERIES_PER_SOCKET", 3)
+    async with FakeUpstream(respond) as fake, world(at(fake)) as made:
+        for data in numbered(10):
+            await made.ask(data)
+        ports = [asked.peer[1] for asked in fake.asked]
+        assert [ports[first] == ports[first + 2] for first in (0, 3, 6)] == [True] * 3
+        assert len(set(ports)) == 4
+        assert len(made.forwarder._sockets) == 1
+
+
+async def test_a_retired_socket_still_takes_its_replies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream, "QUERIES_PER_SOCKET", 1)
+    async with FakeUpstream(silence) as fake, world(at(fake)) as made:
+        made.submit(*numbered(5))
+        await until(lambda: len(fake.asked) == 5)
+        assert len(made.forwarder._sockets) == 5
+        for asked in fake.asked:
+            fake.send(*respond(asked), asked.peer)
+        await until(lambda: len(made.responses) == 5)
+        assert len(made.forwarder._sockets) == 1
+
+
+async def test_a_socket_lives_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream, "SECONDS_PER_SOCKET", 0.05)
+    async with FakeUpstream(respond) as fake, world(at(fake)) as made:
+        await made.ask(query("a.example."))
+        await until(lambda: not made.forwarder._sockets)
+        assert made.forwarder._current == {}
+        await made.ask(query("b.example."))
+        assert len({asked.peer[1] for asked in fake.asked}) == 2
+
+
+async def test_nothing_is_remembered_of_exchanges_that_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream, "SECONDS_PER_SOCKET", 0.05)
+    async with FakeUpstream(respond) as fake, world(at(fake)) as made:
+        for number in range(3):
+            await made.ask(*numbered(10, f"r{number}-"))
+            await until(lambda: made.forwarder._timer is None)
+        gc.collect()
+        assert [held for held in gc.get_objects() if isinstance(held, Exchange)] == []
+
+
+async def test_late_answers_are_ignored() -> None:
+    async with FakeUpstream(silence) as fake, world(at(fake), limits=Limits(0.05, 0.1)) as made:
+        (response,) = await made.ask(query("www.example."))
+        assert read(response).rcode() == 2
+        for asked in fake.asked:
+            fake.send(*respond(asked), asked.peer)
+        fake.hook = respond
+        assert addresses((await made.ask(query("other.example.")))[0]) == ["192.0.2.1"]
+        assert len(made.responses) == 2
+
+
+async def test_a_late_answer_of_a_slow_attempt_is_not_taken_for_the_next() -> None:
+    async with FakeUpstream(silence) as slow, FakeUpstream(silence) as quick:
+        async with world(at(slow), at(quick), limits=Limits(0.05, 60)) as made:
+            made.submit(query("www.example."))
+            await until(lambda: slow.asked and quick.asked)
+            slow.send(*respond(slow.asked[0]), slow.asked[0].peer)
+            good = reply_to(quick.asked[0].data, ["www.example. 60 IN A 192.0.2.2"])
+            quick.send(good, quick.asked[0].peer)
+            await until(lambda: made.responses)
+            assert len(made.responses) == 1
+            assert addresses(made.responses[0]) in (["192.0.2.2"], [])
+
+
+# -- failures
+
+
+async def test_p21_a_silent_upstream_gives_way_to_the_next() -> None:
+    async with FakeUpstream(silence) as dead, FakeUpstream(respond) as alive:
+        async with world(at(dead), at(alive), limits=Limits(0.05, 60)) as made:
+            assert addresses((await made.ask(query("www.example.")))[0]) == ["192.0.2.1"]
+            assert (len(dead.asked), len(alive.asked)) == (1, 1)
+            assert [u.stats.failures for u in made.engine.upstreams()] == [{"timeout": 1}, {}]
+
+
+async def test_p21_a_refusing_upstream_gives_way_long_before_its_deadline() -> None:
+    dead = closed_port()
+    async with FakeUpstream(respond) as alive:
+        async with world(Upstream("dead", (dead.host, dead.port)), at(alive)) as made:
+            # The attempt may take 30 s and `ask` waits for 10: only the ICMP error gets us on.
+            assert addresses((await made.ask(query("www.example.")))[0]) == ["192.0.2.1"]
+            assert [u.stats.failures for u in made.engine.upstreams()] == [{"network": 1}, {}]
+
+
+async def test_p21_an_upstream_that_goes_away_fails_all_that_wait_on_it() -> None:
+    async with FakeUpstream(silence) as dead, FakeUpstream(respond) as alive:
+        async with world(at(dead), at(alive)) as made:
+            made.submit(*numbered(10))
+            await until(lambda: len(dead.asked) == 10)
+            dead.close_udp()
+            made.submit(query("one.more.example."))
+            await until(lambda: len(made.responses) == 11)
+            assert {addresses(data)[0] for data in made.responses} == {"192.0.2.1"}
+
+
+async def test_p21_all_dead_is_servfail_with_the_reason() -> None:
+    dead = [Upstream(str(port), (port.host, port.port)) for port in (closed_port(), closed_port())]
+    async with world(*dead) as made:
+        (response,) = await made.ask(query("www.example.", use_edns=0))
+        assert read(response).rcode() == 2
+        assert read(response).options[0].to_wire() == b"\0\x17"
+        assert sum(up.stats.sent for up in dead) == 3
+
+
+async def test_p21_all_silent_is_servfail_within_the_total_time() -> None:
+    async with FakeUpstream(silence) as fake, world(at(fake), limits=SHORT) as made:
+        (response,) = await made.ask(query("www.example.", use_edns=0))
+        assert read(response).rcode() == 2
+        assert read(response).options[0].to_wire() == b"\0\x16"
+        assert len(fake.asked) == 3
+
+
+async def test_an_upstream_without_a_route_is_servfail_at_once() -> None:
+    # A broadcast address: connect() is refused without SO_BROADCAST.
+    async with world(Upstream("none", ("255.255.255.255", 53))) as made:
+        made.submit(query("www.example.", use_edns=0))
+        assert [read(data).rcode() for data in made.responses] == [2]
+        assert read(made.responses[0]).options[0].to_wire() == b"\0\x17"
+
+
+async def test_p22_a_dead_upstream_costs_later_queries_nothing() -> None:
+    async with FakeUpstream(silence) as dead, FakeUpstream(respond) as alive:
+        async with world(at(dead), at(alive), limits=Limits(0.05, 60)) as made:
+            for data in numbered(3):
+                await made.ask(data)
+            asked = len(dead.asked)
+            await made.ask(*numbered(20, "later"))
+            assert len(dead.asked) <= asked + 1
+
+
+# -- TCP
+
+
+async def test_p15_a_truncated_reply_is_asked_for_again_over_tcp() -> None:
+    async with FakeUpstream(truncate) as fake, world(at(fake)) as made:
+        (response,) = await made.ask(query("www.example."))
+        assert (addresses(response), read(response).flags & TC) == (["192.0.2.1"], 0)
+        assert [asked.tcp for asked in fake.asked] == [False, True]
+        assert fake.asked[0].data[2:] == fake.asked[1].data[2:]
+
+
+async def test_tcp_upstreams_are_never_asked_over_udp() -> None:
+    async with FakeUpstream(respond) as fake, world(at(fake, tcp=True)) as made:
+        responses = await made.ask(*numbered(20))
+        assert {addresses(data)[0] for data in responses} == {"192.0.2.1"}
+        assert [asked.tcp for asked in fake.asked] == [True] * 20
+
+
+async def test_p12_wrong_replies_over_tcp_are_passed_over_too() -> None:
+    def spoofed(asked: Asked) -> Iterable[bytes]:
+        (good,) = respond(asked)
+        return [b"", b"x", bytes((good[0] ^ 1,)) + good[1:], good[:-1], good[:12], asked.data, good]
+
+    async with FakeUpstream(spoofed) as fake, world(at(fake, tcp=True)) as made:
+        assert addresses((await made.ask(query("www.example.")))[0]) == ["192.0.2.1"]
+        assert len(fake.asked) == 1
+
+
+async def test_responses_of_the_largest_size_over_tcp() -> None:
+    records = [f"www.example. 60 IN A 10.{n >> 16}.{n >> 8 & 255}.{n & 255}" for n in range(4000)]
+
+    def large(asked: Asked) -> Sequence[bytes]:
+        return [reply_to(asked.data, records)]
+
+    async with FakeUpstream(large) as fake, world(at(fake, tcp=True)) as made:
+        assert read((await made.ask(query("www.example.")))[0]).flags & TC
+        whole = made.engine.receive(query("www.example."), CLIENT, monotonic(), tcp=True)
+        assert type(whole) is bytes
+        assert len(addresses(whole)) == 4000
+
+
+async def test_tcp_that_is_refused_gives_way_to_the_next_upstream() -> None:
+    async with FakeUpstream(truncate, tcp=False) as one, FakeUpstream(respond) as two:
+        async with world(at(one), at(two)) as made:
+            assert addresses((await made.ask(query("www.example.")))[0]) == ["192.0.2.1"]
+            assert ([a.tcp for a in one.asked], [a.tcp for a in two.asked]) == ([False], [False])
+
+
+async def test_tcp_that_is_refused_everywhere_is_servfail() -> None:
+    async with FakeUpstream(truncate, tcp=False) as fake, world(at(fake)) as made:
+        assert read((await made.ask(query("www.example.")))[0]).rcode() == 2
+
+
+@pytest.mark.parametrize("reply", [[], [b"\0" * 12]], ids=["silent", "wrong"])
+async def test_tcp_that_never_answers_ends_with_the_attempt(reply: list[bytes]) -> None:
+    async with FakeUpstream(lambda _asked: reply) as fake:
+        async with world(at(fake, tcp=True), limits=Limits(0.05, 0.5)) as made:
+            assert read((await made.ask(query("www.example.")))[0]).rcode() == 2
+            assert made.forwarder._tcp == set()
+
+
+async def test_tcp_that_is_cut_in_the_middle_gives_way() -> None:
+    async def cut(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"\0\xff only some of it")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(cut, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()[:2]
+    async with server, FakeUpstream(respond) as alive:
+        async with world(Upstream("cut", address, tcp=True), at(alive)) as made:
+            assert addresses((await made.ask(query("www.example.")))[0]) == ["192.0.2.1"]
+            assert [u.stats.failures for u in made.engine.upstreams()] == [{"network": 1}, {}]
+
+
+# -- the end
+
+
+async def test_closing_gives_up_what_is_in_flight() -> None:
+    async with FakeUpstream(silence) as fake:
+        async with world(at(fake), at(fake, tcp=True)) as made:
+            made.submit(*numbered(5))
+            await until(lambda: len(fake.asked) == 5)
+        async with world(at(fake, tcp=True)) as made:
+            made.submit(*numbered(5))
+            await until(lambda: len(fake.asked) == 10)
+            tasks = set(made.forwarder._tcp)
+        await asyncio.wait(tasks, timeout=10)
+        assert all(task.cancelled() for task in tasks)
+        assert made.responses == []
