@@ -22,6 +22,7 @@ from dnsproxy.core.upstreams import Upstream
 
 CLIENT = b"\x7f\x00\x00\x01"
 REGISTRY = "xxxxxx-registry-vpc.cn-hangzhou.cr.aliyuncs.com."
+LIMITS = Limits(0.8, 1.8)
 OSS = "oss-cn-hangzhou-internal.aliyuncs.com."
 
 
@@ -75,7 +76,7 @@ def engine(
     allow: Sequence[str] = ("127.0.0.0/8", "::1/128"),
     policy: CachePolicy | None = None,
     max_in_flight: int = 100,
-    limits: Limits = Limits(0.8, 1.8),
+    limits: Limits = LIMITS,
 ) -> Engine:
     """An engine with one upstream, a small cache and the owned names given."""
     group = tuple(upstreams or [Upstream("one", ("192.0.2.1", 53))])

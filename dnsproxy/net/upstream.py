@@ -230,7 +230,11 @@ class Forwarder:
             if self._current.get(used.upstream) is used:
                 del self._current[used.upstream]
             self._close_socket(used)
-        self._timer = self._loop.call_later(TICK, self._turn) if self._sockets else None
+        if self._sockets:
+            self._timer = self._loop.call_later(TICK, self._turn)
+        else:
+            self._timer = None
+            self._wheel.clear()  # what is left there has been answered
 
     # -- TCP -----------------------------------------------------------------------
 

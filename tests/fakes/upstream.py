@@ -48,7 +48,7 @@ class FakeUpstream:
         self._udp: socket.socket | None = None
         self._tcp: socket.socket | None = None
         self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def __aenter__(self) -> Self:
         if self.address[0] == "127.0.0.1":
@@ -71,9 +71,9 @@ class FakeUpstream:
             self._server.close()
         if self._tcp is not None:
             self._tcp.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for writer in self._connections.values():
+            writer.transport.abort()
+        await asyncio.gather(*self._connections)
 
     def close_udp(self) -> None:
         """Stop listening: from now on the kernel refuses queries (ICMP port unreachable)."""
@@ -81,10 +81,11 @@ class FakeUpstream:
             asyncio.get_running_loop().remove_reader(self._udp)
             self._udp.close()
 
-    def send(self, data: bytes, peer: Any) -> None:
-        """Send ``data`` from this upstream's UDP port."""
+    def send(self, replies: Iterable[bytes], peer: Any) -> None:
+        """Send ``replies`` from this upstream's UDP port."""
         assert self._udp is not None
-        self._udp.sendto(data, peer)
+        for data in replies:
+            self._udp.sendto(data, peer)
 
     def _receive(self) -> None:
         assert self._udp is not None
@@ -95,11 +96,11 @@ class FakeUpstream:
                 return
             asked = Asked(data, peer, tcp=False)
             self.asked.append(asked)
-            for reply in self.hook(asked):
-                self.send(reply, peer)
+            self.send(self.hook(asked), peer)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._tasks.add(cast("asyncio.Task[None]", asyncio.current_task()))
+        task = cast("asyncio.Task[None]", asyncio.current_task())
+        self._connections[task] = writer
         try:
             while True:
                 (length,) = struct.unpack(">H", await reader.readexactly(2))
@@ -112,6 +113,7 @@ class FakeUpstream:
             pass
         finally:
             writer.transport.abort()
+            del self._connections[task]
 
 
 async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:

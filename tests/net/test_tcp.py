@@ -132,8 +132,7 @@ async def test_p17_answers_go_out_of_order_as_they_come() -> None:
         assert read(await client.receive()).id == 3
         await until(lambda: len(made.upstream.asked) == 2)
         for asked in reversed(made.upstream.asked):
-            for data in respond(asked):
-                made.upstream.send(data, asked.peer)
+            made.upstream.send(respond(asked), asked.peer)
         assert {read(await client.receive()).id for _ in range(2)} == {1, 2}
 
 
@@ -189,8 +188,7 @@ async def test_p17_who_waits_for_an_answer_is_not_idle(monkeypatch: pytest.Monke
         client.send(query("www.example."))
         await until(lambda: made.upstream.asked)
         asked = made.upstream.asked[0]
-        (reply,) = respond(asked)
-        asyncio.get_running_loop().call_later(0.2, made.upstream.send, reply, asked.peer)
+        asyncio.get_running_loop().call_later(0.2, made.upstream.send, respond(asked), asked.peer)
         assert addresses(await client.receive()) == ["192.0.2.1"]
         assert await client.closed()
 
@@ -237,8 +235,7 @@ async def test_p17_queries_that_wait_are_bounded_per_client(monkeypatch: pytest.
         assert len(made.upstream.asked) == 5
         made.upstream.hook = respond
         for asked in list(made.upstream.asked):
-            for data in respond(asked):
-                made.upstream.send(data, asked.peer)
+            made.upstream.send(respond(asked), asked.peer)
         assert sorted([read(await client.receive()).id for _ in range(60)]) == list(range(60))
 
 
@@ -249,8 +246,7 @@ async def test_p17_a_client_that_left_is_not_missed() -> None:
             await until(lambda: made.upstream.asked)
         await until(lambda: not made.listener._connections)
         asked = made.upstream.asked[0]
-        for data in respond(asked):
-            made.upstream.send(data, asked.peer)
+        made.upstream.send(respond(asked), asked.peer)
         await until(lambda: not made.engine.in_flight)
         async with connected(made) as client:
             client.send(query("www.example."))
