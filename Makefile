@@ -10,7 +10,7 @@ export PYTHON
 # Debian keeps unbound and dnsmasq where only root's PATH looks.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help run test lint types unit e2e bench profile format clean
+.PHONY: help run test lint types unit e2e bench profile compiled format clean
 .DEFAULT_GOAL := help
 # Every target starts with the same set-up, which must not run twice at once.
 .NOTPARALLEL:
@@ -46,17 +46,21 @@ e2e: ## Run the tests that start real processes and foreign DNS programs
 	@scripts/setup.sh dev
 	$(PYTEST) -m e2e $(ARGS)
 
-bench: ## Measure beside unbound, dnsdist, dnsmasq, BIND and the PowerDNS recursor
+bench: ## Measure a compiled build beside unbound, dnsdist, dnsmasq, BIND and the PowerDNS recursor
 	@bench/setup.sh
-	@scripts/setup.sh dev
-	.venv/bin/python -m pip install --quiet -e '.[bench]'
-	.venv/bin/python -m bench $(ARGS)
+	@scripts/setup.sh compiled
+	.venv-compiled/bin/python -m bench $(ARGS)
 
 profile: ## Show where the time of a workload goes; ARGS="--workload hits"
 	@bench/setup.sh
-	@scripts/setup.sh dev
-	.venv/bin/python -m pip install --quiet -e '.[bench]'
-	.venv/bin/python -m bench.profiling $(ARGS)
+	@scripts/setup.sh compiled
+	.venv-compiled/bin/python -m bench.profiling $(ARGS)
+
+compiled: ## Make .venv-compiled with the query path compiled by mypyc, and run its tests there
+	@scripts/setup.sh compiled
+	.venv-compiled/bin/python -c 'import dnsproxy.core.wire as m; assert m.__file__.endswith(".so"), m.__file__'
+	PYTHONPATH= .venv-compiled/bin/python -P -m pytest -n $(JOBS) -o pythonpath=tests/.. --import-mode=importlib \
+	  tests/core tests/net tests/properties tests/test_server.py
 
 format: ## Put the code into its one format
 	@scripts/setup.sh dev
@@ -64,5 +68,5 @@ format: ## Put the code into its one format
 	.venv/bin/ruff check --fix .
 
 clean: ## Remove the environment, caches and build results
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-compiled build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

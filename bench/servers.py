@@ -245,6 +245,10 @@ def coredns(site: Site) -> dict[str, str]:
     }
 
 
+# -P: the installed program, which may be a compiled build, and not the source in the working folder.
+_DNSPROXY = (sys.executable, "-P", "-m", "dnsproxy")
+
+
 def dnsproxy(site: Site) -> dict[str, str]:
     """Return config.yaml: the allow list, the metrics and the cache as in the example."""
     owned = [f"      - {{name: {name}, role: other, addresses: [{address}]}}" for name, address in OWNED]
@@ -272,8 +276,8 @@ def dnsproxy(site: Site) -> dict[str, str]:
 SERVERS: tuple[Server, ...] = (
     Server(
         "dnsproxy", sys.executable, dnsproxy,
-        lambda site: [sys.executable, "-m", "dnsproxy", "serve", "--config", f"{site.directory}/config.yaml"],
-        (sys.executable, "-m", "dnsproxy", "--version"),
+        lambda site: [*_DNSPROXY, "serve", "--config", f"{site.directory}/config.yaml"],
+        (*_DNSPROXY, "--version"),
         "one worker, access list and metrics on",
     ),
     Server(

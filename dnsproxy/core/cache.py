@@ -92,7 +92,7 @@ class Cache:
             return entry
         policy = self._policy
         cap = policy.negative_ttl if response.negative else policy.max_ttl
-        ttl: float = response.ttl
+        ttl = float(response.ttl)
         if ttl < policy.min_ttl or response.max_ttl > cap:
             ttl = min(max(ttl, policy.min_ttl), cap)
             low, high = floor(policy.min_ttl), floor(cap)

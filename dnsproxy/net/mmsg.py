@@ -179,7 +179,7 @@ class BatchSocket:
     def queue(self, token: Token, response: bytes) -> None:
         """See `DatagramSocket.queue`."""
         if self._queued == BATCH:
-            self._failed += self.flush()
+            self._failed = self.flush()
         index = self._queued
         slots, size = self._late_slots, len(response)
         slots.data[index * SLOT : index * SLOT + size] = response

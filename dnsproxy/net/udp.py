@@ -33,6 +33,7 @@ class UdpListener:
         self._sock, self._datagrams = open_socket(host, port, reuse_port=reuse_port)
         self._loop = asyncio.get_running_loop()
         self._flush_planned = False
+        self._closed = False
         self._loop.add_reader(self._sock.fileno(), self._receive)
 
     @property
@@ -43,8 +44,9 @@ class UdpListener:
 
     def close(self) -> None:
         """Stop reading, send what is queued, and close."""
-        if self._sock.fileno() < 0:
+        if self._closed:
             return
+        self._closed = True
         self._loop.remove_reader(self._sock.fileno())
         self._flush()
         self._sock.close()
@@ -74,6 +76,8 @@ class UdpListener:
         self._engine.stats.record_duration(monotonic() - now, answered)
 
     def _respond(self, token: Token, response: bytes, _query: Query) -> None:
+        if self._closed:
+            return  # the number of our descriptor may be another socket's by now
         self._datagrams.queue(token, response)
         if not self._flush_planned:
             self._flush_planned = True

@@ -20,7 +20,7 @@ from dnsproxy.core.learned import CLOCK_SKEW, LearnedName, Scope, Snapshot
 from dnsproxy.errors import FetchError
 from dnsproxy.net.fetch import Fetched, Request
 from dnsproxy.net.refresh import COLD_RETRY, MAX_BACKOFF, RECENT, Learner
-from dnsproxy.net.statefile import read_state, write_state
+from dnsproxy.net.statefile import REFRESH_GAP, read_state, write_state
 from dnsproxy.settings import LearnSettings, SourceSettings
 from tests.strategies import learned, snapshot
 
@@ -381,6 +381,17 @@ async def test_after_a_restart_an_older_snapshot_is_refused(world: World) -> Non
     assert not await world.pull(token(FIRST))
     assert world.learner.rejected == {"older": 1}
     assert world.addresses() == ("10.0.0.2",)
+
+
+async def test_changed_addresses_are_written_at_once_and_mere_looks_later(world: World) -> None:
+    await world.pull(token(FIRST))
+    assert world.learner._writer.delay == 0
+    await world.learner.close()
+    await world.pull(token(snapshot(learned("a.example.", ("10.0.0.1",)), serial=1, at=1030)))
+    assert 0 < world.learner._writer.delay <= REFRESH_GAP
+    assert read_state(world.state) == [token(FIRST)]
+    await world.pull(token(SECOND))
+    assert world.learner._writer.delay == 0
 
 
 async def test_a_disk_that_fails_and_recovers(tmp_path: Path) -> None:

@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from dnsproxy.core.engine import Engine
+from dnsproxy.core.policy import Ruleset
+from dnsproxy.core.upstreams import Upstream
+from dnsproxy.core.wire import scan_query
+from dnsproxy.errors import DropReason, StartError
+from dnsproxy.net import datagrams
+from dnsproxy.net.udp import UdpListener
+from dnsproxy.net.upstream import Forwarder
+from tests.fakes.upstream import Asked, Client, FakeUpstream, Hook, silence, until
+from tests.messages import REGISTRY, addresses, engine, hangzhou, query, read, reply_to
+
+# (bound, asked)
+ADDRESSES = [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("0.0.0.0", "127.0.0.2"), ("::", "::1")]
+# The kernel's default buffer holds some 270 small messages: bursts stay under that.
+BURST = 200
+QUERY = scan_query(query("www.example."))
+
+
+@pytest.fixture(params=["batch", "plain"], autouse=True)
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test runs on both kinds of socket."""
+    if request.param == "plain":
+        monkeypatch.setattr(datagrams, "load_batch_calls", lambda: None)
+
+
+@dataclass
+class World:
+    """A listener, what stands behind it, an upstream, and a client in front."""
+
+    engine: Engine
+    listener: UdpListener
+    upstream: FakeUpstream
+    client: Client
+
+
+def respond(asked: Asked) -> Iterable[bytes]:
+    name = read(asked.data).question[0].name
+    return [reply_to(asked.data, [f"{name} 60 IN A 192.0.2.1"])]
+
+
+@asynccontextmanager
+async def world(
+    hook: Hook = respond,
+    *,
+    bound: str = "127.0.0.1",
+    asked: str | None = None,
+    allow: Sequence[str] = ("127.0.0.0/8", "::1/128"),
+) -> AsyncIterator[World]:
+    async with FakeUpstream(hook) as upstream:
+        made = engine(
+            hangzhou(), upstreams=[Upstream("up", upstream.address)], allow=allow, max_in_flight=1000
+        )
+        forwarder = Forwarder(made)
+        listener = UdpListener(made, forwarder, bound, 0)
+        try:
+            with Client(asked or bound, listener.address[1]) as client:
+                yield World(made, listener, upstream, client)
+        finally:
+            listener.close()
+            forwarder.close()
+
+
+@pytest.mark.parametrize(("bound", "asked"), ADDRESSES)
+async def test_p25_answers_at_once_and_late_ones_leave_from_the_address_asked(bound: str, asked: str) -> None:
+    # The client is connected: what comes from another address or port it does not see.
+    async with world(bound=bound, asked=asked) as made:
+        assert addresses(await made.client.ask(query(REGISTRY))) == ["10.94.205.198"]
+        assert addresses(await made.client.ask(query("www.example."))) == ["192.0.2.1"]
+        assert made.engine.stats.drops == {}
+        assert sum(made.engine.stats.durations) == 2
+
+
+async def test_p25_clients_of_several_addresses_at_once() -> None:
+    async with world(bound="0.0.0.0", asked="127.0.0.2") as made:
+        port = made.listener.address[1]
+        with Client("127.0.0.3", port) as third, Client("127.0.0.4", port) as fourth:
+            for ident, name in enumerate((REGISTRY, "www.example.")):
+                for client in (made.client, third, fourth):
+                    client.send(query(name, ident=ident))
+            for client in (made.client, third, fourth):
+                assert {read(await client.receive()).id for _ in range(2)} == {0, 1}
+
+
+async def test_a_burst_of_learned_names_is_answered_whole() -> None:
+    async with world() as made:
+        for ident in range(BURST):
+            made.client.send(query(REGISTRY, ident=ident))
+        answers = [await made.client.receive() for _ in range(BURST)]
+        assert [read(data).id for data in answers] == list(range(BURST))
+        assert made.engine.stats_now(0.0).responses == {("NOERROR", "learned"): BURST}
+
+
+async def test_a_burst_of_forwarded_names_is_answered_whole() -> None:
+    async with world() as made:
+        for ident in range(BURST):
+            made.client.send(query(f"n{ident}.example.", ident=ident))
+        answers = [read(await made.client.receive()) for _ in range(BURST)]
+        assert sorted(answer.id for answer in answers) == list(range(BURST))
+        assert all(answer.question[0].name.to_text() == f"n{answer.id}.example." for answer in answers)
+
+
+async def test_learned_forwarded_refused_and_junk_in_one_batch() -> None:
+    async with world() as made:
+        for data in (
+            b"junk",
+            query("www.example.", ident=1),
+            query(REGISTRY, ident=2),
+            query("a.example.", rdclass="CH", ident=3),
+            answer_of_another_server(),
+            query(REGISTRY, ident=4) + b"x",
+        ):
+            made.client.send(data)
+        answers = [read(await made.client.receive()) for _ in range(4)]
+        assert {answer.id: answer.rcode() for answer in answers} == {1: 0, 2: 0, 3: 5, 4: 1}
+        assert made.engine.stats.drops == {DropReason.SHORT: 1, DropReason.NOT_A_QUERY: 1}
+
+
+def answer_of_another_server() -> bytes:
+    return reply_to(query("www.example."), ["www.example. 60 IN A 192.0.2.66"])
+
+
+async def test_p10_a_message_longer_than_its_slot_is_formerr() -> None:
+    async with world() as made:
+        padding = b"\0\0\x29\x04\xd0\0\0\0\0" + struct.pack(">HHH", 3000, 65001, 2996) + b"\0" * 2996
+        plain = query(REGISTRY, use_edns=False)
+        response = await made.client.ask(plain[:11] + b"\1" + plain[12:] + padding)
+        assert response[3] & 0xF == 1
+        assert addresses(await made.client.ask(query(REGISTRY))) == ["10.94.205.198"]
+
+
+async def test_an_empty_datagram_is_dropped_and_counted() -> None:
+    async with world() as made:
+        made.client.send(b"")
+        assert addresses(await made.client.ask(query(REGISTRY))) == ["10.94.205.198"]
+        assert made.engine.stats.drops == {DropReason.SHORT: 1}
+
+
+async def test_p15_a_long_answer_comes_truncated() -> None:
+    def many(asked: Asked) -> Iterable[bytes]:
+        return [reply_to(asked.data, [f"www.example. 60 IN A 10.0.0.{last}" for last in range(60)])]
+
+    async with world(many) as made:
+        small = read(await made.client.ask(query("www.example.", use_edns=-1)))
+        assert (small.flags & 0x0200, small.answer) == (0x0200, [])
+        assert len(addresses(await made.client.ask(query("www.example.", payload=1232)))) == 60
+
+
+async def test_p26_strangers_are_refused() -> None:
+    async with world(allow=["10.0.0.0/8"]) as made:
+        assert read(await made.client.ask(query(REGISTRY))).rcode() == 5
+
+
+async def test_p27_learned_names_are_answered_while_every_upstream_is_silent() -> None:
+    async with world(silence) as made:
+        for ident in range(100):
+            made.client.send(query(f"n{ident}.example.", ident=ident))
+        assert addresses(await made.client.ask(query(REGISTRY))) == ["10.94.205.198"]
+        await until(lambda: len(made.upstream.asked) == 100)
+
+
+async def test_answers_change_with_the_rules_at_once() -> None:
+    async with world() as made:
+        assert addresses(await made.client.ask(query(REGISTRY))) == ["10.94.205.198"]
+        made.engine.swap_rules(Ruleset(), asyncio.get_running_loop().time())
+        assert addresses(await made.client.ask(query(REGISTRY))) == ["192.0.2.1"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0 and not os.environ.get("CI"), reason="a raw socket needs root")
+async def test_p09_source_port_zero_is_dropped_and_counted() -> None:
+    async with world() as made:
+        port = made.listener.address[1]
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP) as raw:
+            for name in (REGISTRY, "www.example."):
+                data = query(name)
+                raw.sendto(struct.pack(">HHHH", 0, port, 8 + len(data), 0) + data, ("127.0.0.1", 0))
+        assert addresses(await made.client.ask(query(REGISTRY))) == ["10.94.205.198"]
+        await until(lambda: made.engine.stats.drops == {DropReason.SEND_FAILED: 2})
+
+
+async def test_p09_every_failed_late_answer_is_counted_once() -> None:
+    async with world(silence) as made:
+        listener = made.listener
+        for ident in range(150):
+            made.client.send(query(f"n{ident}.example.", ident=ident))
+        await until(lambda: len(made.upstream.asked) == 150)
+        # Port 0: the kernel takes none of the answers.
+        token = listener._datagrams.token(0)
+        nowhere: object = ([], ("127.0.0.1", 0))
+        if isinstance(token, bytes):
+            nowhere = token[:2] + b"\0\0" + token[4:]
+        for _ in range(150):
+            listener._respond(nowhere, b"late", QUERY)
+        await until(lambda: not listener._flush_planned)
+        assert made.engine.stats.drops == {DropReason.SEND_FAILED: 150}
+
+
+async def test_after_close_nothing_is_sent_on_a_number_that_may_be_anothers() -> None:
+    async with world(silence) as made:
+        made.client.send(query("www.example."))
+        await until(lambda: made.upstream.asked)
+        number = made.listener._sock.fileno()
+        made.listener.close()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            assert other.fileno() == number
+            asked = made.upstream.asked[0]
+            made.upstream.send(respond(asked), asked.peer)
+            await until(lambda: not made.engine.in_flight)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            # A socket that has sent something has a port.
+            assert other.getsockname()[1] == 0
+
+
+async def test_close_sends_what_is_queued_and_frees_the_port() -> None:
+    async with world(silence) as made:
+        made.client.send(query("www.example."))
+        await until(lambda: made.upstream.asked)
+        made.listener._respond(made.listener._datagrams.token(0), b"queued", QUERY)
+        host, port = made.listener.address
+        made.listener.close()
+        made.listener.close()
+        assert await made.client.receive() == b"queued"
+        again = UdpListener(made.engine, made.listener._forwarder, host, port)
+        assert addresses(await made.client.ask(query(REGISTRY))) == ["10.94.205.198"]
+        again.close()
+
+
+async def test_an_address_that_cannot_be_bound_is_one_line() -> None:
+    async with world() as made:
+        host, port = made.listener.address
+        with pytest.raises(StartError, match=f"udp 127.0.0.1 port {port}: Address already in use"):
+            UdpListener(made.engine, made.listener._forwarder, host, port)
