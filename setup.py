@@ -24,7 +24,7 @@ def extensions() -> list[Extension]:
         return []
     from mypyc.build import mypycify  # noqa: PLC0415 - only a compiled build needs mypy
 
-    return list(mypycify(["--ignore-missing-imports", *QUERY_PATH], opt_level="3"))
+    return list(mypycify(["--config-file=", "--ignore-missing-imports", *QUERY_PATH], opt_level="3"))
 
 
 setup(ext_modules=extensions())
