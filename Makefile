@@ -58,8 +58,10 @@ profile: ## Show where the time of a workload goes; ARGS="--workload hits"
 
 compiled: ## Make .venv-compiled with the query path compiled by mypyc, and run its tests there
 	@scripts/setup.sh compiled
-	.venv-compiled/bin/python -c 'import dnsproxy.core.wire as m; assert m.__file__.endswith(".so"), m.__file__'
-	PYTHONPATH= .venv-compiled/bin/python -P -m pytest -n $(JOBS) -o pythonpath=tests/.. --import-mode=importlib \
+	rm -rf build/compiled && mkdir -p build/compiled && cp -r tests pyproject.toml build/compiled
+	cd build/compiled && ../../.venv-compiled/bin/python -c \
+	  'import dnsproxy.core.wire as m; assert m.__file__.endswith(".so"), m.__file__'
+	cd build/compiled && ../../.venv-compiled/bin/python -m pytest -n $(JOBS) \
 	  tests/core tests/net tests/properties tests/test_server.py
 
 format: ## Put the code into its one format
