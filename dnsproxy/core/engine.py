@@ -248,6 +248,7 @@ class Engine:
         try:
             if any(find(read_name(reply, at)) is not None for at in response.cnames):
                 reply = message.with_owned_targets(reply, find)
+            if reply is not exchange.reply:
                 response = scan_response(reply, response.question_end)
                 if len(self._derived) >= MAX_DERIVED:
                     response.ttl = None

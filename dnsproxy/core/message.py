@@ -21,6 +21,9 @@ QUESTION_NAME = b"\xc0\x0c"
 # root as RNAME the two share no suffix that dnslib would compress by a false offset.
 _MNAME, _RNAME = "dnsproxy.invalid.", "."
 
+# A CNAME that is asked for is itself the answer (RFC 1034 §3.6.2).
+_NOT_FOLLOWED = frozenset({QTYPE.CNAME, QTYPE.ANY})
+
 TYPE_NAMES = {code: str(name) for code, name in QTYPE.forward.items()}
 
 
@@ -80,8 +83,9 @@ def without_opt(data: bytes) -> bytes:
         WireError: dnslib cannot decode it.
     """
 
-    def drop(record: DNSRecord) -> None:
+    def drop(record: DNSRecord) -> bool:
         record.ar = [rr for rr in record.ar if rr.rtype != QTYPE.OPT]
+        return True
 
     return _rewritten(data, drop)
 
@@ -99,13 +103,16 @@ def with_owned_targets(data: bytes, find: Callable[[bytes], Target | None]) -> b
     ``find`` is given the key of each CNAME target and returns the owned name, if it
     is one. The chain is kept up to the first owned target; what the upstream said
     about that target is left out, its RCODE and its AD flag with it. A type that the
-    target does not have is NODATA.
+    target does not have is NODATA. Without an owned target in the chain, or where the
+    question is for the CNAME itself, ``data`` is returned as it is.
 
     Raises:
         WireError: dnslib cannot decode the message.
     """
 
-    def rewrite(record: DNSRecord) -> None:
+    def rewrite(record: DNSRecord) -> bool:
+        if record.q.qtype in _NOT_FOLLOWED:
+            return False
         aliases = {_key(rr.rname): rr for rr in record.rr if rr.rtype == QTYPE.CNAME}
         chain: list[RR] = []
         at = _key(record.q.qname)
@@ -120,7 +127,8 @@ def with_owned_targets(data: bytes, find: Callable[[bytes], Target | None]) -> b
                 record.rr, record.ar = chain + found, []
                 record.auth = [] if found else [_soa(owner, 1, target.ttl)]
                 record.header.rcode = record.header.ad = 0
-                return
+                return True
+        return False
 
     return _rewritten(data, rewrite)
 
@@ -137,10 +145,10 @@ def _key(label: DNSLabel) -> bytes:
     return wire.lower()
 
 
-def _rewritten(data: bytes, change: Callable[[DNSRecord], None]) -> bytes:
+def _rewritten(data: bytes, change: Callable[[DNSRecord], bool]) -> bytes:
+    """Return the message after ``change``, which tells whether it changed anything."""
     try:
         record = DNSRecord.parse(data)
-        change(record)
-        return bytes(record.pack())
+        return bytes(record.pack()) if change(record) else data
     except Exception as exc:  # dnslib documents DNSError and raises others too
         raise WireError(f"cannot decode: {type(exc).__name__}") from exc

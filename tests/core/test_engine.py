@@ -289,6 +289,25 @@ def test_p06_a_cname_beside_the_chain_changes_nothing() -> None:
     assert addresses(resolve(engine(hangzhou()), query("www.example."), stray)) == ["192.0.2.1"]
 
 
+def test_p06_a_cname_beside_the_chain_and_an_opt_before_the_last_record() -> None:
+    made = engine(hangzhou())
+    step = forward(made, query("www.example."))
+    plain = reply_to(sent(step), [WWW, f"other.example. 60 IN CNAME {BUCKET}"], edns=False)
+    opt, extra = b"\0\0\x29\x04\xd0\0\0\0\0\0\0", b"\x01x\0\0\1\0\1\0\0\0\x3c\0\4\1\2\3\4"
+    step.exchange.receive_reply(plain[:10] + b"\0\2" + plain[12:] + opt + extra, 1.0)
+    response = made.complete(step.exchange, 1.0)[0]
+    assert addresses(response) == ["192.0.2.1"]
+    assert [rrset.to_text() for rrset in read(response).additional] == ["x. 60 IN A 1.2.3.4"]
+    assert addresses(answer(made, query("www.example."), 11.0)) == ["192.0.2.1"]
+
+
+@pytest.mark.parametrize("qtype", ["CNAME", "ANY"])
+def test_p06_an_alias_that_is_asked_for_is_itself_the_answer(qtype: str) -> None:
+    response = read(resolve(engine(hangzhou()), query("alias.example.", qtype), CHAIN[:1], flags=wire.AD))
+    assert [rrset.to_text() for rrset in response.answer] == [CHAIN[0]]
+    assert response.authority == []
+
+
 def test_p06_a_chain_that_loops_ends() -> None:
     records = [
         "alias.example. 300 IN CNAME second.example.",
