@@ -1,0 +1,283 @@
+"""Replay a scenario through the engine and its exchanges, with a clock of its own and no sockets.
+
+A scenario is a text: an overview in ``#`` lines, then one step per line. Lines
+that are indented belong to the step above: records in presentation form, those
+of the authority section after ``AUTHORITY``.
+
+    UPSTREAMS one two             names of the upstreams; ``tcp:one`` for one asked over TCP only
+    LIMITS attempt=1 total=3      seconds; also waiters=N, queries that may share an exchange
+    SWAP valid=60 ttl=30          a snapshot: its names and addresses follow, indented
+    QUERY 1 www.example. A        asked by client 1; then any of edns, do, cd, ad, tcp, size=N
+    SENT one udp www.example. A   the next message sent, to whom and how; then any of edns, do, cd
+    SENT nothing                  nothing was sent that has not been named
+    REPLY one NOERROR             one's reply to the oldest question it has; then tc, ad, plain, id=wrong
+    TIMEOUT one                   the oldest question that one has gets no reply: the clock goes on
+    REFUSED one                   the same, by a network error, now
+    ELAPSE 2.5                    seconds go by
+    ANSWER 1 NOERROR              what client 1 got; then any of aa, tc, ad, ede=N
+    WAITS 1                       client 1 has no answer yet
+    DROPPED 1 overloaded          client 1 gets none, and why
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import dns.edns
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rdatatype
+import dns.rrset
+
+from dnsproxy.core import engine as engine_module
+from dnsproxy.core.book import Book
+from dnsproxy.core.engine import Engine, Forward
+from dnsproxy.core.exchange import Attempt, Exchange, Failure, Limits, Verdict
+from dnsproxy.core.policy import build_rules
+from dnsproxy.core.registry import Wanted
+from dnsproxy.core.upstreams import Upstream
+from dnsproxy.errors import DropReason
+from tests.messages import CLIENT, engine, query, read, reply_to
+from tests.strategies import learned, snapshot
+
+# Unix time when the scenario's clock shows 0.
+WALL = 2_000_000_000
+
+
+@dataclass
+class Step:
+    """One line of a scenario with the lines that belong to it."""
+
+    place: str
+    verb: str
+    words: list[str]
+    lines: list[str] = field(default_factory=list)
+
+    def values(self) -> dict[str, float]:
+        """The ``key=number`` words."""
+        pairs = (word.split("=", 1) for word in self.words if "=" in word)
+        return {key: float(value) for key, value in pairs if value[0].isdigit()}
+
+    def has(self, *flags: str) -> dict[str, bool]:
+        return {flag: flag in self.words for flag in flags}
+
+
+def parse(path: Path) -> list[Step]:
+    """Read a scenario; a step without an overview before it is refused."""
+    text = path.read_text(encoding="utf-8")
+    if not text.startswith("# "):
+        raise ValueError(f"{path.name}: a scenario opens with what it shows")
+    steps: list[Step] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        if line[0].isspace():
+            steps[-1].lines.append(line.strip())
+        else:
+            verb, *words = shlex.split(line)
+            steps.append(Step(f"{path.name}:{number}: {line}", verb, words))
+    return steps
+
+
+@dataclass
+class Asked:
+    """A question that an upstream has and has not answered."""
+
+    exchange: Exchange
+    attempt: Attempt
+    message: bytes
+
+
+class Replay:
+    """One scenario under way."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.engine: Engine = engine()
+        self.limits = Limits(0.8, 1.8)
+        self.open: list[Asked] = []
+        self.unnamed: list[Asked] = []
+        self.answers: dict[str, bytes | DropReason] = {}
+        self.waiters = engine_module.MAX_WAITERS
+
+    def run(self, steps: list[Step], set_waiters: Callable[[int], None]) -> None:
+        """Carry out ``steps``; an assertion that fails names its line."""
+        verbs = {
+            name.removeprefix("do_"): getattr(self, name) for name in dir(self) if name.startswith("do_")
+        }
+        for step in steps:
+            verbs[step.verb.lower()](step)
+            set_waiters(self.waiters)
+        last = steps[-1].place
+        assert not self.unnamed, f"{last}: sent and not named: {self.unnamed}"
+        assert not self.answers, f"{last}: answered and not named: {list(self.answers)}"
+
+    # -- the world
+
+    def do_limits(self, step: Step) -> None:
+        values = step.values()
+        self.waiters = int(values.get("waiters", self.waiters))
+        self.limits = Limits(
+            values.get("attempt", self.limits.attempt), values.get("total", self.limits.total)
+        )
+
+    def do_upstreams(self, step: Step) -> None:
+        made = [
+            Upstream(word.removeprefix("tcp:"), ("192.0.2.1", 53), tcp=word.startswith("tcp:"))
+            for word in step.words
+        ]
+        self.engine = engine(upstreams=made, limits=self.limits)
+
+    def do_swap(self, step: Step) -> None:
+        values = step.values()
+        entries = [learned(name, tuple(addresses)) for name, *addresses in map(str.split, step.lines)]
+        taken = snapshot(*entries, at=WALL + int(self.now))
+        taken = replace(taken, expires_at=taken.issued_at + int(values.get("valid", 3600)))
+        rules = build_rules(
+            [Wanted(entry.name, "registry", "hz") for entry in entries],
+            Book().merged(taken),
+            [],
+            ttl=int(values.get("ttl", 30)),
+            max_stale=values.get("max_stale", float("inf")),
+            now=self.now,
+            wall_now=WALL + self.now,
+        )
+        self.engine.swap_rules(rules, self.now)
+
+    def do_elapse(self, step: Step) -> None:
+        self.now += float(step.words[0])
+        late = [asked for asked in self.open if asked.attempt.deadline < self.now]
+        assert not late, f"{step.place}: an attempt would have timed out before"
+
+    # -- clients
+
+    def do_query(self, step: Step) -> None:
+        ident, name, qtype = step.words[:3]
+        flags = step.has("edns", "do", "cd", "ad", "tcp")
+        size = step.values().get("size")
+        data = query(
+            name,
+            qtype,
+            ident=int(ident),
+            use_edns=0 if flags["edns"] or flags["do"] or size else -1,
+            want_dnssec=flags["do"],
+            payload=int(size or 1232),
+            flags=dns.flags.RD | dns.flags.CD * flags["cd"] | dns.flags.AD * flags["ad"],
+        )
+        taken = self.engine.receive(data, CLIENT, self.now, tcp=flags["tcp"])
+        if isinstance(taken, Forward):
+            taken.exchange.waiters.append((taken.query, None, ident, self.now))
+            if taken.is_new:
+                self._advance(taken.exchange)
+        else:
+            self.answers[ident] = taken
+
+    def do_answer(self, step: Step) -> None:
+        ident, rcode = step.words[:2]
+        data = self.answers.pop(ident, None)
+        assert isinstance(data, bytes), f"{step.place}: got {data!r}"
+        got = read(data)
+        assert got.id == int(ident), step.place
+        assert dns.rcode.to_text(got.rcode()) == rcode, step.place
+        flags = {flag: bool(got.flags & dns.flags.from_text(flag)) for flag in ("aa", "tc", "ad")}
+        assert flags == step.has("aa", "tc", "ad"), f"{step.place}: {dns.flags.to_text(got.flags)}"
+        codes = [float(option.code) for option in got.options if isinstance(option, dns.edns.EDEOption)]
+        assert codes == [value for key, value in step.values().items() if key == "ede"], step.place
+        found = _records(got.answer) + [f"AUTHORITY {line}" for line in _records(got.authority)]
+        assert sorted(found) == sorted(step.lines), step.place
+
+    def do_waits(self, step: Step) -> None:
+        assert step.words[0] not in self.answers, step.place
+
+    def do_dropped(self, step: Step) -> None:
+        ident, reason = step.words
+        assert self.answers.pop(ident, None) == reason, step.place
+
+    # -- upstreams
+
+    def do_sent(self, step: Step) -> None:
+        if step.words == ["nothing"]:
+            assert not self.unnamed, f"{step.place}: {self.unnamed}"
+            return
+        assert self.unnamed, f"{step.place}: nothing was sent"
+        asked = self.unnamed.pop(0)
+        got = read(asked.message)
+        (question,) = got.question
+        told = [
+            asked.attempt.upstream.name,
+            "tcp" if asked.attempt.tcp else "udp",
+            question.name.to_text(),
+            dns.rdatatype.to_text(question.rdtype),
+            *(["edns"] if got.edns == 0 else []),
+            *(["do"] if got.ednsflags & dns.flags.DO else []),
+            *(["cd"] if got.flags & dns.flags.CD else []),
+        ]
+        assert told == step.words, step.place
+
+    def do_reply(self, step: Step) -> None:
+        name, rcode = step.words[:2]
+        flags = step.has("tc", "ad", "plain", "id=wrong")
+        asked = self._oldest(step, name)
+        data = reply_to(
+            asked.message,
+            [line for line in step.lines if not line.startswith("AUTHORITY")],
+            rcode=dns.rcode.from_text(rcode),
+            authority=[
+                line.removeprefix("AUTHORITY ") for line in step.lines if line.startswith("AUTHORITY")
+            ],
+            flags=dns.flags.TC * flags["tc"] | dns.flags.AD * flags["ad"],
+            edns=not flags["plain"],
+        )
+        if flags["id=wrong"]:
+            return  # the shell finds no exchange under it
+        verdict = asked.exchange.receive_reply(data, self.now)
+        if verdict is Verdict.IGNORED:
+            return
+        self.open.remove(asked)
+        if verdict is Verdict.DONE:
+            self._finish(asked.exchange)
+        else:
+            self._advance(asked.exchange)
+
+    def do_timeout(self, step: Step) -> None:
+        asked = self._oldest(step, step.words[0])
+        self.now = max(self.now, asked.attempt.deadline)
+        self._fail(asked, Failure.TIMEOUT)
+
+    def do_refused(self, step: Step) -> None:
+        self._fail(self._oldest(step, step.words[0]), Failure.NETWORK)
+
+    def _oldest(self, step: Step, name: str) -> Asked:
+        found = [asked for asked in self.open if asked.attempt.upstream.name == name]
+        assert found, f"{step.place}: it has no question"
+        assert found[0] not in self.unnamed, f"{step.place}: name what was sent first"
+        return found[0]
+
+    # -- what the shell does
+
+    def _advance(self, exchange: Exchange) -> None:
+        attempt = exchange.next_attempt(self.now)
+        if attempt is None:
+            self._finish(exchange)
+            return
+        asked = Asked(exchange, attempt, b"\x12\x34" + attempt.payload)
+        self.open.append(asked)
+        self.unnamed.append(asked)
+
+    def _fail(self, asked: Asked, reason: Failure) -> None:
+        self.open.remove(asked)
+        asked.exchange.fail_attempt(reason, self.now)
+        self._advance(asked.exchange)
+
+    def _finish(self, exchange: Exchange) -> None:
+        responses = self.engine.complete(exchange, self.now)
+        for (_, _, ident, _), response in zip(exchange.waiters, responses, strict=True):
+            self.answers[ident] = response
+
+
+def _records(section: list[dns.rrset.RRset]) -> list[str]:
+    return [line for rrset in section for line in rrset.to_text().splitlines()]
