@@ -70,6 +70,17 @@ def test_p10_what_dnslib_cannot_read_is_a_wire_error() -> None:
         message.without_opt(looping[:-1])
 
 
+@pytest.mark.parametrize("count", [200, 260])
+def test_p10_dnslib_is_given_no_more_than_it_reads_in_reasonable_time(count: int) -> None:
+    records = [f"www.example. 60 IN A 10.0.{n >> 8}.{n & 255}" for n in range(count)]
+    data = reply_to(ASKED, records)
+    if len(data) <= message.MAX_DECODED:
+        assert len(addresses(message.without_opt(data))) == count
+    else:
+        with pytest.raises(WireError, match="longer than"):
+            message.without_opt(data)
+
+
 def test_labels_for_metrics() -> None:
     assert message.type_name(65) == "HTTPS"
     assert message.type_name(65280) == "other"
