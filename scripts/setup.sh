@@ -61,7 +61,7 @@ forbid_services() {
 
 install_packages() {
     missing=
-    for pair in unbound:unbound dnsmasq:dnsmasq-base kdig:knot-dnsutils dig:bind9-dnsutils; do
+    for pair in unbound:unbound dnsmasq:dnsmasq-base kdig:knot-dnsutils dig:bind9-dnsutils curl:curl; do
         command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
     done
     [ -n "$missing" ] || return 0

@@ -10,7 +10,7 @@ import pytest
 from tests.e2e.processes import find_program
 from tests.e2e.world import World
 
-PROGRAMS = ("unbound", "unbound-control", "dnsmasq", "dig", "kdig")
+PROGRAMS = ("unbound", "unbound-control", "dnsmasq", "dig", "kdig", "curl")
 
 
 @pytest.fixture(scope="session", autouse=True)

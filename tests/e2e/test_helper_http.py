@@ -9,7 +9,7 @@ import pytest
 
 from dnsproxy.core import seal
 from dnsproxy.keys import read_trusted_keys
-from tests.e2e.processes import find_program, run_command, wait_for
+from tests.e2e.processes import run_command, wait_for
 from tests.e2e.world import ADDRESSES, AUTH, REGISTRY, STORAGE, Page, World, fetch
 
 pytestmark = pytest.mark.e2e
@@ -78,8 +78,6 @@ def current_serial(world: World) -> int:
 
 
 def test_curl_reads_the_snapshot_and_its_tag(helped: World) -> None:
-    if find_program("curl") is None:
-        pytest.skip("no curl here")
     url = f"http://127.0.0.1:{helped.helper_port}/v1/snapshot"
     done = run_command("curl", "--silent", "--show-error", "--fail", "--include", url)
     assert done.returncode == 0, done.stderr
