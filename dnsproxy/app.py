@@ -118,14 +118,16 @@ class Proxy:
         gc.set_threshold(*GC_THRESHOLDS)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Learn until ``stop`` is set."""
+        """Learn until ``stop`` is set, or until cancelled."""
         learning = asyncio.ensure_future(self.learner.run())
         stopping = asyncio.ensure_future(stop.wait())
-        done, _ = await asyncio.wait({learning, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (learning, stopping):
-            task.cancel()
-        await asyncio.gather(learning, stopping, return_exceptions=True)
-        if learning in done and not stop.is_set():
+        try:
+            await asyncio.wait({learning, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            learning.cancel()
+            stopping.cancel()
+            await asyncio.gather(learning, stopping, return_exceptions=True)
+        if not learning.cancelled():
             learning.result()
 
     async def close(self) -> None:

@@ -97,6 +97,19 @@ async def test_it_learns_follows_a_change_and_starts_again_from_disk(
     assert again.facts().draining
 
 
+async def test_cancelling_it_leaves_no_task_behind(settings: Settings) -> None:
+    proxy = Proxy(settings)
+    await proxy.start()
+    before = asyncio.all_tasks()
+    running = asyncio.ensure_future(proxy.run(asyncio.Event()))
+    await until(lambda: any(source.last_attempt for source in proxy.learner.statuses))
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert asyncio.all_tasks() == before
+    await proxy.close()
+
+
 async def test_a_state_folder_that_cannot_be_is_said_before_anything_opens(
     settings: Settings, tmp_path: Path
 ) -> None:

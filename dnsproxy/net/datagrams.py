@@ -58,27 +58,33 @@ def open_socket(host: str, port: int, *, reuse_port: bool = False) -> tuple[sock
     """
     address = ip_address(host)
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
-        sock.setblocking(False)
-        if reuse_port:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if address.is_unspecified:
-            if family == socket.AF_INET:
-                sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-            else:
-                sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
-        sock.bind((host, port))
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            _bind(sock, host, port, wildcard=address.is_unspecified, reuse_port=reuse_port)
+        except OSError:
+            sock.close()
+            raise
     except OSError as exc:
-        sock.close()
         raise StartError(f"cannot listen on udp {host} port {port}: {exc.strerror}") from exc
     calls = load_batch_calls()
     if calls is None:
         return sock, PlainSocket(sock)
     return sock, BatchSocket(sock, calls, wildcard=address.is_unspecified)
+
+
+def _bind(sock: socket.socket, host: str, port: int, *, wildcard: bool, reuse_port: bool) -> None:
+    sock.setblocking(False)
+    if reuse_port:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if wildcard:
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
+    elif wildcard:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+    sock.bind((host, port))
 
 
 def open_mover() -> BatchMover | PlainMover:

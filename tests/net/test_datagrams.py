@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -100,6 +101,15 @@ def test_a_port_in_use_is_one_line() -> None:
         port = client.getpeername()[1]
         with pytest.raises(StartError, match=f"udp 127.0.0.1 port {port}: Address already in use"):
             open_socket("127.0.0.1", port)
+
+
+def test_a_kernel_without_ipv6_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    with pytest.raises(StartError, match="udp :: port 53: Address family not supported"):
+        open_socket("::", 53)
 
 
 def test_two_sockets_may_share_a_port_when_asked() -> None:
