@@ -7,7 +7,6 @@ GET /health                                        what it holds, as JSON; asks 
 from __future__ import annotations
 
 import asyncio
-import hmac
 import math
 import os
 import ssl
@@ -15,7 +14,6 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from ipaddress import ip_address
-from pathlib import Path
 
 import structlog
 from aiohttp import web
@@ -26,6 +24,7 @@ from dnsproxy.helper.service import Helper, Published
 from dnsproxy.keys import read_private_key
 from dnsproxy.settings import Endpoint, Settings, TlsSettings
 from dnsproxy.system import expand_resolvers
+from dnsproxy.tokens import is_bearer, read_token
 
 # Seconds that a blocking query waits.
 DEFAULT_WAIT = 30.0
@@ -95,12 +94,7 @@ class _Api:
     def _authorized(self, request: web.Request) -> bool:
         if self._token is None:
             return True
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        # As bytes: compare_digest refuses text that is not ASCII.
-        same = hmac.compare_digest(
-            given.strip().encode("utf-8", "surrogateescape"), self._token.encode("utf-8")
-        )
-        return same and scheme.lower() == "bearer"
+        return is_bearer(request.headers.get("Authorization", ""), self._token)
 
 
 def create_app(
@@ -160,7 +154,9 @@ async def serve_helper(
     """
     options = settings.helper
     resolvers = expand_resolvers(options.resolvers)
-    token = await asyncio.to_thread(read_token, options.token_file)
+    token = None
+    if options.token_file is not None:
+        token = await asyncio.to_thread(read_token, options.token_file)
     context = await asyncio.to_thread(server_context, options.tls)
     helper = Helper(
         options.id,
@@ -221,25 +217,6 @@ def _warn_when_open(endpoint: Endpoint, *, guarded: bool) -> None:
             port=endpoint.port,
             detail="names and addresses are open to all who reach the port; set token_file or client_ca_file",
         )
-
-
-def read_token(path: Path | None) -> str | None:
-    """Return the bearer token in ``path``, without the white space around it; None without a path.
-
-    Raises:
-        StartError: the file cannot be read, is empty, or is not one word of ASCII.
-    """
-    if path is None:
-        return None
-    try:
-        token = path.read_text(encoding="ascii").strip()
-    except OSError as exc:
-        raise StartError(f"{path}: {exc.strerror or exc}") from exc
-    except UnicodeDecodeError as exc:
-        raise StartError(f"{path}: a token is ASCII text") from exc
-    if not token or len(token.split()) > 1:
-        raise StartError(f"{path}: a token is one word, and is not empty")
-    return token
 
 
 def server_context(tls: TlsSettings) -> ssl.SSLContext | None:

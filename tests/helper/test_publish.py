@@ -24,7 +24,7 @@ from dnsproxy.core.registry import Wanted
 from dnsproxy.errors import StartError
 from dnsproxy.helper import publish
 from dnsproxy.helper.observe import Look
-from dnsproxy.helper.publish import create_app, read_token, serve_helper, server_context
+from dnsproxy.helper.publish import create_app, serve_helper, server_context
 from dnsproxy.helper.service import Helper
 from dnsproxy.keys import write_key_pair
 from dnsproxy.settings import Endpoint, HelperSettings, NameSettings, RegistrySettings, Settings, TlsSettings
@@ -218,23 +218,6 @@ async def test_health_tells_serial_names_and_age(source: Source, connect: Connec
     source.addresses = ()
     await source.helper.round()
     assert (await (await client.get("/health")).json())["status"] == "degraded"
-
-
-@pytest.mark.parametrize("content", ["", " \n", "two words", "é"])
-def test_a_bad_token_file_is_a_start_error(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "token"
-    path.write_text(content, encoding="utf-8")
-    with pytest.raises(StartError, match="a token is"):
-        read_token(path)
-    with pytest.raises(StartError, match="No such file"):
-        read_token(tmp_path / "absent")
-
-
-def test_a_token_is_read_without_the_line_end(tmp_path: Path) -> None:
-    path = tmp_path / "token"
-    path.write_text("s3cret\n", encoding="utf-8")
-    assert read_token(path) == "s3cret"
-    assert read_token(None) is None
 
 
 def write_certificate(folder: Path) -> tuple[Path, Path]:
