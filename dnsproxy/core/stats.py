@@ -12,7 +12,7 @@ from typing import ClassVar
 
 
 class Source:
-    """What a response was made from. Plain text: an Enum member's hash is a Python call, 150 ns each."""
+    """What a response was made from. Plain text: reading a member of an Enum costs 80 ns."""
 
     LEARNED: ClassVar[str] = "learned"
     LOCAL: ClassVar[str] = "local"

@@ -39,7 +39,7 @@ COOKIE_HEAD = _OPTION.pack(COOKIE, 8)
 
 
 # Response codes that are decided on here (RFC 1035 §4.1.1, RFC 6891 §9). Plain numbers: reading a
-# member of an Enum costs 60 ns, and these are compared several times per query.
+# member of an Enum costs 80 ns, and these are compared several times per query.
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 0, 1, 2, 3, 4, 5, 16
 _RCODE_NAMES = {
     NOERROR: "NOERROR",
