@@ -149,8 +149,7 @@ class Engine:
             query = wire.scan_query(data)
         except WireError:
             return DropReason.REFUSED_CLIENT
-        # No OPT, so that the response is never larger than the query.
-        query.edns = False
+        # Never larger than the query: our OPT has no options.
         return self._respond_error(query, wire.REFUSED)
 
     def _respond_error(self, query: Query, rcode: int, ede: int | None = None) -> bytes:

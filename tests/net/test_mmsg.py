@@ -86,3 +86,15 @@ def test_a_mover_takes_a_batch_at_a_time() -> None:
         assert mover.receive(sending) == [b"a", b"b"]
         sending.setblocking(False)
         assert mover.receive(sending) == []
+
+
+@pytest.mark.parametrize(("bound", "asked", "at"), [("0.0.0.0", "127.0.0.1", 48), ("::", "::1", 64)])
+def test_p25_an_answer_is_tied_to_the_address_asked_and_to_no_interface(
+    bound: str, asked: str, at: int
+) -> None:
+    with opened(bound) as (sock, datagrams), client(asked, sock.getsockname()[1]) as peer:
+        peer.send(b"query")
+        datagrams.receive()
+        token = datagrams.token(0)
+        assert token[at : at + 4] == bytes(4)
+        assert socket.inet_pton(sock.family, asked) in token[48:]

@@ -165,6 +165,18 @@ async def test_p17_an_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch)
         await until(lambda: not made.listener._connections)
 
 
+async def test_p17_each_message_starts_the_idle_time_anew() -> None:
+    async with world() as made, connected(made) as client:
+        ends = []
+        for _ in range(3):
+            client.send(query(REGISTRY))
+            await client.receive()
+            (connection,) = made.listener._connections
+            assert connection._idle is not None
+            ends.append(connection._idle.when())
+        assert ends == sorted(set(ends))
+
+
 async def test_p17_octets_that_make_no_message_do_not_keep_a_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

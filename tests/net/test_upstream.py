@@ -343,7 +343,8 @@ async def test_tcp_upstreams_are_never_asked_over_udp() -> None:
 async def test_p12_wrong_replies_over_tcp_are_passed_over_too() -> None:
     def spoofed(asked: Asked) -> Iterable[bytes]:
         (good,) = respond(asked)
-        return [b"", b"x", bytes((good[0] ^ 1,)) + good[1:], good[:-1], good[:12], asked.data, good]
+        evil = reply_to(asked.data, ["www.example. 60 IN A 203.0.113.66"])
+        return [b"", b"x", bytes((evil[0] ^ 1,)) + evil[1:], evil[:-1], evil[:12], asked.data, good, evil]
 
     async with FakeUpstream(spoofed) as fake, world(at(fake, tcp=True)) as made:
         assert addresses((await made.ask(query("www.example.")))[0]) == ["192.0.2.1"]
