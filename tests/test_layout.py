@@ -26,7 +26,7 @@ MAX_LINES = 320
 # `helper`, `admin` and `ops` are one layer whose members do not know one another.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "version", "core"}),
-    frozenset({"settings", "config", "logs", "keys", "system", "tokens"}),
+    frozenset({"settings", "config", "logs", "keys", "system", "tokens", "files"}),
     frozenset({"net", "helper", "admin", "ops"}),
     frozenset({"server", "app"}),
     frozenset({"cli", "__main__"}),

@@ -24,7 +24,7 @@ from dnsproxy.core.wire import Query, rcode_name
 from dnsproxy.errors import DropReason, WireError
 
 # Extended DNS Errors (RFC 8914 §4).
-EDE_STALE, EDE_NOT_READY, EDE_PROHIBITED = 3, 14, 18
+EDE_STALE, EDE_NOT_READY = 3, 14
 EDE_NO_REACHABLE_AUTHORITY, EDE_NETWORK_ERROR = 22, 23
 # Seconds that a failure is remembered (RFC 9520 §3.2 asks for 1 s at least and 5 min at most).
 FAILURE_TTL = 2.0

@@ -6,11 +6,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +18,7 @@ from dnsproxy.core import seal
 from dnsproxy.core.learned import LearnedName, Snapshot
 from dnsproxy.core.registry import Wanted
 from dnsproxy.errors import SnapshotError
+from dnsproxy.files import write_atomically
 from dnsproxy.helper.observe import Look, observe
 
 # Seconds. A proxy that cannot reach its helper for longer starts without a fresh
@@ -171,7 +169,7 @@ class Helper:
 
     async def _write(self, path: Path, token: str) -> None:
         try:
-            await asyncio.to_thread(write_atomically, path, token.encode("ascii"))
+            await asyncio.to_thread(write_atomically, path, token.encode("ascii"), 0o644)
         except OSError as exc:
             self._journal.record_write(path, exc.strerror or str(exc))
         else:
@@ -199,33 +197,6 @@ def next_snapshot(
 
 def _essence(entries: Sequence[LearnedName]) -> set[tuple[object, ...]]:
     return {(entry.name, entry.addresses, entry.cname, entry.status) for entry in entries}
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Put ``content`` in place of the file at ``path``, whole or not at all, on disk when this returns.
-
-    The file is readable by everybody: a snapshot is signed, not secret.
-
-    Raises:
-        OSError: the folder cannot be written; the old file is as it was.
-    """
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        with suppress(OSError):
-            Path(temporary).unlink()
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 class _Journal:

@@ -20,6 +20,7 @@ from pathlib import Path
 import structlog
 
 from dnsproxy.errors import StartError
+from dnsproxy.files import write_atomically
 
 # Octets. Eight snapshots of the largest size that a source may send.
 MAX_STATE = 64 * 1024 * 1024
@@ -54,27 +55,7 @@ def write_state(path: Path, tokens: Sequence[str]) -> None:
     Raises:
         OSError: the folder cannot be written; the old file is as it was.
     """
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write("".join(f"{token}\n" for token in tokens).encode("utf-8"))
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        with suppress(OSError):
-            Path(temporary).unlink()
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    # The rename is on disk only when the folder is.
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    write_atomically(path, "".join(f"{token}\n" for token in tokens).encode("utf-8"), 0o600)
 
 
 def set_aside(path: Path, wall_now: float) -> Path | None:

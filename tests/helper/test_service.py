@@ -16,7 +16,7 @@ from dnsproxy.core.learned import Accepted, LearnedName, Scope, Snapshot, judge
 from dnsproxy.core.names import to_key
 from dnsproxy.core.registry import Wanted
 from dnsproxy.helper.observe import Look
-from dnsproxy.helper.service import LIFETIME, Helper, next_snapshot, write_atomically
+from dnsproxy.helper.service import LIFETIME, Helper, next_snapshot
 
 RESOLVER = "10.0.0.2:53"
 KEY = Ed25519PrivateKey.generate()
@@ -311,22 +311,6 @@ async def test_a_file_that_does_not_exist_yet_is_no_event(world: World, tmp_path
     with capture_logs() as logs:
         await world.helper(AUTH, publish_file=tmp_path / "snapshot.jws").restore()
     assert logs == []
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "snapshot.jws"
-    write_atomically(path, b"old")
-
-    def full(_descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 async def test_changes_are_logged_once_each(world: World) -> None:
