@@ -17,7 +17,8 @@ from dnsproxy.errors import StartError
 from dnsproxy.net.tcp import TcpListener
 from dnsproxy.net.udp import UdpListener
 from dnsproxy.net.upstream import Forwarder
-from dnsproxy.settings import Endpoint, Settings
+from dnsproxy.settings import Settings
+from dnsproxy.settings.values import Endpoint
 from dnsproxy.system import expand_resolvers
 
 

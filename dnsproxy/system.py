@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from dnsproxy.errors import StartError
-from dnsproxy.settings import Endpoint
+from dnsproxy.settings.values import Endpoint
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 DNS_PORT = 53

@@ -12,7 +12,8 @@ from pydantic import BaseModel
 
 from dnsproxy import config
 from dnsproxy.errors import ConfigError, Problem
-from dnsproxy.settings import Endpoint, Settings
+from dnsproxy.settings import Settings
+from dnsproxy.settings.values import Endpoint
 from tests import strategies
 
 EXAMPLE = Path(__file__).parents[1] / "config.example.yaml"

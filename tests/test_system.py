@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dnsproxy.errors import StartError
-from dnsproxy.settings import Endpoint
+from dnsproxy.settings.values import Endpoint
 from dnsproxy.system import expand_resolvers, system_resolvers
 
 RESOLV_CONF = """\

@@ -14,7 +14,8 @@ from dnsproxy.admin.metrics import render
 from dnsproxy.admin.status import Facts, status_document
 from dnsproxy.core import names
 from dnsproxy.errors import StartError
-from dnsproxy.settings import AdminSettings, Endpoint
+from dnsproxy.settings.serving import AdminSettings
+from dnsproxy.settings.values import Endpoint
 from dnsproxy.tokens import is_bearer, read_token
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()

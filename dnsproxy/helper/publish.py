@@ -22,7 +22,9 @@ from dnsproxy.errors import StartError
 from dnsproxy.helper.resolve import look
 from dnsproxy.helper.service import Helper, Published
 from dnsproxy.keys import read_private_key
-from dnsproxy.settings import Endpoint, Settings, TlsSettings
+from dnsproxy.settings import Settings
+from dnsproxy.settings.learning import TlsSettings
+from dnsproxy.settings.values import Endpoint
 from dnsproxy.system import expand_resolvers
 from dnsproxy.tokens import is_bearer, read_token
 

@@ -22,7 +22,7 @@ from dnsproxy.core.learned import canonical_addresses
 from dnsproxy.core.registry import Wanted
 from dnsproxy.errors import ResolveError
 from dnsproxy.helper.observe import Answer, Look, combine
-from dnsproxy.settings import Endpoint
+from dnsproxy.settings.values import Endpoint
 
 # Seconds for one exchange with a resolver, and how often it is tried.
 TIMEOUT = 2.0

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from dnsproxy.errors import FetchError, StartError
-from dnsproxy.settings import SourceSettings
+from dnsproxy.settings.learning import SourceSettings
 from dnsproxy.tokens import read_token
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from dnsproxy.core.retry import next_delay
 from dnsproxy.errors import FetchError, Rejection, SnapshotError
 from dnsproxy.net.fetch import MAX_WAIT, Fetched, Fetcher, Request, can_wait, public_url
 from dnsproxy.net.statefile import StateWriter, read_state, set_aside, write_state
-from dnsproxy.settings import LearnSettings, SourceSettings
+from dnsproxy.settings.learning import LearnSettings, SourceSettings
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 

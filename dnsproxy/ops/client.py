@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 
 from dnsproxy.errors import DnsproxyError
-from dnsproxy.settings import AdminSettings
+from dnsproxy.settings.serving import AdminSettings
 
 TIMEOUT = 5.0
 

@@ -21,7 +21,8 @@ from dnsproxy.keys import write_key_pair
 from dnsproxy.ops.demo_screen import DemoScreen, introduction, suggestions
 from dnsproxy.ops.demo_world import SimulatedResolver, SourceRegion, lookup_example
 from dnsproxy.ops.tables import open_console
-from dnsproxy.settings import Endpoint, Settings, parse_endpoint
+from dnsproxy.settings import Settings
+from dnsproxy.settings.values import Endpoint, parse_endpoint
 
 # Seconds. Short in the source region, so that a change is soon seen; usual for the rest.
 SOURCE_TTL = 2

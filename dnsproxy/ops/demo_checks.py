@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dnsproxy.ops.demo_world import AUTH, BUCKET, OTHER, REGISTRY, STORAGE, Lookup, lookup_example
-from dnsproxy.settings import Endpoint
+from dnsproxy.settings.values import Endpoint
 
 # Seconds for one answer. On loopback it takes a thousandth of this.
 TIMEOUT = 3.0

@@ -19,7 +19,8 @@ from dnsproxy.app import Proxy
 from dnsproxy.ops.demo_checks import Check, checks, results_table, run_checks, wait_for_change
 from dnsproxy.ops.demo_world import AUTH, BUCKET, OTHER, REGISTRY, STORAGE, SourceRegion
 from dnsproxy.ops.tables import names_table
-from dnsproxy.settings import Endpoint, Settings
+from dnsproxy.settings import Settings
+from dnsproxy.settings.values import Endpoint
 
 # What the registry's name gets with --change-after.
 NEW_ADDRESS = "10.94.205.199"

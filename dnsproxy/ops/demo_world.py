@@ -15,7 +15,7 @@ from zlib import crc32
 import asyncio_dgram
 from dnslib import EDNS0, QTYPE, RCODE, RR, SOA, A, DNSRecord
 
-from dnsproxy.settings import Endpoint
+from dnsproxy.settings.values import Endpoint
 
 REGISTRY = "xxxxxx-registry-vpc.cn-hangzhou.cr.aliyuncs.com"
 AUTH = "dockerauth-vpc.cn-hangzhou.aliyuncs.com"

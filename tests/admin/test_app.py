@@ -18,7 +18,8 @@ from dnsproxy.core.book import Book
 from dnsproxy.core.registry import Wanted
 from dnsproxy.core.stats import Stats
 from dnsproxy.errors import StartError
-from dnsproxy.settings import AdminSettings, Endpoint
+from dnsproxy.settings.serving import AdminSettings
+from dnsproxy.settings.values import Endpoint
 from tests.strategies import learned, snapshot
 
 LOOPBACK = Endpoint("127.0.0.1", 0)

@@ -17,7 +17,7 @@ from typing import Any, Self, TypeAlias, cast
 
 from dnslib import QTYPE, RR, DNSRecord
 
-from dnsproxy.settings import Endpoint
+from dnsproxy.settings.values import Endpoint
 
 Reply: TypeAlias = DNSRecord | bytes | None
 Handle: TypeAlias = Callable[[DNSRecord], Reply | Sequence[Reply]]

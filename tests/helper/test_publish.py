@@ -27,7 +27,10 @@ from dnsproxy.helper.observe import Look
 from dnsproxy.helper.publish import create_app, serve_helper, server_context
 from dnsproxy.helper.service import Helper
 from dnsproxy.keys import write_key_pair
-from dnsproxy.settings import Endpoint, HelperSettings, NameSettings, RegistrySettings, Settings, TlsSettings
+from dnsproxy.settings import Settings
+from dnsproxy.settings.learning import HelperSettings, TlsSettings
+from dnsproxy.settings.registries import NameSettings, RegistrySettings
+from dnsproxy.settings.values import Endpoint
 from tests.fakes.nameserver import Nameserver, closed_port, zone
 
 KEY = Ed25519PrivateKey.generate()

@@ -14,7 +14,7 @@ from dnsproxy.core.registry import Wanted
 from dnsproxy.errors import ResolveError
 from dnsproxy.helper.observe import Answer
 from dnsproxy.helper.resolve import MAX_CHAIN, MAX_RESPONSE, Patience, _Expected, look, resolve
-from dnsproxy.settings import Endpoint
+from dnsproxy.settings.values import Endpoint
 from tests.fakes.nameserver import Handle, Nameserver, Reply, closed_port, zone
 
 A_TYPE, AAAA_TYPE = 1, 28

@@ -14,7 +14,7 @@ from aiohttp.test_utils import TestServer
 from dnsproxy.errors import FetchError
 from dnsproxy.net import fetch as module
 from dnsproxy.net.fetch import MAX_OCTETS, Fetched, Fetcher, Request, can_wait, public_url
-from dnsproxy.settings import SourceSettings
+from dnsproxy.settings.learning import SourceSettings
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Serve = Callable[[Handler], Awaitable[str]]

@@ -21,7 +21,7 @@ from dnsproxy.errors import FetchError
 from dnsproxy.net.fetch import Fetched, Request
 from dnsproxy.net.refresh import COLD_RETRY, MAX_BACKOFF, RECENT, Learner
 from dnsproxy.net.statefile import REFRESH_GAP, read_state, write_state
-from dnsproxy.settings import LearnSettings, SourceSettings
+from dnsproxy.settings.learning import LearnSettings, SourceSettings
 from tests.strategies import learned, snapshot
 
 KEY, OTHER_KEY = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()

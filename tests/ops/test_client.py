@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from dnsproxy.ops.client import AdminClient, AdminError
-from dnsproxy.settings import AdminSettings, Endpoint
+from dnsproxy.settings.serving import AdminSettings
+from dnsproxy.settings.values import Endpoint
 
 
 class Recorder(BaseHTTPRequestHandler):

@@ -14,7 +14,8 @@ from dnsproxy.config import parse
 from dnsproxy.ops import demo_screen
 from dnsproxy.ops.demo_screen import NEW_ADDRESS, DemoScreen, introduction, suggestions
 from dnsproxy.ops.demo_world import REGISTRY, SourceRegion
-from dnsproxy.settings import Endpoint, Settings
+from dnsproxy.settings import Settings
+from dnsproxy.settings.values import Endpoint
 
 Document = dict[str, Any]
 

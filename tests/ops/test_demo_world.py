@@ -19,7 +19,7 @@ from dnsproxy.ops.demo_world import (
     answer,
     lookup_example,
 )
-from dnsproxy.settings import Endpoint
+from dnsproxy.settings.values import Endpoint
 
 
 def ask(data: bytes, region: SourceRegion | None = None, ttl: int = 2) -> DNSRecord:
