@@ -64,7 +64,7 @@ class Engine:
         self.prepared = PreparedTable(self.stats)
         self.rules = Ruleset()
         self._access = access
-        self._groups = groups
+        self.groups = groups
         self._limits = limits
         self._max_in_flight = max_in_flight
         self._in_flight: dict[bytes, Exchange] = {}
@@ -205,7 +205,7 @@ class Engine:
         if exchange is not None or len(self._in_flight) >= self._max_in_flight:
             self.stats.drops[DropReason.OVERLOADED] += 1
             return DropReason.OVERLOADED
-        group = self._groups[self.rules.find_zone(query.key)]
+        group = self.groups[self.rules.find_zone(query.key)]
         exchange = Exchange(key, query, order(group, now), self._limits, now)
         self._in_flight[key] = exchange
         return Forward(exchange, query, is_new=True)
@@ -284,7 +284,7 @@ class Engine:
 
     def upstreams(self) -> Iterator[Upstream]:
         """Yield every upstream of every zone."""
-        for group in self._groups.values():
+        for group in self.groups.values():
             yield from group
 
     @property
