@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from dnsproxy.commands.options import DEFAULT_CONFIG, AdminOption, ConfigOption, JsonOption, ask
 from dnsproxy.errors import ConfigError, DnsproxyError
 from dnsproxy.version import __version__
 
@@ -20,16 +21,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="DNS proxy for container registries that live in another cloud region.",
 )
-
-DEFAULT_CONFIG = Path("/etc/dnsproxy/config.yaml")
-ConfigOption = Annotated[
-    Path, typer.Option("--config", "-c", envvar="DNSPROXY_CONFIG", help="Configuration file.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
-AdminOption = Annotated[
-    str | None,
-    typer.Option("--admin", help="Admin endpoint, as http://127.0.0.1:9153; else the one of --config."),
-]
 
 
 def _version(value: bool) -> None:  # noqa: FBT001 - typer's callback signature
@@ -104,7 +95,7 @@ def status(
     *, config: ConfigOption = DEFAULT_CONFIG, admin: AdminOption = None, as_json: JsonOption = False
 ) -> None:
     """Show what a running proxy has learned. Exit code 1 when a name has no address."""
-    document = _ask(config, admin, "GET", "/api/v1/status")
+    document = ask(config, admin, "GET", "/api/v1/status")
     if as_json:
         typer.echo(json.dumps(document, indent=2))
     else:
@@ -121,7 +112,7 @@ def status(
 @app.command()
 def refresh(config: ConfigOption = DEFAULT_CONFIG, admin: AdminOption = None) -> None:
     """Make a running proxy pull from all its sources now."""
-    _ask(config, admin, "POST", "/api/v1/refresh")
+    ask(config, admin, "POST", "/api/v1/refresh")
     typer.echo("refresh asked for")
 
 
@@ -132,18 +123,8 @@ def flush(
     admin: AdminOption = None,
 ) -> None:
     """Empty the answer cache of a running proxy; learned addresses stay."""
-    document = _ask(config, admin, "POST", "/api/v1/flush", {"name": name} if name else {})
+    document = ask(config, admin, "POST", "/api/v1/flush", {"name": name} if name else {})
     typer.echo(f"{document['flushed']} cached answers forgotten")
-
-
-def _ask(
-    config: Path, admin: str | None, method: str, path: str, body: dict[str, str] | None = None
-) -> dict[str, object]:
-    from dnsproxy.config import load  # noqa: PLC0415
-    from dnsproxy.ops.client import AdminClient  # noqa: PLC0415
-
-    client = AdminClient(admin) if admin else AdminClient.from_settings(load(config).admin)
-    return client.call(method, path, body)
 
 
 @app.command()

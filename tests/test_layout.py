@@ -29,7 +29,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"settings", "config", "logs", "keys", "system", "tokens", "files"}),
     frozenset({"net", "helper", "admin", "ops"}),
     frozenset({"server", "app"}),
-    frozenset({"cli", "__main__"}),
+    frozenset({"cli", "commands", "__main__"}),
 )
 SIBLINGS = LAYERS[2]
 
