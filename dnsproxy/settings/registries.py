@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from dnsproxy.core.guard import Limits
 from dnsproxy.core.registry import Override, Wanted, acr_names, with_overrides
-from dnsproxy.settings.values import Addresses, Model, Name, Role
+from dnsproxy.settings.values import Addresses, Model, Name, Network, Ports, Range, Role
 
 
 class NameSettings(Model):
@@ -17,6 +19,8 @@ class NameSettings(Model):
     role: Role = "other"
     addresses: Addresses = Field(default_factory=list)
     cname: Name | None = None
+    allowed: list[Range] = Field(default_factory=list)
+    ports: Ports | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -25,6 +29,14 @@ class NameSettings(Model):
         if self.cname and self.name.startswith("*."):
             raise ValueError("a wildcard cannot have a cname")
         return self
+
+
+class NetworkSettings(Model):
+    """What this side's network makes of the addresses of a registry."""
+
+    routed: list[Range] = Field(default_factory=list)
+    conflicts: list[Range] = Field(default_factory=list)
+    allow_public: bool = False
 
 
 class RegistrySettings(Model):
@@ -38,6 +50,7 @@ class RegistrySettings(Model):
     auth: Literal["regional", "none"] | Name = "regional"
     storage: Literal["regional", "none"] | Name = "regional"
     names: list[NameSettings] = Field(default_factory=list)
+    network: NetworkSettings = NetworkSettings()
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -45,6 +58,10 @@ class RegistrySettings(Model):
             raise ValueError("provider acr needs region and instance")
         if self.provider == "generic" and not self.names:
             raise ValueError("provider generic needs names")
+        if self.provider == "acr" and self.network.allow_public:
+            raise ValueError(
+                "network.allow_public: acr names are internal; give the one name `allowed` ranges"
+            )
         self.wanted()  # raises ValueError when region and instance do not make valid names
         return self
 
@@ -62,3 +79,10 @@ class RegistrySettings(Model):
             )
         overrides = [Override(n.name, n.role, tuple(n.addresses), n.cname) for n in self.names]
         return with_overrides(self.name, expanded, overrides)
+
+    def limits(self, allowed: Sequence[Network] = ()) -> Limits:
+        """Return what holds for the addresses of a name of this registry with these ``allowed`` ranges."""
+        network = self.network
+        return Limits(
+            tuple(network.routed), tuple(network.conflicts), tuple(allowed), internal=not network.allow_public
+        )

@@ -8,7 +8,7 @@ import sys
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from dnsproxy.core import names
 from dnsproxy.core.learned import canonical_addresses
@@ -86,6 +86,10 @@ def _addresses(value: list[str]) -> list[str]:
     return list(canonical_addresses(value))
 
 
+def _ports(value: list[int]) -> list[int]:
+    return sorted(set(value))
+
+
 def _resolver(value: object) -> object:
     return value if value == "system" or isinstance(value, Endpoint) else parse_endpoint(value, 53)
 
@@ -96,6 +100,8 @@ Range = Annotated[Network, BeforeValidator(_network)]
 Listen = Annotated[Endpoint, BeforeValidator(lambda value: parse_endpoint(value, None))]
 Resolver = Annotated[Endpoint | Literal["system"], BeforeValidator(_resolver)]
 Addresses = Annotated[list[str], AfterValidator(_addresses)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Ports = Annotated[list[Port], AfterValidator(_ports)]
 Role = Literal["registry", "auth", "storage", "chart", "other"]
 
 

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
 
+from dnsproxy.core.guard import Limits
 from dnsproxy.settings import Settings
 from dnsproxy.settings.values import Endpoint
 from tests.settings.mistakes import ACR, complaints
+
+PUBLIC = {"allow_public": True}
 
 
 @pytest.mark.parametrize(
@@ -21,6 +25,10 @@ from tests.settings.mistakes import ACR, complaints
         ({**ACR, "names": [{"name": "a.example", "addresses": ["10.0.0.1"], "cname": "b"}]}, "not both"),
         ({**ACR, "names": [{"name": "*.a.example", "cname": "b"}]}, "wildcard cannot have a cname"),
         ({**ACR, "names": [{"name": "a.example", "addresses": ["10.0.0.300"]}]}, "10.0.0.300"),
+        ({**ACR, "names": [{"name": "a.example", "allowed": ["10.0.0.1/8"]}]}, "has host bits set"),
+        ({**ACR, "names": [{"name": "a.example", "ports": [0]}]}, "greater than or equal to 1"),
+        ({**ACR, "network": {"routed": ["10.0.0.0"], "conflicts": ["here"]}}, "not a range"),
+        ({**ACR, "network": {"allow_public": True}}, "acr names are internal"),
     ],
 )
 def test_registries_that_make_no_sense(registry: dict[str, Any], complaint: str) -> None:
@@ -38,3 +46,21 @@ def test_an_acr_registry_expands_with_its_overrides() -> None:
     wanted = {entry.name: entry for entry in read.wanted()}
     assert len(wanted) == 5
     assert wanted["dockerauth-vpc.cn-hangzhou.aliyuncs.com."].addresses == ("10.1.2.3",)
+
+
+def test_limits_are_those_of_the_registry_and_of_the_name() -> None:
+    listed = {"name": "a.example", "allowed": ["47.97.0.0/16"], "ports": [443, 80, 443]}
+    network = {"routed": ["10.0.0.0/8"], "conflicts": ["10.1.0.0/16"]}
+    (registry,) = Settings.model_validate(
+        {"registries": [{**ACR, "network": network, "names": [listed]}]}
+    ).registries
+    assert registry.limits() == Limits((ip_network("10.0.0.0/8"),), (ip_network("10.1.0.0/16"),))
+    (name,) = registry.names
+    assert registry.limits(name.allowed).allowed == (ip_network("47.97.0.0/16"),)
+    assert name.ports == [80, 443]
+
+
+def test_only_a_generic_registry_has_public_names() -> None:
+    generic = {"name": "g", "provider": "generic", "names": [{"name": "a.example"}]}
+    read = Settings.model_validate({"registries": [generic, {**generic, "name": "p", "network": PUBLIC}]})
+    assert [registry.limits().internal for registry in read.registries] == [True, False]

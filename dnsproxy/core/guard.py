@@ -1,0 +1,142 @@
+"""Whether a learned address may be answered at all, and whether this side has a route to it.
+
+A right signature says who published an address, not that it is of use here. What
+`refusal` names is never answered; what `is_routed` finds uncovered is only told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
+
+Network = IPv4Network | IPv6Network
+Address = IPv4Address | IPv6Address
+
+
+class Refusal(StrEnum):
+    """Why an address is not answered. The value is the metric's label."""
+
+    UNSPECIFIED = "unspecified"
+    LOOPBACK = "loopback"
+    LINK_LOCAL = "link_local"
+    MULTICAST = "multicast"
+    RESERVED = "reserved"
+    CONFLICT = "conflict"
+    NOT_ALLOWED = "not_allowed"
+    PUBLIC = "public"
+
+
+def _networks(*texts: str) -> tuple[Network, ...]:
+    return tuple(ip_network(text) for text in texts)
+
+
+# No registry lives here (RFC 6890 and what it lists): a client that is sent to one of these
+# talks to itself, to its neighbours or to nobody. Of IPv6 only 2000::/3 and fc00::/7 are in use
+# (RFC 4291 §2.4); ::/3 also holds the ways to write an IPv4 address as IPv6.
+_SPECIAL: tuple[tuple[Refusal, tuple[Network, ...]], ...] = (
+    (Refusal.UNSPECIFIED, _networks("0.0.0.0/8", "::/128")),
+    (Refusal.LOOPBACK, _networks("127.0.0.0/8", "::1/128")),
+    (Refusal.LINK_LOCAL, _networks("169.254.0.0/16", "fe80::/10")),
+    (Refusal.MULTICAST, _networks("224.0.0.0/4", "ff00::/8")),
+    (
+        Refusal.RESERVED,
+        _networks(
+            *("240.0.0.0/4", "::/3", "4000::/2", "8000::/2", "c000::/3", "e000::/4", "f000::/5"),
+            *("f800::/6", "fe00::/9", "fec0::/10"),
+        ),
+    ),
+)
+# No address of these can be the far end of a connection, whatever a configuration says.
+_NEVER = frozenset({Refusal.UNSPECIFIED, Refusal.MULTICAST})
+# RFC 1918, RFC 6598 (where Alibaba Cloud keeps its services), RFC 4193.
+_INTERNAL = _networks("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the configuration says of the addresses of one name.
+
+    ``routed`` are the ranges that this side's route tables reach, ``conflicts``
+    those that it uses itself, ``allowed`` those that the name may be in (empty:
+    no such limit). With ``internal`` public addresses are refused.
+    """
+
+    routed: tuple[Network, ...] = ()
+    conflicts: tuple[Network, ...] = ()
+    allowed: tuple[Network, ...] = ()
+    internal: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """An address that is not answered; ``detail`` is for people."""
+
+    address: str
+    reason: Refusal
+    detail: str
+
+
+def is_routed(address: str, routed: Iterable[Network]) -> bool | None:
+    """Tell whether one of the ranges ``routed`` holds ``address``; None when no range is stated.
+
+    Raises:
+        ValueError: ``address`` is not an IP address.
+    """
+    ranges = tuple(routed)
+    return _holding(ip_address(address), ranges) is not None if ranges else None
+
+
+@lru_cache(maxsize=8192)  # the same few addresses are looked at with every snapshot
+def refusal(address: str, limits: Limits) -> Finding | None:
+    """Return why ``address`` must not be answered for a name with ``limits``; None when it may.
+
+    A range of ``allowed`` that lies within a special range (loopback, link-local,
+    reserved) admits it, and any range of ``allowed`` admits public addresses: the
+    operator wrote down what the name has. A route that is more specific than the
+    conflict wins, as in a route table.
+
+    Raises:
+        ValueError: ``address`` is not an IP address.
+    """
+    parsed = ip_address(address)
+    for reason, ranges in _SPECIAL:
+        special = _holding(parsed, ranges)
+        if special is not None and (reason in _NEVER or not _admitted(parsed, special, limits.allowed)):
+            return Finding(address, reason, f"{address} is in {special}")
+    conflict = _holding(parsed, limits.conflicts)
+    if conflict is not None:
+        route = _holding(parsed, limits.routed)
+        if route is None or route.prefixlen <= conflict.prefixlen:
+            return Finding(
+                address, Refusal.CONFLICT, f"{address} is in {conflict}, which this side uses itself"
+            )
+    if limits.allowed:
+        if _holding(parsed, limits.allowed) is None:
+            return Finding(address, Refusal.NOT_ALLOWED, f"{address} is in none of the name's allowed ranges")
+    elif limits.internal and _holding(parsed, _INTERNAL) is None:
+        return Finding(address, Refusal.PUBLIC, f"{address} is public; the name is an internal one")
+    return None
+
+
+def _holding(address: Address, ranges: Iterable[Network]) -> Network | None:
+    """Return the most specific of ``ranges`` that holds ``address``."""
+    holding = (network for network in ranges if address in network)
+    return max(holding, key=lambda network: network.prefixlen, default=None)
+
+
+def _admitted(address: Address, special: Network, allowed: Iterable[Network]) -> bool:
+    return any(
+        address in network and network.prefixlen >= special.prefixlen
+        for network in allowed
+        if network.version == special.version
+    )

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dnsproxy.core.guard import Limits, Refusal, is_routed, refusal
+
+
+def ranges(*texts: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    return tuple(ip_network(text) for text in texts)
+
+
+def reason(address: str, **limits: object) -> Refusal | None:
+    found = refusal(address, Limits(**limits))  # type: ignore[arg-type]  # one line per case
+    assert found is None or found.address == address
+    return found.reason if found else None
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("10.94.205.198", "172.16.0.1", "172.31.255.255", "192.168.1.1"),
+        *("100.64.0.0", "100.103.7.181", "100.118.28.43", "100.127.255.255", "fd00::1"),
+    ],
+)
+def test_internal_addresses_pass(address: str) -> None:
+    assert reason(address) is None
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("0.0.0.0", Refusal.UNSPECIFIED),
+        ("0.1.2.3", Refusal.UNSPECIFIED),
+        ("::", Refusal.UNSPECIFIED),
+        ("127.0.0.1", Refusal.LOOPBACK),
+        ("127.255.255.254", Refusal.LOOPBACK),
+        ("::1", Refusal.LOOPBACK),
+        ("169.254.169.254", Refusal.LINK_LOCAL),
+        ("fe80::1", Refusal.LINK_LOCAL),
+        ("224.0.0.1", Refusal.MULTICAST),
+        ("ff02::1", Refusal.MULTICAST),
+        ("240.0.0.1", Refusal.RESERVED),
+        ("255.255.255.255", Refusal.RESERVED),
+        ("::ffff:127.0.0.1", Refusal.RESERVED),
+        ("::ffff:10.0.0.1", Refusal.RESERVED),
+        ("64:ff9b::a00:1", Refusal.RESERVED),
+        ("fec0::1", Refusal.RESERVED),
+        ("100.63.255.255", Refusal.PUBLIC),
+        ("100.128.0.0", Refusal.PUBLIC),
+        ("172.32.0.1", Refusal.PUBLIC),
+        ("47.97.242.13", Refusal.PUBLIC),
+        ("2001:db8::1", Refusal.PUBLIC),
+    ],
+)
+def test_addresses_that_no_internal_name_has(address: str, expected: Refusal) -> None:
+    assert reason(address) is expected
+    found = refusal(address, Limits())
+    assert found is not None
+    assert found.detail.startswith(address)
+
+
+def test_public_addresses_pass_where_they_are_allowed() -> None:
+    assert reason("47.97.242.13", internal=False) is None
+    assert reason("127.0.0.1", internal=False) is Refusal.LOOPBACK
+
+
+def test_what_this_side_uses_itself_is_refused() -> None:
+    conflicts = ranges("100.103.0.0/16", "fd00::/16")
+    assert reason("100.103.7.181", conflicts=conflicts) is Refusal.CONFLICT
+    assert reason("fd00::1", conflicts=conflicts) is Refusal.CONFLICT
+    assert reason("100.118.28.43", conflicts=conflicts) is None
+
+
+@pytest.mark.parametrize(
+    ("routed", "expected"),
+    [
+        ((), Refusal.CONFLICT),
+        (("100.64.0.0/10",), Refusal.CONFLICT),
+        (("100.0.0.0/8",), Refusal.CONFLICT),
+        (("100.118.28.0/24",), Refusal.CONFLICT),
+        (("100.0.0.0/8", "100.103.7.181/32"), None),
+    ],
+)
+def test_a_more_specific_route_wins_over_a_conflict(
+    routed: tuple[str, ...], expected: Refusal | None
+) -> None:
+    limits = {"conflicts": ranges("100.64.0.0/10"), "routed": ranges(*routed)}
+    assert reason("100.103.7.181", **limits) is expected
+
+
+def test_a_name_stays_in_its_allowed_ranges() -> None:
+    allowed = ranges("100.118.28.0/24", "47.97.0.0/16")
+    assert reason("100.118.28.43", allowed=allowed) is None
+    assert reason("100.118.29.43", allowed=allowed) is Refusal.NOT_ALLOWED
+    # Written down for this name: no need to allow the whole of the Internet for its registry.
+    assert reason("47.97.242.13", allowed=allowed) is None
+
+
+@pytest.mark.parametrize(
+    ("address", "allowed", "expected"),
+    [
+        ("127.0.0.2", ("127.0.0.0/30",), None),
+        ("127.0.0.2", ("127.0.0.0/8",), None),
+        ("::1", ("::1/128",), None),
+        ("240.0.0.1", ("240.0.0.0/4",), None),
+        ("127.0.0.2", ("0.0.0.0/0",), Refusal.LOOPBACK),
+        ("127.0.0.2", ("126.0.0.0/7",), Refusal.LOOPBACK),
+        ("::1", ("::/0",), Refusal.LOOPBACK),
+        ("0.0.0.0", ("0.0.0.0/32",), Refusal.UNSPECIFIED),
+        ("224.0.0.1", ("224.0.0.1/32",), Refusal.MULTICAST),
+    ],
+)
+def test_a_special_range_must_be_allowed_by_name(
+    address: str, allowed: tuple[str, ...], expected: Refusal | None
+) -> None:
+    assert reason(address, allowed=ranges(*allowed)) is expected
+
+
+def test_routes() -> None:
+    routed = ranges("10.0.0.0/8", "100.103.7.181/32", "fd00::/8")
+    assert is_routed("10.94.205.198", routed) is True
+    assert is_routed("100.103.7.181", routed) is True
+    assert is_routed("100.103.7.182", routed) is False
+    assert is_routed("fd00::1", routed) is True
+    assert is_routed("fe80::1", routed) is False
+
+
+def test_where_no_route_is_stated_nothing_is_known() -> None:
+    assert is_routed("10.0.0.1", ()) is None
+
+
+def test_only_addresses_can_be_asked_about() -> None:
+    with pytest.raises(ValueError, match="a.example"):
+        is_routed("a.example", ranges("10.0.0.0/8"))
+    with pytest.raises(ValueError, match="a.example"):
+        refusal("a.example", Limits())
+
+
+@given(st.ip_addresses().map(str), st.booleans())
+def test_what_passes_could_be_the_far_end_of_a_connection(address: str, internal: bool) -> None:
+    if reason(address, internal=internal) is None:
+        parsed = ip_address(address)
+        kinds = ("loopback", "unspecified", "multicast", "link_local", "reserved")
+        assert [kind for kind in kinds if getattr(parsed, f"is_{kind}")] == []
+        assert not internal or not parsed.is_global
