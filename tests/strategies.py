@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from dnsproxy.core import names
 from dnsproxy.core.learned import ROLES, LearnedName, Snapshot, canonical_addresses
+from dnsproxy.core.registry import MAX_FOUND, Found
 
 whole_numbers = st.integers(0, 2**63 - 1)
 texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
@@ -34,6 +35,13 @@ learned_names = st.builds(
     resolvers=st.lists(texts, max_size=2).map(tuple),
     status=st.sampled_from(["ok", "stale", "failed"]),
 )
+found = st.builds(
+    Found,
+    registry=texts,
+    role=texts,
+    names=st.lists(canonical_names, max_size=MAX_FOUND).map(tuple),
+    observed_at=whole_numbers,
+)
 snapshots = st.builds(
     Snapshot,
     issuer=texts,
@@ -41,6 +49,7 @@ snapshots = st.builds(
     issued_at=whole_numbers,
     expires_at=whole_numbers,
     names=st.lists(learned_names, max_size=4, unique_by=lambda entry: entry.name).map(tuple),
+    found=st.lists(found, max_size=3, unique_by=lambda entry: entry.subject).map(tuple),
 )
 json_values: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),

@@ -11,11 +11,25 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from dnsproxy.core.learned import LearnedName, Snapshot
+from dnsproxy.core.registry import Found
 
 # Two helpers may see different members of a large address set. A name changes
 # hands only after its helper has missed about two rounds of the default 30 s
 # interval; without this the answers would flap between the two views.
 TAKEOVER_AFTER = 75
+
+
+# Seconds. A helper that has been silent for a day has no say any more in what registries use,
+# once another one knows; until then both count, for two regions may be told different names.
+FIND_LIFETIME = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Find:
+    """What a helper found out about one role of a registry, and the snapshot that says so."""
+
+    found: Found
+    snapshot: Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +47,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The addresses of a name before and after; empty before the first."""
+    """The addresses of a name before and after; empty before the first, and after it was given up."""
 
     name: str
     old: tuple[str, ...]
@@ -42,10 +56,14 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """``entries`` by canonical name; ``latest`` is each issuer's last accepted snapshot."""
+    """``entries`` by canonical name; ``latest`` is each issuer's last accepted snapshot.
+
+    ``finds`` are by issuer, registry and role. Use `dataclasses.replace` to change a part.
+    """
 
     entries: Mapping[str, Entry] = field(default_factory=dict)
     latest: Mapping[str, Snapshot] = field(default_factory=dict)
+    finds: Mapping[tuple[str, str, str], Find] = field(default_factory=dict)
 
     @property
     def serial(self) -> int:
@@ -54,15 +72,38 @@ class Book:
 
     def merged(self, snapshot: Snapshot) -> Book:
         """Return the book after ``snapshot``, which `learned.judge` has accepted."""
-        entries = dict(self.entries)
+        finds = self._finds_after(snapshot)
+        # A name that no registry uses any more is given up, unless it is configured as well.
+        given_up = _names_of(self.finds) - _names_of(finds) - {learned.name for learned in snapshot.names}
+        entries = {name: held for name, held in self.entries.items() if name not in given_up}
         for learned in snapshot.names:
             held = entries.get(learned.name)
             if learned.addresses and (held is None or _replaces(held, learned, snapshot.issuer)):
                 entries[learned.name] = Entry(learned, snapshot)
-        return Book(entries, {**self.latest, snapshot.issuer: snapshot})
+        return Book(entries, {**self.latest, snapshot.issuer: snapshot}, finds)
+
+    def _finds_after(self, snapshot: Snapshot) -> dict[tuple[str, str, str], Find]:
+        told = {(snapshot.issuer, *found.subject): Find(found, snapshot) for found in snapshot.found}
+        latest = {found.subject: found.observed_at for found in snapshot.found}
+
+        def is_over(find: Find) -> bool:
+            return latest.get(find.found.subject, 0) - find.found.observed_at > FIND_LIFETIME
+
+        return {key: find for key, find in self.finds.items() if not is_over(find)} | told
+
+    def found(self) -> list[Found]:
+        """Return what is known of each role of a registry, the views of all helpers united."""
+        united: dict[tuple[str, str], Found] = {}
+        for _, find in sorted(self.finds.items()):
+            found = find.found
+            held = united.get(found.subject, found)
+            names = tuple(dict.fromkeys((*held.names, *found.names)))
+            observed_at = max(held.observed_at, found.observed_at)
+            united[found.subject] = Found(found.registry, found.role, names, observed_at)
+        return list(united.values())
 
     def changes_since(self, earlier: Book) -> list[Change]:
-        """Return the names whose addresses or CNAME differ from those in ``earlier``, in name order."""
+        """Return the names whose addresses or CNAME differ from those in ``earlier``, those given up last."""
         changes = []
         for name, entry in sorted(self.entries.items()):
             held = earlier.entries.get(name)
@@ -71,6 +112,8 @@ class Book:
                 entry.learned.cname,
             ):
                 changes.append(Change(name, held.learned.addresses if held else (), entry.learned.addresses))
+        given_up = sorted(set(earlier.entries) - set(self.entries))
+        changes += [Change(name, earlier.entries[name].learned.addresses, ()) for name in given_up]
         return changes
 
     def snapshots(self) -> list[Snapshot]:
@@ -78,7 +121,11 @@ class Book:
 
         A name that two issuers confirm may be with the other one in the book built again.
         """
-        needed: Iterable[Snapshot] = [*self.latest.values(), *(e.snapshot for e in self.entries.values())]
+        needed: Iterable[Snapshot] = [
+            *self.latest.values(),
+            *(entry.snapshot for entry in self.entries.values()),
+            *(find.snapshot for find in self.finds.values()),
+        ]
         distinct = {s.identity: s for s in needed}
         # Serial first, as in `learned.judge`: a helper whose clock was set back still counts on.
         return sorted(distinct.values(), key=lambda s: (s.serial, s.issued_at, s.issuer))
@@ -88,3 +135,7 @@ def _replaces(held: Entry, offered: LearnedName, issuer: str) -> bool:
     if held.snapshot.issuer == issuer:
         return True
     return offered.observed_at - held.learned.observed_at > TAKEOVER_AFTER
+
+
+def _names_of(finds: Mapping[tuple[str, str, str], Find]) -> set[str]:
+    return {name for find in finds.values() for name in find.found.names}

@@ -8,12 +8,14 @@ issuer; it is the only function of the proxy that is given wall-clock time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Any
 
 from dnsproxy.core import names
+from dnsproxy.core.fields import Fields
+from dnsproxy.core.registry import MAX_FOUND, Found, Sought, superseded
 from dnsproxy.errors import Rejection, SnapshotError
 
 # A proxy whose clock runs behind the helper's still takes its snapshots; five
@@ -50,13 +52,18 @@ class LearnedName:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One helper's signed view. Times are Unix seconds, ``serial`` is opaque but growing."""
+    """One helper's signed view. Times are Unix seconds, ``serial`` is opaque but growing.
+
+    ``found`` says what registries told about themselves, one entry per registry and role; a
+    role that is missing there has not been found out, which takes nothing back.
+    """
 
     issuer: str
     serial: int
     issued_at: int
     expires_at: int
     names: tuple[LearnedName, ...]
+    found: tuple[Found, ...] = ()
 
     @property
     def identity(self) -> tuple[str, int, int]:
@@ -89,6 +96,15 @@ class Snapshot:
                 }
                 for entry in self.names
             ],
+            "found": [
+                {
+                    "registry": entry.registry,
+                    "role": entry.role,
+                    "names": list(entry.names),
+                    "observed_at": entry.observed_at,
+                }
+                for entry in self.found
+            ],
         }
 
     @classmethod
@@ -98,7 +114,7 @@ class Snapshot:
         Raises:
             SnapshotError: ``MALFORMED``, naming the first key that is wrong.
         """
-        document = _Fields(payload, "snapshot")
+        document = Fields(payload, "snapshot")
         listed = document.sequence("names")
         if len(listed) > MAX_NAMES:
             raise SnapshotError(Rejection.MALFORMED, f"names: more than {MAX_NAMES}")
@@ -111,70 +127,37 @@ class Snapshot:
             issued_at=document.whole("iat"),
             expires_at=document.whole("exp"),
             names=entries,
+            found=_found_from(document),
         )
 
 
-class _Fields:
-    """Typed access to a JSON object; every failure names the key."""
-
-    def __init__(self, value: object, place: str) -> None:
-        if not isinstance(value, Mapping):
-            raise SnapshotError(Rejection.MALFORMED, f"{place}: not an object")
-        self._value = value
-        self._place = place
-
-    def _wrong(self, key: str, expected: str) -> SnapshotError:
-        return SnapshotError(Rejection.MALFORMED, f"{self._place}.{key}: not {expected}")
-
-    def text(self, key: str) -> str:
-        value = self._value.get(key)
-        if not isinstance(value, str) or not value or not _is_unicode(value):
-            raise self._wrong(key, "a text")
-        return value
-
-    def whole(self, key: str) -> int:
-        value = self._value.get(key)
-        # 2**63 keeps what a JSON peer in another language can hold; bool is an int in Python.
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
-            raise self._wrong(key, "a whole number")
-        return value
-
-    def sequence(self, key: str) -> list[object]:
-        value = self._value.get(key)
-        if not isinstance(value, list):
-            raise self._wrong(key, "a list")
-        return value
-
-    def texts(self, key: str) -> list[str]:
-        texts = []
-        for item in self.sequence(key):
-            if not isinstance(item, str) or not _is_unicode(item):
-                raise self._wrong(key, "a list of texts")
-            texts.append(item)
-        return texts
-
-    def name(self, key: str) -> str:
-        try:
-            return names.canonical(self.text(key))
-        except ValueError as exc:
-            raise SnapshotError(Rejection.MALFORMED, f"{self._place}.{key}: {exc}") from exc
-
-    def optional_name(self, key: str) -> str | None:
-        return None if self._value.get(key) is None else self.name(key)
-
-    def addresses(self, key: str) -> tuple[str, ...]:
-        listed = self.texts(key)
-        if len(listed) > MAX_ADDRESSES:
-            raise self._wrong(key, f"at most {MAX_ADDRESSES} addresses")
-        try:
-            return canonical_addresses(listed)
-        except ValueError as exc:
-            raise SnapshotError(Rejection.MALFORMED, f"{self._place}.{key}: {exc}") from exc
+def _addresses_from(fields: Fields, key: str) -> tuple[str, ...]:
+    listed = fields.texts(key)
+    if len(listed) > MAX_ADDRESSES:
+        raise fields.wrong(key, f"more than {MAX_ADDRESSES} addresses")
+    try:
+        return canonical_addresses(listed)
+    except ValueError as exc:
+        raise fields.wrong(key, str(exc)) from exc
 
 
-def _is_unicode(text: str) -> bool:
-    # JSON can spell half of a surrogate pair. No log, metric or file could hold it.
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+def _found_from(document: Fields) -> tuple[Found, ...]:
+    # Helpers of version 0.1 do not look, and do not say so.
+    listed = document.sequence("found") if document.has("found") else []
+    if len(listed) > MAX_NAMES:
+        raise document.wrong("found", f"more than {MAX_NAMES}")
+    entries = []
+    for index, item in enumerate(listed):
+        fields = Fields(item, f"found[{index}]")
+        found = Found(
+            fields.text("registry"), fields.text("role"), fields.names("names"), fields.whole("observed_at")
+        )
+        if len(found.names) > MAX_FOUND:
+            raise fields.wrong("names", f"more than {MAX_FOUND}")
+        entries.append(found)
+    if len({entry.subject for entry in entries}) != len(entries):
+        raise document.wrong("found", "one role of a registry is listed twice")
+    return tuple(entries)
 
 
 def canonical_addresses(texts: Iterable[str]) -> tuple[str, ...]:
@@ -190,10 +173,10 @@ def canonical_addresses(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def _name_from(item: object, place: str) -> LearnedName:
-    fields = _Fields(item, place)
+    fields = Fields(item, place)
     role = fields.text("role")
     status = fields.text("status")
-    addresses = fields.addresses("addresses")
+    addresses = _addresses_from(fields, "addresses")
     return LearnedName(
         name=fields.name("name"),
         # A role or status from a later version is still a name with addresses.
@@ -213,14 +196,25 @@ class Scope:
     """Which names a proxy lets a helper speak for.
 
     ``keys`` are the keys of the configured names. A helper that signs another
-    name (``www.bank.example``) must not be able to take it over.
+    name (``www.bank.example``) must not be able to take it over. What it says
+    to have found is taken for ``sought`` roles only, and below their suffixes.
     """
 
     keys: frozenset[bytes]
+    sought: tuple[Sought, ...] = ()
 
     def allows(self, name: str) -> bool:
         """Tell whether ``name`` (canonical text) is configured here."""
         return names.to_key(name) in self.keys
+
+    def admit(self, found: Iterable[Found]) -> tuple[Found, ...]:
+        """Return what is sought here out of ``found``, without the names that may not be taken."""
+        sought = {entry.subject: entry for entry in self.sought}
+        return tuple(
+            replace(entry, names=tuple(filter(sought[entry.subject].allows, entry.names)))
+            for entry in found
+            if entry.subject in sought
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,12 +268,18 @@ def judge_content(current: Snapshot | None, candidate: Snapshot, scope: Scope) -
             return Unchanged()
         if offered < held:
             return Rejected(Rejection.OLDER, f"serial {candidate.serial}, in use {current.serial}")
-    foreign = tuple(entry.name for entry in candidate.names if not scope.allows(entry.name))
-    ours = replace(candidate, names=tuple(e for e in candidate.names if e.name not in set(foreign)))
+    found = scope.admit(candidate.found)
+    admitted = {name for entry in found for name in entry.names}
+    offered_all = [entry.name for entry in candidate.names]
+    foreign = tuple(name for name in offered_all if name not in admitted and not scope.allows(name))
+    ours = replace(
+        candidate, names=tuple(e for e in candidate.names if e.name not in set(foreign)), found=found
+    )
     if foreign and not ours.names:
         return Rejected(Rejection.NOT_OURS, f"none of its {len(foreign)} names is configured here")
     known = {e.name for e in current.names if e.addresses} if current else set()
     if known and not ours.address_count:
         return Rejected(Rejection.SHRANK_TO_EMPTY, f"no address for any name, {len(known)} known")
     offered_names = {e.name for e in ours.names if e.addresses}
-    return Accepted(ours, foreign, tuple(sorted(known - offered_names)))
+    given_up = superseded(current.found, found) if current else frozenset()
+    return Accepted(ours, foreign, tuple(sorted(known - offered_names - given_up)))

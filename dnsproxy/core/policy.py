@@ -12,7 +12,7 @@ from ipaddress import ip_address
 
 from dnsproxy.core import message, names, wire
 from dnsproxy.core.book import Book
-from dnsproxy.core.registry import Wanted
+from dnsproxy.core.registry import Wanted, with_found
 
 Counts = tuple[int, int, int]
 DEFAULT_ZONE = names.ROOT
@@ -162,13 +162,13 @@ def build_rules(
     now: float,
     wall_now: float,
 ) -> Ruleset:
-    """Return the rules for the configured names with the addresses of ``book``.
+    """Return the rules for the configured and the discovered names with the addresses of ``book``.
 
     ``ttl`` and ``max_stale`` are seconds. Wall-clock times of the snapshots are
     turned into monotonic ones here, with ``now`` and ``wall_now`` read together.
     """
     owned = []
-    for entry in wanted:
+    for entry in with_found(wanted, book.found()):
         held = book.entries.get(entry.name)
         if entry.addresses:
             owned.append(Owned(entry.name, addresses=entry.addresses, ttl=ttl))

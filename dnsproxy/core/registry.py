@@ -1,4 +1,4 @@
-"""From a configured registry to the names that must be learned for it.
+"""From a configured registry to the names that must be learned for it, and those that it tells itself.
 
 Name patterns are those of Alibaba ACR Enterprise Edition inside a VPC; a
 ``generic`` registry lists its names itself.
@@ -6,9 +6,15 @@ Name patterns are those of Alibaba ACR Enterprise Edition inside a VPC; a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from dnsproxy.core import names
+
+# Names of one role of a registry. One is usual; while a registry moves there are two.
+MAX_FOUND = 8
+# Values of `auth` and `storage` that give no name by themselves.
+NAMELESS = frozenset({"none", "discover"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,27 +50,93 @@ class Override:
     cname: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """A role of a registry (``auth`` or ``storage``) whose names only the registry itself can tell.
+
+    ``suffixes`` are canonical names; what it tells must lie below one of them.
+    """
+
+    registry: str
+    role: str
+    suffixes: tuple[str, ...]
+
+    @property
+    def subject(self) -> tuple[str, str]:
+        """The registry and the role."""
+        return self.registry, self.role
+
+    def allows(self, name: str) -> bool:
+        """Tell whether ``name`` (canonical text) may be taken: no wildcard, and not a suffix as a whole."""
+        key = names.to_key(name)
+        if b"*" in key:
+            return False
+        above = set(names.parents(key))
+        return any(names.to_key(suffix) in above for suffix in self.suffixes)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a registry told about one of its roles.
+
+    ``names`` is empty when it needs no other name, as after it has taken over its auth
+    domain. ``observed_at`` is Unix time of the last look that confirmed it.
+    """
+
+    registry: str
+    role: str
+    names: tuple[str, ...]
+    observed_at: int
+
+    @property
+    def subject(self) -> tuple[str, str]:
+        """The registry and the role."""
+        return self.registry, self.role
+
+
+def superseded(earlier: Iterable[Found], later: Iterable[Found]) -> frozenset[str]:
+    """Return the names in ``earlier`` that ``later`` has given up; a role it says nothing of is kept."""
+    now = list(later)
+    told = {entry.subject for entry in now}
+    before = {name for entry in earlier if entry.subject in told for name in entry.names}
+    return frozenset(before - {name for entry in now for name in entry.names})
+
+
+def with_found(wanted: Iterable[Wanted], found: Iterable[Found]) -> list[Wanted]:
+    """Return ``wanted`` and, after it, the found names that it does not have."""
+    by_name = {entry.name: entry for entry in wanted}
+    for entry in found:
+        for name in entry.names:
+            by_name.setdefault(name, Wanted(name, entry.role, entry.registry))
+    return list(by_name.values())
+
+
+def acr_host(instance: str, region: str) -> str:
+    """Return the canonical name of an ACR Enterprise instance inside its VPC."""
+    return names.canonical(f"{instance}-registry-vpc.{region}.cr.aliyuncs.com")
+
+
 def acr_names(
     label: str, instance: str, region: str, *, chart: bool, auth: str, storage: str
 ) -> list[Wanted]:
     """Return the names of an ACR Enterprise instance as seen inside its VPC.
 
-    ``auth`` is ``regional`` (``dockerauth-vpc.<region>.aliyuncs.com``),
-    ``none`` (the instance has taken over its auth domain) or a host.
-    ``storage`` is ``regional`` (the OSS endpoint and every bucket below it),
-    ``none`` or a bucket host.
+    ``auth`` is ``regional`` (``dockerauth-vpc.<region>.aliyuncs.com``) or a host;
+    ``none`` (the instance has taken over its auth domain) and ``discover`` give no name.
+    ``storage`` is ``regional`` (the OSS endpoint and every bucket below it) or a
+    bucket host; ``none`` and ``discover`` give no name.
     """
-    wanted = [(f"{instance}-registry-vpc.{region}.cr.aliyuncs.com", "registry")]
+    wanted = [(acr_host(instance, region), "registry")]
     if chart:
         wanted.append((f"{instance}-chart-vpc.{region}.cr.aliyuncs.com", "chart"))
     if auth == "regional":
         wanted.append((f"dockerauth-vpc.{region}.aliyuncs.com", "auth"))
-    elif auth != "none":
+    elif auth not in NAMELESS:
         wanted.append((auth, "auth"))
     if storage == "regional":
         endpoint = f"oss-{region}-internal.aliyuncs.com"
         wanted += [(endpoint, "storage"), (f"*.{endpoint}", "storage")]
-    elif storage != "none":
+    elif storage not in NAMELESS:
         wanted.append((storage, "storage"))
     return [Wanted(names.canonical(name), role, label) for name, role in wanted]
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import reduce
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dnsproxy.core.book import TAKEOVER_AFTER, Book, Change
+from dnsproxy.core.book import FIND_LIFETIME, TAKEOVER_AFTER, Book, Change
 from dnsproxy.core.learned import Snapshot
+from dnsproxy.core.registry import Found
 from tests.strategies import learned, snapshot
 
 A, B = "helper-a", "helper-b"
@@ -149,3 +151,67 @@ def test_snapshots_rebuild_contested_names_hardly_older(history: list[Snapshot])
     assert set(rebuilt.entries) == set(book.entries)
     for name, entry in book.entries.items():
         assert entry.age_from - rebuilt.entries[name].age_from <= TAKEOVER_AFTER
+
+
+# --- what registries told
+
+
+def telling(*names: str, issuer: str = A, serial: int = 1, at: int = 1000, role: str = "auth") -> Snapshot:
+    entries = [learned(name, observed_at=at) for name in names]
+    return replace(
+        snapshot(*entries, issuer=issuer, serial=serial, at=at), found=(Found("hz", role, names, at),)
+    )
+
+
+def found_names(book: Book) -> dict[str, tuple[str, ...]]:
+    return {found.role: found.names for found in book.found()}
+
+
+def test_a_find_replaces_the_earlier_one_of_its_helper_and_its_names() -> None:
+    book = book_of(telling("a.example."), telling("b.example.", serial=2))
+    assert found_names(book) == {"auth": ("b.example.",)}
+    assert addresses(book) == {"b.example.": ("10.0.0.1",)}
+
+
+def test_a_find_without_names_gives_the_earlier_ones_up() -> None:
+    before = book_of(telling("a.example."))
+    book = before.merged(telling(serial=2))
+    assert (found_names(book), addresses(book)) == ({"auth": ()}, {})
+    assert book.changes_since(before) == [Change("a.example.", ("10.0.0.1",), ())]
+
+
+def test_silence_about_a_role_keeps_its_names_and_their_addresses() -> None:
+    silent = snapshot(learned("c.example."), serial=2)
+    book = book_of(telling("a.example."), silent)
+    assert found_names(book) == {"auth": ("a.example.",)}
+    assert addresses(book) == {"a.example.": ("10.0.0.1",), "c.example.": ("10.0.0.1",)}
+    assert [kept.serial for kept in book.snapshots()] == [1, 2]
+
+
+def test_a_name_that_is_configured_as_well_stays() -> None:
+    later = replace(telling(serial=2), names=(learned("a.example.", ()),))
+    assert addresses(book_of(telling("a.example."), later)) == {"a.example.": ("10.0.0.1",)}
+
+
+def test_the_views_of_two_helpers_are_united() -> None:
+    book = book_of(telling("a.example.", "b.example."), telling("b.example.", "c.example.", issuer=B))
+    assert found_names(book) == {"auth": ("a.example.", "b.example.", "c.example.")}
+    # What only one of them has given up is gone only when nobody has it.
+    after = book.merged(telling(serial=2))
+    assert found_names(after) == {"auth": ("b.example.", "c.example.")}
+
+
+def test_a_helper_that_is_gone_for_a_day_has_no_say_once_another_knows() -> None:
+    first = telling("a.example.")
+    day = telling("b.example.", issuer=B, at=1000 + FIND_LIFETIME)
+    assert found_names(book_of(first, day)) == {"auth": ("a.example.", "b.example.")}
+    later = telling("b.example.", issuer=B, at=1001 + FIND_LIFETIME, serial=2)
+    assert found_names(book_of(first, day, later)) == {"auth": ("b.example.",)}
+    other_role = telling("b.example.", issuer=B, at=1001 + FIND_LIFETIME, role="storage")
+    assert found_names(book_of(first, other_role)) == {"auth": ("a.example.",), "storage": ("b.example.",)}
+
+
+def test_a_book_with_finds_is_built_again_from_its_snapshots() -> None:
+    book = book_of(telling("a.example."), telling("b.example.", role="storage", issuer=B), telling(serial=2))
+    again = book_of(*book.snapshots())
+    assert (again.found(), addresses(again)) == (book.found(), addresses(book))

@@ -22,6 +22,7 @@ from dnsproxy.core.learned import (
     judge,
     judge_content,
 )
+from dnsproxy.core.registry import MAX_FOUND, Found, Sought
 from dnsproxy.errors import Rejection, SnapshotError
 from tests import strategies
 from tests.strategies import learned, snapshot
@@ -80,7 +81,7 @@ def test_any_json_in_a_name_gives_a_snapshot_or_snapshot_error(key: str, value: 
         (["names", 0, "addresses"], ["10.0.0.256"], r"names\[0\].addresses: .*10.0.0.256"),
         (["names", 0, "addresses"], ["fe80::1%eth0"], r"names\[0\].addresses: .*scope id"),
         (["names", 0, "addresses"], [167772161], r"names\[0\].addresses: not a list of texts"),
-        (["names", 0, "addresses"], ["10.0.0.1"] * (MAX_ADDRESSES + 1), "at most 256 addresses"),
+        (["names", 0, "addresses"], ["10.0.0.1"] * (MAX_ADDRESSES + 1), "more than 256 addresses"),
         (["names", 0, "resolvers"], [["10.0.0.2"]], r"names\[0\].resolvers: not a list of texts"),
         (["names", 0, "ttl"], "60", r"names\[0\].ttl: not a whole number"),
     ],
@@ -239,3 +240,98 @@ def test_a_lost_name_is_reported_as_kept(lost: tuple[Any, ...]) -> None:
 def test_identity_and_count(one: Snapshot) -> None:
     assert one.identity == (one.issuer, one.serial, one.issued_at)
     assert one.address_count == len([a for entry in one.names for a in entry.addresses])
+
+
+# --- what a registry told
+
+
+AUTH, BUCKET = "auth.cloud.example.", "bucket.cloud.example."
+SEEKING = Scope(
+    frozenset({names.to_key("registry.example")}),
+    (
+        Sought("hangzhou", "auth", ("cloud.example.",)),
+        Sought("hangzhou", "storage", ("cloud.example.",)),
+    ),
+)
+
+
+def found(*listed: str, role: str = "auth", registry: str = "hangzhou") -> Found:
+    return Found(registry, role, listed, 1000)
+
+
+def told(*entries: Found, names_of: tuple[str, ...] = (), serial: int = 1) -> Snapshot:
+    listed = [learned(), *(learned(name, role="auth") for name in names_of)]
+    return replace(snapshot(*listed, serial=serial), found=entries)
+
+
+def accepted(current: Snapshot | None, candidate: Snapshot, scope: Scope = SEEKING) -> Accepted:
+    verdict = judge_content(current, candidate, scope)
+    assert isinstance(verdict, Accepted)
+    return verdict
+
+
+def test_a_snapshot_of_a_version_that_does_not_look_is_read() -> None:
+    payload = snapshot(learned()).to_payload()
+    del payload["found"]
+    assert Snapshot.from_payload(payload).found == ()
+
+
+@pytest.mark.parametrize(
+    ("entries", "complaint"),
+    [
+        ("auth", "found: not a list"),
+        ([1], r"found\[0\]: not an object"),
+        ([{}], r"found\[0\].registry: not a text"),
+        (
+            [{"registry": "r", "role": "auth", "names": ["a..b"], "observed_at": 1}],
+            r"found\[0\].names: .*label",
+        ),
+        ([{"registry": "r", "role": "auth", "names": ["a"], "observed_at": -1}], "observed_at: not a whole"),
+        (
+            [{"registry": "r", "role": "auth", "names": ["a"] * (MAX_FOUND + 1), "observed_at": 1}],
+            "names: more than 8",
+        ),
+        ([{"registry": "r", "role": "auth", "names": [], "observed_at": 1}] * 2, "listed twice"),
+    ],
+)
+def test_wrong_findings_are_named(entries: object, complaint: str) -> None:
+    with pytest.raises(SnapshotError, match=complaint) as caught:
+        Snapshot.from_payload(snapshot(learned()).to_payload() | {"found": entries})
+    assert caught.value.reason is Rejection.MALFORMED
+
+
+def test_a_found_name_is_taken_although_it_is_not_configured() -> None:
+    verdict = accepted(None, told(found(AUTH), names_of=(AUTH,)))
+    assert [entry.name for entry in verdict.snapshot.names] == ["registry.example.", AUTH]
+    assert (verdict.snapshot.found, verdict.foreign) == ((found(AUTH),), ())
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        found("www.bank.example."),
+        found("cloud.example."),
+        found("auth.cloud.example.attacker.example."),
+        found("*.cloud.example."),
+        found(AUTH, role="registry"),
+        found(AUTH, role="chart"),
+        found(AUTH, registry="elsewhere"),
+    ],
+)
+def test_a_found_name_that_was_not_sought_is_foreign(entry: Found) -> None:
+    verdict = accepted(None, told(entry, names_of=entry.names))
+    assert [each.name for each in verdict.snapshot.names] == ["registry.example."]
+    assert verdict.foreign == entry.names
+    assert all(not each.names for each in verdict.snapshot.found)
+
+
+def test_a_listed_name_that_was_not_found_is_foreign() -> None:
+    assert accepted(None, told(found(AUTH), names_of=(AUTH, BUCKET))).foreign == (BUCKET,)
+
+
+def test_a_name_that_was_given_up_is_not_kept_as_if_its_look_had_failed() -> None:
+    current = accepted(None, told(found(AUTH), names_of=(AUTH,))).snapshot
+    moved = told(found(BUCKET), names_of=(BUCKET,), serial=2)
+    assert accepted(current, moved).kept == ()
+    # Silence about the role, in contrast, takes nothing back.
+    assert accepted(current, told(serial=2)).kept == (AUTH,)

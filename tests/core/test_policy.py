@@ -7,7 +7,7 @@ import pytest
 from dnsproxy.core import names, wire
 from dnsproxy.core.book import Book
 from dnsproxy.core.policy import MAX_ROTATIONS, Owned, Ruleset, build_rules
-from dnsproxy.core.registry import Wanted
+from dnsproxy.core.registry import Found, Wanted
 from tests.strategies import learned, snapshot
 
 RULES = Ruleset(
@@ -99,3 +99,10 @@ def test_rules_from_pins_and_the_book() -> None:
 def test_an_entry_that_is_no_longer_configured_is_not_owned() -> None:
     book = Book().merged(snapshot(learned("gone.example.")))
     assert build(book).find_owned(names.to_key("gone.example.")) is None
+
+
+def test_a_discovered_name_is_owned_before_and_after_it_has_an_address() -> None:
+    told = (Found("hz", "auth", ("auth.cloud.example.", "new.cloud.example."), 1000),)
+    rules = build(Book().merged(replace(snapshot(learned("auth.cloud.example.")), found=told)))
+    ready = {owned.name: owned.ready for owned in rules.owned()}
+    assert (ready["auth.cloud.example."], ready["new.cloud.example."]) == (True, False)

@@ -2,7 +2,17 @@ from __future__ import annotations
 
 import pytest
 
-from dnsproxy.core.registry import Override, Wanted, acr_names, with_overrides
+from dnsproxy.core.registry import (
+    Found,
+    Override,
+    Sought,
+    Wanted,
+    acr_host,
+    acr_names,
+    superseded,
+    with_found,
+    with_overrides,
+)
 
 
 def roles(wanted: list[Wanted]) -> dict[str, str]:
@@ -28,8 +38,9 @@ def test_acr_chart_is_one_name_more() -> None:
     }
 
 
-def test_acr_none_leaves_auth_and_storage_out() -> None:
-    wanted = acr_names("hz", "corp", "cn-hangzhou", chart=False, auth="none", storage="none")
+@pytest.mark.parametrize("value", ["none", "discover"])
+def test_acr_none_and_discover_leave_auth_and_storage_out(value: str) -> None:
+    wanted = acr_names("hz", "corp", "cn-hangzhou", chart=False, auth=value, storage=value)
     assert set(roles(wanted).values()) == {"registry"}
 
 
@@ -62,3 +73,55 @@ def test_overrides_replace_their_namesakes_and_add_the_rest() -> None:
         Wanted("b.example.", "storage", "r"),
         Wanted("c.example.", "other", "r", cname="target.example."),
     ]
+
+
+def test_the_host_of_an_acr_instance() -> None:
+    assert acr_host("Corp", "cn-hangzhou") == "corp-registry-vpc.cn-hangzhou.cr.aliyuncs.com."
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [
+        ("dockerauth.cn-hangzhou.aliyuncs.com.", True),
+        ("a.custom.example.", True),
+        ("aliyuncs.com.", False),
+        ("custom.example.", False),
+        ("xaliyuncs.com.", False),
+        ("aliyuncs.com.attacker.example.", False),
+        ("*.aliyuncs.com.", False),
+        ("a.*.aliyuncs.com.", False),
+        ("a\\.aliyuncs.com.", False),
+        (".", False),
+    ],
+)
+def test_what_a_registry_may_tell(name: str, allowed: bool) -> None:
+    assert Sought("hz", "auth", ("aliyuncs.com.", "custom.example.")).allows(name) is allowed
+
+
+def test_without_suffixes_nothing_may_be_told() -> None:
+    assert not Sought("hz", "auth", ()).allows("auth.example.")
+
+
+def found(role: str, *names: str) -> Found:
+    return Found("hz", role, names, 1000)
+
+
+def test_found_names_come_after_the_configured_ones_and_never_replace_them() -> None:
+    pinned = Wanted("a.example.", "other", "one", addresses=("10.0.0.1",))
+    assert with_found(
+        [pinned], [found("auth", "a.example.", "b.example."), found("storage", "b.example.")]
+    ) == [
+        pinned,
+        Wanted("b.example.", "auth", "hz"),
+    ]
+
+
+def test_a_name_is_superseded_by_others_of_its_role_and_not_by_silence() -> None:
+    earlier = [found("auth", "a.example.", "b.example."), found("storage", "c.example.")]
+    assert superseded(earlier, []) == frozenset()
+    assert superseded(earlier, [found("auth", "b.example.")]) == {"a.example."}
+    assert superseded(earlier, [found("auth")]) == {"a.example.", "b.example."}
+    assert superseded(earlier, [found("auth", "c.example."), found("storage")]) == {
+        "a.example.",
+        "b.example.",
+    }
