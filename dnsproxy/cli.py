@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from dnsproxy.commands import diagnose
 from dnsproxy.commands.options import DEFAULT_CONFIG, AdminOption, ConfigOption, JsonOption, ask
 from dnsproxy.errors import ConfigError, DnsproxyError
 from dnsproxy.version import __version__
@@ -45,10 +46,12 @@ def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
     from dnsproxy import logs  # noqa: PLC0415 - `check` and `--version` start faster without these
     from dnsproxy.app import run_proxy  # noqa: PLC0415
     from dnsproxy.config import load  # noqa: PLC0415
+    from dnsproxy.net.loop import HotLoop  # noqa: PLC0415
 
     settings = load(config)
     logs.configure(settings.log.level, settings.log.format)
-    asyncio.run(run_proxy(settings))
+    with asyncio.Runner(loop_factory=HotLoop) as runner:
+        runner.run(run_proxy(settings))
 
 
 @app.command()
@@ -140,6 +143,9 @@ def demo(
     from dnsproxy.ops.demo import run_demo  # noqa: PLC0415
 
     sys.exit(asyncio.run(run_demo(listen, change_after=change_after, once=once)))
+
+
+diagnose.register(app)
 
 
 def main() -> NoReturn:

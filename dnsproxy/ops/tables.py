@@ -1,4 +1,4 @@
-"""The tables that `status` and `demo` show."""
+"""The tables that `status`, `routes` and `demo` show."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from dnsproxy.ops.routes import Plan
 
 _STYLES = {"ok": "green", "pinned": "cyan", "stale": "yellow", "missing": "bold red"}
 # Columns of an IPv4 address at its longest: it is not folded on a narrow terminal.
@@ -72,5 +74,24 @@ def sources_table(status: Mapping[str, Any]) -> Table:
             str(source["serial"] or "-"),
             age_text(source["age"]),
             str(source["last_error"] or ""),
+        )
+    return table
+
+
+def routes_table(plan: Plan) -> Table:
+    """Return the entries of a route plan, with what each is for."""
+    table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("destination", no_wrap=True)
+    table.add_column("role", overflow="fold")
+    table.add_column("names", overflow="fold")
+    table.add_column("addresses", overflow="fold", min_width=_IPV4_WIDTH)
+    table.add_column("routed", no_wrap=True)
+    for route in plan.routes:
+        table.add_row(
+            str(route.destination),
+            ", ".join(route.roles),
+            ", ".join(name.removesuffix(".") for name in route.names),
+            ", ".join(route.addresses) or "-",
+            Text("yes", style="green") if route.covered else Text("MISSING", style="bold red"),
         )
     return table

@@ -1,0 +1,169 @@
+"""What is known of each name: from a running proxy, or from its state file when none runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any
+
+from dnsproxy.core import names, seal
+from dnsproxy.core.book import Book
+from dnsproxy.core.learned import Accepted, Scope, judge_content
+from dnsproxy.core.registry import Wanted
+from dnsproxy.errors import DnsproxyError, SnapshotError
+from dnsproxy.keys import read_trusted_keys
+from dnsproxy.net.statefile import read_state
+from dnsproxy.ops.client import AdminClient, AdminError
+from dnsproxy.settings import Settings
+
+Network = IPv4Network | IPv6Network
+
+
+class NothingKnownError(DnsproxyError):
+    """Neither a running proxy nor a state file could be read; the message says why, in one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownName:
+    """One name: ``addresses`` are empty while none is known; ``age`` is in seconds, None for pinned names."""
+
+    name: str
+    role: str
+    registry: str
+    addresses: tuple[str, ...]
+    source: str | None
+    serial: int | None
+    age: float | None
+
+    def matches(self, name: str) -> bool:
+        """Tell whether it answers for ``name`` (canonical text), as itself or as a wildcard."""
+        if self.name.startswith("*."):
+            key, parent = names.to_key(name), names.to_key(self.name[2:])
+            return key != parent and names.is_below(key, parent)
+        return self.name == name
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Everything known, and where it was read: ``origin`` is for people.
+
+    With ``exact`` the addresses are what a proxy answers with at this time. Without,
+    they are what helpers have said: the proxy may hold some of them back.
+    """
+
+    origin: str
+    exact: bool
+    serial: int
+    names: tuple[KnownName, ...]
+
+    def find(self, name: str) -> KnownName | None:
+        """Return what answers for ``name``: itself, else the longest wildcard above it."""
+        canonical = names.canonical(name)
+        matching = [entry for entry in self.names if entry.matches(canonical)]
+        exact = (entry for entry in matching if entry.name == canonical)
+        return next(exact, None) or max(matching, key=lambda entry: len(entry.name), default=None)
+
+
+def from_status(document: Mapping[str, Any], origin: str) -> Known:
+    """Return what the status document of ``/api/v1/status`` tells.
+
+    Raises:
+        NothingKnownError: it is no such document.
+    """
+    try:
+        entries = tuple(
+            KnownName(
+                name=str(entry["name"]),
+                role=str(entry["role"]),
+                registry=str(entry["registry"]),
+                addresses=tuple(map(str, entry["addresses"])),
+                source=entry["source"],
+                serial=entry["serial"],
+                age=entry["age"],
+            )
+            for entry in document["names"]
+        )
+        return Known(origin, True, int(document["serial"]), entries)
+    except (KeyError, TypeError, ValueError) as exc:
+        raise NothingKnownError(f"{origin}: not a status document ({exc!r})") from exc
+
+
+def from_state(settings: Settings, wall_now: float) -> Known:
+    """Return what the state file and the pins of the configuration tell; ``wall_now`` is Unix seconds.
+
+    Raises:
+        NothingKnownError: the file cannot be read.
+        StartError: a trusted key cannot be read.
+    """
+    path = settings.learn.state_file
+    wanted = settings.wanted()
+    try:
+        tokens = read_state(path)
+    except OSError as exc:
+        raise NothingKnownError(f"{path}: {exc.strerror or exc}") from exc
+    book = _book(tokens, settings, wanted)
+    entries = tuple(_from_book(entry, book, wall_now) for entry in wanted)
+    return Known(str(path), False, book.serial, entries)
+
+
+def _book(tokens: Sequence[str], settings: Settings, wanted: Sequence[Wanted]) -> Book:
+    keys = read_trusted_keys(settings.learn.trusted_keys)
+    scope = Scope(frozenset(names.to_key(entry.name) for entry in wanted))
+    book = Book()
+    for token in tokens:
+        try:
+            snapshot = seal.verify(token, keys)
+        except SnapshotError:
+            continue  # the proxy sets such a document aside and uses the others; so does this
+        verdict = judge_content(book.latest.get(snapshot.issuer), snapshot, scope)
+        if isinstance(verdict, Accepted):
+            book = book.merged(verdict.snapshot)
+    return book
+
+
+def _from_book(entry: Wanted, book: Book, wall_now: float) -> KnownName:
+    if entry.addresses:
+        return KnownName(entry.name, entry.role, entry.registry, entry.addresses, "pinned", None, None)
+    held = book.entries.get(entry.name)
+    if held is None:
+        return KnownName(entry.name, entry.role, entry.registry, (), None, None, None)
+    return KnownName(
+        name=entry.name,
+        role=entry.role,
+        registry=entry.registry,
+        addresses=held.learned.addresses,
+        source=held.snapshot.issuer,
+        serial=held.snapshot.serial,
+        age=max(0.0, wall_now - held.learned.observed_at),
+    )
+
+
+def read_known(settings: Settings, admin: str | None, wall_now: float) -> Known:
+    """Ask the running proxy, at ``admin`` or where the configuration says; without one read the state file.
+
+    Raises:
+        AdminError: ``admin`` was given and does not answer.
+        NothingKnownError: there is neither a proxy nor a usable state file.
+        StartError: as `from_state`.
+    """
+    if admin is not None:
+        return from_status(AdminClient(admin).call("GET", "/api/v1/status"), admin)
+    try:
+        document = AdminClient.from_settings(settings.admin).call("GET", "/api/v1/status")
+        return from_status(document, f"the proxy at {settings.admin.listen}")
+    except AdminError as exc:
+        known = from_state(settings, wall_now)
+        if known.serial == 0 and not any(entry.addresses for entry in known.names):
+            raise NothingKnownError(f"{exc}; and {known.origin} holds nothing usable") from exc
+        return known
+
+
+def routed_ranges(settings: Settings) -> dict[str, tuple[Network, ...]]:
+    """Return ``network.routed`` of each registry by its label."""
+    return {registry.name: tuple(registry.network.routed) for registry in settings.registries}
+
+
+def regions(settings: Settings) -> dict[str, str]:
+    """Return the region of each registry that has one, by its label."""
+    return {registry.name: registry.region for registry in settings.registries if registry.region}

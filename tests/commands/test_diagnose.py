@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import hcl2
+import pytest
+from typer.testing import CliRunner, Result
+
+from dnsproxy import cli
+
+PINS = """\
+registries:
+  - name: hz
+    provider: generic
+    network: {routed: [10.0.0.0/8]}
+    names:
+      - {name: registry.example, role: registry, addresses: [10.1.2.3]}
+      - {name: auth.example, role: auth, addresses: [100.103.7.181]}
+admin: {listen: "127.0.0.1:1"}
+learn: {state_file: %s}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(PINS % (tmp_path / "none.jws"))
+    return path
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli.app, [str(word) for word in arguments])
+
+
+def test_routes_as_a_table(config: Path) -> None:
+    done = run("routes", "--config", config)
+    assert done.exit_code == 0
+    lines = done.stdout.splitlines()
+    assert any("10.1.2.3/32" in line and "registry.example" in line and "yes" in line for line in lines)
+    assert any("100.103.7.181/32" in line and "MISSING" in line for line in lines)
+    assert any(line.startswith("note: destinations in 100.64.0.0/10") for line in lines)
+
+
+def test_routes_for_machines(config: Path) -> None:
+    document = json.loads(run("routes", "--config", config, "--format", "json").stdout)
+    assert document["missing"] == ["100.103.7.181/32"]
+    assert "100.103.7.181/32" in str(
+        hcl2.loads(run("routes", "--config", config, "--format", "terraform").stdout)
+    )
+    lines = run("routes", "--config", config, "--format", "aliyun").stdout.splitlines()
+    assert sum(line.startswith("aliyun ") for line in lines) == 2
+
+
+@pytest.mark.parametrize("output", ["table", "json", "terraform", "aliyun"])
+def test_check_names_what_is_not_covered(config: Path, output: str) -> None:
+    done = run("routes", "--config", config, "--check", "--format", output)
+    assert done.exit_code == 1
+    assert done.stderr == "auth.example: 100.103.7.181 is not in network.routed of registry hz\n"
+
+
+def test_check_is_content_when_all_is_covered(config: Path) -> None:
+    config.write_text(config.read_text().replace("10.0.0.0/8", "10.0.0.0/8, 100.64.0.0/10"))
+    done = run("routes", "--config", config, "--check")
+    assert (done.exit_code, done.stderr) == (0, "")

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dnsproxy.config import parse
+from dnsproxy.core import seal
+from dnsproxy.core.learned import Snapshot
+from dnsproxy.keys import read_private_key, write_key_pair
+from dnsproxy.net.statefile import write_state
+from dnsproxy.ops.client import AdminError
+from dnsproxy.ops.known import (
+    Known,
+    KnownName,
+    NothingKnownError,
+    from_state,
+    from_status,
+    read_known,
+    regions,
+    routed_ranges,
+)
+from dnsproxy.settings import Settings
+from tests.strategies import learned, snapshot
+
+REGISTRY = "xxxxxx-registry-vpc.cn-hangzhou.cr.aliyuncs.com."
+OSS = "oss-cn-hangzhou-internal.aliyuncs.com."
+
+
+class Site:
+    """A configuration with a key pair; nothing listens at its admin endpoint."""
+
+    def __init__(self, folder: Path) -> None:
+        self.private, public = write_key_pair(folder / "keys")
+        self.state = folder / "learned.jws"
+        self.settings = parse(
+            json.dumps(
+                {
+                    "registries": [
+                        {
+                            "name": "hz",
+                            "region": "cn-hangzhou",
+                            "instance": "xxxxxx",
+                            "auth": "none",
+                            "network": {"routed": ["10.0.0.0/8"]},
+                            "names": [{"name": "pinned.example", "addresses": ["10.1.2.3"]}],
+                        },
+                        {"name": "other", "provider": "generic", "names": [{"name": "a.example"}]},
+                    ],
+                    "learn": {"trusted_keys": [str(public)], "state_file": str(self.state)},
+                    "admin": {"listen": "127.0.0.1:1"},
+                }
+            )
+        )
+
+    def keep(self, *snapshots: Snapshot, junk: str = "junk") -> None:
+        key = read_private_key(self.private)
+        write_state(self.state, [junk, *(seal.sign(held, key) for held in snapshots)])
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def test_the_state_file_is_read_with_every_check_of_the_proxy(site: Site) -> None:
+    site.keep(
+        snapshot(learned(REGISTRY, ("10.94.205.198",)), learned("foreign.example.", ("10.6.6.6",)), serial=7),
+        snapshot(learned(OSS, ("100.118.28.43",)), serial=6),
+    )
+    known = from_state(site.settings, 1010.0)
+    assert (known.origin, known.serial, known.exact) == (str(site.state), 7, False)
+    assert [entry.name for entry in known.names] == [
+        *(REGISTRY, OSS, f"*.{OSS}", "pinned.example.", "a.example."),
+    ]
+    registry, oss, _, pinned, missing = known.names
+    assert registry == KnownName(REGISTRY, "registry", "hz", ("10.94.205.198",), "helper-a", 7, 10.0)
+    # Serial 6 after serial 7 is a replay.
+    assert oss.addresses == ()
+    assert (pinned.addresses, pinned.source, pinned.age) == (("10.1.2.3",), "pinned", None)
+    assert (missing.addresses, missing.registry) == ((), "other")
+
+
+def test_a_state_signed_by_a_stranger_tells_nothing(site: Site, tmp_path: Path) -> None:
+    stranger, _ = write_key_pair(tmp_path / "stranger")
+    write_state(site.state, [seal.sign(snapshot(learned(REGISTRY)), read_private_key(stranger))])
+    assert from_state(site.settings, 0.0).find(REGISTRY) == KnownName(
+        REGISTRY, "registry", "hz", (), None, None, None
+    )
+
+
+def test_a_state_file_that_cannot_be_read(site: Site) -> None:
+    site.state.mkdir()
+    with pytest.raises(NothingKnownError, match=r"learned\.jws: Is a directory"):
+        from_state(site.settings, 0.0)
+
+
+def test_without_a_proxy_the_state_file_is_read(site: Site) -> None:
+    site.keep(snapshot(learned(REGISTRY)))
+    assert read_known(site.settings, None, 1010.0).serial == 1
+
+
+def test_pins_alone_are_something(site: Site) -> None:
+    known = read_known(site.settings, None, 0.0)
+    assert [entry.name for entry in known.names if entry.addresses] == ["pinned.example."]
+
+
+def test_neither_proxy_nor_state(tmp_path: Path) -> None:
+    text = f"admin: {{listen: null}}\nlearn: {{state_file: {tmp_path}/none}}\n"
+    with pytest.raises(NothingKnownError, match=r"admin\.listen is null.*none holds nothing usable"):
+        read_known(parse(text), None, 0.0)
+
+
+def test_an_endpoint_that_is_given_must_answer(site: Site) -> None:
+    site.keep(snapshot(learned(REGISTRY)))
+    with pytest.raises(AdminError):
+        read_known(site.settings, "http://127.0.0.1:1", 0.0)
+
+
+def entry(**changes: Any) -> dict[str, Any]:
+    return {
+        "name": REGISTRY,
+        "role": "registry",
+        "registry": "hz",
+        "addresses": ["10.0.0.1"],
+        "source": "helper-a",
+        "serial": 7,
+        "age": 3.5,
+        **changes,
+    }
+
+
+def test_the_status_document() -> None:
+    known = from_status({"names": [entry(later_key=1)], "serial": 9}, "here")
+    one = KnownName(REGISTRY, "registry", "hz", ("10.0.0.1",), "helper-a", 7, 3.5)
+    assert known == Known("here", True, 9, (one,))
+
+
+@pytest.mark.parametrize("document", [{}, {"names": [{}], "serial": 1}, {"names": 5, "serial": 1}])
+def test_another_document_is_none(document: dict[str, Any]) -> None:
+    with pytest.raises(NothingKnownError, match="here: not a status document"):
+        from_status(document, "here")
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        (REGISTRY, REGISTRY),
+        (REGISTRY.upper(), REGISTRY),
+        (OSS, OSS),
+        (f"b.{OSS}", f"*.{OSS}"),
+        (f"a.b.{OSS}", f"*.{OSS}"),
+        (f"a.special.{OSS}", f"*.special.{OSS}"),
+        ("aliyuncs.com.", None),
+    ],
+)
+def test_finding_a_name(name: str, found: str | None) -> None:
+    entries = (entry(name=text) for text in (REGISTRY, OSS, f"*.{OSS}", f"*.special.{OSS}"))
+    held = from_status({"names": list(entries), "serial": 1}, "here").find(name)
+    assert (held.name if held else None) == found
+
+
+def test_what_the_configuration_states(site: Site) -> None:
+    settings: Settings = site.settings
+    assert {label: [str(n) for n in held] for label, held in routed_ranges(settings).items()} == {
+        "hz": ["10.0.0.0/8"],
+        "other": [],
+    }
+    assert regions(settings) == {"hz": "cn-hangzhou"}
