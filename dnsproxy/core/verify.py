@@ -1,0 +1,245 @@
+"""Which of the learned addresses are answered: those that work, as far as this host can tell.
+
+Stands between the book (what helpers said) and the rules (what is answered), and
+does no I/O: it hands out probes and is told how they ended. Per name it keeps the
+*newest* set that was learned and the last set that was *proven*:
+
+- the first set ever is answered at once, for there is nothing better, and probed;
+- a later set is answered as soon as one of its members has answered a probe, and
+  until then not while a member of the proven set lives;
+- of the set in service the members that live are answered; when none does, the
+  whole newest set is. What is answered is never empty because of a probe.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from dnsproxy.core.book import Entry
+from dnsproxy.core.health import Health, Outcome, Probe, Result
+
+# Probes at one time. Each holds a file descriptor and, with TLS, some 50 kB, for 2 s at most by default.
+MAX_IN_FLIGHT = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How to probe, and what follows. No ``ports`` at all: every address counts as alive.
+
+    ``own_ports`` are those of names that have their own. With ``accept`` a changed set is answered
+    before it is proven. ``interval`` and ``max_stale`` are seconds.
+    """
+
+    ports: tuple[int, ...] = (443,)
+    tls: bool = True
+    accept: bool = False
+    interval: float = 30.0
+    max_stale: float = float("inf")
+    own_ports: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def ports_of(self, name: str) -> tuple[int, ...]:
+        """Return the ports that ``name`` must answer on."""
+        return self.own_ports.get(name, self.ports)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What is answered for a name: ``addresses``, some or all of those of ``entry``."""
+
+    entry: Entry
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AddressState:
+    """One address of a name. ``alive`` is None while nobody can tell; ``reason`` is for people, or None."""
+
+    address: str
+    serving: bool
+    alive: bool | None
+    reason: str | None
+    result: Result | None
+    checked_at: float | None
+
+
+@dataclass(slots=True)
+class _Name:
+    newest: Entry | None = None
+    proven: Entry | None = None
+    fixed: tuple[str, ...] = ()
+    choice: Choice | None = None
+    health: dict[str, Health] = field(default_factory=dict)
+
+    def addresses(self) -> dict[str, None]:
+        """Return what is to be probed, in order, each once."""
+        if self.fixed:
+            return dict.fromkeys(self.fixed)
+        sets = (entry.learned.addresses for entry in (self.newest, self.proven) if entry is not None)
+        return dict.fromkeys(address for members in sets for address in members)
+
+    def living(self, entry: Entry) -> tuple[str, ...]:
+        return tuple(a for a in entry.learned.addresses if (held := self.health.get(a)) and held.alive)
+
+
+class Verifier:
+    """The names under ``policy``. ``now`` is monotonic, ``wall_now`` Unix time, both in seconds."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._names: dict[str, _Name] = {}
+        # Due time, name, address; an item whose address has another due time by now is passed over.
+        self._queue: list[tuple[float, str, str]] = []
+        self._in_flight = 0
+        self._answered_at = float("-inf")
+
+    # -- what was learned -----------------------------------------------------------
+
+    def restore(self, proven: Mapping[str, Entry]) -> None:
+        """Take up what was in service before this process started."""
+        for name, entry in proven.items():
+            self._names.setdefault(name, _Name()).proven = entry
+
+    def adopt(self, entries: Mapping[str, Entry]) -> None:
+        """Count ``entries`` as proven: the operator says so."""
+        for name, entry in entries.items():
+            held = self._names.setdefault(name, _Name())
+            held.newest = held.proven = entry
+
+    def take(
+        self, entries: Mapping[str, Entry], fixed: Mapping[str, tuple[str, ...]], now: float, wall_now: float
+    ) -> None:
+        """Take the newest set of each name, and the addresses that are ``fixed`` by the operator.
+
+        A name without an entry keeps what was proven. Fixed addresses are probed so that their state
+        can be told, and the name's learned ones are not.
+        """
+        for name in {*entries, *fixed, *self._names}:
+            held = self._names.setdefault(name, _Name())
+            held.fixed = fixed.get(name, ())
+            held.newest = entry = entries.get(name)
+            if entry is not None and (held.proven is None or _same_set(entry, held.proven)):
+                held.proven = entry
+            if held.proven is None and not held.fixed:
+                del self._names[name]
+                continue
+            self._watch(name, held, now)
+            self._choose(held, wall_now)
+
+    def _watch(self, name: str, held: _Name, now: float) -> None:
+        wanted = held.addresses()
+        trusted = set(held.fixed) | set(held.proven.learned.addresses if held.proven else ())
+        believing = self._policy.accept or not self._policy.ports_of(name)
+        gone = [address for address in held.health if address not in wanted]
+        for address in gone:
+            del held.health[address]
+        for address in wanted:
+            if address not in held.health:
+                held.health[address] = Health(True if believing or address in trusted else None, now)
+                self._schedule(name, address, held.health[address])
+
+    def _choose(self, held: _Name, wall_now: float) -> bool:
+        """Decide what is answered; return whether that is something else than before."""
+        before = held.choice
+        newest, proven = held.newest, held.proven
+        if newest is not None and (held.living(newest) or self._policy.accept):
+            proven = held.proven = newest
+        entry = newest or proven
+        if proven is not None and held.living(proven) and not self._is_gone(proven, wall_now):
+            entry = proven
+        if entry is None:
+            held.choice = None
+        else:
+            held.choice = Choice(entry, held.living(entry) or entry.learned.addresses)
+        return _set_of(before) != _set_of(held.choice)
+
+    def _is_gone(self, entry: Entry, wall_now: float) -> bool:
+        return wall_now >= entry.snapshot.expires_at + self._policy.max_stale
+
+    # -- probes ---------------------------------------------------------------------
+
+    def _schedule(self, name: str, address: str, health: Health) -> None:
+        if self._policy.ports_of(name):
+            heapq.heappush(self._queue, (health.due, name, address))
+
+    def next_probes(self, now: float) -> list[Probe]:
+        """Return the probes to start now; the end of each must be given to `record`."""
+        probes = []
+        while self._in_flight < MAX_IN_FLIGHT and (item := self._first()) is not None and item[0] <= now:
+            _, name, address = heapq.heappop(self._queue)
+            self._names[name].health[address].in_flight = True
+            self._in_flight += 1
+            # A wildcard has no name of its own that a certificate could be asked for.
+            by_tls = self._policy.tls and not name.startswith("*.")
+            server_name = name.removesuffix(".") if by_tls else None
+            probes.append(Probe(name, address, self._policy.ports_of(name), server_name))
+        return probes
+
+    def next_time(self) -> float | None:
+        """Return when `next_probes` has something again; None while it waits for ends, or has none at all."""
+        item = self._first()
+        return item[0] if item is not None and self._in_flight < MAX_IN_FLIGHT else None
+
+    def _first(self) -> tuple[float, str, str] | None:
+        while self._queue:
+            due, name, address = item = self._queue[0]
+            health = self._names[name].health.get(address) if name in self._names else None
+            if health is not None and not health.in_flight and health.due == due:
+                return item
+            heapq.heappop(self._queue)
+        return None
+
+    def record(self, probe: Probe, result: Result, now: float, wall_now: float) -> bool:
+        """Take the end of a probe; return whether something else is answered from now on."""
+        self._in_flight -= 1
+        held = self._names.get(probe.name)
+        health = held.health.get(probe.address) if held is not None else None
+        if held is None or health is None or not health.in_flight:
+            return False  # the address is not of interest any more
+        if result.outcome is Outcome.ANSWERED:
+            self._answered_at = now
+        health.record(result, now, wall_now, answered_at=self._answered_at, interval=self._policy.interval)
+        self._schedule(probe.name, probe.address, health)
+        return self._choose(held, wall_now)
+
+    # -- what is answered -----------------------------------------------------------
+
+    def choices(self) -> dict[str, Choice]:
+        """Return what is answered for each learned name."""
+        return {name: held.choice for name, held in self._names.items() if held.choice is not None}
+
+    def unconfirmed(self) -> dict[str, Entry]:
+        """Return the proven sets that are not the newest: those that nobody would tell us again."""
+        return {
+            name: held.proven
+            for name, held in self._names.items()
+            if held.proven is not None and held.proven is not held.newest
+        }
+
+    def states(self, name: str) -> Iterator[AddressState]:
+        """Yield what is known of each address of ``name``, those of the newest set first."""
+        held = self._names.get(name)
+        if held is None:
+            return
+        serving = held.fixed or (held.choice.addresses if held.choice else ())
+        for address in held.addresses():
+            health = held.health[address]
+            is_served = address in serving
+            reason = self._reason(health, is_served=is_served)
+            yield AddressState(address, is_served, health.alive, reason, health.result, health.checked_at)
+
+    def _reason(self, health: Health, *, is_served: bool) -> str | None:
+        if health.result is not None and health.result.outcome is not Outcome.ANSWERED:
+            return health.result.complaint
+        if is_served:
+            return None
+        return "not probed yet" if health.alive is None else "not in the set that is answered"
+
+
+def _same_set(one: Entry, other: Entry) -> bool:
+    return (one.learned.addresses, one.learned.cname) == (other.learned.addresses, other.learned.cname)
+
+
+def _set_of(choice: Choice | None) -> tuple[tuple[str, ...], str | None] | None:
+    return None if choice is None else (choice.addresses, choice.entry.learned.cname)
