@@ -16,7 +16,8 @@ from ipaddress import ip_address
 from typing import Any, Protocol
 
 from dnsproxy.errors import StartError
-from dnsproxy.net.mmsg import BATCH, SLOT, BatchMover, BatchSocket, load_batch_calls
+from dnsproxy.net.mmsg import BatchMover, BatchSocket
+from dnsproxy.net.msghdr import BATCH, LONGEST, load_batch_calls
 
 # Enough for 0.2 s of load at 100,000 queries per second while something else runs.
 RECEIVE_BUFFER = 4 << 20
@@ -104,7 +105,7 @@ class PlainMover:
         messages: list[bytes] = []
         while len(messages) < BATCH:
             try:
-                messages.append(sock.recv(SLOT))
+                messages.append(sock.recv(LONGEST))
             except BlockingIOError:
                 break
             except OSError:
@@ -142,7 +143,7 @@ class PlainSocket:
         self._tokens = []
         while len(messages) < BATCH:
             try:
-                data, control, _, peer = self._sock.recvmsg(SLOT, socket.CMSG_SPACE(20))
+                data, control, _, peer = self._sock.recvmsg(LONGEST, socket.CMSG_SPACE(20))
             except OSError:  # no message waits, or an ICMP error about an earlier response
                 break
             messages.append(data)

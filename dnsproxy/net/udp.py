@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from time import monotonic
 
@@ -10,7 +9,8 @@ from dnsproxy.core.engine import Engine, Forward
 from dnsproxy.core.wire import Query
 from dnsproxy.errors import DropReason
 from dnsproxy.net.datagrams import Token, open_socket
-from dnsproxy.net.mmsg import BATCH
+from dnsproxy.net.loop import Readers
+from dnsproxy.net.msghdr import BATCH
 from dnsproxy.net.upstream import Forwarder
 
 # Full batches taken per wake-up before other sockets and timers get their turn.
@@ -31,10 +31,10 @@ class UdpListener:
         self._engine = engine
         self._forwarder = forwarder
         self._sock, self._datagrams = open_socket(host, port, reuse_port=reuse_port)
-        self._loop = asyncio.get_running_loop()
+        self._readers = Readers()
         self._flush_planned = False
         self._closed = False
-        self._loop.add_reader(self._sock.fileno(), self._receive)
+        self._readers.add(self._sock.fileno(), self._receive)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -47,7 +47,7 @@ class UdpListener:
         if self._closed:
             return
         self._closed = True
-        self._loop.remove_reader(self._sock.fileno())
+        self._readers.remove(self._sock.fileno())
         self._flush()
         self._sock.close()
 
@@ -81,7 +81,7 @@ class UdpListener:
         self._datagrams.queue(token, response)
         if not self._flush_planned:
             self._flush_planned = True
-            self._loop.call_soon(self._flush)
+            self._readers.after(self._flush)
 
     def _flush(self) -> None:
         self._flush_planned = False

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import pytest
 
 from dnsproxy.net.datagrams import open_mover, open_socket
-from dnsproxy.net.mmsg import BATCH, SLOT, BatchMover, BatchSocket, load_batch_calls
+from dnsproxy.net.mmsg import BatchMover, BatchSocket
+from dnsproxy.net.msghdr import BATCH, LONGEST, load_batch_calls
 
 
 @contextmanager
@@ -59,9 +60,9 @@ def test_gaps_in_the_answers_are_not_sent() -> None:
 
 def test_a_message_over_the_slot_is_cut() -> None:
     with opened() as (sock, datagrams), client(*sock.getsockname()) as asking:
-        asking.send(b"x" * (SLOT + 100))
+        asking.send(b"x" * (LONGEST + 100))
         asking.send(b"next")
-        assert [len(message) for message in datagrams.receive()[0]] == [SLOT, 4]
+        assert [len(message) for message in datagrams.receive()[0]] == [LONGEST, 4]
 
 
 def test_late_answers_beyond_a_batch() -> None:

@@ -1,0 +1,97 @@
+"""The memory that ``recvmmsg`` and ``sendmmsg`` work on, laid out once through ctypes.
+
+Neither call is in Python's socket module. Kept apart from `mmsg`, which moves the
+messages: that one is compiled, and ctypes structures cannot be.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Callable
+
+# Messages per system call: at 6 us each a full batch keeps other work waiting for 0.4 ms.
+BATCH = 64
+# One message with its peer in front. Queries are rarely over 100 octets; what does not fit is
+# cut and refused as malformed. The same slot then takes the response, at most 1232 octets.
+SLOT = 2048
+# Each peer's sockaddr (struct sockaddr_in6 takes 28 octets) and, after it, the control data of
+# its message (CMSG_SPACE of struct in6_pktinfo is 40): all that a late response needs.
+PEER = 72
+LONGEST = SLOT - PEER
+CONTROL_AT = 32
+CMSG_HEADER = 16
+
+Call = Callable[..., int]
+
+
+class _Iovec(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+class _Mmsghdr(ctypes.Structure):
+    """struct mmsghdr of 64-bit Linux: struct msghdr, then the length of the message."""
+
+    _fields_ = (
+        ("name", ctypes.c_void_p),
+        ("name_length", ctypes.c_uint32),
+        ("iov", ctypes.c_void_p),
+        ("iov_count", ctypes.c_size_t),
+        ("control", ctypes.c_void_p),
+        ("control_length", ctypes.c_size_t),
+        ("flags", ctypes.c_int),
+        ("padding", ctypes.c_uint32),  # the end of struct msghdr
+        ("length", ctypes.c_uint32),
+    )
+
+
+HEADER = ctypes.sizeof(_Mmsghdr)
+_LENGTH_AT = _Mmsghdr.length.offset // 4
+
+
+def load_batch_calls() -> tuple[Call, Call] | None:
+    """Return ``recvmmsg`` and ``sendmmsg`` of the C library, or None where there are none to use."""
+    if sys.platform != "linux" or ctypes.sizeof(ctypes.c_void_p) != 8 or HEADER != 64:
+        return None
+    library = ctypes.CDLL(None, use_errno=True)
+    try:
+        return library.recvmmsg, library.sendmmsg
+    except AttributeError:
+        return None
+
+
+class Slots:
+    """`BATCH` places for a peer's address with its control data, and a message behind them."""
+
+    def __init__(self) -> None:
+        self.memory = bytearray(BATCH * SLOT)
+        self.view = memoryview(self.memory)
+
+    def headers(self, name_length: int, control_length: int) -> Headers:
+        """Return message headers over these places; no peers when ``name_length`` is 0."""
+        start = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
+        headers = Headers()
+        for index in range(BATCH):
+            peer = start + index * SLOT
+            iovec = headers.iovecs[index]
+            iovec.base, iovec.length = peer + PEER, LONGEST
+            header = headers.array[index]
+            header.iov, header.iov_count = ctypes.addressof(iovec), 1
+            if name_length:
+                header.name, header.name_length = peer, name_length
+            if control_length:
+                header.control, header.control_length = peer + CONTROL_AT, control_length
+        return headers
+
+
+class Headers:
+    """`BATCH` message headers; ``pointers`` are what the system calls are given, from each one on."""
+
+    def __init__(self) -> None:
+        self.iovecs = (_Iovec * BATCH)()
+        self.array = (_Mmsghdr * BATCH)()
+        start = ctypes.addressof(self.array)
+        self.pointers = [ctypes.c_void_p(start + index * HEADER) for index in range(BATCH)]
+        # Views of the two fields that are touched per message: 28 ns instead of 83 by attribute.
+        self.received = memoryview(self.array).cast("B").cast("I")[_LENGTH_AT :: HEADER // 4]
+        self.to_send = memoryview(self.iovecs).cast("B").cast("Q")[1::2]
