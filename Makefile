@@ -10,7 +10,7 @@ export PYTHON
 # Debian keeps unbound and dnsmasq where only root's PATH looks.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help run test lint types unit e2e bench profile compiled format clean
+.PHONY: help run test lint types unit e2e netns bench profile compiled format clean
 .DEFAULT_GOAL := help
 # Every target starts with the same set-up, which must not run twice at once.
 .NOTPARALLEL:
@@ -39,12 +39,17 @@ types: ## Check types
 
 unit: ## Run the tests that start no process; ARGS="-k seal" adds options
 	@scripts/setup.sh dev
-	$(PYTEST) -m "not e2e" $(ARGS)
+	$(PYTEST) -m "not e2e and not netns" $(ARGS)
 
 e2e: ## Run the tests that start real processes and foreign DNS programs
 	@scripts/setup.sh packages
 	@scripts/setup.sh dev
 	$(PYTEST) -m e2e $(ARGS)
+
+netns: ## Run the tests in network namespaces, with a real registry and skopeo; as root
+	@scripts/setup.sh packages
+	@scripts/setup.sh dev
+	$(PYTEST) -m netns $(ARGS)
 
 bench: ## Measure a compiled build beside unbound, dnsdist, dnsmasq, BIND and the PowerDNS recursor
 	@bench/setup.sh

@@ -3,7 +3,7 @@
 #
 #   scripts/setup.sh run        .venv with the package
 #   scripts/setup.sh dev        .venv with the package and its development tools
-#   scripts/setup.sh packages   the foreign DNS programs that the tests talk to
+#   scripts/setup.sh packages   the foreign programs that the tests talk to
 #
 # PYTHON names an interpreter to prefer. As root on Debian or Ubuntu, missing
 # system packages are installed; otherwise the command to type is printed.
@@ -46,8 +46,8 @@ apt_install() { # packages...
 remove_policy() { rm -f "$POLICY"; }
 
 # Debian starts a daemon as soon as its package is there. A resolver that takes
-# port 53 of the developer's machine is not what `make test` was asked for: a
-# policy-rc.d that answers 101 forbids it (invoke-rc.d(8)).
+# port 53 of the developer's machine, or nginx port 80, is not what `make test`
+# was asked for: a policy-rc.d that answers 101 forbids it (invoke-rc.d(8)).
 forbid_services() {
     if [ "$(id -u)" -ne 0 ] || [ -e "$POLICY" ]; then
         return
@@ -61,17 +61,20 @@ forbid_services() {
 
 install_packages() {
     missing=
-    for pair in unbound:unbound dnsmasq:dnsmasq-base kdig:knot-dnsutils dig:bind9-dnsutils curl:curl; do
+    for pair in unbound:unbound dnsmasq:dnsmasq-base kdig:knot-dnsutils dig:bind9-dnsutils curl:curl \
+        ip:iproute2 nginx:nginx docker-registry:docker-registry skopeo:skopeo; do
         command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
     done
     [ -n "$missing" ] || return 0
     forbid_services
     # shellcheck disable=SC2086 # a list of package names
     apt_install $missing
-    case "$missing" in
     # Not started now, and not at the next boot either.
-    *unbound*) systemctl disable --quiet unbound.service 2>/dev/null || true ;;
-    esac
+    for daemon in unbound nginx docker-registry; do
+        case "$missing" in
+        *" $daemon"*) systemctl disable --quiet "$daemon.service" 2>/dev/null || true ;;
+        esac
+    done
 }
 
 # --- Python ------------------------------------------------------------------

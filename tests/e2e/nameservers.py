@@ -13,7 +13,8 @@ SOA = "ns.e2e.example. hostmaster.e2e.example. 1 3600 600 86400 60"
 class Unbound:
     """Answers for ``zones`` from ``records`` (zone file lines), and recurses nowhere.
 
-    ``options`` are further lines of its ``server:`` section.
+    ``options`` are further lines of its ``server:`` section; ``within`` are the
+    words in front of the command that run it elsewhere.
     """
 
     def __init__(
@@ -24,18 +25,22 @@ class Unbound:
         zones: Sequence[str],
         records: Sequence[str],
         options: Sequence[str] = (),
+        host: str = "127.0.0.1",
+        within: Sequence[str] = (),
     ) -> None:
-        self.port = port
+        self.host, self.port = host, port
         self._config = folder / f"{name}.conf"
-        self._config.write_text(_unbound_config(self.port, folder, name, zones, records, options))
-        self.process = Process(name, ["unbound", "-d", "-c", self._config], folder / f"{name}.log")
+        listen = [f"interface: {host}", f"port: {port}", f"access-control: {host} allow", *options]
+        self._config.write_text(_unbound_config(folder, name, zones, records, listen))
+        self.process = Process(name, [*within, "unbound", "-d", "-c", self._config], folder / f"{name}.log")
 
     @property
     def endpoint(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     def start(self) -> None:
-        self.process.start(lambda: accepts(self.port) and self._control("status") == 0)
+        # It takes commands only once its sockets are open.
+        self.process.start(lambda: self._control("status") == 0)
 
     def replace(self, name: str, *records: str) -> None:
         """Give ``name`` these records (``A 192.0.2.1``) in place of all it had, with a TTL of 5 s."""
@@ -48,7 +53,7 @@ class Unbound:
 
 
 def _unbound_config(
-    port: int, folder: Path, name: str, zones: Sequence[str], records: Sequence[str], options: Sequence[str]
+    folder: Path, name: str, zones: Sequence[str], records: Sequence[str], options: Sequence[str]
 ) -> str:
     # What is in none of its zones is refused, so that it never asks a server of the real world.
     data = ['local-zone: "." refuse', *(f'local-zone: "{zone}" static' for zone in zones)]
@@ -56,7 +61,6 @@ def _unbound_config(
     # Single quotes, for TXT records hold double ones.
     data += [f"local-data: '{record}'" for record in records]
     server = [
-        *("interface: 127.0.0.1", f"port: {port}", "access-control: 127.0.0.0/8 allow"),
         *("do-daemonize: no", 'pidfile: ""', 'username: ""', 'chroot: ""', f'directory: "{folder}"'),
         *("use-syslog: no", 'logfile: ""', "num-threads: 1", 'module-config: "iterator"'),
         *options,

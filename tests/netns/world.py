@@ -1,0 +1,218 @@
+"""Two places that only routes connect: a source region with its registry, and a remote data centre.
+
+    region ──────── transit ──────── idc
+    unbound, registry, token     a router      the proxy on port 53, skopeo,
+    service, storage, helper                   a resolver that knows no cloud
+
+All three are network namespaces of this test run. The remote side has routes to
+the helper, the registry, the token service and one range of storage addresses,
+and no default route: packets to any other address go nowhere.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from subprocess import CompletedProcess
+from types import TracebackType
+from typing import Any, Self
+
+from dnsproxy.keys import write_key_pair
+from tests.e2e.nameservers import Unbound
+from tests.e2e.processes import Process, dnsproxy_argv, run_command, wait_for
+from tests.netns.authority import Authority
+from tests.netns.images import Image
+from tests.netns.region import (
+    ADDRESSES,
+    AUTH_ADDRESS,
+    CLOSED,
+    HELPER_ADDRESS,
+    MOVED,
+    PASSWORD,
+    REGISTRY,
+    REGISTRY_ADDRESS,
+    RESOLVER,
+    UNROUTED,
+    USER,
+    Region,
+    Shape,
+)
+from tests.netns.spaces import Spaces
+
+IDC_ADDRESS, IDC_GATEWAY = "10.200.0.10", "10.200.0.1"
+IDC_RESOLVER = "10.200.0.2"
+INTRANET, INTRANET_ADDRESS = "intranet.example", "10.200.0.80"
+ROUTED = [f"{HELPER_ADDRESS}/32", f"{REGISTRY_ADDRESS}/32", f"{AUTH_ADDRESS}/32", "100.118.28.0/24"]
+
+
+class World:
+    """Nothing runs until `start`; a test that broke something leaves it to `heal`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.authority = Authority(folder / "authority")
+        self.processes: list[Process] = []
+        self._stack = ExitStack()
+        self._images = 0
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            spaces = stack.enter_context(Spaces())
+            stack.callback(self._end)
+            self._lay_cables(spaces)
+            self._place_parts()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def _end(self) -> None:
+        for process in self.processes:
+            process.kill()
+            # Captured by pytest, and shown only when a test fails.
+            print(f"--- {process.name}\n{process.text()[-8_000:]}")  # noqa: T201
+
+    def _lay_cables(self, spaces: Spaces) -> None:
+        region, transit, idc = spaces.add("region"), spaces.add("transit"), spaces.add("idc")
+        spaces.join(region, transit)
+        spaces.join(transit, idc)
+        own = {*ADDRESSES.values(), RESOLVER, HELPER_ADDRESS, MOVED, CLOSED, UNROUTED}
+        region.set_address("lo", *(f"{address}/32" for address in sorted(own)))
+        region.set_address("transit", "10.255.0.2/30")
+        region.set_route("10.255.0.1", "default")
+        transit.set_address("region", "10.255.0.1/30")
+        transit.set_address("idc", f"{IDC_GATEWAY}/24")
+        transit.set_route("10.255.0.2", "10.94.0.0/16", "100.64.0.0/10")
+        transit.forward()
+        idc.set_address("transit", f"{IDC_ADDRESS}/24")
+        idc.set_address("lo", f"{IDC_RESOLVER}/32")
+        idc.set_route(IDC_GATEWAY, *ROUTED)
+        region.write("resolv.conf", f"nameserver {RESOLVER}")
+        self.region_space, self.idc_space = region, idc
+
+    def _place_parts(self) -> None:
+        self.region = Region(self.region_space, self.folder / "region", self.authority)
+        self.resolver = Unbound(
+            *(self.folder, "idc-dns", 53, ["example", "aliyuncs.com"]),
+            records=[f"{INTRANET} 60 IN A {INTRANET_ADDRESS}"],
+            host=IDC_RESOLVER,
+            within=self.idc_space.within(),
+        )
+        self.key, self.public_key = write_key_pair(self.folder / "keys")
+        self.config = self.folder / "config.yaml"
+        self.state_file = self.folder / "state" / "learned.jws"
+        self.state_file.parent.mkdir()
+        self.helper = self._dnsproxy("helper", self.region_space.within(), "helper")
+        self.proxy = self._dnsproxy("proxy", self.idc_space.within(), "serve")
+        self.processes = [*self.region.processes, self.resolver.process, self.helper, self.proxy]
+        self.configure()
+
+    def _dnsproxy(self, name: str, within: list[str], command: str) -> Process:
+        argv = [*within, *dnsproxy_argv(command, "--config", self.config)]
+        return Process(name, argv, self.folder / f"{name}.log")
+
+    def configure(self) -> None:
+        """Write the configuration that helper and proxy share."""
+        settings: dict[str, Any] = {
+            "registries": [{"name": "hangzhou", "region": "cn-hangzhou", "instance": "corp"}],
+            "helper": {
+                "id": "helper-region",
+                "listen": f"{HELPER_ADDRESS}:8953",
+                "resolvers": [RESOLVER],
+                "interval": "1s",
+                "signing_key_file": str(self.key),
+            },
+            "learn": {
+                "sources": [{"url": f"http://{HELPER_ADDRESS}:8953/v1/snapshot"}],
+                "trusted_keys": [str(self.public_key)],
+                "state_file": str(self.state_file),
+                "refresh": "1s",
+            },
+            "serve": {"listen": [f"{IDC_ADDRESS}:53"]},
+            "forward": {"upstreams": [IDC_RESOLVER]},
+            "log": {"format": "json"},
+        }
+        self.config.write_text(json.dumps(settings, indent=2))
+
+    # -- order -----------------------------------------------------------------
+
+    def heal(self) -> None:
+        """Bring everything up and into order, and wait until the proxy answers what is right."""
+        self.use_resolver(IDC_ADDRESS)
+        self.region.take(Shape())
+        if not self.resolver.process.alive:
+            self.resolver.start()
+        self.start_helper()
+        self.start_proxy()
+        wait_for(lambda: self.answers() == self.right_answers(), "every name has its address")
+
+    def start_helper(self) -> None:
+        if not self.helper.alive:
+            runs = len(self.helper.events("helper.started"))
+            self.helper.start(lambda: len(self.helper.events("helper.started")) > runs)
+
+    def start_proxy(self) -> None:
+        if not self.proxy.alive:
+            runs = len(self.proxy.events("proxy.started"))
+            self.proxy.start(lambda: len(self.proxy.events("proxy.started")) > runs)
+
+    # -- what the remote side sees ---------------------------------------------
+
+    def ask(self, name: str, server: str = IDC_ADDRESS) -> list[str]:
+        """Return what dig in the data centre gets for ``name``, sorted."""
+        done = self.in_idc("dig", "-r", f"@{server}", "+short", "+time=2", "+tries=1", name)
+        return sorted(done.stdout.splitlines())
+
+    def use_resolver(self, address: str) -> None:
+        """Let the programs of the data centre ask this server from now on."""
+        self.idc_space.write("resolv.conf", f"nameserver {address}")
+
+    def answers(self) -> dict[str, list[str]]:
+        return {name: self.ask(name) for name in ADDRESSES}
+
+    def right_answers(self) -> dict[str, list[str]]:
+        return {name: [address] for name, address in ADDRESSES.items()}
+
+    def in_idc(self, *words: str | Path, env: Mapping[str, str] | None = None) -> CompletedProcess[str]:
+        """Run a command in the data centre; the authority is trusted there."""
+        trusted = {"SSL_CERT_FILE": str(self.authority.file), **(env or {})}
+        pairs = [f"{key}={value}" for key, value in trusted.items()]
+        return run_command(*self.idc_space.within("env", *pairs, *words))
+
+    def command(self, *arguments: str | Path) -> CompletedProcess[str]:
+        """Run ``dnsproxy`` in the data centre with the world's configuration."""
+        return self.in_idc(*dnsproxy_argv(*arguments, "--config", self.config))
+
+    # -- images ------------------------------------------------------------------
+
+    def make_image(self) -> Image:
+        self._images += 1
+        return Image(self.folder / f"image-{self._images}")
+
+    def push(self, image: Image, tag: str) -> None:
+        done = self._copy("--dest-creds", f"oci:{image.layout}", self._reference(tag))
+        assert done.returncode == 0, done.stderr
+
+    def pull(self, tag: str, layout: Path) -> None:
+        done = self.try_pull(tag, layout)
+        assert done.returncode == 0, done.stderr
+
+    def try_pull(self, tag: str, layout: Path) -> CompletedProcess[str]:
+        return self._copy("--src-creds", self._reference(tag), f"oci:{layout}")
+
+    def _reference(self, tag: str) -> str:
+        return f"docker://{REGISTRY}/team/app:{tag}"
+
+    def _copy(self, credentials: str, source: str, target: str) -> CompletedProcess[str]:
+        # Its cache of blobs seen before goes into the folder too, which it does not for root.
+        home = {"HOME": str(self.folder), "XDG_DATA_HOME": str(self.folder), "_CONTAINERS_ROOTLESS_UID": "1"}
+        return self.in_idc(
+            *("skopeo", "--insecure-policy", "--command-timeout", "20s"),
+            *("copy", "--quiet", credentials, f"{USER}:{PASSWORD}", source, target),
+            env=home,
+        )
