@@ -6,8 +6,8 @@ A right signature says who published an address, not that it is of use here. Wha
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 from ipaddress import (
@@ -75,6 +75,18 @@ class Limits:
     conflicts: tuple[Network, ...] = ()
     allowed: tuple[Network, ...] = ()
     internal: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LimitTable:
+    """The limits of configured names, and those of names that a registry brings with it."""
+
+    by_name: Mapping[str, Limits] = field(default_factory=dict)
+    by_registry: Mapping[str, Limits] = field(default_factory=dict)
+
+    def of(self, name: str, registry: str) -> Limits:
+        """Return the limits of ``name`` (canonical text), the strictest when neither is known."""
+        return self.by_name.get(name) or self.by_registry.get(registry) or Limits()
 
 
 @dataclass(frozen=True, slots=True)

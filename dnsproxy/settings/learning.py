@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from dnsproxy.settings.values import Duration, Endpoint, Listen, Model, Resolver, system_resolvers
+from dnsproxy.settings.values import Duration, Endpoint, Listen, Model, Ports, Resolver, system_resolvers
 
 
 class TlsSettings(Model):
@@ -48,6 +48,17 @@ class SourceSettings(Model):
     ca_file: Path | None = None
 
 
+class VerifySettings(Model):
+    """How the proxy makes sure that a learned address works. Without ports it does not."""
+
+    ports: Ports = Field(default_factory=lambda: [443])
+    tls: bool = True
+    timeout: Annotated[Duration, Field(ge=0.1, le=30)] = 2.0
+    interval: Annotated[Duration, Field(ge=0.1, le=3600)] = 30.0
+    on_failure: Literal["keep", "accept"] = "keep"
+    ca_file: Path | None = None
+
+
 class LearnSettings(Model):
     """How the proxy learns."""
 
@@ -57,6 +68,9 @@ class LearnSettings(Model):
     refresh: Annotated[Duration, Field(ge=0.1, le=3600)] = 15.0
     ttl: int = Field(30, ge=1, le=3600)
     max_stale: Duration = math.inf
+    verify: VerifySettings = VerifySettings()
+    on_change: Path | None = None
+    history: int = Field(10, ge=0, le=1000)
 
     @model_validator(mode="after")
     def _trust(self) -> Self:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dnsproxy.core.guard import Limits, Refusal, is_routed, refusal
+from dnsproxy.core.guard import Limits, LimitTable, Refusal, is_routed, refusal
 
 
 def ranges(*texts: str) -> tuple[IPv4Network | IPv6Network, ...]:
@@ -131,6 +131,14 @@ def test_routes() -> None:
 
 def test_where_no_route_is_stated_nothing_is_known() -> None:
     assert is_routed("10.0.0.1", ()) is None
+
+
+def test_limits_of_names_that_are_not_configured_are_those_of_their_registry() -> None:
+    of_name, of_registry = Limits(internal=False), Limits(routed=ranges("10.0.0.0/8"))
+    table = LimitTable({"a.example.": of_name}, {"hangzhou": of_registry})
+    assert table.of("a.example.", "hangzhou") is of_name
+    assert table.of("b.example.", "hangzhou") is of_registry
+    assert table.of("b.example.", "elsewhere") == Limits()
 
 
 def test_only_addresses_can_be_asked_about() -> None:
