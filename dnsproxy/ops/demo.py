@@ -32,7 +32,7 @@ _POLL = 0.02
 
 _CONFIG = """\
 registries:
-  - {{name: hangzhou, provider: acr, region: cn-hangzhou, instance: xxxxxx}}
+  - {{name: hangzhou, provider: acr, region: cn-hangzhou, instance: xxxxxx, auth: regional}}
 helper:
   id: demo-helper
   listen: 127.0.0.1:{helper}

@@ -6,7 +6,8 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from dnsproxy.core.registry import Wanted
+from dnsproxy.core.guard import Limits, LimitTable
+from dnsproxy.core.registry import Sought, Wanted
 from dnsproxy.settings.learning import HelperSettings, LearnSettings
 from dnsproxy.settings.registries import RegistrySettings
 from dnsproxy.settings.serving import (
@@ -45,6 +46,29 @@ class Settings(Model):
             for entry in registry.wanted():
                 by_name.setdefault(entry.name, entry)
         return list(by_name.values())
+
+    def sought(self) -> list[Sought]:
+        """Return the roles of all registries whose names the registries themselves tell."""
+        return [entry for registry in self.registries for entry in registry.sought()]
+
+    def limits(self) -> LimitTable:
+        """Return what holds for the addresses of each name."""
+        by_name: dict[str, Limits] = {}
+        for registry in self.registries:
+            allowed = {entry.name: entry.allowed for entry in registry.names}
+            for entry in registry.wanted():
+                by_name.setdefault(entry.name, registry.limits(allowed.get(entry.name, ())))
+        return LimitTable(by_name, {registry.name: registry.limits() for registry in self.registries})
+
+    def probed_ports(self) -> dict[str, tuple[int, ...]]:
+        """Return the ports of the names that have their own in place of ``learn.verify.ports``."""
+        owners = {entry.name: entry.registry for entry in self.wanted()}
+        return {
+            entry.name: tuple(entry.ports)
+            for registry in self.registries
+            for entry in registry.names
+            if entry.ports is not None and owners[entry.name] == registry.name
+        }
 
 
 def schema() -> dict[str, Any]:

@@ -75,7 +75,9 @@ class World:
         if has_ipv6():
             listen.append(f"[::1]:{self.dns_port}")
         return {
-            "registries": [{"name": "hangzhou", "region": "cn-hangzhou", "instance": "xxxxxx"}],
+            "registries": [
+                {"name": "hangzhou", "region": "cn-hangzhou", "instance": "xxxxxx", "auth": "regional"}
+            ],
             "helper": {
                 "id": "helper-e2e",
                 "listen": f"127.0.0.1:{self.helper_port}",

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from dnsproxy.core.guard import Limits
+from dnsproxy.core.registry import Sought
 from dnsproxy.settings import Settings
+from dnsproxy.settings.registries import RegistrySettings
 from dnsproxy.settings.values import Endpoint
 from tests.settings.mistakes import ACR, complaints
 
@@ -33,6 +35,59 @@ PUBLIC = {"allow_public": True}
 )
 def test_registries_that_make_no_sense(registry: dict[str, Any], complaint: str) -> None:
     assert complaint in complaints(registries=[registry])
+
+
+GENERIC = {"name": "harbor", "provider": "generic", "names": [{"name": "a.example", "role": "registry"}]}
+
+
+@pytest.mark.parametrize(
+    ("registry", "complaint"),
+    [
+        ({**GENERIC, "auth": "regional"}, "regional is for provider acr"),
+        ({**GENERIC, "storage": "regional"}, "regional is for provider acr"),
+        ({**GENERIC, "names": [{"name": "a.example"}], "auth": "discover"}, "discover needs a name"),
+        (
+            {**GENERIC, "names": [{"name": "*.a.example", "role": "registry"}], "auth": "discover"},
+            "discover needs a name",
+        ),
+        ({**GENERIC, "discover": []}, "valid dictionary"),
+    ],
+)
+def test_what_a_generic_registry_cannot_be_asked(registry: dict[str, Any], complaint: str) -> None:
+    assert complaint in complaints(registries=[registry])
+
+
+def registry(**keys: Any) -> RegistrySettings:
+    return RegistrySettings.model_validate(keys)
+
+
+def test_acr_is_asked_for_its_auth_host_unless_told_otherwise() -> None:
+    asked = registry(**ACR)
+    assert asked.sought() == [Sought("hz", "auth", ("aliyuncs.com.",))]
+    assert asked.host == "corp-registry-vpc.cn-hangzhou.cr.aliyuncs.com."
+    assert registry(**ACR, auth="regional").sought() == []
+    both = registry(**ACR, storage="discover", discover={"storage_suffixes": ["oss.example"]})
+    assert [(entry.role, entry.suffixes) for entry in both.sought()] == [
+        ("auth", ("aliyuncs.com.",)),
+        ("storage", ("oss.example.",)),
+    ]
+
+
+def test_a_generic_registry_is_asked_only_when_told_to_and_by_its_first_registry_name() -> None:
+    assert registry(**GENERIC).sought() == []
+    asked = registry(**GENERIC, auth="discover")
+    assert (asked.host, asked.sought()) == ("a.example.", [Sought("harbor", "auth", ())])
+    named = registry(**GENERIC, auth="discover", discover={"host": "b.example"})
+    assert named.host == "b.example."
+
+
+def test_hosts_of_a_generic_registry_are_names_to_learn() -> None:
+    wanted = registry(**GENERIC, auth="auth.example", storage="s3.example").wanted()
+    assert [(entry.name, entry.role) for entry in wanted] == [
+        ("auth.example.", "auth"),
+        ("s3.example.", "storage"),
+        ("a.example.", "registry"),
+    ]
 
 
 def test_names_become_canonical() -> None:
