@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dnsproxy.core import names
+from dnsproxy.core.access import AccessList
 from dnsproxy.core.book import Book
 from dnsproxy.core.learned import Scope
 from dnsproxy.errors import StartError
@@ -26,6 +27,7 @@ from dnsproxy.version import __version__
 if TYPE_CHECKING:
     from dnsproxy.admin.app import AdminServer
     from dnsproxy.admin.status import Facts
+    from dnsproxy.core.explain import Explanation
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -87,6 +89,13 @@ class Proxy:
     def flush(self, name_key: bytes | None) -> int:
         """Forget the cached answers of a name, or all; return how many."""
         return self.server.engine.flush(name_key, monotonic())
+
+    def explain(self, key: bytes, qtype: int, client: bytes | None) -> Explanation:
+        """Return the path that a query would take, without taking it; ``client`` is a packed address."""
+        from dnsproxy.core.explain import Question, explain  # noqa: PLC0415 - not needed to answer queries
+
+        allowed = None if client is None else AccessList(self.settings.serve.allow).allows(client)
+        return explain(self.server.engine, Question(key, qtype, allowed), monotonic())
 
     async def start(self) -> None:
         """Answer from the last known good, then open the admin endpoint.

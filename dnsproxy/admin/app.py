@@ -10,9 +10,11 @@ from typing import Any, Protocol
 import structlog
 from aiohttp import web
 
+from dnsproxy.admin import explain
 from dnsproxy.admin.metrics import render
 from dnsproxy.admin.status import Facts, status_document
 from dnsproxy.core import names
+from dnsproxy.core.explain import Explanation
 from dnsproxy.errors import StartError
 from dnsproxy.settings.serving import AdminSettings
 from dnsproxy.settings.values import Endpoint
@@ -38,6 +40,9 @@ class Operated(Protocol):
 
     def flush(self, name_key: bytes | None) -> int:
         """Forget the cached answers of a name, or all; return how many."""
+
+    def explain(self, key: bytes, qtype: int, client: bytes | None) -> Explanation:
+        """Return the path that a query would take; ``client`` is a packed address."""
 
 
 class AdminServer:
@@ -68,6 +73,7 @@ def create_app(operated: Operated, token: str | None) -> web.Application:
     app.router.add_get("/ready", api.ready)
     app.router.add_get("/metrics", api.metrics)
     app.router.add_get("/api/v1/status", api.status)
+    app.router.add_get("/api/v1/explain", api.explain)
     app.router.add_post("/api/v1/refresh", api.refresh)
     app.router.add_post("/api/v1/flush", api.flush)
     return app
@@ -101,6 +107,9 @@ class _Api:
 
     async def status(self, _request: web.Request) -> web.Response:
         return web.json_response(status_document(self._operated.facts()))
+
+    async def explain(self, request: web.Request) -> web.Response:
+        return await explain.answer(self._operated, request)
 
     async def refresh(self, _request: web.Request) -> web.Response:
         self._operated.refresh()

@@ -6,11 +6,13 @@ import json
 import sys
 import time
 from enum import StrEnum
+from ipaddress import ip_address
 from typing import Annotated
+from urllib.parse import urlencode
 
 import typer
 
-from dnsproxy.commands.options import DEFAULT_CONFIG, AdminOption, ConfigOption
+from dnsproxy.commands.options import DEFAULT_CONFIG, AdminOption, ConfigOption, JsonOption, ask
 
 
 class RouteFormat(StrEnum):
@@ -25,6 +27,7 @@ class RouteFormat(StrEnum):
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
     app.command()(routes)
+    app.command()(explain)
 
 
 def routes(
@@ -65,3 +68,35 @@ def routes(
             place = f"network.routed of registry {entry.registry}"
             print(f"{entry.name.removesuffix('.')}: {entry.address} is not in {place}", file=sys.stderr)  # noqa: T201 - a command's output
         raise typer.Exit(1)
+
+
+def explain(
+    name: Annotated[str, typer.Argument(help="Name to explain.")],
+    qtype: Annotated[str, typer.Argument(metavar="[TYPE]", help="A, AAAA, HTTPS, TYPE65 ...")] = "A",
+    *,
+    client: Annotated[
+        str | None, typer.Option(help="Address of a client: may it ask at all? Default: not looked at.")
+    ] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    admin: AdminOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a running proxy would do with a query, and why. Nothing is asked and nothing is changed."""
+    from dnsproxy.core import names  # noqa: PLC0415
+    from dnsproxy.core.explain import type_code  # noqa: PLC0415
+
+    try:
+        names.to_key(name)
+        type_code(qtype)
+        asked = {"name": name, "type": qtype}
+        if client is not None:
+            asked["client"] = str(ip_address(client))
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc)) from exc
+    document = ask(config, admin, "GET", f"/api/v1/explain?{urlencode(asked)}")
+    if as_json:
+        typer.echo(json.dumps(document, indent=2))
+        return
+    typer.echo(f"{document['name']} {document['type']}")
+    for number, step in enumerate(document["steps"], start=1):
+        typer.echo(f"  {number}. {step}")

@@ -15,11 +15,13 @@ from dnsproxy.admin.app import start_admin
 from dnsproxy.admin.status import Facts
 from dnsproxy.core import names
 from dnsproxy.core.book import Book
+from dnsproxy.core.explain import Explanation, Question, explain
 from dnsproxy.core.registry import Wanted
 from dnsproxy.core.stats import Stats
 from dnsproxy.errors import StartError
 from dnsproxy.settings.serving import AdminSettings
 from dnsproxy.settings.values import Endpoint
+from tests.messages import engine
 from tests.strategies import learned, snapshot
 
 LOOPBACK = Endpoint("127.0.0.1", 0)
@@ -55,6 +57,9 @@ class Operated:
     def flush(self, name_key: bytes | None) -> int:
         self.flushed.append(name_key)
         return 3
+
+    def explain(self, key: bytes, qtype: int, client: bytes | None) -> Explanation:
+        return explain(engine(), Question(key, qtype, allowed=None if client is None else False), 1.0)
 
 
 Ask = Callable[..., Awaitable[tuple[int, Any]]]
@@ -175,6 +180,7 @@ async def test_index_and_other_paths(start: Start) -> None:
 
 GUARDED = [
     ("GET", "/metrics"),
+    ("GET", "/api/v1/explain?name=a.example"),
     ("GET", "/api/v1/status"),
     ("GET", "/%61pi/v1/status"),
     ("POST", "/api/v1/refresh"),

@@ -63,3 +63,10 @@ def test_check_is_content_when_all_is_covered(config: Path) -> None:
     config.write_text(config.read_text().replace("10.0.0.0/8", "10.0.0.0/8, 100.64.0.0/10"))
     done = run("routes", "--config", config, "--check")
     assert (done.exit_code, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "words", [["a..b"], ["a.example", "NOTYPE"], ["a.example", "A", "--client", "nobody"], []]
+)
+def test_a_question_that_is_none_is_bad_usage(words: list[str]) -> None:
+    assert run("explain", *words, "--admin", "http://127.0.0.1:1").exit_code == 2

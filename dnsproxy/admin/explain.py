@@ -1,0 +1,138 @@
+"""``GET /api/v1/explain?name=&type=&client=``: what a running proxy would do with a query, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from ipaddress import ip_address
+from typing import Any, Protocol
+
+from aiohttp import web
+
+from dnsproxy.admin.status import Facts, status_document
+from dnsproxy.core import names
+from dnsproxy.core.explain import Explanation, Outcome, type_code
+
+_ENDINGS = {
+    Outcome.REFUSED_CLIENT: "REFUSED: serve.allow does not hold this client",
+    Outcome.REFUSED_TYPE: "REFUSED: not a type that a forwarder answers",
+    Outcome.LEARNED: "answered from what was learned",
+    Outcome.STALE: "answered from what was learned, marked stale (EDE 3): its snapshot has expired",
+    Outcome.NODATA: "answered with no data: the name is owned and has no record of this type",
+    Outcome.NOT_READY: "SERVFAIL (EDE 14): the name is owned and no address is known",
+    Outcome.CACHE: "answered from the cache",
+    Outcome.FORWARD: "forwarded to the upstreams in this order",
+}
+
+
+class Explains(Protocol):
+    """What the handler needs of the running proxy."""
+
+    def facts(self) -> Facts:
+        """Return all that there is to tell."""
+
+    def explain(self, key: bytes, qtype: int, client: bytes | None) -> Explanation:
+        """Return the path of a query; ``client`` is a packed address."""
+
+
+async def answer(operated: Explains, request: web.Request) -> web.Response:
+    """Answer one request; 400 when it does not say what to explain."""
+    asked = request.query
+    try:
+        key = names.to_key(asked.get("name", ""))
+        qtype = type_code(asked.get("type") or "A")
+        client = ip_address(asked["client"]) if asked.get("client") else None
+    except ValueError as exc:
+        return web.json_response({"error": str(exc)}, status=400)
+    found = operated.explain(key, qtype, client.packed if client else None)
+    document = explain_document(found, operated.facts())
+    question = {
+        "name": names.to_text(key),
+        "type": (asked.get("type") or "A").upper(),
+        "client": str(client) if client else None,
+    }
+    return web.json_response({**question, **document, "steps": list(steps({**question, **document}))})
+
+
+def explain_document(found: Explanation, facts: Facts) -> dict[str, Any]:
+    """Return the explanation as JSON, with what the status tells of the owned name."""
+    return {
+        "outcome": found.outcome.value,
+        "owned": asdict(found.owned) if found.owned else None,
+        "status": _status_of(found.owned.rule, facts) if found.owned else None,
+        "cached": [asdict(entry) for entry in found.cached],
+        "zone": found.zone,
+        "upstreams": [asdict(upstream) for upstream in found.upstreams],
+    }
+
+
+def _status_of(rule: str, facts: Facts) -> dict[str, Any] | None:
+    listed = status_document(facts)["names"]
+    return next((entry for entry in listed if entry["name"] == rule), None)
+
+
+def steps(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the path in words, one line a step, in the engine's order."""
+    outcome = Outcome(document["outcome"])
+    if document["client"]:
+        verdict = "may not ask" if outcome is Outcome.REFUSED_CLIENT else "may ask"
+        yield f"client {document['client']}: {verdict}"
+    if outcome in (Outcome.REFUSED_CLIENT, Outcome.REFUSED_TYPE):
+        yield _ENDINGS[outcome]
+        return
+    if document["owned"]:
+        yield from _owned_steps(document["owned"], document["status"] or {})
+        yield _ENDINGS[outcome]
+        return
+    yield "owned: no rule holds this name"
+    yield from _cache_steps(document["cached"])
+    yield _ENDINGS[outcome]
+    if outcome is Outcome.FORWARD:
+        yield from _forward_steps(document)
+
+
+def _owned_steps(owned: Mapping[str, Any], status: Mapping[str, Any]) -> Iterator[str]:
+    where = f", registry {status['registry']} ({status['role']})" if status else ""
+    yield f"owned: by {owned['rule']}{where}"
+    if owned["cname"]:
+        yield f"alias: CNAME {owned['cname']}"
+    shown = ", ".join(owned["addresses"]) or "none"
+    yield f"addresses: {shown}; TTL {owned['ttl']} s"
+    if status.get("source") is not None:
+        serial = f", serial {status['serial']}" if status.get("serial") is not None else ""
+        age = f", confirmed {status['age']:.0f} s ago" if status.get("age") is not None else ""
+        yield f"source: {status['source']}{serial}{age}; {status['status']}"
+    for flag in ("pinned", "frozen"):
+        if status.get(flag) is True:
+            yield f"{flag}: by an operator"
+    for detail in status.get("details") or ():
+        yield f"address {detail['address']}: {_detail(detail)}"
+
+
+def _detail(detail: Mapping[str, Any]) -> str:
+    words = [str(detail.get("state"))]
+    if detail.get("reason"):
+        words.append(str(detail["reason"]))
+    routed = detail.get("routed")
+    if routed is not None:
+        words.append("routed" if routed else "NOT ROUTED")
+    words += [f"port {port} {result}" for port, result in (detail.get("probe") or {}).items()]
+    return ", ".join(words)
+
+
+def _cache_steps(cached: list[Mapping[str, Any]]) -> Iterator[str]:
+    if not cached:
+        yield "cache: no fresh entry"
+    for entry in cached:
+        kind = "" if entry["variant"] == "plain" else f" for queries with {entry['variant']}"
+        yield f"cache: {entry['rcode']}{kind}, {entry['age']} s old, fresh for {entry['ttl']} s more"
+
+
+def _forward_steps(document: Mapping[str, Any]) -> Iterator[str]:
+    zone = document["zone"]
+    yield f"zone: {'the default one' if zone == '.' else zone}"
+    for place, upstream in enumerate(document["upstreams"], start=1):
+        rtt = f", {upstream['rtt'] * 1000:.1f} ms" if upstream["rtt"] is not None else ""
+        failures = ", ".join(f"{count} {reason}" for reason, count in upstream["failures"].items())
+        failed = f"; failures: {failures}" if failures else ""
+        yield f"upstream {place}: {upstream['name']} {'up' if upstream['up'] else 'DOWN'}{rtt}{failed}"
