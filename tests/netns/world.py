@@ -52,6 +52,8 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.config = folder / "config.yaml"
+        self.state_file = folder / "state" / "learned.jws"
         self.authority = Authority(folder / "authority")
         self.processes: list[Process] = []
         self._stack = ExitStack()
@@ -104,22 +106,38 @@ class World:
             within=self.idc_space.within(),
         )
         self.key, self.public_key = write_key_pair(self.folder / "keys")
-        self.config = self.folder / "config.yaml"
-        self.state_file = self.folder / "state" / "learned.jws"
         self.state_file.parent.mkdir()
         self.helper = self._dnsproxy("helper", self.region_space.within(), "helper")
         self.proxy = self._dnsproxy("proxy", self.idc_space.within(), "serve")
         self.processes = [*self.region.processes, self.resolver.process, self.helper, self.proxy]
-        self.configure()
 
     def _dnsproxy(self, name: str, within: list[str], command: str) -> Process:
         argv = [*within, *dnsproxy_argv(command, "--config", self.config)]
         return Process(name, argv, self.folder / f"{name}.log")
 
-    def configure(self) -> None:
-        """Write the configuration that helper and proxy share."""
-        settings: dict[str, Any] = {
-            "registries": [{"name": "hangzhou", "region": "cn-hangzhou", "instance": "corp"}],
+    def configure(self, **sections: Mapping[str, Any]) -> None:
+        """Give helper and proxy these keys besides those that are always there, and let them run with it."""
+        settings = self._settings()
+        for section, keys in sections.items():
+            settings[section] |= keys
+        # One registry alone; JSON is YAML.
+        text = json.dumps(settings | {"registries": [settings["registries"]]}, indent=2)
+        if not self.config.exists() or self.config.read_text() != text:
+            self.config.write_text(text)
+            for part in (self.helper, self.proxy):
+                part.kill()
+        self.start_helper()
+        self.start_proxy()
+
+    def _settings(self) -> dict[str, dict[str, Any]]:
+        return {
+            "registries": {
+                "name": "hangzhou",
+                "region": "cn-hangzhou",
+                "instance": "corp",
+                "auth": "regional",
+                "network": {"routed": ROUTED},
+            },
             "helper": {
                 "id": "helper-region",
                 "listen": f"{HELPER_ADDRESS}:8953",
@@ -132,12 +150,12 @@ class World:
                 "trusted_keys": [str(self.public_key)],
                 "state_file": str(self.state_file),
                 "refresh": "1s",
+                "verify": {"timeout": "1s", "interval": "1s", "ca_file": str(self.authority.file)},
             },
             "serve": {"listen": [f"{IDC_ADDRESS}:53"]},
             "forward": {"upstreams": [IDC_RESOLVER]},
             "log": {"format": "json"},
         }
-        self.config.write_text(json.dumps(settings, indent=2))
 
     # -- order -----------------------------------------------------------------
 
@@ -147,8 +165,7 @@ class World:
         self.region.take(Shape())
         if not self.resolver.process.alive:
             self.resolver.start()
-        self.start_helper()
-        self.start_proxy()
+        self.configure()
         wait_for(lambda: self.answers() == self.right_answers(), "every name has its address")
 
     def start_helper(self) -> None:
