@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from dnsproxy import settings
+from dnsproxy.core.guard import Limits
 from dnsproxy.core.registry import Wanted
 from dnsproxy.settings import Settings
 from dnsproxy.settings.values import Endpoint
@@ -57,3 +58,23 @@ def test_schema_is_json_and_lists_the_sections() -> None:
     document = settings.schema()
     assert json.loads(json.dumps(document)) == document
     assert set(document["properties"]) == set(Settings.model_fields)
+
+
+def test_limits_and_ports_are_those_of_the_registry_that_owns_the_name() -> None:
+    mine = {"name": "a.example", "allowed": ["10.1.0.0/16"], "ports": [80]}
+    other = {"name": "a.example", "allowed": ["10.2.0.0/16"], "ports": [8443]}
+    network = {"routed": ["10.0.0.0/8"]}
+    read = Settings.model_validate(
+        {
+            "registries": [
+                {**ACR, "names": [mine], "network": network},
+                {"name": "two", "provider": "generic", "names": [other, {"name": "b.example", "ports": []}]},
+            ]
+        }
+    )
+    routed = (ip_network("10.0.0.0/8"),)
+    table = read.limits()
+    assert table.of("a.example.", "hz") == Limits(routed, allowed=(ip_network("10.1.0.0/16"),))
+    assert table.of("dockerauth-vpc.cn-hangzhou.aliyuncs.com.", "hz") == Limits(routed)
+    assert table.of("b.example.", "two") == Limits()
+    assert read.probed_ports() == {"a.example.": (80,), "b.example.": ()}
