@@ -6,7 +6,8 @@
     ├── WireError          bytes that are not a DNS message we can use
     ├── SnapshotError      a snapshot that must not be used, with its Rejection
     ├── FetchError         a source of snapshots could not be read
-    └── ResolveError       the helper got no usable response from a resolver
+    ├── ResolveError       the helper got no usable response from a resolver
+    └── DiscoverError      a registry did not tell, or told what must not be believed, with its Doubt
 
 Anything else that leaves a public function is a bug.
 """
@@ -100,3 +101,40 @@ class FetchError(DnsproxyError):
 
 class ResolveError(DnsproxyError):
     """No usable response came from a resolver."""
+
+
+class Doubt(StrEnum):
+    """Why a registry told nothing of use. The value is the ``reason`` in the log."""
+
+    # It could not be asked.
+    UNREACHABLE = "unreachable"
+    TIMEOUT = "timeout"
+    CERTIFICATE = "certificate"
+    NOT_HTTP = "not_http"
+    STATUS = "status"
+    TOO_LARGE = "too_large"
+    CREDENTIALS = "credentials"
+    # It answered, and nothing follows from that.
+    NOT_A_REGISTRY = "not_a_registry"
+    NO_HINT = "no_hint"
+    NO_BLOB = "no_blob"
+    # What it told must not be believed.
+    MALFORMED = "malformed"
+    TOO_LONG = "too_long"
+    NO_REALM = "no_realm"
+    NOT_A_URL = "not_a_url"
+    NOT_HTTPS = "not_https"
+    USERINFO = "userinfo"
+    IP_LITERAL = "ip_literal"
+    PORT = "port"
+    BAD_HOST = "bad_host"
+    IDN = "idn"
+    FOREIGN = "foreign"
+
+
+class DiscoverError(DnsproxyError):
+    """A registry did not tell what was asked. The message holds no credential and no signed query."""
+
+    def __init__(self, reason: Doubt, message: str) -> None:
+        self.reason = reason
+        super().__init__(message)

@@ -68,11 +68,7 @@ class Sought:
 
     def allows(self, name: str) -> bool:
         """Tell whether ``name`` (canonical text) may be taken: no wildcard, and not a suffix as a whole."""
-        key = names.to_key(name)
-        if b"*" in key:
-            return False
-        above = set(names.parents(key))
-        return any(names.to_key(suffix) in above for suffix in self.suffixes)
+        return b"*" not in names.to_key(name) and lies_below(name, self.suffixes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +88,12 @@ class Found:
     def subject(self) -> tuple[str, str]:
         """The registry and the role."""
         return self.registry, self.role
+
+
+def lies_below(name: str, suffixes: Iterable[str]) -> bool:
+    """Tell whether ``name`` lies below one of ``suffixes``; all are canonical text."""
+    above = set(names.parents(names.to_key(name)))
+    return any(names.to_key(suffix) in above for suffix in suffixes)
 
 
 def superseded(earlier: Iterable[Found], later: Iterable[Found]) -> frozenset[str]:
