@@ -11,7 +11,7 @@ from tests.e2e.processes import find_program
 from tests.netns import spaces
 from tests.netns.world import World
 
-PROGRAMS = ("ip", "ss", "unbound", "unbound-control", "dig", "docker-registry", "nginx", "skopeo")
+PROGRAMS = ("ip", "ss", "unbound", "unbound-control", "dig", "curl", "docker-registry", "nginx", "skopeo")
 
 
 def _reason() -> str | None:

@@ -39,10 +39,11 @@ from tests.netns.region import (
     Region,
     Shape,
 )
-from tests.netns.spaces import Spaces
+from tests.netns.spaces import Space, Spaces
 
 IDC_ADDRESS, IDC_GATEWAY = "10.200.0.10", "10.200.0.1"
 IDC_RESOLVER = "10.200.0.2"
+REPOSITORY = "team/app"
 INTRANET, INTRANET_ADDRESS = "intranet.example", "10.200.0.80"
 ROUTED = [f"{HELPER_ADDRESS}/32", f"{REGISTRY_ADDRESS}/32", f"{AUTH_ADDRESS}/32", "100.118.28.0/24"]
 
@@ -195,15 +196,31 @@ class World:
     def right_answers(self) -> dict[str, list[str]]:
         return {name: [address] for name, address in ADDRESSES.items()}
 
-    def in_idc(self, *words: str | Path, env: Mapping[str, str] | None = None) -> CompletedProcess[str]:
+    def in_idc(self, *words: str | Path) -> CompletedProcess[str]:
         """Run a command in the data centre; the authority is trusted there."""
-        trusted = {"SSL_CERT_FILE": str(self.authority.file), **(env or {})}
-        pairs = [f"{key}={value}" for key, value in trusted.items()]
-        return run_command(*self.idc_space.within("env", *pairs, *words))
+        return self._run(self.idc_space, *words)
+
+    def _run(self, space: Space, *words: str | Path) -> CompletedProcess[str]:
+        return run_command(*space.within("env", f"SSL_CERT_FILE={self.authority.file}", *words))
 
     def command(self, *arguments: str | Path) -> CompletedProcess[str]:
         """Run ``dnsproxy`` in the data centre with the world's configuration."""
         return self.in_idc(*dnsproxy_argv(*arguments, "--config", self.config))
+
+    def status(self, name: str) -> dict[str, Any]:
+        """Return what ``dnsproxy status`` says of one name."""
+        document = json.loads(self.command("status", "--json").stdout)
+        (entry,) = (entry for entry in document["names"] if entry["name"] == f"{name}.")
+        return dict(entry)
+
+    def address_state(self, name: str, address: str) -> dict[str, Any] | None:
+        """Return what it says of one address of that name, if the proxy knows it."""
+        states = {detail["address"]: detail for detail in self.status(name)["details"]}
+        return states.get(address)
+
+    def metrics(self) -> list[str]:
+        """Return the samples of ``/metrics``."""
+        return self.in_idc("curl", "-sS", "http://127.0.0.1:9153/metrics").stdout.splitlines()
 
     # -- images ------------------------------------------------------------------
 
@@ -212,24 +229,34 @@ class World:
         return Image(self.folder / f"image-{self._images}")
 
     def push(self, image: Image, tag: str) -> None:
-        done = self._copy("--dest-creds", f"oci:{image.layout}", self._reference(tag))
+        """Push from the data centre."""
+        self._push(self.idc_space, image, tag)
+
+    def push_in_region(self, image: Image, tag: str) -> None:
+        """Push where no proxy is needed."""
+        self._push(self.region_space, image, tag)
+
+    def _push(self, space: Space, image: Image, tag: str) -> None:
+        done = self._copy(space, "--dest-creds", f"oci:{image.layout}", _reference(tag))
         assert done.returncode == 0, done.stderr
 
     def pull(self, tag: str, layout: Path) -> None:
+        """Pull in the data centre."""
         done = self.try_pull(tag, layout)
         assert done.returncode == 0, done.stderr
 
     def try_pull(self, tag: str, layout: Path) -> CompletedProcess[str]:
-        return self._copy("--src-creds", self._reference(tag), f"oci:{layout}")
+        return self._copy(self.idc_space, "--src-creds", _reference(tag), f"oci:{layout}")
 
-    def _reference(self, tag: str) -> str:
-        return f"docker://{REGISTRY}/team/app:{tag}"
-
-    def _copy(self, credentials: str, source: str, target: str) -> CompletedProcess[str]:
+    def _copy(self, space: Space, credentials: str, source: str, target: str) -> CompletedProcess[str]:
         # Its cache of blobs seen before goes into the folder too, which it does not for root.
-        home = {"HOME": str(self.folder), "XDG_DATA_HOME": str(self.folder), "_CONTAINERS_ROOTLESS_UID": "1"}
-        return self.in_idc(
-            *("skopeo", "--insecure-policy", "--command-timeout", "20s"),
+        home = [f"HOME={self.folder}", f"XDG_DATA_HOME={self.folder}", "_CONTAINERS_ROOTLESS_UID=1"]
+        return self._run(
+            space,
+            *(*home, "skopeo", "--insecure-policy", "--command-timeout", "20s"),
             *("copy", "--quiet", credentials, f"{USER}:{PASSWORD}", source, target),
-            env=home,
         )
+
+
+def _reference(tag: str) -> str:
+    return f"docker://{REGISTRY}/{REPOSITORY}:{tag}"
