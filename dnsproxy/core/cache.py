@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import floor
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from dnsproxy.core.response import Response, with_ttls
 from dnsproxy.core.wire import AD, NOERROR, NXDOMAIN
 
 # An entry's own cost beside its octets (dict slot, key header, slots object, two
 # floats, ring cell), measured with 1,000,000 names; used only for the octet bound.
-ENTRY_OVERHEAD = 420
+ENTRY_OVERHEAD: Final = 420
 
 
 class Entry:
@@ -60,7 +60,9 @@ class Cache:
         self, size: int, policy: CachePolicy = DEFAULT_POLICY, *, max_octets: int | None = None
     ) -> None:
         self._size = size
-        self._policy = policy
+        self._min_ttl = policy.min_ttl
+        self._max_ttl = policy.max_ttl
+        self._negative_ttl = policy.negative_ttl
         # A kilobyte an entry is well over the mean of real traffic (about 150 octets
         # of sections), and bounds a flood of names with 64 kB answers.
         self._max_octets = max_octets if max_octets is not None else size * 1024
@@ -88,21 +90,21 @@ class Cache:
         are changed in the entry, so that clients see what they get.
         """
         entry = Entry(response, now, 0.0)
-        if response.ttl is None or response.rcode not in (NOERROR, NXDOMAIN):
+        if response.ttl is None or (response.rcode != NOERROR and response.rcode != NXDOMAIN):  # noqa: PLR1714 - a set is made for each `in`
             return entry
-        policy = self._policy
-        cap = policy.negative_ttl if response.negative else policy.max_ttl
+        cap = self._negative_ttl if response.negative else self._max_ttl
         ttl = float(response.ttl)
-        if ttl < policy.min_ttl or response.max_ttl > cap:
-            ttl = min(max(ttl, policy.min_ttl), cap)
-            low, high = floor(policy.min_ttl), floor(cap)
-            entry.sections = with_ttls(
-                entry.sections, entry.ttl_offsets, lambda held: min(max(held, low), high)
-            )
+        if ttl < self._min_ttl or response.max_ttl > cap:
+            ttl = min(max(ttl, self._min_ttl), cap)
+            entry.sections = self._within_bounds(entry, cap)
         if ttl > 0:
             entry.expires = now + ttl
             self.put(key, entry)
         return entry
+
+    def _within_bounds(self, entry: Entry, cap: float) -> bytes:
+        low, high = floor(self._min_ttl), floor(cap)
+        return with_ttls(entry.sections, entry.ttl_offsets, lambda held: min(max(held, low), high))
 
     def put(self, key: bytes, entry: Entry) -> None:
         """Keep ``entry``, evicting others as needed; one that alone exceeds a bound is not kept."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from math import floor
-from typing import NamedTuple
+from typing import Final
 
 from dnsproxy.core import message, wire
 from dnsproxy.core.access import AccessList
@@ -18,30 +18,36 @@ from dnsproxy.core.exchange import Exchange, Failure, Limits
 from dnsproxy.core.policy import Owned, Ruleset
 from dnsproxy.core.prepared import PreparedTable
 from dnsproxy.core.response import Response, aged, read_name, scan_response
-from dnsproxy.core.stats import Source, Stats
+from dnsproxy.core.stats import CACHE, ERROR, FORWARD, LEARNED, STALE, Stats, request_number, response_number
 from dnsproxy.core.upstreams import Upstream, order
-from dnsproxy.core.wire import Query, rcode_name
+from dnsproxy.core.wire import Query
 from dnsproxy.errors import DropReason, WireError
 
 # Extended DNS Errors (RFC 8914 §4).
-EDE_STALE, EDE_NOT_READY = 3, 14
-EDE_NO_REACHABLE_AUTHORITY, EDE_NETWORK_ERROR = 22, 23
+EDE_STALE: Final = 3
+EDE_NOT_READY: Final = 14
+EDE_NO_REACHABLE_AUTHORITY: Final = 22
+EDE_NETWORK_ERROR: Final = 23
 # Seconds that a failure is remembered (RFC 9520 §3.2 asks for 1 s at least and 5 min at most).
-FAILURE_TTL = 2.0
+FAILURE_TTL: Final = 2.0
 # Queries that may wait for one exchange, and cached answers that hold learned addresses.
 MAX_WAITERS = 1_000
 MAX_DERIVED = 1_000
-_NO_RECORDS = (0, 0, 0)
+_NO_RECORDS: Final = (0, 0, 0)
 # Types that are not data: a forwarder has no zone to transfer and no key to agree on.
-_META_TYPES = frozenset({249, 250, 251, 252, 253, 254})
+_META_FIRST: Final = 249
+_META_LAST: Final = 254
 
 
-class Forward(NamedTuple):
+class Forward:
     """Ask upstream: ``exchange`` is shared by identical questions; ``is_new`` for the first of them."""
 
-    exchange: Exchange
-    query: Query
-    is_new: bool
+    __slots__ = ("exchange", "is_new", "query")
+
+    def __init__(self, exchange: Exchange, query: Query, *, is_new: bool) -> None:
+        self.exchange = exchange
+        self.query = query
+        self.is_new = is_new
 
 
 class Engine:
@@ -74,7 +80,7 @@ class Engine:
     # -- queries ----------------------------------------------------------
 
     def receive_batch(
-        self, messages: Sequence[bytes], sources: Sequence[bytes], now: float
+        self, messages: list[bytes], sources: Sequence[bytes], now: float
     ) -> list[bytes | Forward | DropReason]:
         """Decide what each of ``messages`` gets; they came over UDP from the packed addresses ``sources``.
 
@@ -83,19 +89,18 @@ class Engine:
         """
         steps: list[bytes | Forward | DropReason] = []
         allows = self._access.allows
-        find = self.prepared.current(now).get
-        for data, source in zip(messages, sources, strict=True):
+        table = self.prepared.current(now)
+        for data, source in zip(messages, sources):  # noqa: B905 - `strict` would not be compiled to a loop
             # 1. May this client ask at all?
             if not allows(source):
                 steps.append(self._refuse_client(data))
                 continue
             # 2. Has this very packet been answered within the second?
-            prepared = find(data[2:])
+            prepared = table.get(data[2:])
             if prepared is None and data[-12:-8] == wire.COOKIE_HEAD:
-                prepared = find(data[2:-8])
+                prepared = table.get(data[2:-8])
             if prepared is not None:
-                prepared.hits += 1
-                steps.append(data[:2] + prepared.next_tail())
+                steps.append(data[:2] + prepared.take())
             else:
                 steps.append(self._decide(data, now, tcp=False))
         return steps
@@ -105,7 +110,7 @@ class Engine:
     ) -> bytes | Forward | DropReason:
         """Decide what one message gets, as `receive_batch`; over TCP nothing is prepared."""
         if not tcp:
-            return self.receive_batch((data,), (source,), now)[0]
+            return self.receive_batch([data], (source,), now)[0]
         if not self._access.allows(source):
             return self._refuse_client(data)
         return self._decide(data, now, tcp=True)
@@ -117,8 +122,8 @@ class Engine:
         except WireError as exc:
             self.stats.drops[exc.reason] += 1
             return exc.reason
-        request = message.request_label(query.qtype, tcp=tcp)
-        self.stats.requests[request] += 1
+        request = request_number(query.qtype, tcp=tcp)
+        self.stats.count_request(request)
         if tcp:
             query.limit = wire.TCP_LIMIT
         rcode = query.rcode or _refusal(query)
@@ -153,11 +158,11 @@ class Engine:
         return self._respond_error(query, wire.REFUSED)
 
     def _respond_error(self, query: Query, rcode: int, ede: int | None = None) -> bytes:
-        self.stats.responses[rcode_name(rcode), Source.ERROR] += 1
+        self.stats.count_response(response_number(rcode, ERROR))
         options = b"" if ede is None else wire.error_option(ede)
         return wire.respond(query, wire.RA, rcode, _NO_RECORDS, b"", options)
 
-    def _answer_owned(self, query: Query, owned: Owned, now: float, request: tuple[str, str] | None) -> bytes:
+    def _answer_owned(self, query: Query, owned: Owned, now: float, request: int | None) -> bytes:
         given = owned.at(now)
         if given is None:
             return self._respond_error(query, wire.SERVFAIL, EDE_NOT_READY)
@@ -168,15 +173,14 @@ class Engine:
             wire.respond(query, flags, 0, counts, sections, options)
             for counts, sections in given.variants(query.qtype)
         ]
-        source = Source.STALE if stale else Source.LEARNED
+        source = STALE if stale else LEARNED
         # The first variant answers this query, so the prepared ones start with the second.
-        return self._prepare(query, [*responses[1:], responses[0]], request, wire.NOERROR, source)
+        number = response_number(wire.NOERROR, source)
+        return self._prepare(query, [*responses[1:], responses[0]], request, number)
 
-    def _answer_cached(
-        self, query: Query, entry: Entry, now: float, request: tuple[str, str] | None
-    ) -> bytes:
+    def _answer_cached(self, query: Query, entry: Entry, now: float, request: int | None) -> bytes:
         response = self._from_entry(query, entry, now)
-        return self._prepare(query, [response], request, entry.rcode, Source.CACHE)
+        return self._prepare(query, [response], request, response_number(entry.rcode, CACHE))
 
     def _from_entry(self, query: Query, entry: Entry, now: float) -> bytes:
         elapsed = floor(now - entry.stored)
@@ -184,18 +188,11 @@ class Engine:
         flags = _client_flags(query, entry.flags)
         return wire.respond(query, flags, entry.rcode, entry.counts, sections)
 
-    def _prepare(
-        self,
-        query: Query,
-        responses: list[bytes],
-        request: tuple[str, str] | None,
-        rcode: int,
-        source: str,
-    ) -> bytes:
+    def _prepare(self, query: Query, responses: list[bytes], request: int | None, number: int) -> bytes:
         """Count and return the last of ``responses``; over UDP keep all of them for the same packet."""
-        self.stats.responses[rcode_name(rcode), source] += 1
+        self.stats.count_response(number)
         if request is not None:
-            self.prepared.keep(query, responses, request, rcode, source)
+            self.prepared.keep(query, responses, request, number)
         return responses[-1]
 
     def _forward(self, query: Query, key: bytes, now: float) -> Forward | DropReason:
@@ -222,7 +219,7 @@ class Engine:
             return self._failed(exchange, now)
         entry = self.cache.keep(exchange.key, response, now)
         waiters = exchange.waiters
-        self.stats.responses[rcode_name(entry.rcode), Source.FORWARD] += len(waiters)
+        self.stats.count_response(response_number(entry.rcode, FORWARD), len(waiters))
         return [self._from_entry(waiter[0], entry, now) for waiter in waiters]
 
     def _failed(self, exchange: Exchange, now: float) -> list[bytes]:
@@ -280,6 +277,7 @@ class Engine:
     def stats_now(self, now: float) -> Stats:
         """Return the statistics with the hits of the running second added."""
         self.prepared.turn(now)
+        self.stats.settle()
         return self.stats
 
     def upstreams(self) -> Iterator[Upstream]:
@@ -295,7 +293,7 @@ class Engine:
 
 def _refusal(query: Query) -> int:
     """Return the RCODE for a well-formed query that is not a forwarder's business, or 0."""
-    if query.qclass != wire.IN or query.qtype in _META_TYPES:
+    if query.qclass != wire.IN or _META_FIRST <= query.qtype <= _META_LAST:
         return wire.REFUSED
     return wire.FORMERR if query.qtype == wire.OPT else 0
 
@@ -303,8 +301,10 @@ def _refusal(query: Query) -> int:
 def _cache_key(query: Query) -> bytes:
     """Return name, type, class and what else changes the answer: DO and CD (RFC 4035 §3.2)."""
     end = query.question_end
-    variant = query.flags & wire.CD | query.do
-    return query.key + query.data[end - 4 : end] + bytes((variant,))
+    key = query.key + query.data[end - 4 : end]
+    if query.flags & wire.CD:
+        return key + (b"\x11" if query.do else b"\x10")
+    return key + (b"\x01" if query.do else b"\x00")
 
 
 def _client_flags(query: Query, flags: int) -> int:

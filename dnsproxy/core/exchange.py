@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, StrEnum
-from typing import Any, NamedTuple
+from typing import Any, Final
 
 from dnsproxy.core import wire
 from dnsproxy.core.response import Response, scan_response
@@ -19,8 +19,9 @@ from dnsproxy.errors import WireError
 
 # RFC 9520 §3.1 asks for a low bound on the sends for one failing question.
 MAX_SENDS = 3
-_NO_EDNS_RCODES = frozenset({wire.FORMERR, wire.NOTIMP})
-_TRY_NEXT_RCODES = frozenset({wire.FORMERR, wire.SERVFAIL, wire.NOTIMP, wire.REFUSED})
+_NO_EDNS_RCODES: Final = frozenset({wire.FORMERR, wire.NOTIMP})
+_TRY_NEXT_RCODES: Final = frozenset({wire.FORMERR, wire.SERVFAIL, wire.NOTIMP, wire.REFUSED})
+_TC: Final = 0x02  # in the third octet
 
 
 class Failure(StrEnum):
@@ -39,6 +40,12 @@ class Verdict(Enum):
     DONE = "done"
 
 
+# Reading a member of an Enum costs 80 ns each time.
+_IGNORED: Final = Verdict.IGNORED
+_NEXT: Final = Verdict.NEXT
+_DONE: Final = Verdict.DONE
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Seconds for one attempt and for all of them together."""
@@ -47,13 +54,16 @@ class Limits:
     total: float
 
 
-class Attempt(NamedTuple):
+class Attempt:
     """Send ``payload`` after an id of the sender's choice; wait until ``deadline`` (monotonic)."""
 
-    upstream: Upstream
-    tcp: bool
-    payload: bytes
-    deadline: float
+    __slots__ = ("deadline", "payload", "tcp", "upstream")
+
+    def __init__(self, upstream: Upstream, payload: bytes, deadline: float, *, tcp: bool) -> None:
+        self.upstream = upstream
+        self.payload = payload
+        self.deadline = deadline
+        self.tcp = tcp
 
 
 class Exchange:
@@ -66,6 +76,7 @@ class Exchange:
     __slots__ = (
         *("_do", "_flags", "_limits", "_sends", "_sent_edns", "_turn", "_upstreams", "_use_tcp"),
         *(
+            "attempt_deadline",
             "deadline",
             "key",
             "last_failure",
@@ -89,6 +100,7 @@ class Exchange:
         self.reply = b""
         self.last_failure: Failure | None = None
         self.upstream: Upstream = upstreams[0]
+        self.attempt_deadline = self.deadline
         self.sent_at = now
         # AD asks for the AD flag (RFC 6840 §5.7); who may see it is decided per client.
         self._flags = wire.RD | wire.AD | query.flags & wire.CD
@@ -116,8 +128,8 @@ class Exchange:
         upstream.stats.sent += 1
         self._sent_edns = upstream.no_edns_until <= now
         payload = wire.upstream_query(self.question, self._flags, edns=self._sent_edns, do=self._do)
-        deadline = min(now + self._limits.attempt, self.deadline)
-        return Attempt(upstream, self._use_tcp or upstream.tcp, payload, deadline)
+        self.attempt_deadline = min(now + self._limits.attempt, self.deadline)
+        return Attempt(upstream, payload, self.attempt_deadline, tcp=self._use_tcp or upstream.tcp)
 
     def receive_reply(self, data: bytes, now: float) -> Verdict:
         """Judge a message that came from the upstream asked, with the id sent.
@@ -127,19 +139,19 @@ class Exchange:
         """
         end = wire.HEADER + len(self.question)
         if len(data) < end or not self._is_ours(data, end):
-            return Verdict.IGNORED
-        if data[2] & 0x02:  # TC
+            return _IGNORED
+        if data[2] & _TC:
             self.upstream.record_response(now - self.sent_at)
             return self._retry_over_tcp()
         try:
             response = scan_response(data, end)
         except WireError:
-            return Verdict.IGNORED
+            return _IGNORED
         self.upstream.record_response(now - self.sent_at)
         return self._judge_rcode(response, data, now)
 
     def _is_ours(self, data: bytes, end: int) -> bool:
-        if data[2] & 0xF8 != 0x80 or data[4:6] != b"\x00\x01":  # QR set, opcode QUERY, one question
+        if data[2] & 0xF8 != 0x80 or data[4] or data[5] != 1:  # QR set, opcode QUERY, one question
             return False
         echoed = data[wire.HEADER : end]
         if echoed == self.question:
@@ -153,21 +165,25 @@ class Exchange:
             self._pass_on(Failure.RCODE)
         else:
             self._use_tcp = True
-        return Verdict.NEXT
+        return _NEXT
 
     def _judge_rcode(self, response: Response, data: bytes, now: float) -> Verdict:
         rcode = response.rcode
+        if rcode == wire.NOERROR or rcode == wire.NXDOMAIN:  # noqa: PLR1714 - a set is made for each `in`
+            self.response = response
+            self.reply = data
+            return _DONE
         if self._sent_edns and (rcode == wire.BADVERS or (rcode in _NO_EDNS_RCODES and not response.edns)):
             # It does not know EDNS (RFC 6891 §7); one that does answers with an OPT, and knows version 0.
             self.upstream.no_edns_until = now + NO_EDNS_FOR
-            return Verdict.NEXT
+            return _NEXT
         if rcode in _TRY_NEXT_RCODES or rcode == wire.BADVERS:
             self.upstream.stats.failures[Failure.RCODE] += 1
             self._pass_on(Failure.RCODE)
-            return Verdict.NEXT
+            return _NEXT
         self.response = response
         self.reply = data
-        return Verdict.DONE
+        return _DONE
 
     def fail_attempt(self, reason: Failure, now: float) -> None:
         """Record that the attempt under way timed out or hit a network error."""

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Final
 
-ROOT = b"\x00"
-MAX_LABEL = 63
-MAX_NAME = 255
+ROOT: Final = b"\x00"
+MAX_LABEL: Final = 63
+MAX_NAME: Final = 255
 # One octet of a label in presentation form (RFC 1035 §5.1), for text that is ASCII.
 _OCTET = re.compile(r"\\(?P<decimal>[0-9]{3})|\\(?P<quoted>[^0-9])|(?P<plain>[!-\[\]-~])", re.DOTALL)
 

@@ -7,28 +7,31 @@ place of the scan, the policy, the cache and the making of a response.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import cycle
 from math import floor
 
-from dnsproxy.core.stats import Source, Stats
-from dnsproxy.core.wire import Query, rcode_name
+from dnsproxy.core.stats import CACHE, Stats
+from dnsproxy.core.wire import Query
 
 # At about 400 octets each the table stays under 10 MB; it is emptied every second.
 MAX_PREPARED = 20_000
 
 
 class Prepared:
-    """Responses for one exact packet: ``next_tail()`` gives them in turn, without their id."""
+    """Responses for one exact packet; what they count as is in ``request`` and ``response`` (see `Stats`)."""
 
-    __slots__ = ("hits", "next_tail", "rcode", "request", "source")
+    __slots__ = ("_tails", "hits", "request", "response")
 
-    def __init__(self, tails: list[bytes], request: tuple[str, str], rcode: int, source: str) -> None:
-        self.next_tail: Callable[[], bytes] = cycle(tails).__next__
+    def __init__(self, tails: list[bytes], request: int, response: int) -> None:
+        self._tails = tails
         self.hits = 0
         self.request = request
-        self.rcode = rcode
-        self.source = source
+        self.response = response
+
+    def take(self) -> bytes:
+        """Count a hit and return the next response, without its id."""
+        hits = self.hits
+        self.hits = hits + 1
+        return self._tails[hits % len(self._tails)]
 
 
 class PreparedTable:
@@ -54,14 +57,12 @@ class PreparedTable:
             self.turn(now)
         return self._table
 
-    def keep(
-        self, query: Query, responses: list[bytes], request: tuple[str, str], rcode: int, source: str
-    ) -> None:
+    def keep(self, query: Query, responses: list[bytes], request: int, response: int) -> None:
         """Give ``responses`` in turn to whoever sends the packet of ``query`` in this second."""
         if len(self._table) < MAX_PREPARED:
-            end = -8 if query.cookie else None
-            tails = [response[2:] for response in responses]
-            self._table[query.data[2:end]] = Prepared(tails, request, rcode, source)
+            data = query.data
+            key = data[2:-8] if query.cookie else data[2:]
+            self._table[key] = Prepared([one[2:] for one in responses], request, response)
 
     def turn(self, now: float) -> None:
         """Start a new second: count the hits of the last one and empty the table."""
@@ -69,8 +70,8 @@ class PreparedTable:
         stats = self._stats
         for prepared in self._table.values():
             if prepared.hits:
-                stats.requests[prepared.request] += prepared.hits
-                stats.responses[rcode_name(prepared.rcode), prepared.source] += prepared.hits
-                if prepared.source == Source.CACHE:
+                stats.count_request(prepared.request, prepared.hits)
+                stats.count_response(prepared.response, prepared.hits)
+                if prepared.response & 7 == CACHE:
                     stats.cache_hits += prepared.hits
         self._table.clear()

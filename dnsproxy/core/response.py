@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from dnsproxy.core.names import MAX_LABEL, MAX_NAME
 from dnsproxy.core.wire import CNAME, COUNTS, NXDOMAIN, OPT, RECORD, SOA, MalformedError, skip_name
 from dnsproxy.errors import WireError
 
-_TTL = struct.Struct(">I")
+_TTL: Final = struct.Struct(">I")
 
 
 class Response:
@@ -51,6 +52,10 @@ def scan_response(data: bytes, question_end: int) -> Response:
     Raises:
         WireError: a length leads out of the message, or octets are left over.
     """
+    flags: int
+    answers: int
+    authorities: int
+    additionals: int
     flags, _, answers, authorities, additionals = COUNTS.unpack_from(data, 2)
     response = Response(flags, question_end)
     try:
@@ -67,12 +72,14 @@ def _scan_records(response: Response, data: bytes, answers: int, authorities: in
     soa_minimum: int | None = None
     opt_start = opt_end = 0
     offsets: list[int] = []
-    unpack = RECORD.unpack_from
+    rtype: int
+    record_ttl: int
+    length: int
     for index in range(before_additional + additionals):
         record = position
         # The owner of nearly every record is a pointer: two octets.
         position = position + 2 if data[position] >= 0xC0 else skip_name(data, position)
-        rtype, _, record_ttl, length = unpack(data, position)
+        rtype, _, record_ttl, length = RECORD.unpack_from(data, position)
         end = position + 10 + length
         if rtype == OPT:
             if opt_end or index < before_additional:

@@ -1,29 +1,26 @@
-"""Counters of one engine: plain numbers, so that workers can add theirs up.
-
-`admin.metrics` gives them their names.
-"""
+"""Counters of one engine: plain numbers, so that workers can add theirs up."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Final
 
+from dnsproxy.core.message import request_label
+from dnsproxy.core.wire import rcode_name
 
-class Source:
-    """What a response was made from. Plain text: reading a member of an Enum costs 80 ns."""
-
-    LEARNED: ClassVar[str] = "learned"
-    LOCAL: ClassVar[str] = "local"
-    CACHE: ClassVar[str] = "cache"
-    STALE: ClassVar[str] = "stale"
-    FORWARD: ClassVar[str] = "forward"
-    ERROR: ClassVar[str] = "error"
+# What a response was made from, and the labels of that.
+LEARNED: Final = 0
+LOCAL: Final = 1
+CACHE: Final = 2
+STALE: Final = 3
+FORWARD: Final = 4
+ERROR: Final = 5
+SOURCES: Final = ("learned", "local", "cache", "stale", "forward", "error")
 
 
 # Seconds. From a table hit to the default total time of a forwarded query.
-DURATION_BOUNDS = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
+DURATION_BOUNDS: Final = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
 
 
 @dataclass(slots=True)
@@ -41,7 +38,9 @@ class Stats:
     """Totals since start.
 
     ``requests`` by (proto, type), ``responses`` by (rcode, source), ``drops``
-    by reason. ``durations`` counts per bucket of `DURATION_BOUNDS`, the last
+    by reason. The engine counts the first two by number, in ``asked`` and ``answered``,
+    because a count under a pair of texts costs 0.4 us; `settle` brings them up to date.
+    ``durations`` counts per bucket of `DURATION_BOUNDS`, the last
     one unbounded; ``duration_sum`` is in seconds.
     """
 
@@ -52,8 +51,42 @@ class Stats:
     duration_sum: float = 0.0
     cache_hits: int = 0
     cache_misses: int = 0
+    asked: dict[int, int] = field(default_factory=dict)
+    answered: dict[int, int] = field(default_factory=dict)
+
+    def count_request(self, number: int, count: int = 1) -> None:
+        """Count queries under their `request_number`."""
+        self.asked[number] = self.asked.get(number, 0) + count
+
+    def count_response(self, number: int, count: int = 1) -> None:
+        """Count responses under their `response_number`."""
+        self.answered[number] = self.answered.get(number, 0) + count
+
+    def settle(self) -> None:
+        """Give what was counted by number its names in ``requests`` and ``responses``."""
+        for number, count in self.asked.items():
+            self.requests[request_label(number >> 1, tcp=bool(number & 1))] += count
+        for number, count in self.answered.items():
+            self.responses[rcode_name(number >> 3), SOURCES[number & 7]] += count
+        self.asked.clear()
+        self.answered.clear()
 
     def record_duration(self, seconds: float, count: int = 1) -> None:
         """Record that ``count`` queries took ``seconds`` each from arrival to response."""
-        self.durations[bisect_left(DURATION_BOUNDS, seconds)] += count
+        bucket = 0
+        for bound in DURATION_BOUNDS:
+            if seconds <= bound:
+                break
+            bucket += 1
+        self.durations[bucket] += count
         self.duration_sum += seconds * count
+
+
+def request_number(qtype: int, *, tcp: bool) -> int:
+    """Return the number under which `Stats` counts a query."""
+    return qtype << 1 | tcp
+
+
+def response_number(rcode: int, source: int) -> int:
+    """Return the number under which `Stats` counts a response."""
+    return rcode << 3 | source

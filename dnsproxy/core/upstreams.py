@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from dnsproxy.core.stats import UpstreamStats
 
 # After this many failures in a row an upstream goes to the end of the order.
-FAILURES_TO_DOWN = 3
+FAILURES_TO_DOWN: Final = 3
 # Seconds until one query tries it again; doubled each time, at most the second value.
-RETRY_FIRST, RETRY_MOST = 1.0, 30.0
+RETRY_FIRST: Final = 1.0
+RETRY_MOST: Final = 30.0
 # How long an upstream that cannot do EDNS is asked without it, in seconds.
-NO_EDNS_FOR = 900.0
+NO_EDNS_FOR: Final = 900.0
 # Weight of the newest round-trip time in the decaying mean (RFC 6298 §2 uses 1/8 too).
-RTT_WEIGHT = 0.125
+RTT_WEIGHT: Final = 0.125
 
 
 class Upstream:

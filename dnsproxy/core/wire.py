@@ -10,38 +10,57 @@ are scanned in `response`.
 from __future__ import annotations
 
 import struct
+from typing import Final
 
 from dnsproxy.core.names import MAX_LABEL, MAX_NAME
 from dnsproxy.errors import DropReason, WireError
 
-HEADER = 12
-QR, AA, TC, RD, RA, AD, CD = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080, 0x0020, 0x0010
-OPCODE = 0x7800
-DO = 0x8000
+# Final, each on its own: the compiler puts such numbers in place, and looks all others up by name.
+HEADER: Final = 12
+QR: Final = 0x8000
+AA: Final = 0x0400
+TC: Final = 0x0200
+RD: Final = 0x0100
+RA: Final = 0x0080
+AD: Final = 0x0020
+CD: Final = 0x0010
+OPCODE: Final = 0x7800
+DO: Final = 0x8000
 
-A, NS, CNAME, SOA, AAAA, OPT, ANY = 1, 2, 5, 6, 28, 41, 255
-IN = 1
-COOKIE = 10
+A: Final = 1
+NS: Final = 2
+CNAME: Final = 5
+SOA: Final = 6
+AAAA: Final = 28
+OPT: Final = 41
+ANY: Final = 255
+IN: Final = 1
+COOKIE: Final = 10
 
 # What we tell peers that we can receive, and the most we send over UDP: fits the
 # smallest IPv6 MTU without fragments (RFC 9715 §3.1).
-UDP_SIZE = 1232
-UDP_MINIMUM = 512
-TCP_LIMIT = 65535
+UDP_SIZE: Final = 1232
+UDP_MINIMUM: Final = 512
+TCP_LIMIT: Final = 65535
 
-COUNTS = struct.Struct(">HHHHH")
-_TYPE_CLASS = struct.Struct(">HH")
-RECORD = struct.Struct(">HHIH")
-_OPT = struct.Struct(">xHHBBHH")
-_OPTION = struct.Struct(">HH")
+COUNTS: Final = struct.Struct(">HHHHH")
+RECORD: Final = struct.Struct(">HHIH")
+_OPT: Final = struct.Struct(">xHHBBHH")
+_OPTION: Final = struct.Struct(">HH")
 # Option code 10 with the 8 octets of a client cookie (RFC 7873 §4).
-COOKIE_HEAD = _OPTION.pack(COOKIE, 8)
+COOKIE_HEAD: Final = _OPTION.pack(COOKIE, 8)
 
 
 # Response codes that are decided on here (RFC 1035 §4.1.1, RFC 6891 §9). Plain numbers: reading a
 # member of an Enum costs 80 ns, and these are compared several times per query.
-NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 0, 1, 2, 3, 4, 5, 16
-_RCODE_NAMES = {
+NOERROR: Final = 0
+FORMERR: Final = 1
+SERVFAIL: Final = 2
+NXDOMAIN: Final = 3
+NOTIMP: Final = 4
+REFUSED: Final = 5
+BADVERS: Final = 16
+_RCODE_NAMES: Final = {
     NOERROR: "NOERROR",
     FORMERR: "FORMERR",
     SERVFAIL: "SERVFAIL",
@@ -92,6 +111,11 @@ def scan_query(data: bytes) -> Query:
     """
     if len(data) < HEADER:
         raise WireError("shorter than a header", DropReason.SHORT)
+    flags: int
+    questions: int
+    answers: int
+    authorities: int
+    additionals: int
     flags, questions, answers, authorities, additionals = COUNTS.unpack_from(data, 2)
     if flags & QR:
         raise WireError("a response, not a query", DropReason.NOT_A_QUERY)
@@ -126,7 +150,8 @@ def _scan_question(query: Query, data: bytes) -> None:
     end += 1
     if end - HEADER > MAX_NAME:
         raise MalformedError
-    query.qtype, query.qclass = _TYPE_CLASS.unpack_from(data, end)
+    query.qtype = data[end] << 8 | data[end + 1]
+    query.qclass = data[end + 2] << 8 | data[end + 3]
     query.key = data[HEADER:end].lower()
     query.question_end = end + 4
 
@@ -135,6 +160,8 @@ def _scan_additional(query: Query, before: int, additionals: int) -> None:
     """Read the records after the question; only OPT means anything to us (TSIG is hop by hop)."""
     data = query.data
     position = query.question_end
+    rtype: int
+    length: int
     for index in range(before + additionals):
         start = position
         position = skip_name(data, position)
@@ -152,6 +179,10 @@ def _scan_additional(query: Query, before: int, additionals: int) -> None:
 
 def _scan_opt(query: Query, start: int, end: int) -> None:
     data = query.data
+    size: int
+    version: int
+    flags: int
+    length: int
     _, size, _, version, flags, length = _OPT.unpack_from(data, start)
     query.edns = True
     query.do = bool(flags & DO)
@@ -186,7 +217,9 @@ def error_option(info_code: int) -> bytes:
 
 
 # Our OPT with neither options nor DO, which is nearly every one.
-_PLAIN_OPT = _OPT.pack(OPT, UDP_SIZE, 0, 0, 0, 0)
+_PLAIN_OPT: Final = _OPT.pack(OPT, UDP_SIZE, 0, 0, 0, 0)
+# The header of nearly every query to an upstream, after its id: one question, one OPT.
+_USUAL_HEAD: Final = COUNTS.pack(RD | AD, 1, 0, 0, 1)
 
 
 def respond(
@@ -219,12 +252,14 @@ def respond(
         answers = authorities = 0
         additionals = 1 if query.edns else 0
     head = COUNTS.pack(flags, 1 if question else 0, answers, authorities, additionals)
-    return data[:2] + head + question + sections + opt
+    return b"".join([data[:2], head, question, sections, opt])
 
 
 def upstream_query(question: bytes, flags: int, *, edns: bool, do: bool) -> bytes:
     """Return a query without its id: ``flags`` (RD, CD, AD), ``question``, and our own OPT when ``edns``."""
     if not edns:
         return COUNTS.pack(flags, 1, 0, 0, 0) + question
+    if flags == RD | AD and not do:
+        return _USUAL_HEAD + question + _PLAIN_OPT
     opt = _OPT.pack(OPT, UDP_SIZE, 0, 0, DO, 0) if do else _PLAIN_OPT
     return COUNTS.pack(flags, 1, 0, 0, 1) + question + opt

@@ -12,7 +12,6 @@ import asyncio
 import os
 import socket
 import struct
-from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
@@ -86,9 +85,6 @@ class Forwarder:
         self._readers = Readers()
         self._current: dict[Upstream, _UpstreamSocket] = {}
         self._sockets: set[_UpstreamSocket] = set()
-        # Deadlines by tick: (exchange, attempt number, socket, id).
-        self._wheel: defaultdict[int, list[tuple[Exchange, int, _UpstreamSocket, bytes]]] = defaultdict(list)
-        self._next_tick = 0
         self._timer: asyncio.TimerHandle | None = None
         self._tcp: set[asyncio.Task[None]] = set()
         self._mover = open_mover()
@@ -164,10 +160,7 @@ class Forwarder:
         used.outbox.append(message_id + attempt.payload)
         used.left -= 1
         used.pending[message_id] = exchange
-        tick = int(attempt.deadline / TICK) + 1
-        self._wheel[tick].append((exchange, exchange.attempt_number, used, message_id))
         if self._timer is None:
-            self._next_tick = int(now / TICK)
             self._timer = self._loop.call_later(TICK, self._turn)
 
     def _open_socket(self, upstream: Upstream, now: float) -> _UpstreamSocket:
@@ -219,15 +212,19 @@ class Forwarder:
             self._advance(exchange, now)
 
     def _turn(self) -> None:
-        """Give up the attempts whose time has come, and close idle sockets."""
+        """Give up the attempts whose time has come, and close idle sockets.
+
+        Every exchange in flight is looked at. That costs less than a wheel of deadlines,
+        which keeps answered exchanges in memory until their tick: 32,000 of them at 40,000
+        queries per second and 0.8 s, where about 100 are in flight.
+        """
         now = monotonic()
-        for tick in range(self._next_tick, int(now / TICK) + 1):
-            for exchange, number, used, message_id in self._wheel.pop(tick, ()):
-                if exchange.attempt_number == number and used.pending.get(message_id) is exchange:
-                    del used.pending[message_id]
-                    exchange.fail_attempt(Failure.TIMEOUT, now)
-                    self._advance(exchange, now)
-        self._next_tick = int(now / TICK) + 1
+        for used in list(self._sockets):
+            late = [item for item in used.pending.items() if item[1].attempt_deadline <= now]
+            for message_id, exchange in late:
+                del used.pending[message_id]
+                exchange.fail_attempt(Failure.TIMEOUT, now)
+                self._advance(exchange, now)
         self.flush()
         for used in [used for used in self._sockets if now >= used.close_at and not used.pending]:
             if self._current.get(used.upstream) is used:
@@ -237,7 +234,6 @@ class Forwarder:
             self._timer = self._loop.call_later(TICK, self._turn)
         else:
             self._timer = None
-            self._wheel.clear()  # what is left there has been answered
 
     # -- TCP -----------------------------------------------------------------------
 

@@ -4,7 +4,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dnsproxy.core.stats import DURATION_BOUNDS, Source, Stats, UpstreamStats
+from dnsproxy.core.stats import (
+    CACHE,
+    DURATION_BOUNDS,
+    ERROR,
+    FORWARD,
+    LEARNED,
+    LOCAL,
+    SOURCES,
+    STALE,
+    Stats,
+    UpstreamStats,
+    request_number,
+    response_number,
+)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +67,25 @@ def test_two_engines_share_nothing() -> None:
     assert UpstreamStats().failures == {}
 
 
-def test_sources_are_the_labels_of_the_metric() -> None:
-    labels = {value for name, value in vars(Source).items() if name.isupper()}
-    assert labels == {"learned", "local", "cache", "stale", "forward", "error"}
+def test_what_is_counted_by_number_gets_its_names_once() -> None:
+    stats = Stats()
+    stats.count_request(request_number(28, tcp=True), 2)
+    stats.count_request(request_number(65280, tcp=False))
+    stats.count_response(response_number(3, CACHE))
+    stats.count_response(response_number(4095, ERROR), 3)
+    for _ in range(2):
+        stats.settle()
+        assert stats.requests == {("tcp", "AAAA"): 2, ("udp", "other"): 1}
+        assert stats.responses == {("NXDOMAIN", "cache"): 1, ("RCODE4095", "error"): 3}
+
+
+def test_every_source_has_a_label() -> None:
+    numbers = (LEARNED, LOCAL, CACHE, STALE, FORWARD, ERROR)
+    assert [SOURCES[number] for number in numbers] == [
+        "learned",
+        "local",
+        "cache",
+        "stale",
+        "forward",
+        "error",
+    ]
