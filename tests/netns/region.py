@@ -30,6 +30,15 @@ ADDRESSES = {
     STORAGE: STORAGE_ADDRESS,
     BUCKET: STORAGE_ADDRESS,
 }
+# Names that only the registry can tell of.
+OTHER_AUTH = "dockerauth-ee-vpc.cn-hangzhou.aliyuncs.com"
+OTHER_BUCKET = f"custom-corp.{STORAGE}"
+# Names that only the registry can tell of.
+OTHER_AUTH = "dockerauth-ee-vpc.cn-hangzhou.aliyuncs.com"
+OTHER_BUCKET = f"custom-corp.{STORAGE}"
+_MORE = {OTHER_AUTH: AUTH_ADDRESS, OTHER_BUCKET: STORAGE_ADDRESS}
+# Somebody else's.
+OTHER_HOST = "other.example"
 # Anycast in every VPC of every region, so of no use to anybody outside.
 RESOLVER = "100.100.2.136"
 HELPER_ADDRESS = "10.94.0.10"
@@ -52,7 +61,8 @@ class Shape:
     ``records`` are the addresses that DNS gives for the storage host and its
     bucket, ``storage`` those that it listens on. ``registry_port`` is where the
     registry takes connections, ``registry_certificate`` the host its
-    certificate is for, ``bucket`` the host that blobs are redirected to.
+    certificate is for, ``bucket`` the host that blobs are redirected to. With
+    ``storage_fails`` the storage host answers 503 to everything.
     """
 
     records: tuple[str, ...] = (STORAGE_ADDRESS,)
@@ -61,6 +71,7 @@ class Shape:
     registry_certificate: str = REGISTRY
     realm: str = f"https://{AUTH}/auth"
     bucket: str = BUCKET
+    storage_fails: bool = False
 
 
 class Fetch(NamedTuple):
@@ -78,20 +89,13 @@ class Region:
     def __init__(self, space: Space, folder: Path, authority: Authority) -> None:
         folder.mkdir()
         self._space, self._folder = space, folder
-        self._certificates = {
-            host: authority.issue(host, *more)
-            for host, more in {
-                REGISTRY: (),
-                AUTH: (),
-                STORAGE: (f"*.{STORAGE}",),
-                "other.example": (),
-            }.items()
-        }
+        hosts = ((REGISTRY,), (AUTH, OTHER_AUTH), (STORAGE, f"*.{STORAGE}"), (OTHER_HOST,))
+        self._certificates = {names[0]: authority.issue(*names) for names in hosts}
         self._signer = authority.issue_signer(ISSUER)
         self._records = Shape().records
         self.dns = Unbound(
             *(folder, "source-dns", 53, ["aliyuncs.com"]),
-            records=[f"{name} 5 IN A {address}" for name, address in ADDRESSES.items()],
+            records=[f"{name} 5 IN A {address}" for name, address in (ADDRESSES | _MORE).items()],
             host=RESOLVER,
             within=space.within(),
         )
@@ -169,6 +173,7 @@ class Region:
     def _nginx_settings(self, shape: Shape) -> str:
         query = f"Expires=1764000000&OSSAccessKeyId=test&Signature={SIGNATURE}"
         certificate, storage = self._certificates[shape.registry_certificate], self._certificates[STORAGE]
+        failing = "return 503;" if shape.storage_fails else ""
         ports = (f"listen {address}:{port};" for address in shape.storage for port in ("443 ssl", "80"))
         return f"""
             # One process, whose end is the end of all of it.
@@ -195,6 +200,7 @@ class Region:
                 ssl_certificate {storage.certificate}; ssl_certificate_key {storage.key};
                 access_log fetches.log fetches;
                 root blobs;
+                {failing}
                 if ($arg_Signature != "{SIGNATURE}") {{ return 403; }}
               }}
             }}

@@ -79,6 +79,9 @@ class Space:
         for target in ranges:
             self.ip("route", "replace", target, "via", gateway)
 
+    def drop_route(self, target: str) -> None:
+        self.ip("route", "delete", target)
+
     def listens(self, address: str, port: int) -> bool:
         """Tell whether a program in here takes TCP connections there."""
         return bool(run_command(*self.within("ss", "-Hltn", "src", f"{address}:{port}")).stdout.strip())

@@ -33,7 +33,7 @@ def test_image_is_pushed_and_pulled(world: World, tmp_path: Path) -> None:
 
 def test_nothing_is_pulled_without_the_proxy(world: World, tmp_path: Path) -> None:
     world.push(world.make_image(), "unreachable")
-    world.use_resolver(IDC_RESOLVER)
+    world.use_resolvers(IDC_RESOLVER)
     pulled = world.try_pull("unreachable", tmp_path / "copy")
     assert pulled.returncode != 0
     assert f"lookup {REGISTRY}" in pulled.stderr

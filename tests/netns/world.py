@@ -94,7 +94,6 @@ class World:
         transit.forward()
         idc.set_address("transit", f"{IDC_ADDRESS}/24")
         idc.set_address("lo", f"{IDC_RESOLVER}/32")
-        idc.set_route(IDC_GATEWAY, *ROUTED)
         region.write("resolv.conf", f"nameserver {RESOLVER}")
         self.region_space, self.idc_space = region, idc
 
@@ -162,7 +161,9 @@ class World:
 
     def heal(self) -> None:
         """Bring everything up and into order, and wait until the proxy answers what is right."""
-        self.use_resolver(IDC_ADDRESS)
+        self.use_resolvers(IDC_ADDRESS)
+        self.use_hosts()
+        self.idc_space.set_route(IDC_GATEWAY, *ROUTED)
         self.region.take(Shape())
         if not self.resolver.process.alive:
             self.resolver.start()
@@ -179,6 +180,11 @@ class World:
             runs = len(self.proxy.events("proxy.started"))
             self.proxy.start(lambda: len(self.proxy.events("proxy.started")) > runs)
 
+    def forget(self) -> None:
+        """Let the proxy have learned nothing when it starts the next time."""
+        self.proxy.kill()
+        self.state_file.unlink(missing_ok=True)
+
     # -- what the remote side sees ---------------------------------------------
 
     def ask(self, name: str, server: str = IDC_ADDRESS) -> list[str]:
@@ -186,9 +192,13 @@ class World:
         done = self.in_idc("dig", "-r", f"@{server}", "+short", "+time=2", "+tries=1", name)
         return sorted(done.stdout.splitlines())
 
-    def use_resolver(self, address: str) -> None:
-        """Let the programs of the data centre ask this server from now on."""
-        self.idc_space.write("resolv.conf", f"nameserver {address}")
+    def use_resolvers(self, *addresses: str) -> None:
+        """Let the programs of the data centre ask these servers from now on."""
+        self.idc_space.write("resolv.conf", *(f"nameserver {address}" for address in addresses))
+
+    def use_hosts(self, *lines: str) -> None:
+        """Give the data centre a hosts file with these lines besides that of localhost."""
+        self.idc_space.write("hosts", "127.0.0.1 localhost", *lines)
 
     def answers(self) -> dict[str, list[str]]:
         return {name: self.ask(name) for name in ADDRESSES}
@@ -207,16 +217,14 @@ class World:
         """Run ``dnsproxy`` in the data centre with the world's configuration."""
         return self.in_idc(*dnsproxy_argv(*arguments, "--config", self.config))
 
-    def status(self, name: str) -> dict[str, Any]:
-        """Return what ``dnsproxy status`` says of one name."""
-        document = json.loads(self.command("status", "--json").stdout)
-        (entry,) = (entry for entry in document["names"] if entry["name"] == f"{name}.")
-        return dict(entry)
+    def status(self) -> Any:
+        """Return what ``dnsproxy status`` says."""
+        return json.loads(self.command("status", "--json").stdout)
 
-    def address_state(self, name: str, address: str) -> dict[str, Any] | None:
-        """Return what it says of one address of that name, if the proxy knows it."""
-        states = {detail["address"]: detail for detail in self.status(name)["details"]}
-        return states.get(address)
+    def address_state(self, name: str, address: str) -> Any:
+        """Return what it says of one address of that name; None when the proxy does not know it."""
+        (entry,) = (entry for entry in self.status()["names"] if entry["name"] == f"{name}.")
+        return {detail["address"]: detail for detail in entry["details"]}.get(address)
 
     def metrics(self) -> list[str]:
         """Return the samples of ``/metrics``."""
