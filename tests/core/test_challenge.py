@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dnsproxy.errors import DiscoverError, Doubt
-from dnsproxy.helper.challenge import (
+from dnsproxy.core.challenge import (
     MAX_HEADER,
     Bearer,
     Challenge,
