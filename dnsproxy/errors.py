@@ -5,6 +5,7 @@
     ├── StartError         a port, key or folder that start-up needs cannot be had
     ├── WireError          bytes that are not a DNS message we can use
     ├── SnapshotError      a snapshot that must not be used, with its Rejection
+    ├── OrderError         a pin, freeze or roll-back that cannot be obeyed
     ├── FetchError         a source of snapshots could not be read
     ├── ResolveError       the helper got no usable response from a resolver
     └── DiscoverError      a registry did not tell, or told what must not be believed, with its Doubt
@@ -93,6 +94,10 @@ class SnapshotError(DnsproxyError):
     def __init__(self, reason: Rejection, message: str) -> None:
         self.reason = reason
         super().__init__(message)
+
+
+class OrderError(DnsproxyError):
+    """What the operator asked a running proxy to do cannot be done; the message says why in one line."""
 
 
 class FetchError(DnsproxyError):

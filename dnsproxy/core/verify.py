@@ -14,7 +14,7 @@ does no I/O: it hands out probes and is told how they ended. Per name it keeps t
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from dnsproxy.core.book import Entry
@@ -106,6 +106,15 @@ class Verifier:
         for name, entry in entries.items():
             held = self._names.setdefault(name, _Name())
             held.newest = held.proven = entry
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Drop ``names``: they are not owned any more."""
+        for name in names:
+            self._names.pop(name, None)
+
+    def names(self) -> list[str]:
+        """Return the names that are known here."""
+        return list(self._names)
 
     def take(
         self, entries: Mapping[str, Entry], fixed: Mapping[str, tuple[str, ...]], now: float, wall_now: float
@@ -201,9 +210,17 @@ class Verifier:
             self._answered_at = now
         health.record(result, now, wall_now, answered_at=self._answered_at, interval=self._policy.interval)
         self._schedule(probe.name, probe.address, health)
-        return self._choose(held, wall_now)
+        changed = self._choose(held, wall_now)
+        self._watch(probe.name, held, now)  # a set that has been replaced is not probed any more
+        return changed
 
     # -- what is answered -----------------------------------------------------------
+
+    def is_alive(self, name: str, address: str) -> bool | None:
+        """Tell whether an address of ``name`` lives; None when nobody can tell or it is not of interest."""
+        held = self._names.get(name)
+        health = held.health.get(address) if held is not None else None
+        return health.alive if health is not None else None
 
     def choices(self) -> dict[str, Choice]:
         """Return what is answered for each learned name."""

@@ -87,7 +87,7 @@ class Prober:
     async def _connect(self, address: str, port: int, server_name: str | None) -> str | None:
         context = self._context if server_name is not None else None
         if context is not None:
-            # Raises for a name that TLS cannot carry; asyncio would find out with the socket open, and lose it.
+            # Raises for a name that TLS cannot carry; asyncio would notice with the socket open, and lose it.
             context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=server_name)
         _, writer = await asyncio.open_connection(address, port, ssl=context, server_hostname=server_name)
         try:
@@ -109,10 +109,14 @@ def _classify(exc: OSError) -> tuple[Outcome, str]:
 
 
 class ProbeLoop:
-    """Keeps the probes of ``verifier`` going; ``on_end`` is told each end, and whether it changes answers."""
+    """Keeps the probes of ``verifier`` going.
+
+    ``on_end`` is told of each end: the probe, whether the address lives when that has
+    changed (else None), and whether something else is answered from now on.
+    """
 
     def __init__(
-        self, verifier: Verifier, prober: Prober, on_end: Callable[[Probe, Result, bool], None]
+        self, verifier: Verifier, prober: Prober, on_end: Callable[[Probe, bool | None, bool], None]
     ) -> None:
         self._verifier = verifier
         self._prober = prober
@@ -143,6 +147,8 @@ class ProbeLoop:
         except Exception:  # a mistake of ours in here must not end the answers to queries
             log.exception("learned.probe_crashed", name=probe.name, address=probe.address)
             result = Result(Outcome.HOST, dict.fromkeys(probe.ports, "an error of this program"))
+        before = self._verifier.is_alive(probe.name, probe.address)
         changed = self._verifier.record(probe, result, time.monotonic(), time.time())
-        self._on_end(probe, result, changed)
+        after = self._verifier.is_alive(probe.name, probe.address)
+        self._on_end(probe, None if after is before else after, changed)
         self._wake.set()

@@ -130,6 +130,11 @@ class StateWriter:
         """Seconds until the next write; infinite when nothing waits to be written."""
         return max(0.0, self._due - self._monotonic())
 
+    @property
+    def failure(self) -> str | None:
+        """Why the last write failed; None when it did not."""
+        return self._failure
+
     def offer(self, tokens: list[str], *, urgent: bool) -> None:
         """Have ``tokens`` written, soon when ``urgent``; they replace what still waits."""
         self._pending = tokens

@@ -204,18 +204,19 @@ class FakeProber(Prober):
         self.started: list[Probe] = []
         self.go = asyncio.Event()
         self.crash = False
+        self.result = Result(Outcome.ANSWERED, {443: "ok"})
 
     async def probe(self, probe: Probe) -> Result:
         self.started.append(probe)
         if self.crash:
             raise RuntimeError("a mistake")
         await self.go.wait()
-        return Result(Outcome.ANSWERED, {443: "ok"})
+        return self.result
 
 
 @asynccontextmanager
 async def running(
-    verifier: Verifier, prober: Prober, on_end: Callable[[Probe, Result, bool], None]
+    verifier: Verifier, prober: Prober, on_end: Callable[[Probe, bool | None, bool], None]
 ) -> AsyncIterator[ProbeLoop]:
     loop = ProbeLoop(verifier, prober, on_end)
     async with asyncio.TaskGroup() as tasks:
@@ -256,14 +257,29 @@ async def test_probes_at_one_time_are_bounded_and_all_have_their_turn() -> None:
     assert sorted(ends) == sorted(names)
 
 
+async def test_it_tells_when_an_address_dies_and_when_it_returns() -> None:
+    turns: list[bool | None] = []
+    verifier = Verifier(Policy(interval=0.1))
+    prober = FakeProber()
+    prober.go.set()
+    prober.result = Result(Outcome.FAILED, {443: "Connection refused"})
+    verifier.take(entries("a.example."), {}, 0.0, 1000.0)
+    async with running(verifier, prober, lambda _, turned, __: turns.append(turned)):
+        await until(lambda: False in turns)
+        prober.result = Result(Outcome.ANSWERED, {443: "ok"})
+        await until(lambda: True in turns)
+    assert [turned for turned in turns if turned is not None] == [False, True]
+
+
 async def test_a_mistake_of_ours_is_no_proof_against_an_address() -> None:
-    ends: list[Result] = []
-    verifier = Verifier(Policy())
+    turns: list[bool | None] = []
+    verifier = Verifier(Policy(interval=0.1))
     prober = FakeProber()
     prober.crash = True
     verifier.take(entries("a.example."), {}, 0.0, 1000.0)
     with capture_logs() as logs:
-        async with running(verifier, prober, lambda _, result, __: ends.append(result)):
-            await until(lambda: bool(ends))
-    assert ends[0].outcome is Outcome.HOST
-    assert [line["event"] for line in logs] == ["learned.probe_crashed"]
+        async with running(verifier, prober, lambda _, turned, __: turns.append(turned)):
+            await until(lambda: len(turns) >= 3)
+    assert set(turns) == {None}
+    assert verifier.is_alive("a.example.", HOST)
+    assert {line["event"] for line in logs} == {"learned.probe_crashed"}

@@ -1,0 +1,218 @@
+"""What the operator ordered about learned addresses, and what is needed to obey: kept over a restart.
+
+A *pin* gives a name fixed addresses. A *freeze* keeps every name on the set that it
+has, or, after a roll-back, on the set that it had with an earlier serial. The history
+holds the last sets learned. All are values; nothing here reads a clock or a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from dnsproxy.core.book import Book, Entry
+from dnsproxy.core.fields import Fields
+from dnsproxy.core.learned import LearnedName, Snapshot, canonical_addresses
+
+VERSION = 1
+# Unix seconds. What the operator has fixed does not go stale by itself.
+NEVER = 2**62
+PINNED = "pinned"
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """Fixed addresses of a name, ``since`` Unix seconds."""
+
+    addresses: tuple[str, ...]
+    since: int
+
+
+@dataclass(frozen=True, slots=True)
+class Freeze:
+    """No other sets than ``entries`` since ``since`` (Unix seconds); ``serial`` after a roll-back to it."""
+
+    since: int
+    entries: Mapping[str, Entry]
+    serial: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What was learned with ``serial``, taken at ``taken_at`` (Unix seconds)."""
+
+    serial: int
+    issuer: str
+    taken_at: int
+    entries: Mapping[str, Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """Everything kept. ``history`` is oldest first; ``in_service`` are sets that no helper tells again."""
+
+    pins: Mapping[str, Pin] = field(default_factory=dict)
+    freeze: Freeze | None = None
+    history: tuple[Record, ...] = ()
+    in_service: Mapping[str, Entry] = field(default_factory=dict)
+
+    def to_payload(self) -> dict[str, Any]:
+        """Return the JSON object that `from_payload` reads."""
+        freeze = self.freeze
+        return {
+            "version": VERSION,
+            "pins": [
+                {"name": name, "addresses": list(pin.addresses), "since": pin.since}
+                for name, pin in self.pins.items()
+            ],
+            "freeze": freeze
+            and {"since": freeze.since, "serial": freeze.serial, "names": _to_list(freeze.entries)},
+            "history": [
+                {
+                    "serial": record.serial,
+                    "issuer": record.issuer,
+                    "taken_at": record.taken_at,
+                    "names": _to_list(record.entries),
+                }
+                for record in self.history
+            ],
+            "in_service": _to_list(self.in_service),
+        }
+
+    @classmethod
+    def from_payload(cls, payload: object) -> Orders:
+        """Read the JSON object of `to_payload`.
+
+        Raises:
+            SnapshotError: ``MALFORMED``, naming the first key that is wrong.
+        """
+        document = Fields(payload, "orders")
+        if document.whole("version") != VERSION:
+            raise document.wrong("version", f"not {VERSION}")
+        pins = {}
+        for index, item in enumerate(document.sequence("pins")):
+            fields = Fields(item, f"orders.pins[{index}]")
+            pins[fields.name("name")] = Pin(_addresses(fields), fields.whole("since"))
+        freeze = None
+        if document.has("freeze"):
+            fields = Fields(payload["freeze"] if isinstance(payload, Mapping) else None, "orders.freeze")
+            serial = fields.whole("serial") if fields.has("serial") else None
+            freeze = Freeze(fields.whole("since"), _from_list(fields, "orders.freeze"), serial)
+        history = []
+        for index, item in enumerate(document.sequence("history")):
+            place = f"orders.history[{index}]"
+            fields = Fields(item, place)
+            entries = _from_list(fields, place)
+            history.append(
+                Record(fields.whole("serial"), fields.text("issuer"), fields.whole("taken_at"), entries)
+            )
+        return cls(pins, freeze, tuple(history), _from_list(document, "orders", "in_service"))
+
+    def recorded(self, book: Book, limit: int, wall_now: float) -> Orders:
+        """Return the orders with the sets of ``book`` put last in the history, if they differ from its last.
+
+        At most the last ``limit`` are kept.
+        """
+        if not limit:
+            return replace(self, history=()) if self.history else self
+        last = self.history[-1].entries if self.history else {}
+        changed = [entry for name, entry in book.entries.items() if not same_set(entry, last.get(name))]
+        if not changed and not set(last) - set(book.entries):
+            return self
+        cause = max(changed or book.entries.values(), key=lambda e: e.snapshot.serial, default=None)
+        if cause is None:
+            return self
+        record = Record(cause.snapshot.serial, cause.snapshot.issuer, int(wall_now), dict(book.entries))
+        return replace(self, history=(*self.history, record)[-limit:])
+
+    def find(self, serial: int) -> Record | None:
+        """Return the latest record of ``serial``."""
+        return next((record for record in reversed(self.history) if record.serial == serial), None)
+
+
+def same_set(one: Entry, other: Entry | None) -> bool:
+    """Tell whether both answer with the same addresses, through the same CNAME."""
+    return other is not None and (one.learned.addresses, one.learned.cname) == (
+        other.learned.addresses,
+        other.learned.cname,
+    )
+
+
+def held_entry(entry: Entry) -> Entry:
+    """Return ``entry`` as one that does not go stale."""
+    return Entry(entry.learned, replace(entry.snapshot, expires_at=NEVER))
+
+
+def pinned_entry(name: str, pin: Pin) -> Entry:
+    """Return what stands in the book for a pinned name."""
+    learned = LearnedName(
+        name=name,
+        role="other",
+        registry=PINNED,
+        addresses=pin.addresses,
+        cname=None,
+        ttl=0,
+        observed_at=pin.since,
+        resolvers=(),
+        status="ok",
+    )
+    return Entry(learned, Snapshot(PINNED, pin.since * 1000, pin.since, NEVER, ()))
+
+
+def _to_list(entries: Mapping[str, Entry]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "role": entry.learned.role,
+            "registry": entry.learned.registry,
+            "addresses": list(entry.learned.addresses),
+            "cname": entry.learned.cname,
+            "ttl": entry.learned.ttl,
+            "observed_at": entry.learned.observed_at,
+            "status": entry.learned.status,
+            "issuer": entry.snapshot.issuer,
+            "serial": entry.snapshot.serial,
+            "issued_at": entry.snapshot.issued_at,
+            "expires_at": entry.snapshot.expires_at,
+        }
+        for name, entry in entries.items()
+    ]
+
+
+def _from_list(document: Fields, place: str, key: str = "names") -> dict[str, Entry]:
+    items: Iterable[tuple[int, object]] = enumerate(document.sequence(key))
+    entries = (_entry(Fields(item, f"{place}.{key}[{index}]")) for index, item in items)
+    return {entry.learned.name: entry for entry in entries}
+
+
+def _entry(fields: Fields) -> Entry:
+    learned = LearnedName(
+        name=fields.name("name"),
+        role=fields.text("role"),
+        registry=fields.text("registry"),
+        addresses=_addresses(fields),
+        cname=fields.optional_name("cname"),
+        ttl=fields.whole("ttl"),
+        observed_at=fields.whole("observed_at"),
+        resolvers=(),
+        status=fields.text("status"),
+    )
+    snapshot = Snapshot(
+        issuer=fields.text("issuer"),
+        serial=fields.whole("serial"),
+        issued_at=fields.whole("issued_at"),
+        expires_at=fields.whole("expires_at"),
+        names=(),
+    )
+    return Entry(learned, snapshot)
+
+
+def _addresses(fields: Fields) -> tuple[str, ...]:
+    try:
+        addresses = canonical_addresses(fields.texts("addresses"))
+    except ValueError as exc:
+        raise fields.wrong("addresses", str(exc)) from exc
+    if not addresses:
+        raise fields.wrong("addresses", "none")
+    return addresses

@@ -1,0 +1,168 @@
+"""Run the operator's program when addresses change: one at a time, told the newest state.
+
+What changes while it runs is told together by the next run. It runs in a process
+group of its own, which ends with it, at the time limit, or with the proxy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from dnsproxy.core.notice import Situation, notice
+from dnsproxy.errors import StartError
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+# Seconds that a run may take, and that it has after SIGTERM.
+LIMIT = 30.0
+GRACE = 2.0
+# Octets of its output that go to the log; the rest is read and forgotten.
+MAX_OUTPUT = 4096
+
+
+def check_program(path: Path) -> None:
+    """See that ``path`` can be run.
+
+    Raises:
+        StartError: it is missing, no file, or not executable; the message is one line.
+    """
+    reason = None
+    if not path.exists():
+        reason = "No such file or directory"
+    elif not path.is_file():
+        reason = "not a file"
+    elif not os.access(path, os.X_OK):
+        reason = "not executable; run: chmod +x"
+    if reason:
+        raise StartError(f"learn.on_change: {path}: {reason}")
+
+
+class Hook:
+    """Runs ``path`` after each `offer` that changes something; ``limit`` is in seconds."""
+
+    def __init__(self, path: Path, limit: float = LIMIT) -> None:
+        self._path = path
+        self._limit = limit
+        self._told: Mapping[str, Situation] = {}
+        self._newest: tuple[Mapping[str, Situation], int, bool] | None = None
+        self._offered = asyncio.Event()
+
+    def offer(self, situations: Mapping[str, Situation], serial: int, *, frozen: bool) -> None:
+        """Have the program told of ``situations``, in place of what still waits to be told."""
+        self._newest = situations, serial, frozen
+        self._offered.set()
+
+    async def run(self) -> None:
+        """Tell what is offered until cancelled; then the program that runs is ended."""
+        while True:
+            await self._offered.wait()
+            self._offered.clear()
+            if self._newest is None:
+                continue
+            situations, serial, frozen = self._newest
+            document = notice(self._told, situations, serial=serial, frozen=frozen)
+            # Told once, also when the program fails: its next run may depend on what it did.
+            self._told = situations
+            if document is not None:
+                await self._tell(document)
+
+    async def _tell(self, document: dict[str, Any]) -> None:
+        started = asyncio.get_running_loop().time()
+        try:
+            code, output = await self._run(json.dumps(document).encode() + b"\n")
+        except OSError as exc:
+            log.error("learned.hook_failed", program=str(self._path), reason=exc.strerror or str(exc))  # noqa: TRY400 - the system's reason says all
+            return
+        seconds = round(asyncio.get_running_loop().time() - started, 3)
+        facts = {"program": str(self._path), "seconds": seconds, "output": output}
+        if code == 0:
+            log.info("learned.hook_done", **facts)
+        else:
+            reason = f"ended by the limit of {self._limit:g} s" if code is None else f"exit code {code}"
+            log.warning("learned.hook_failed", reason=reason, **facts)
+
+    async def _run(self, document: bytes) -> tuple[int | None, str]:
+        """Return exit code (negative for a signal, None at the time limit) and output."""
+        # A file in memory: a program that does not read its input cannot hold anything up.
+        given = os.memfd_create("dnsproxy-change", os.MFD_CLOEXEC)
+        reading, writing = os.pipe()
+        try:
+            os.write(given, document)
+            os.lseek(given, 0, os.SEEK_SET)
+            process = await asyncio.create_subprocess_exec(
+                self._path, stdin=given, stdout=writing, stderr=writing, process_group=0
+            )
+        except BaseException:
+            os.close(reading)
+            raise
+        finally:
+            os.close(given)
+            os.close(writing)
+        output = _Output(reading)
+        try:
+            async with asyncio.timeout(self._limit):
+                return await process.wait(), output.text()
+        except TimeoutError:
+            return None, output.text()
+        finally:
+            await _end(process)
+            output.close()
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """End what is left of the process group."""
+    ending = signal.SIGTERM if process.returncode is None else signal.SIGKILL
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, ending)
+    if process.returncode is not None:
+        return
+    try:
+        async with asyncio.timeout(GRACE):
+            await process.wait()
+    except TimeoutError:
+        pass
+    finally:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+
+
+class _Output:
+    """The first octets that come out of a pipe; what follows is read and forgotten."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._kept = bytearray()
+        os.set_blocking(descriptor, False)
+        asyncio.get_running_loop().add_reader(descriptor, self._read)
+
+    def _read(self) -> bool:
+        try:
+            octets = os.read(self._descriptor, 65_536)
+        except BlockingIOError:
+            return False
+        if not octets:
+            asyncio.get_running_loop().remove_reader(self._descriptor)
+        self._kept += octets[: MAX_OUTPUT - len(self._kept)]
+        return bool(octets)
+
+    def text(self) -> str:
+        """Return what has come, as text."""
+        # Enough for what a pipe holds when the program has just ended.
+        for _ in range(16):
+            if not self._read():
+                break
+        return self._kept.decode("utf-8", "replace").strip()
+
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._descriptor)
+        os.close(self._descriptor)

@@ -1,0 +1,58 @@
+"""The operator's orders on disk, beside the state file: one JSON document, replaced whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from dnsproxy.core.orders import Orders
+from dnsproxy.errors import SnapshotError
+from dnsproxy.net.statefile import StateWriter, read_state, set_aside
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+
+class OrderFile:
+    """The file for the proxy whose state is in ``state_file``."""
+
+    def __init__(self, state_file: Path, wall: Callable[[], float] = time.time) -> None:
+        self.path = state_file.with_name(f"{state_file.name}.orders")
+        self._wall = wall
+        self._writer = StateWriter(self.path)
+        self._written = Orders()
+
+    def load(self) -> Orders:
+        """Return what is on disk; nothing is ordered where that cannot be used. Never raises."""
+        try:
+            lines = read_state(self.path)
+        except OSError as exc:
+            # A traceback would say nothing more than the system's reason.
+            log.error("learned.orders_unreadable", path=str(self.path), reason=exc.strerror)  # noqa: TRY400
+            return Orders()
+        if not lines:
+            return Orders()
+        try:
+            self._written = Orders.from_payload(json.loads("\n".join(lines)))
+        except (ValueError, RecursionError, SnapshotError) as exc:
+            log.warning("learned.orders_rejected", path=str(self.path), detail=str(exc))
+            set_aside(self.path, self._wall())
+        return self._written
+
+    def offer(self, orders: Orders) -> None:
+        """Have ``orders`` written soon, if they are others than those on disk."""
+        if orders != self._written:
+            self._written = orders
+            self._writer.offer([json.dumps(orders.to_payload())], urgent=True)
+
+    async def run(self) -> None:
+        """Write what is offered until cancelled."""
+        await self._writer.run()
+
+    async def flush(self) -> str | None:
+        """Write what waits to be written; return why the last write failed, None when it did not."""
+        await self._writer.flush()
+        return self._writer.failure
