@@ -23,6 +23,7 @@ from dnsproxy.net.statefile import check_writable
 from dnsproxy.server import Server
 from dnsproxy.settings import Settings
 from dnsproxy.version import __version__
+from dnsproxy.vetting import Vetting
 
 if TYPE_CHECKING:
     from dnsproxy.admin.app import AdminServer
@@ -43,15 +44,17 @@ class Proxy:
         """Check everything that can be checked before a socket is opened.
 
         Raises:
-            StartError: a key cannot be read, or the state folder cannot be written.
+            StartError: a key or ``learn.verify.ca_file`` cannot be read, ``learn.on_change`` cannot be
+                run, or the state folder cannot be written.
         """
         self.settings = settings
         self.started_at = time()
-        self.wanted = settings.wanted()
         self.server = Server(settings)
         keys = read_trusted_keys(settings.learn.trusted_keys)
-        scope = Scope(frozenset(names.to_key(entry.name) for entry in self.wanted))
-        self.learner = Learner(settings.learn, keys, scope, self._swap_book)
+        scope = Scope(frozenset(names.to_key(entry.name) for entry in settings.wanted()))
+        # Learner → vetting → server: what helpers say, what of it is answered, the answers.
+        self.vetting = Vetting(settings, self._swap_book)
+        self.learner = Learner(settings.learn, keys, scope, self.vetting.take)
         self.draining = False
         self._admin: AdminServer | None = None
         if settings.learn.sources:
@@ -68,8 +71,8 @@ class Proxy:
 
         engine = self.server.engine
         return Facts(
-            wanted=self.wanted,
-            book=self.learner.book,
+            wanted=self.vetting.wanted(),
+            book=self.vetting.served,
             sources=[SourceView(**asdict(source)) for source in self.learner.statuses],
             rejected=self.learner.rejected,
             stats=engine.stats_now(monotonic()),
@@ -103,6 +106,7 @@ class Proxy:
         Raises:
             StartError: an address cannot be bound; nothing is left open.
         """
+        self.vetting.load()
         self.learner.load()
         await self.server.open()
         if self.settings.admin.listen is not None:
@@ -118,7 +122,7 @@ class Proxy:
             "proxy.started",
             version=__version__,
             listen=[str(listen) for listen in self.settings.serve.listen],
-            names=len(self.wanted),
+            names=len(self.vetting.wanted()),
             serial=self.learner.book.serial,
         )
         # What start-up made stays; the collector need not walk it again (saves 10 ms per full collection).
@@ -128,7 +132,7 @@ class Proxy:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Learn until ``stop`` is set, or until cancelled."""
-        learning = asyncio.ensure_future(self.learner.run())
+        learning = asyncio.ensure_future(self._learn())
         stopping = asyncio.ensure_future(stop.wait())
         try:
             await asyncio.wait({learning, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -139,6 +143,11 @@ class Proxy:
         if not learning.cancelled():
             learning.result()
 
+    async def _learn(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.learner.run())
+            tasks.create_task(self.vetting.run())
+
     async def close(self) -> None:
         """Stop answering and keep what was learned."""
         self.draining = True
@@ -146,6 +155,7 @@ class Proxy:
             await self._admin.close()
         await self.server.close()
         await self.learner.close()
+        await self.vetting.close()
         log.info("proxy.stopped")
 
 

@@ -46,6 +46,7 @@ learn:
   trusted_keys: [{tmp_path}/helper.pub]
   state_file: {tmp_path}/state/learned.jws
   refresh: 100ms
+  verify: {{ports: []}}
 serve: {{listen: ["127.0.0.1:{port}"]}}
 forward: {{upstreams: ["127.0.0.1:9"]}}
 admin: {{listen: null}}

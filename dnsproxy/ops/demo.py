@@ -44,6 +44,8 @@ learn:
   trusted_keys: [{public_key}]
   state_file: {state}
   refresh: 1s
+  # The simulated addresses are nobody's here: nothing is to leave this host for them.
+  verify: {{ports: []}}
   ttl: 5
 serve: {{listen: ["{listen}"]}}
 forward: {{upstreams: ["{upstream}"]}}

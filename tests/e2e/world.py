@@ -90,6 +90,8 @@ class World:
                 "trusted_keys": [str(self.public_key)],
                 "state_file": str(self.state_file),
                 "refresh": "1s",
+                # Nothing is to leave this host for the source region's addresses.
+                "verify": {"ports": []},
             },
             "serve": {"listen": listen},
             "forward": {

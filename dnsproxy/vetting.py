@@ -1,0 +1,305 @@
+"""From what was learned to what is answered: guard, verifier and the operator's orders, in this order.
+
+`Vetting.take` is given each new book of the learner; the outlet gets a book that holds
+nothing but what is to be answered. Between the two stand `core.guard` (addresses that
+cannot be right), `core.verify` (addresses that do not work) and `core.orders` (pins,
+freezes, roll-backs). All of it is decided in memory; files, probes and the operator's
+program wait their turn in `run`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import structlog
+
+from dnsproxy.core import names
+from dnsproxy.core.book import Book, Entry
+from dnsproxy.core.guard import Finding, is_routed
+from dnsproxy.core.health import Probe
+from dnsproxy.core.learned import canonical_addresses
+from dnsproxy.core.notice import Situation
+from dnsproxy.core.orders import Freeze, Orders, Pin, held_entry, pinned_entry, same_set
+from dnsproxy.core.registry import Wanted, with_found
+from dnsproxy.core.screen import Screen
+from dnsproxy.core.verify import AddressState, Policy, Verifier
+from dnsproxy.errors import OrderError
+from dnsproxy.net.hook import Hook, check_program
+from dnsproxy.net.orderfile import OrderFile
+from dnsproxy.net.probe import ProbeLoop, Prober
+from dnsproxy.settings import Settings
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+# Names in one line of the log.
+SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Vetted:
+    """All that is known of the addresses of one name."""
+
+    states: tuple[AddressState, ...]
+    refused: tuple[Finding, ...]
+    routed: dict[str, bool | None]
+
+
+class Vetting:
+    """Owns the verifier and the orders; ``outlet`` gets each book to answer from.
+
+    Raises:
+        StartError: ``learn.verify.ca_file`` or ``learn.on_change`` cannot be used.
+    """
+
+    def __init__(
+        self, settings: Settings, outlet: Callable[[Book], None], *, wall: Callable[[], float] = time.time
+    ) -> None:
+        learn = settings.learn
+        self.book = Book()
+        self.served = Book()
+        self.orders = Orders()
+        self.screen = Screen(settings.limits())
+        self._outlet = outlet
+        self._wall = wall
+        self._wanted = settings.wanted()
+        self._pinned = {entry.name: entry.addresses for entry in self._wanted if entry.addresses}
+        self._history = learn.history
+        self._file = OrderFile(learn.state_file, wall)
+        policy = Policy(
+            ports=tuple(learn.verify.ports),
+            tls=learn.verify.tls,
+            accept=learn.verify.on_failure == "accept",
+            interval=learn.verify.interval,
+            max_stale=learn.max_stale,
+            # What the configuration pins is the operator's word: it is probed only where ports are asked for.
+            own_ports=dict.fromkeys(self._pinned, ()) | settings.probed_ports(),
+        )
+        self._verifier = Verifier(policy)
+        self._probes = ProbeLoop(self._verifier, Prober(learn.verify), self._note_probe)
+        self._hook: Hook | None = None
+        if learn.on_change is not None:
+            check_program(learn.on_change)
+            self._hook = Hook(learn.on_change)
+
+    # -- start and end ----------------------------------------------------------------
+
+    def load(self) -> None:
+        """Take up the orders on disk, and put in service what was. Never raises."""
+        self.orders = self._file.load()
+        self._verifier.restore(self.screen.passed(self.orders.in_service))
+        self._update()
+
+    async def run(self) -> None:
+        """Probe, keep the orders on disk and run the operator's program, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._probes.run())
+            tasks.create_task(self._file.run())
+            if self._hook is not None:
+                tasks.create_task(self._hook.run())
+
+    async def close(self) -> None:
+        """Write what has not been written yet."""
+        await self._file.flush()
+
+    # -- what was learned -------------------------------------------------------------
+
+    def take(self, book: Book) -> None:
+        """Take the next book of the learner."""
+        self.book = book
+        self.orders = self.orders.recorded(book, self._history, self._wall())
+        self._verifier.forget(set(self._verifier.names()) - {entry.name for entry in self.wanted()})
+        self._update()
+
+    def _update(self) -> None:
+        """Put everything in force that is known and ordered at this time."""
+        entries, changed = self.screen.take(self._targets())
+        for name in changed:
+            self._log_findings(name)
+        pins = {name: pin.addresses for name, pin in self.orders.pins.items()}
+        self._verifier.take(entries, {**pins, **self._pinned}, time.monotonic(), self._wall())
+        self._emit()
+        self._probes.kick()
+
+    def _targets(self) -> dict[str, Entry]:
+        """Return the newest set of each name, or the frozen one."""
+        freeze = self.orders.freeze
+        if freeze is None:
+            return dict(self.book.entries)
+        new = {name: entry for name, entry in self.book.entries.items() if name not in freeze.entries}
+        if new:
+            # There was nothing to freeze for these: their first set is taken, and then kept.
+            freeze = replace(freeze, entries={**freeze.entries, **new})
+            self.orders = replace(self.orders, freeze=freeze)
+        return {name: held_entry(entry) for name, entry in self._frozen_entries(freeze).items()}
+
+    def _frozen_entries(self, freeze: Freeze) -> dict[str, Entry]:
+        """Return the frozen sets; those that a helper still confirms with the age of its last word."""
+        latest = self.book.entries
+        return {
+            name: latest[name] if same_set(entry, latest.get(name)) else entry
+            for name, entry in freeze.entries.items()
+        }
+
+    def _log_findings(self, name: str) -> None:
+        found = self.screen.findings[name]
+        if found:
+            reasons = {finding.address: finding.reason.value for finding in found[:SHOWN]}
+            log.warning("learned.refused", name=name, count=len(found), addresses=reasons)
+        else:
+            log.info("learned.refused_no_more", name=name)
+
+    # -- what is answered -------------------------------------------------------------
+
+    def _emit(self) -> None:
+        entries = {}
+        for name, choice in self._verifier.choices().items():
+            entry = choice.entry
+            if choice.addresses != entry.learned.addresses:
+                entry = Entry(replace(entry.learned, addresses=choice.addresses), entry.snapshot)
+            entries[name] = entry
+        entries |= {name: pinned_entry(name, pin) for name, pin in self.orders.pins.items()}
+        before, self.served = self.served, replace(self.book, entries=entries)
+        changes = self.served.changes_since(before)
+        if changes:
+            shown = [{"name": c.name, "old": list(c.old), "new": list(c.new)} for c in changes[:SHOWN]]
+            log.info("learned.in_service", changed=len(changes), changes=shown)
+        self._outlet(self.served)
+        self.orders = replace(self.orders, in_service=self._verifier.unconfirmed())
+        self._file.offer(self.orders)
+        if self._hook is not None:
+            frozen = self.orders.freeze is not None
+            self._hook.offer(self._situations(), self.book.serial, frozen=frozen)
+
+    def _situations(self) -> dict[str, Situation]:
+        situations = {}
+        for entry in self.wanted():
+            held = self.served.entries.get(entry.name)
+            learned = self.book.entries.get(entry.name)
+            served = entry.addresses or (held.learned.addresses if held else ())
+            refused = {finding.address for finding in self.screen.findings.get(entry.name, ())}
+            newest = tuple(a for a in (learned.learned.addresses if learned else ()) if a not in refused)
+            routed = self._routed(entry, {*served, *newest})
+            unrouted = tuple(sorted(address for address, reached in routed.items() if reached is False))
+            situations[entry.name] = Situation(entry.role, entry.registry, served, newest, unrouted)
+        return situations
+
+    def _routed(self, wanted: Wanted, addresses: Iterable[str]) -> dict[str, bool | None]:
+        limits = self.screen.limits.of(wanted.name, wanted.registry)
+        return {address: is_routed(address, limits.routed) for address in addresses}
+
+    def _note_probe(self, probe: Probe, turned: bool | None, changed: bool) -> None:  # noqa: FBT001 - the callback's signature
+        if turned is not None:
+            states = {state.address: state for state in self._verifier.states(probe.name)}
+            state = states[probe.address]
+            report, event = (
+                (log.info, "learned.reachable") if turned else (log.warning, "learned.unreachable")
+            )
+            report(event, name=probe.name, address=probe.address, serving=state.serving, reason=state.reason)
+        if changed:
+            self._emit()
+
+    def wanted(self) -> list[Wanted]:
+        """Return every name that is owned: the configured ones, then those that registries told."""
+        return with_found(self._wanted, self.book.found())
+
+    def vetted(self, wanted: Wanted) -> Vetted:
+        """Return what is known of the addresses of one name."""
+        states = tuple(self._verifier.states(wanted.name))
+        refused = self.screen.findings.get(wanted.name, ())
+        addresses = [*(state.address for state in states), *(finding.address for finding in refused)]
+        return Vetted(states, refused, self._routed(wanted, addresses))
+
+    # -- the operator's orders ---------------------------------------------------------
+
+    def pin(self, name: str, addresses: Iterable[str]) -> None:
+        """Answer ``name`` with ``addresses`` and nothing else from now on.
+
+        Raises:
+            OrderError: the name is not owned, is pinned in the configuration, or an address is none.
+        """
+        owned = self._owned_name(name)
+        try:
+            fixed = canonical_addresses(addresses)
+        except ValueError as exc:
+            raise OrderError(str(exc)) from exc
+        if not fixed:
+            raise OrderError("no address is given")
+        self._order(pins={**self.orders.pins, owned: Pin(fixed, int(self._wall()))})
+
+    def unpin(self, name: str) -> None:
+        """Answer ``name`` as it is learned again.
+
+        Raises:
+            OrderError: the name is not pinned, or only in the configuration.
+        """
+        held = {pinned: pin for pinned, pin in self.orders.pins.items() if pinned != _canonical(name)}
+        if len(held) == len(self.orders.pins):
+            raise OrderError(f"{_canonical(name)} is not pinned by an order")
+        self._order(pins=held)
+
+    def freeze(self) -> None:
+        """Take no other sets than those in service; does nothing when frozen already."""
+        if self.orders.freeze is None:
+            entries = {name: choice.entry for name, choice in self._verifier.choices().items()}
+            self._order(freeze=Freeze(int(self._wall()), entries))
+
+    def unfreeze(self) -> None:
+        """Follow what is learned again.
+
+        Raises:
+            OrderError: nothing is frozen.
+        """
+        freeze = self.orders.freeze
+        if freeze is None:
+            raise OrderError("nothing is frozen")
+        # What was frozen works, or nobody knows; it gives way to what is proven.
+        self._verifier.adopt(self.screen.passed(self._frozen_entries(freeze)))
+        self._order(freeze=None)
+
+    def rollback(self, serial: int) -> None:
+        """Go back to what was learned with ``serial`` and freeze it; names that it lacks keep what they have.
+
+        Raises:
+            OrderError: the history does not have it.
+        """
+        record = self.orders.find(serial)
+        if record is None:
+            raise OrderError(f"serial {serial} is not in the history")
+        known = {entry.name for entry in self.wanted()}
+        entries = {name: choice.entry for name, choice in self._verifier.choices().items()}
+        entries |= {name: entry for name, entry in record.entries.items() if name in known}
+        self._verifier.adopt(self.screen.passed(entries))
+        self._order(freeze=Freeze(int(self._wall()), entries, serial))
+
+    async def saved(self) -> str | None:
+        """Write the orders now; return why that failed, None when they are on disk."""
+        return await self._file.flush()
+
+    def _order(self, **changes: object) -> None:
+        self.orders = replace(self.orders, **changes)  # type: ignore[arg-type]  # fields of Orders, given above
+        freeze = self.orders.freeze
+        log.info(
+            "learned.orders",
+            pinned=sorted(self.orders.pins)[:SHOWN],
+            frozen=freeze is not None,
+            rolled_back_to=freeze.serial if freeze else None,
+        )
+        self._update()
+
+    def _owned_name(self, name: str) -> str:
+        owned = _canonical(name)
+        if owned in self._pinned:
+            raise OrderError(f"{owned} is pinned in the configuration")
+        if owned not in {entry.name for entry in self.wanted()}:
+            raise OrderError(f"{owned} is no name of a configured registry")
+        return owned
+
+
+def _canonical(name: str) -> str:
+    try:
+        return names.canonical(name)
+    except ValueError as exc:
+        raise OrderError(str(exc)) from exc
