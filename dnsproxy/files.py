@@ -1,4 +1,4 @@
-"""Replace a file whole or not at all."""
+"""Replace a file whole or not at all; read one that may not be there."""
 
 from __future__ import annotations
 
@@ -32,3 +32,11 @@ def write_atomically(path: Path, content: bytes, mode: int) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def read_text(path: Path) -> str | None:
+    """Return the text of a small file of the system; None when it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None

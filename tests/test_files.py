@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dnsproxy.files import write_atomically
+from dnsproxy.files import read_text, write_atomically
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o644])
@@ -39,3 +39,11 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(
         write_atomically(path, b"new", 0o644)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_reading_what_may_not_be_there(tmp_path: Path) -> None:
+    path = tmp_path / "resolv.conf"
+    assert read_text(path) is None
+    assert read_text(tmp_path) is None
+    path.write_bytes(b"options caf\xe9\n")
+    assert read_text(path) == "options caf\ufffd\n"

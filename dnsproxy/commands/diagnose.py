@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 import time
+from dataclasses import asdict
 from enum import StrEnum
 from ipaddress import ip_address
 from typing import Annotated
@@ -27,6 +29,7 @@ class RouteFormat(StrEnum):
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
     app.command()(routes)
+    app.command()(doctor)
     app.command()(explain)
 
 
@@ -67,6 +70,50 @@ def routes(
         for entry in plan.uncovered:
             place = f"network.routed of registry {entry.registry}"
             print(f"{entry.name.removesuffix('.')}: {entry.address} is not in {place}", file=sys.stderr)  # noqa: T201 - a command's output
+        raise typer.Exit(1)
+
+
+def doctor(
+    *,
+    config: ConfigOption = DEFAULT_CONFIG,
+    admin: AdminOption = None,
+    resolver: Annotated[
+        list[str] | None,
+        typer.Option("--resolver", help="Server to ask in place of those of resolv.conf; may be repeated."),
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, max=30, help="Seconds for each attempt.")] = 2.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Follow a pull hop by hop from this host or container, and name the hop that is broken.
+
+    Exit code 1 when a hop is broken. Nothing is changed anywhere.
+    """
+    from dnsproxy.config import load  # noqa: PLC0415
+    from dnsproxy.errors import DnsproxyError  # noqa: PLC0415
+    from dnsproxy.ops.doctor import Site, examine  # noqa: PLC0415
+    from dnsproxy.ops.known import read_known  # noqa: PLC0415
+    from dnsproxy.settings.values import parse_endpoint  # noqa: PLC0415
+
+    try:
+        servers = tuple(parse_endpoint(text, 53) for text in resolver or ())
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc), param_hint="--resolver") from exc
+    settings = load(config)
+    known, reason = None, ""
+    try:
+        known = read_known(settings, admin, time.time())
+    except DnsproxyError as exc:
+        reason = str(exc)
+    findings = asyncio.run(examine(settings, known, reason, Site(servers, timeout)))
+    if as_json:
+        failed = [finding.hop for finding in findings if finding.failed]
+        listed = [asdict(finding) for finding in findings]
+        typer.echo(json.dumps({"failed": list(dict.fromkeys(failed)), "findings": listed}, indent=2))
+    else:
+        from dnsproxy.ops.tables import findings_table, open_console  # noqa: PLC0415
+
+        open_console().print(findings_table(findings))
+    if any(finding.failed for finding in findings):
         raise typer.Exit(1)
 
 

@@ -19,7 +19,7 @@ from dnsproxy.errors import WireError
 QUESTION_NAME = b"\xc0\x0c"
 # Who the SOA of a NODATA response names. RFC 6761 keeps .invalid out of use. With the
 # root as RNAME the two share no suffix that dnslib would compress by a false offset.
-_MNAME, _RNAME = "dnsproxy.invalid.", "."
+MNAME, _RNAME = "dnsproxy.invalid.", "."
 
 # Octets that dnslib is given at most. It follows each chain of compression pointers anew, so a
 # hostile message costs it 0.2 s at this size and 8 s at 64 kB. An honest chain of CNAMEs with
@@ -69,7 +69,7 @@ def soa_record(owner: bytes, serial: int, ttl: int) -> bytes:
 
 def _soa(owner: DNSLabel, serial: int, ttl: int) -> RR:
     times = (serial & 0xFFFFFFFF, 3600, 600, 86400, ttl)
-    return RR(owner, QTYPE.SOA, rdata=SOA(_MNAME, _RNAME, times), ttl=ttl)
+    return RR(owner, QTYPE.SOA, rdata=SOA(MNAME, _RNAME, times), ttl=ttl)
 
 
 def _record(owner: bytes, rtype: int, data: object, ttl: int) -> bytes:

@@ -1,8 +1,8 @@
-"""The tables that `status`, `routes` and `demo` show."""
+"""The tables that `status`, `routes`, `doctor` and `demo` show."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -10,9 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dnsproxy.ops.doctor_findings import Finding, Result
 from dnsproxy.ops.routes import Plan
 
 _STYLES = {"ok": "green", "pinned": "cyan", "stale": "yellow", "missing": "bold red"}
+_RESULTS = {Result.OK: "green", Result.FAIL: "bold red", Result.SKIP: "dim"}
 # Columns of an IPv4 address at its longest: it is not folded on a narrow terminal.
 _IPV4_WIDTH = 15
 # Columns of output that goes to no terminal: the longest names of a registry fit on one line.
@@ -93,5 +95,25 @@ def routes_table(plan: Plan) -> Table:
             ", ".join(name.removesuffix(".") for name in route.names),
             ", ".join(route.addresses) or "-",
             Text("yes", style="green") if route.covered else Text("MISSING", style="bold red"),
+        )
+    return table
+
+
+def findings_table(findings: Iterable[Finding]) -> Table:
+    """Return the hops of an examination in order; what to do stands below what was seen."""
+    table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("hop", no_wrap=True)
+    table.add_column("subject", overflow="fold")
+    table.add_column("result", no_wrap=True)
+    table.add_column("seen", overflow="fold")
+    for finding in findings:
+        seen = Text(finding.seen)
+        if finding.failed and finding.advice:
+            seen.append(f"\n→ {finding.advice}", style="bold")
+        table.add_row(
+            finding.hop,
+            Text(finding.subject),
+            Text(finding.result.value, style=_RESULTS[finding.result]),
+            seen,
         )
     return table

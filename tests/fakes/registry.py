@@ -1,103 +1,78 @@
-"""A registry, its token service and whatever else speaks HTTPS, on one port of loopback, with one hook.
-
-``handle(request)`` returns the response; what it raises fails the test.
-"""
+"""A registry with its token service and its storage, on one TLS port of 127.0.0.1."""
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 import threading
-from collections.abc import Awaitable, Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from aiohttp import web
+from tests.netns.authority import Authority
 
-from tests.netns.authority import Certificate
-
-Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-DIGEST = "sha256:" + "c" * 64
-MANIFEST = {"schemaVersion": 2, "config": {"digest": DIGEST, "size": 2}, "layers": []}
+REGISTRY, AUTH, STORAGE = "registry.pull.example", "auth.pull.example", "storage.pull.example"
 
 
-class Registry:
-    """Listens on 127.0.0.1 while its context lasts; ``requests`` has host and path of each, in order."""
+class FakeRegistry:
+    """Serves all three names while its context lasts; what it does can be changed at any time.
 
-    def __init__(self, certificate: Certificate, handle: Handle) -> None:
-        self.handle = handle
-        self.port = 0
-        self.requests: list[str] = []
-        self._certificate = certificate
-        self._failures: list[Exception] = []
-        self._runner: web.AppRunner | None = None
+    ``realm`` is where ``/v2/`` sends clients; ``statuses`` are answered by path in place
+    of the usual ones. ``asked`` are the hosts and paths of the requests.
+    """
 
-    async def __aenter__(self) -> Self:
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", self._answer)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
-        await self._runner.setup()
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(self._certificate.certificate, self._certificate.key)
-        await web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=context).start()
-        self.port = self._runner.addresses[0][1]
-        return self
+    def __init__(self, folder: Path, *hosts: str) -> None:
+        self.authority = Authority(folder / "ca")
+        certificate = self.authority.issue(*(hosts or (REGISTRY, AUTH, STORAGE)))
+        self.statuses: dict[str, int] = {}
+        self.asked: list[tuple[str, str]] = []
+        registry = self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._runner is not None
-        await self._runner.cleanup()
-        if self._failures and exc is None:
-            raise self._failures[0]
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                registry.answer(self)
 
-    async def _answer(self, request: web.Request) -> web.StreamResponse:
-        self.requests.append(f"{request.host.partition(':')[0]}{request.path}")
-        try:
-            return await self.handle(request)
-        except Exception as exc:
-            self._failures.append(exc)
-            raise
+            def log_message(self, *args: object) -> None:
+                """Keep the test's output clean."""
 
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate.certificate, certificate.key)
+        self._server = _Quiet(("127.0.0.1", 0), Handler)
+        # The handshake belongs to the thread of the connection, not to the one that accepts.
+        self._server.socket = context.wrap_socket(
+            self._server.socket, server_side=True, do_handshake_on_connect=False
+        )
+        self.port = self._server.server_port
+        self.realm = f"https://{AUTH}:{self.port}/auth"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
 
-class Threaded:
-    """Runs a registry in a thread of its own, for tests that wait for processes."""
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        path = handler.path.partition("?")[0]
+        self.asked.append((handler.headers.get("Host", "").partition(":")[0], handler.path))
+        usual = {"/v2/": 401, "/auth": 200}.get(path, 403)
+        status = self.statuses.get(path, usual)
+        body = b'{"token": "anonymous"}' if path == "/auth" else b""
+        handler.send_response(status)
+        if path == "/v2/" and status == 401:
+            handler.send_header("WWW-Authenticate", f'Bearer realm="{self.realm}",service="pull.example"')
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
 
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-
-    def __enter__(self) -> Registry:
+    def __enter__(self) -> Self:
         self._thread.start()
-        self._run(self._registry.__aenter__())
-        return self._registry
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            self._run(self._registry.__aexit__(kind, exc, trace))
-        finally:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
-
-    def _run(self, step: Awaitable[object]) -> None:
-        async def run() -> None:
-            await step
-
-        asyncio.run_coroutine_threadsafe(run(), self._loop).result(20)
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
 
 
-def unauthorized(*challenges: str) -> web.Response:
-    """The answer to a request without a token."""
-    response = web.Response(status=401)
-    for challenge in challenges:
-        response.headers.add("WWW-Authenticate", challenge)
-    return response
+class _Quiet(ThreadingHTTPServer):
+    daemon_threads = True
 
-
-def redirect(location: str, status: int = 307) -> web.Response:
-    return web.Response(status=status, headers={"Location": location})
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: clients that hang up or do not trust it are part of the tests."""

@@ -5,7 +5,17 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from dnsproxy.ops.tables import age_text, names_table, open_console, sources_table
+from dnsproxy.ops.doctor_findings import fail, ok, skip
+from dnsproxy.ops.routes import plan_routes
+from dnsproxy.ops.tables import (
+    age_text,
+    findings_table,
+    names_table,
+    open_console,
+    routes_table,
+    sources_table,
+)
+from tests.ops.test_routes import EXAMPLE, known, ranges
 
 REGISTRY = "xxxxxx-registry-vpc.cn-hangzhou.cr.aliyuncs.com"
 
@@ -105,3 +115,24 @@ def test_a_source_shows_when_it_last_worked_and_what_is_wrong() -> None:
 def test_output_to_a_pipe_keeps_a_name_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     open_console().print(names_table({"names": [entry()]}))
     assert any(REGISTRY in line and "helper-a" in line for line in capsys.readouterr().out.splitlines())
+
+
+def test_routes_and_what_they_are_for() -> None:
+    shown = text_of(routes_table(plan_routes(known(*EXAMPLE), {"hz": ranges("10.0.0.0/8")})), 160)
+    lines = {line.split()[0]: line for line in shown.splitlines() if "/" in line}
+    assert lines["10.94.205.198/32"].split()[1:] == ["registry", REGISTRY, "10.94.205.198", "yes"]
+    assert lines["100.98.170.0/24"].split()[-2:] == ["-", "MISSING"]
+
+
+def test_findings_with_what_to_do() -> None:
+    found = [
+        ok("route", "a.example.", "fine"),
+        fail("TLS", "b.example", "expired", "renew [it]"),
+        skip("x", "-", "why"),
+    ]
+    lines = text_of(findings_table(found)).splitlines()
+    assert next(line for line in lines if "route" in line).split() == ["route", "a.example", "OK", "fine"]
+    place = next(number for number, line in enumerate(lines) if "TLS" in line)
+    assert lines[place].split() == ["TLS", "b.example", "FAIL", "expired"]
+    assert "→ renew [it]" in lines[place + 1]
+    assert any("SKIP" in line for line in lines)
