@@ -16,9 +16,9 @@ from typing import Any
 
 from yarl import URL
 
+from dnsproxy.core import challenge
 from dnsproxy.core.registry import lies_below
 from dnsproxy.errors import DiscoverError, Doubt
-from dnsproxy.core import challenge
 from dnsproxy.helper.credentials import Credentials, read_credentials
 from dnsproxy.helper.web import AddressesOf, Page, Web, open_web
 from dnsproxy.settings.discovery import DiscoverSettings

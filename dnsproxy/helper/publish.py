@@ -19,7 +19,7 @@ import structlog
 from aiohttp import web
 
 from dnsproxy.errors import StartError
-from dnsproxy.helper.resolve import look
+from dnsproxy.helper.assemble import make_helper
 from dnsproxy.helper.service import Helper, Published
 from dnsproxy.keys import read_private_key
 from dnsproxy.settings import Settings
@@ -82,7 +82,7 @@ class _Api:
         if published is None:
             return web.json_response({"status": "starting", "serial": None, "names": 0, "age": None})
         entries = published.snapshot.names
-        good = all(entry.status == "ok" for entry in entries)
+        good = all(entry.status == "ok" for entry in entries) and not self._helper.failing
         age = max(0, int(self._wall()) - published.snapshot.issued_at)
         return web.json_response(
             {
@@ -160,15 +160,9 @@ async def serve_helper(
     if options.token_file is not None:
         token = await asyncio.to_thread(read_token, options.token_file)
     context = await asyncio.to_thread(server_context, options.tls)
-    helper = Helper(
-        options.id,
-        settings.wanted(),
-        lambda wanted: look(wanted, resolvers),
-        await asyncio.to_thread(read_private_key, options.signing_key_file),
-        interval=options.interval,
-        publish_file=options.publish_file,
-    )
-    if not helper.wanted:
+    key = await asyncio.to_thread(read_private_key, options.signing_key_file)
+    helper = make_helper(settings, options.id, resolvers, key, options.publish_file)
+    if not helper.wanted and not settings.sought():
         raise StartError("the helper has no name to learn: list a registry, or names without addresses")
     runner = web.AppRunner(
         create_app(helper, token),

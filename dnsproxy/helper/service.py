@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +17,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from dnsproxy.core import seal
 from dnsproxy.core.learned import LearnedName, Snapshot
-from dnsproxy.core.registry import Wanted
+from dnsproxy.core.registry import Found, Wanted, with_found
 from dnsproxy.errors import SnapshotError
 from dnsproxy.files import write_atomically
 from dnsproxy.helper.observe import Look, observe
+from dnsproxy.helper.seek import Seeker
 
 # Seconds. A proxy that cannot reach its helper for longer starts without a fresh
 # snapshot but keeps serving its own state file.
@@ -43,14 +45,14 @@ class Published:
 
 
 class Helper:
-    """Keeps the current snapshot of the names in ``wanted``.
+    """Keeps the current snapshot of the names in ``wanted`` and of those that ``seeker`` finds.
 
     ``look`` asks the resolvers; ``interval`` is in seconds, between rounds at
     the most; ``wall`` gives Unix time and ``monotonic`` measures rounds. Pinned
     names (those with addresses) are left to the proxies.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but four are given by name
         self,
         issuer: str,
         wanted: Sequence[Wanted],
@@ -59,11 +61,13 @@ class Helper:
         *,
         interval: float,
         publish_file: Path | None = None,
+        seeker: Seeker | None = None,
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.current: Published | None = None
-        self.wanted = tuple(entry for entry in wanted if not entry.addresses)
+        self._configured = tuple(wanted)
+        self._seeker = seeker
         self._issuer = issuer
         self._look = look
         self._key = key
@@ -76,15 +80,42 @@ class Helper:
         self._bad_rounds = 0
         self._changed = asyncio.Event()
         self._released = False
+        self._hurry = asyncio.Event()
+
+    @property
+    def wanted(self) -> tuple[Wanted, ...]:
+        """The names to look at: those configured and those found so far, without the pinned ones."""
+        return tuple(entry for entry in with_found(self._configured, self._found()) if not entry.addresses)
+
+    @property
+    def failing(self) -> bool:
+        """Whether a registry did not tell what it was asked for the last time."""
+        return bool(self._seeker and self._seeker.findings.failing)
+
+    def _found(self) -> tuple[Found, ...]:
+        return self._seeker.findings.found() if self._seeker else ()
 
     async def run(self) -> None:
         """Restore what was published before, then look again and again until cancelled."""
         await self.restore()
-        while True:
-            started = self._monotonic()
-            await self.round()
-            # A TTL counts from when it was seen, so the time a slow round took is part of it.
-            await asyncio.sleep(max(0.0, started + self.delay() - self._monotonic()))
+        async with asyncio.TaskGroup() as group:
+            if self._seeker is not None:
+                group.create_task(self._seeker.run(self.look_now))
+            while True:
+                started = self._monotonic()
+                self._hurry.clear()
+                await self.round()
+                # A TTL counts from when it was seen, so the time a slow round took is part of it.
+                await self._pause(max(0.0, started + self.delay() - self._monotonic()))
+
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurry.wait()
+
+    def look_now(self) -> None:
+        """Start the next round at once."""
+        self._hurry.set()
 
     async def restore(self) -> None:
         """Take serial and addresses from the publish file when this helper has signed it."""
@@ -102,25 +133,32 @@ class Helper:
         if snapshot.issuer != self._issuer:
             log.warning("helper.restore_failed", file=str(self._file), reason=f"issued by {snapshot.issuer}")
             return
-        self._last = snapshot
+        self.resume(snapshot)
         log.info("helper.restored", serial=snapshot.serial, names=len(snapshot.names))
+
+    def resume(self, snapshot: Snapshot) -> None:
+        """Go on from ``snapshot``, which this helper has issued before a restart."""
+        self._last = snapshot
+        if self._seeker is not None:
+            self._seeker.findings.restore(snapshot.found)
 
     async def round(self) -> Snapshot:
         """Look at every name once and publish what was seen."""
-        looks = await self._look_everywhere()
+        names, found = self.wanted, self._found()
+        looks = await self._look_everywhere(names)
         wall_now = self._wall()
         before = {entry.name: entry for entry in self._last.names} if self._last else {}
         entries = tuple(
             observe(before.get(wanted.name), wanted, seen, wall_now)
-            for wanted, seen in zip(self.wanted, looks, strict=True)
+            for wanted, seen in zip(names, looks, strict=True)
         )
-        snapshot = next_snapshot(self._last, self._issuer, entries, wall_now)
+        snapshot = next_snapshot(self._last, self._issuer, entries, wall_now, found)
         self._journal.record(before, entries, looks, snapshot.serial)
         self._bad_rounds = 0 if all(entry.status == "ok" for entry in entries) else self._bad_rounds + 1
         await self._publish(snapshot)
         return snapshot
 
-    async def _look_everywhere(self) -> list[Sequence[Look]]:
+    async def _look_everywhere(self, names: Sequence[Wanted]) -> list[Sequence[Look]]:
         gate = asyncio.Semaphore(CONCURRENCY)
 
         async def look_gated(wanted: Wanted) -> Sequence[Look]:
@@ -128,10 +166,10 @@ class Helper:
                 return await self._look(wanted)
 
         # A wildcard and its parent ask for the same name: one look gives both the same addresses.
-        distinct = {wanted.ask: wanted for wanted in self.wanted}
+        distinct = {wanted.ask: wanted for wanted in names}
         async with asyncio.TaskGroup() as group:
             tasks = {ask: group.create_task(look_gated(wanted)) for ask, wanted in distinct.items()}
-        return [tasks[wanted.ask].result() for wanted in self.wanted]
+        return [tasks[wanted.ask].result() for wanted in names]
 
     def delay(self) -> float:
         """Seconds from the start of the last round to the next.
@@ -144,6 +182,11 @@ class Helper:
         if self._bad_rounds:
             wanted.append(MIN_ROUND * 2.0 ** min(self._bad_rounds - 1, 16))
         return min(self._interval, max(MIN_ROUND, min(wanted, default=self._interval)))
+
+    async def wait_first(self) -> None:
+        """Return when there is a snapshot, or after `release`. Bound it with a timeout."""
+        while not self._released and self.current is None:
+            await self._changed.wait()
 
     async def wait_beyond(self, serial: int) -> None:
         """Return when the current serial is not ``serial``, or after `release`. Bound it with a timeout."""
@@ -177,26 +220,31 @@ class Helper:
 
 
 def next_snapshot(
-    last: Snapshot | None, issuer: str, entries: tuple[LearnedName, ...], wall_now: float
+    last: Snapshot | None,
+    issuer: str,
+    entries: tuple[LearnedName, ...],
+    wall_now: float,
+    found: tuple[Found, ...] = (),
 ) -> Snapshot:
     """Return the snapshot after ``last``; ``wall_now`` is Unix time in seconds.
 
-    The serial grows when a name, an address, a CNAME or a status has changed.
+    The serial grows when a name, an address, a CNAME, a status or a finding has changed.
     It also grows when the clock was set back, or proxies would take an earlier
     time of issue for an older snapshot.
     """
     issued_at = int(wall_now)
     if last is None:
         serial = int(wall_now * 1000)
-    elif _essence(last.names) != _essence(entries) or issued_at < last.issued_at:
+    elif _essence(last.names, last.found) != _essence(entries, found) or issued_at < last.issued_at:
         serial = max(last.serial + 1, int(wall_now * 1000))
     else:
         serial = last.serial
-    return Snapshot(issuer, serial, issued_at, issued_at + LIFETIME, entries)
+    return Snapshot(issuer, serial, issued_at, issued_at + LIFETIME, entries, found)
 
 
-def _essence(entries: Sequence[LearnedName]) -> set[tuple[object, ...]]:
-    return {(entry.name, entry.addresses, entry.cname, entry.status) for entry in entries}
+def _essence(entries: Sequence[LearnedName], found: Sequence[Found]) -> set[tuple[object, ...]]:
+    names = {(entry.name, entry.addresses, entry.cname, entry.status) for entry in entries}
+    return names | {(*entry.subject, entry.names) for entry in found}
 
 
 class _Journal:

@@ -14,7 +14,7 @@ from dnsproxy.errors import DiscoverError, Doubt, ResolveError
 from dnsproxy.helper import discover as discover_module
 from dnsproxy.helper.discover import Report, Target, discover
 from dnsproxy.settings.discovery import DiscoverSettings
-from tests.fakes.registry import DIGEST, MANIFEST, Registry, redirect, unauthorized
+from tests.fakes.hooked_registry import DIGEST, MANIFEST, Registry, redirect, unauthorized
 from tests.netns.authority import Authority, Certificate
 
 HOST = "corp-registry-vpc.cn-hangzhou.cr.aliyuncs.com"

@@ -223,6 +223,16 @@ async def test_health_tells_serial_names_and_age(source: Source, connect: Connec
     assert (await (await client.get("/health")).json())["status"] == "degraded"
 
 
+async def test_health_is_degraded_when_a_registry_does_not_tell(
+    source: Source, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await source.helper.round()
+    client = await connect()
+    assert (await (await client.get("/health")).json())["status"] == "ok"
+    monkeypatch.setattr(Helper, "failing", True)
+    assert (await (await client.get("/health")).json())["status"] == "degraded"
+
+
 def write_certificate(folder: Path) -> tuple[Path, Path]:
     """Write a self-signed certificate for 127.0.0.1, and its key."""
     folder.mkdir(exist_ok=True)

@@ -14,9 +14,13 @@ from structlog.testing import capture_logs
 from dnsproxy.core import seal
 from dnsproxy.core.learned import Accepted, LearnedName, Scope, Snapshot, judge
 from dnsproxy.core.names import to_key
-from dnsproxy.core.registry import Wanted
+from dnsproxy.core.registry import Found, Wanted
+from dnsproxy.errors import DiscoverError, Doubt
+from dnsproxy.helper.discover import Report, Target
 from dnsproxy.helper.observe import Look
+from dnsproxy.helper.seek import Seeker
 from dnsproxy.helper.service import LIFETIME, Helper, next_snapshot
+from dnsproxy.settings.discovery import DiscoverSettings
 
 RESOLVER = "10.0.0.2:53"
 KEY = Ed25519PrivateKey.generate()
@@ -340,3 +344,99 @@ async def test_a_resolver_that_fails_while_another_answers_is_logged_once(world:
         await helper.round()
     assert [entry["event"] for entry in logs] == ["helper.resolved", "helper.resolver_failed"]
     assert logs[1]["resolver"] == "10.0.0.3:53"
+
+
+# --- what registries tell
+
+TARGET = Target("r", "registry.example.", frozenset({"auth"}), DiscoverSettings())
+
+
+def seeker(world: World, *reports: Report) -> Seeker:
+    waiting = list(reports)
+
+    async def ask(_target: Target) -> Report:
+        return waiting.pop(0) if waiting else await asyncio.Future[Report]()
+
+    return Seeker([TARGET], ask, interval=30, wall=lambda: world.wall)
+
+
+def told(*names: str) -> Report:
+    return Report({"auth": names})
+
+
+async def test_a_found_name_is_looked_at_published_and_told_of(world: World) -> None:
+    seeking = seeker(world, told("auth.example."))
+    helper = world.helper(BUCKET, seeker=seeking)
+    before = await helper.round()
+    assert (before.found, [entry.name for entry in before.names]) == ((), ["*.oss.example."])
+    await seeking.ask_once(TARGET)
+    after = await helper.round()
+    assert after.found == (Found("r", "auth", ("auth.example.",), int(WALL)),)
+    assert after.names[1] == replace(after.names[1], name="auth.example.", addresses=("192.0.2.1",))
+    assert (after.names[1].role, after.names[1].registry) == ("auth", "r")
+    assert after.serial > before.serial
+
+
+async def test_the_serial_stays_while_a_registry_tells_the_same(world: World) -> None:
+    seeking = seeker(world, told("auth.example."), told("auth.example."), told())
+    helper = world.helper(BUCKET, seeker=seeking)
+    await seeking.ask_once(TARGET)
+    first = await helper.round()
+    world.wall += 300
+    await seeking.ask_once(TARGET)
+    second = await helper.round()
+    assert (second.serial, second.found[0].observed_at) == (first.serial, int(world.wall))
+    world.wall += 7200
+    await seeking.ask_once(TARGET)
+    third = await helper.round()
+    assert (third.found[0].names, third.serial > second.serial) == ((), True)
+    assert [entry.name for entry in third.names] == ["*.oss.example."]
+
+
+async def test_a_found_name_that_is_pinned_is_not_looked_at(world: World) -> None:
+    pinned = Wanted("auth.example.", "auth", "r", addresses=("10.1.2.3",))
+    seeking = seeker(world, told("auth.example."))
+    helper = world.helper(pinned, seeker=seeking)
+    await seeking.ask_once(TARGET)
+    snapshot = await helper.round()
+    assert (snapshot.names, world.asked) == ((), [])
+    assert snapshot.found[0].names == ("auth.example.",)
+
+
+async def test_what_was_found_goes_on_after_a_restart(world: World, tmp_path: Path) -> None:
+    path = tmp_path / "snapshot.jws"
+    seeking = seeker(world, told("auth.example."))
+    await seeking.ask_once(TARGET)
+    before = await world.helper(BUCKET, seeker=seeking, publish_file=path).round()
+    failed = seeker(world, Report({"auth": DiscoverError(Doubt.TIMEOUT, "silence")}))
+    again = world.helper(BUCKET, seeker=failed, publish_file=path)
+    await again.restore()
+    assert not await failed.ask_once(TARGET)
+    after = await again.round()
+    assert (after.found, after.names, after.serial) == (before.found, before.names, before.serial)
+    assert (again.failing, world.helper(BUCKET).failing) == (True, False)
+
+
+async def test_a_round_follows_at_once_when_a_registry_has_told(world: World) -> None:
+    # Nothing but what was found can make the second round come: the interval is an hour.
+    helper = world.helper(BUCKET, seeker=seeker(world, told("auth.example.")), interval=3600)
+    world.says["oss.example."] = good("192.0.2.9", ttl=3600)
+    task = asyncio.create_task(helper.run())
+    async with asyncio.timeout(20):
+        await helper.wait_first()
+        while "auth.example." not in world.asked:
+            await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_waiting_for_the_first_snapshot_ends_with_the_helper(world: World) -> None:
+    helper = world.helper(AUTH)
+    waiter = asyncio.create_task(helper.wait_first())
+    await asyncio.sleep(0)
+    assert not waiter.done()
+    helper.release()
+    async with asyncio.timeout(20):
+        await waiter
+    assert helper.current is None

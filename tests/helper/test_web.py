@@ -8,7 +8,7 @@ from yarl import URL
 
 from dnsproxy.errors import DiscoverError, Doubt, ResolveError
 from dnsproxy.helper.web import MAX_BODY, Page, open_web
-from tests.fakes.registry import Handle, Registry, redirect
+from tests.fakes.hooked_registry import Handle, Registry, redirect
 from tests.netns.authority import Authority
 
 HOST = "files.example"

@@ -1,0 +1,78 @@
+"""Make a `Helper` out of the settings: what to look at, whom to ask, what to find out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from dnsproxy.core.learned import canonical_addresses
+from dnsproxy.core.registry import Wanted
+from dnsproxy.errors import ResolveError
+from dnsproxy.helper.discover import Target, discover
+from dnsproxy.helper.resolve import look
+from dnsproxy.helper.seek import Seeker
+from dnsproxy.helper.service import Helper
+from dnsproxy.settings import Settings
+from dnsproxy.settings.values import Endpoint
+
+
+class Directory:
+    """Finds the addresses of the registries that are asked, as the helper learns them for others.
+
+    ``wanted`` gives pins and aliases (PrivateLink); all else is asked of ``resolvers``.
+    """
+
+    def __init__(self, wanted: Sequence[Wanted], resolvers: Sequence[Endpoint]) -> None:
+        self._wanted: Mapping[str, Wanted] = {entry.name: entry for entry in wanted}
+        self._resolvers = resolvers
+
+    async def addresses_of(self, name: str) -> tuple[str, ...]:
+        """Return the addresses of ``name`` (canonical text).
+
+        Raises:
+            ResolveError: no resolver gave one.
+        """
+        entry = self._wanted.get(name, Wanted(name, "other", ""))
+        if entry.addresses:
+            return entry.addresses
+        looks = await look(entry, self._resolvers)
+        found = canonical_addresses(address for seen in looks for address in seen.addresses)
+        if not found:
+            raise ResolveError("; ".join(seen.error for seen in looks if seen.error))
+        return found
+
+
+def targets(settings: Settings) -> list[Target]:
+    """Return the registries that are to be asked, with the roles sought of each."""
+    found = []
+    for registry in settings.registries:
+        roles = frozenset(entry.role for entry in registry.sought())
+        if roles and registry.host:
+            found.append(Target(registry.name, registry.host, roles, registry.discover))
+    return found
+
+
+def make_helper(
+    settings: Settings,
+    issuer: str,
+    resolvers: Sequence[Endpoint],
+    key: Ed25519PrivateKey,
+    publish_file: Path | None = None,
+) -> Helper:
+    """Return a helper for the registries of ``settings`` that asks ``resolvers`` and signs with ``key``."""
+    wanted = settings.wanted()
+    interval = settings.helper.interval
+    directory = Directory(wanted, resolvers)
+    sought = targets(settings)
+    seeker = Seeker(sought, lambda target: discover(target, directory.addresses_of), interval=interval)
+    return Helper(
+        issuer,
+        wanted,
+        lambda entry: look(entry, resolvers),
+        key,
+        interval=interval,
+        publish_file=publish_file,
+        seeker=seeker if sought else None,
+    )
