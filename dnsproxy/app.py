@@ -75,7 +75,7 @@ class Proxy:
             book=self.vetting.served,
             sources=[SourceView(**asdict(source)) for source in self.learner.statuses],
             rejected=self.learner.rejected,
-            stats=engine.stats_now(monotonic()),
+            stats=engine.stats_now(),
             upstreams={upstream.name: upstream.stats for upstream in engine.upstreams()},
             cache_entries=len(engine.cache),
             in_flight=engine.in_flight,
@@ -91,7 +91,7 @@ class Proxy:
 
     def flush(self, name_key: bytes | None) -> int:
         """Forget the cached answers of a name, or all; return how many."""
-        return self.server.engine.flush(name_key, monotonic())
+        return self.server.engine.flush(name_key)
 
     def explain(self, key: bytes, qtype: int, client: bytes | None) -> Explanation:
         """Return the path that a query would take, without taking it; ``client`` is a packed address."""

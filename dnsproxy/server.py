@@ -78,7 +78,7 @@ class Server:
             now=now,
             wall_now=time(),
         )
-        self.engine.swap_rules(rules, now)
+        self.engine.swap_rules(rules)
 
     async def open(self, *, reuse_port: bool = False) -> None:
         """Bind every address, UDP and TCP, and start to answer.

@@ -87,7 +87,7 @@ def engine(
         max_in_flight=max_in_flight,
         cache=Cache(1000, policy or CachePolicy()),
     )
-    made.swap_rules(Ruleset(owned, (zones or {}).keys()), 0.0)
+    made.swap_rules(Ruleset(owned, (zones or {}).keys()))
     return made
 
 

@@ -16,7 +16,7 @@ from dnsproxy.core.access import AccessList
 from dnsproxy.core.cache import Cache, Entry
 from dnsproxy.core.exchange import Exchange, Failure, Limits
 from dnsproxy.core.policy import Owned, Ruleset
-from dnsproxy.core.prepared import PreparedTable
+from dnsproxy.core.prepared import Prepared, PreparedTable
 from dnsproxy.core.response import Response, aged, read_name, scan_response
 from dnsproxy.core.stats import CACHE, ERROR, FORWARD, LEARNED, STALE, Stats, request_number, response_number
 from dnsproxy.core.upstreams import Upstream, order
@@ -33,6 +33,7 @@ FAILURE_TTL: Final = 2.0
 # Queries that may wait for one exchange, and cached answers that hold learned addresses.
 MAX_WAITERS = 1_000
 MAX_DERIVED = 1_000
+_TC: Final = 0x02  # in the third octet of a message
 _NO_RECORDS: Final = (0, 0, 0)
 # Types that are not data: a forwarder has no zone to transfer and no key to agree on.
 _META_FIRST: Final = 249
@@ -89,18 +90,19 @@ class Engine:
         """
         steps: list[bytes | Forward | DropReason] = []
         allows = self._access.allows
-        table = self.prepared.current(now)
+        table = self.prepared.entries
         for data, source in zip(messages, sources):  # noqa: B905 - `strict` would not be compiled to a loop
             # 1. May this client ask at all?
             if not allows(source):
                 steps.append(self._refuse_client(data))
                 continue
-            # 2. Has this very packet been answered within the second?
+            # 2. Has this very packet been answered before?
             prepared = table.get(data[2:])
             if prepared is None and data[-12:-8] == wire.COOKIE_HEAD:
                 prepared = table.get(data[2:-8])
-            if prepared is not None:
-                steps.append(data[:2] + prepared.take())
+            tail = None if prepared is None else prepared.take(now)
+            if tail is not None:
+                steps.append(data[:2] + tail)
             else:
                 steps.append(self._decide(data, now, tcp=False))
         return steps
@@ -173,27 +175,34 @@ class Engine:
             wire.respond(query, flags, 0, counts, sections, options)
             for counts, sections in given.variants(query.qtype)
         ]
-        source = STALE if stale else LEARNED
-        # The first variant answers this query, so the prepared ones start with the second.
-        number = response_number(wire.NOERROR, source)
-        return self._prepare(query, [*responses[1:], responses[0]], request, number)
+        number = response_number(wire.NOERROR, STALE if stale else LEARNED)
+        self.stats.count_response(number)
+        if request is not None:
+            # The first variant answers this query, so the prepared ones start with the second.
+            tails = [response[2:] for response in (*responses[1:], responses[0])]
+            until = owned.gone_at if stale else owned.stale_at
+            self.prepared.keep(query, Prepared(tails, request, number, until))
+        return responses[0]
 
     def _answer_cached(self, query: Query, entry: Entry, now: float, request: int | None) -> bytes:
         response = self._from_entry(query, entry, now)
-        return self._prepare(query, [response], request, response_number(entry.rcode, CACHE))
+        number = response_number(entry.rcode, CACHE)
+        self.stats.count_response(number)
+        if request is not None:
+            offsets: tuple[int, ...] = ()
+            if not response[2] & _TC:
+                # Where the sections start in a response without its id.
+                start = query.question_end - 2
+                offsets = tuple([start + offset for offset in entry.ttl_offsets])
+            made = entry.stored + floor(now - entry.stored)
+            self.prepared.keep(query, Prepared([response[2:]], request, number, entry.expires, made, offsets))
+        return response
 
     def _from_entry(self, query: Query, entry: Entry, now: float) -> bytes:
         elapsed = floor(now - entry.stored)
         sections = aged(entry.sections, entry.ttl_offsets, elapsed) if elapsed else entry.sections
         flags = _client_flags(query, entry.flags)
         return wire.respond(query, flags, entry.rcode, entry.counts, sections)
-
-    def _prepare(self, query: Query, responses: list[bytes], request: int | None, number: int) -> bytes:
-        """Count and return the last of ``responses``; over UDP keep all of them for the same packet."""
-        self.stats.count_response(number)
-        if request is not None:
-            self.prepared.keep(query, responses, request, number)
-        return responses[-1]
 
     def _forward(self, query: Query, key: bytes, now: float) -> Forward | DropReason:
         exchange = self._in_flight.get(key)
@@ -258,25 +267,25 @@ class Engine:
 
     # -- changes ----------------------------------------------------------
 
-    def swap_rules(self, rules: Ruleset, now: float) -> None:
+    def swap_rules(self, rules: Ruleset) -> None:
         """Put new rules in force for every query from now on."""
         self.rules = rules
         for key in self._derived:
             self.cache.remove(key)
         self._derived.clear()
-        self.prepared.turn(now)
+        self.prepared.clear()
 
-    def flush(self, name_key: bytes | None, now: float) -> int:
+    def flush(self, name_key: bytes | None) -> int:
         """Forget the cached answers of one name, or all; return how many."""
-        self.prepared.turn(now)
+        self.prepared.clear()
         if name_key is None:
             return self.cache.clear()
         doomed = [key for key in self.cache.keys() if key[:-5] == name_key]  # noqa: SIM118 - not a dict
         return sum(self.cache.remove(key) for key in doomed)
 
-    def stats_now(self, now: float) -> Stats:
-        """Return the statistics with the hits of the running second added."""
-        self.prepared.turn(now)
+    def stats_now(self) -> Stats:
+        """Return the statistics with the hits of the prepared table added."""
+        self.prepared.settle()
         self.stats.settle()
         return self.stats
 

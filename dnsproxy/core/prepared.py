@@ -1,77 +1,114 @@
 """The prepared table: the octets of a UDP query after its id, to a response without its id.
 
-It lives for one second, so the TTLs in it are right without being touched, and a
-change of the learned names empties it. A hit costs one dictionary look-up in
-place of the scan, the policy, the cache and the making of a response.
+A hit costs one dictionary look-up in place of the scan, the policy, the cache and the
+making of a response. The TTLs in a prepared response are taken down once a second; it is
+dropped when what it was made from ends, and all are when the learned names change.
 """
 
 from __future__ import annotations
 
 from math import floor
 
+from dnsproxy.core.response import aged
 from dnsproxy.core.stats import CACHE, Stats
 from dnsproxy.core.wire import Query
 
-# At about 400 octets each the table stays under 10 MB; it is emptied every second.
+# At about 600 octets each the table stays under 12 MB.
 MAX_PREPARED = 20_000
 
 
 class Prepared:
-    """Responses for one exact packet; what they count as is in ``request`` and ``response`` (see `Stats`)."""
+    """Responses for one exact packet, given in turn.
 
-    __slots__ = ("_tails", "hits", "request", "response")
+    ``request`` and ``response`` are the numbers that `Stats` counts a hit under; ``settled`` of the
+    ``hits`` are counted there already. Times are
+    monotonic seconds: ``until`` is when nothing here may be given any more, ``made`` when
+    the TTLs at ``ttl_offsets`` were right; without offsets they do not change.
+    """
 
-    def __init__(self, tails: list[bytes], request: int, response: int) -> None:
+    __slots__ = (
+        *("_first", "_made", "_right_until", "_tails", "_ttl_offsets", "_until"),
+        *("hits", "request", "response", "settled"),
+    )
+
+    def __init__(
+        self,
+        tails: list[bytes],
+        request: int,
+        response: int,
+        until: float,
+        made: float = 0.0,
+        ttl_offsets: tuple[int, ...] = (),
+    ) -> None:
         self._tails = tails
-        self.hits = 0
+        self._first = tails[0]
+        self._until = until
+        self._made = made
+        self._ttl_offsets = ttl_offsets
+        self._right_until = min(made + 1.0, until) if ttl_offsets else until
+        self.hits = self.settled = 0
         self.request = request
         self.response = response
 
-    def take(self) -> bytes:
-        """Count a hit and return the next response, without its id."""
+    def take(self, now: float) -> bytes | None:
+        """Count a hit and return the next response, without its id; None when its time is over."""
+        if now >= self._right_until and not self._renew(now):
+            return None
         hits = self.hits
         self.hits = hits + 1
         return self._tails[hits % len(self._tails)]
 
+    def _renew(self, now: float) -> bool:
+        if now >= self._until:
+            return False
+        elapsed = floor(now - self._made)
+        self._tails = [aged(self._first, self._ttl_offsets, elapsed)]
+        self._right_until = min(self._made + elapsed + 1, self._until)
+        return True
+
 
 class PreparedTable:
-    """Responses prepared in the running second."""
+    """`Prepared` by message without id, and without the octets of a client cookie.
 
-    __slots__ = ("_stats", "_table", "_turns_at")
+    A cookie changes with each query of dig and of unbound and means nothing to us
+    (RFC 7873 §5.2.1 lets a server ignore it), so the packet up to it is the key.
+    """
+
+    __slots__ = ("_stats", "entries")
 
     def __init__(self, stats: Stats) -> None:
-        self._table: dict[bytes, Prepared] = {}
+        self.entries: dict[bytes, Prepared] = {}
         self._stats = stats
-        self._turns_at = 0.0
 
     def __len__(self) -> int:
-        return len(self._table)
+        return len(self.entries)
 
-    def current(self, now: float) -> dict[bytes, Prepared]:
-        """Return this second's table: message without id, and without the octets of a client cookie.
+    def keep(self, query: Query, prepared: Prepared) -> None:
+        """Give the responses of ``prepared`` to whoever sends the packet of ``query``."""
+        data = query.data
+        key = data[2:-8] if query.cookie else data[2:]
+        held = self.entries.get(key)
+        if held is not None:
+            self._settle(held)
+        elif len(self.entries) >= MAX_PREPARED:
+            self.clear()
+        self.entries[key] = prepared
 
-        A cookie changes with each query of dig and of unbound and means nothing to us
-        (RFC 7873 §5.2.1 lets a server ignore it), so the packet up to it is the key.
-        """
-        if now >= self._turns_at:
-            self.turn(now)
-        return self._table
+    def settle(self) -> None:
+        """Bring the statistics up to date with the hits."""
+        for prepared in self.entries.values():
+            self._settle(prepared)
 
-    def keep(self, query: Query, responses: list[bytes], request: int, response: int) -> None:
-        """Give ``responses`` in turn to whoever sends the packet of ``query`` in this second."""
-        if len(self._table) < MAX_PREPARED:
-            data = query.data
-            key = data[2:-8] if query.cookie else data[2:]
-            self._table[key] = Prepared([one[2:] for one in responses], request, response)
+    def _settle(self, prepared: Prepared) -> None:
+        hits = prepared.hits - prepared.settled
+        if hits:
+            prepared.settled = prepared.hits
+            self._stats.count_request(prepared.request, hits)
+            self._stats.count_response(prepared.response, hits)
+            if prepared.response & 7 == CACHE:
+                self._stats.cache_hits += hits
 
-    def turn(self, now: float) -> None:
-        """Start a new second: count the hits of the last one and empty the table."""
-        self._turns_at = floor(now) + 1.0
-        stats = self._stats
-        for prepared in self._table.values():
-            if prepared.hits:
-                stats.count_request(prepared.request, prepared.hits)
-                stats.count_response(prepared.response, prepared.hits)
-                if prepared.response & 7 == CACHE:
-                    stats.cache_hits += prepared.hits
-        self._table.clear()
+    def clear(self) -> None:
+        """Count the hits and forget every response."""
+        self.settle()
+        self.entries.clear()

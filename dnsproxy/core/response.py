@@ -159,8 +159,13 @@ def with_ttls(sections: bytes, offsets: Sequence[int], change: Callable[[int], i
 
 def aged(sections: bytes, offsets: Sequence[int], elapsed: int) -> bytes:
     """Return ``sections`` with ``elapsed`` seconds taken off each TTL, which stops at 0."""
-    patched = bytearray(sections)
+    pieces: list[bytes] = []
+    start = 0
     for offset in offsets:
-        (ttl,) = _TTL.unpack_from(patched, offset)
-        _TTL.pack_into(patched, offset, ttl - elapsed if ttl > elapsed else 0)
-    return bytes(patched)
+        ttl = sections[offset] << 24 | sections[offset + 1] << 16 | sections[offset + 2] << 8
+        ttl |= sections[offset + 3]
+        pieces.append(sections[start:offset])
+        pieces.append((ttl - elapsed if ttl > elapsed else 0).to_bytes(4, "big"))
+        start = offset + 4
+    pieces.append(sections[start:])
+    return b"".join(pieces)

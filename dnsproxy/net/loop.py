@@ -1,108 +1,42 @@
-"""An event loop that serves hot sockets before asyncio hears of them.
-
-At 20,000 queries per second most wake-ups are for one packet. asyncio's own way from
-`select` to a reader's callback (a list of events, a look-up, a handle, a context) costs
-about as much as answering that packet. Hot sockets are therefore read inside
-`HotSelector.select`, which returns to asyncio only when asyncio has something to do.
-"""
+"""asyncio's event loop, with hot sockets served inside its selector."""
 
 from __future__ import annotations
 
 import asyncio
-import select
 import selectors
 from collections.abc import Callable
 from contextvars import Context
-from time import monotonic
 from typing import TypeVarTuple
 
-Serve = Callable[[], None]
-Arguments = TypeVarTuple("Arguments")
+from dnsproxy.net.hot import HotSockets, Serve
 
-# Sockets served per wake-up; the rest is reported by the next one.
-_MAX_EVENTS = 64
+Arguments = TypeVarTuple("Arguments")
 
 
 class HotSelector(selectors.EpollSelector):
-    """A selector whose hot sockets are served inside `select`.
+    """asyncio's selector; it serves hot sockets until asyncio has something to do."""
 
-    They stand in an epoll set of their own, which also holds the set of all the others:
-    asyncio's descriptors are looked at only when one of them is ready.
-    """
-
-    def __init__(self) -> None:
+    def __init__(self, report: Callable[[Exception], None]) -> None:
         super().__init__()
-        self._serve: dict[int, Serve] = {}
-        self._after: list[Serve] = []
-        self._released = False
-        self._outer = select.epoll(flags=select.EPOLL_CLOEXEC)
-        self._outer.register(self.fileno(), select.EPOLLIN)
-        self.report: Callable[[Exception], None] | None = None
-
-    def add_hot(self, fd: int, serve: Serve) -> None:
-        """Call ``serve`` whenever ``fd`` is readable or has an error."""
-        self._serve[fd] = serve
-        self._outer.register(fd, select.EPOLLIN)
-
-    def remove_hot(self, fd: int) -> None:
-        """Stop serving ``fd``, which must still be open."""
-        del self._serve[fd]
-        self._outer.unregister(fd)
-
-    def after(self, work: Serve) -> None:
-        """Call ``work`` once, when every socket that is ready now has been served."""
-        self._after.append(work)
-
-    def release(self) -> None:
-        """Have `select` return after the running round: asyncio has got work to do."""
-        self._released = True
+        self.hot = HotSockets(self.fileno(), report)
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Serve hot sockets until another one is ready, ``timeout`` seconds have passed, or `release`."""
-        wait = -1.0 if timeout is None else max(timeout, 0.0)
-        deadline = monotonic() + wait if wait > 0 else None
-        poll, serve_by_fd, others = self._outer.poll, self._serve, self.fileno()
-        if self._after:
-            wait = 0.0
-        self._released = False
-        while True:
-            is_ready = False
-            for fd, _ in poll(wait, _MAX_EVENTS):
-                serve = serve_by_fd.get(fd)
-                if serve is not None:
-                    self._run(serve)
-                elif fd == others:
-                    is_ready = True
-            while self._after:
-                self._run(self._after.pop())
-            if is_ready:
-                return super().select(0)
-            if self._released or wait == 0:
-                return []
-            if deadline is not None and (wait := deadline - monotonic()) <= 0:
-                return []
-
-    def _run(self, serve: Serve) -> None:
-        try:
-            serve()
-        except Exception as exc:
-            if self.report is None:
-                raise
-            self.report(exc)
+        """See `selectors.BaseSelector.select`."""
+        return super().select(0) if self.hot.serve(timeout) else []
 
     def close(self) -> None:
         """Close both epoll sets."""
-        self._outer.close()
+        self.hot.close()
         super().close()
 
 
 class HotLoop(asyncio.SelectorEventLoop):
-    """asyncio's loop with a `HotSelector`; whatever gives asyncio work releases it."""
+    """asyncio's loop on a `HotSelector`; whatever gives asyncio work ends the serving."""
 
     def __init__(self) -> None:
-        self.hot = HotSelector()
-        super().__init__(self.hot)
-        self.hot.report = self._report
+        selector = HotSelector(self._report)
+        self.hot = selector.hot
+        super().__init__(selector)
 
     def _report(self, exc: Exception) -> None:
         self.call_exception_handler({"message": "a hot socket's callback failed", "exception": exc})
@@ -126,30 +60,43 @@ class HotLoop(asyncio.SelectorEventLoop):
         return super().call_at(when, callback, *args, context=context)
 
 
-class Readers:
-    """Readers of hot sockets on the running loop, whichever kind it is."""
+class Readiness:
+    """Calls for sockets that are ready, on the running loop, whichever kind it is."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._hot = self._loop.hot if isinstance(self._loop, HotLoop) else None
+        self._calls: dict[int, Serve] = {}
 
     def add(self, fd: int, serve: Serve) -> None:
-        """Call ``serve`` whenever ``fd`` is readable."""
-        if self._hot is None:
-            self._loop.add_reader(fd, serve)
+        """Call ``serve`` whenever ``fd`` is readable or has an error."""
+        if self._hot is not None:
+            self._hot.add(fd, serve)
         else:
-            self._hot.add_hot(fd, serve)
+            self._calls[fd] = serve
+            self._loop.add_reader(fd, serve)
+
+    def want_write(self, fd: int, *, wanted: bool) -> None:
+        """Call it also when ``fd`` is writable, or no longer."""
+        if self._hot is not None:
+            self._hot.want_write(fd, wanted=wanted)
+        elif wanted:
+            self._loop.add_writer(fd, self._calls[fd])
+        else:
+            self._loop.remove_writer(fd)
 
     def remove(self, fd: int) -> None:
         """Stop serving ``fd``, which must still be open."""
-        if self._hot is None:
-            self._loop.remove_reader(fd)
+        if self._hot is not None:
+            self._hot.remove(fd)
         else:
-            self._hot.remove_hot(fd)
+            del self._calls[fd]
+            self._loop.remove_reader(fd)
+            self._loop.remove_writer(fd)
 
     def after(self, work: Serve) -> None:
         """Call ``work`` once, after what is being served now."""
-        if self._hot is None:
-            self._loop.call_soon(work)
-        else:
+        if self._hot is not None:
             self._hot.after(work)
+        else:
+            self._loop.call_soon(work)

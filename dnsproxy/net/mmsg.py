@@ -10,22 +10,33 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from dnsproxy.net.msghdr import BATCH, CMSG_HEADER, CONTROL_AT, PEER, SLOT, Call, Headers, Slots
 
 _BLOCKED = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ENOBUFS})
 
+Take = Callable[[memoryview, int], tuple[bytes]]
 Token = bytes
 """A client's sockaddr, and the control data that picks our own address for the response."""
+
+
+# Short messages are copied out by a struct of their length: half the cost of a slice of a view.
+_TAKERS: Final[list[Take]] = [struct.Struct(f"{length}s").unpack_from for length in range(256)]
 
 
 def _take(view: memoryview, headers: Headers, count: int) -> list[bytes]:
     """Return copies of the first ``count`` messages received."""
     messages: list[bytes] = []
-    at = PEER
-    for length in headers.received[:count].tolist():
-        messages.append(view[at : at + length].tobytes())
+    received = headers.received
+    at: int = PEER
+    for index in range(count):
+        length: int = received[index]
+        if length < len(_TAKERS):
+            messages.append(_TAKERS[length](view, at)[0])
+        else:
+            messages.append(view[at : at + length].tobytes())
         at += SLOT
     return messages
 

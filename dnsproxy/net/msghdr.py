@@ -9,18 +9,19 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable
+from typing import Final
 
 # Messages per system call: at 6 us each a full batch keeps other work waiting for 0.4 ms.
-BATCH = 64
+BATCH: Final = 64
 # One message with its peer in front. Queries are rarely over 100 octets; what does not fit is
 # cut and refused as malformed. The same slot then takes the response, at most 1232 octets.
-SLOT = 2048
+SLOT: Final = 2048
 # Each peer's sockaddr (struct sockaddr_in6 takes 28 octets) and, after it, the control data of
 # its message (CMSG_SPACE of struct in6_pktinfo is 40): all that a late response needs.
-PEER = 72
-LONGEST = SLOT - PEER
-CONTROL_AT = 32
-CMSG_HEADER = 16
+PEER: Final = 72
+LONGEST: Final = SLOT - PEER
+CONTROL_AT: Final = 32
+CMSG_HEADER: Final = 16
 
 Call = Callable[..., int]
 

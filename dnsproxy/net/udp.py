@@ -9,7 +9,7 @@ from dnsproxy.core.engine import Engine, Forward
 from dnsproxy.core.wire import Query
 from dnsproxy.errors import DropReason
 from dnsproxy.net.datagrams import Token, open_socket
-from dnsproxy.net.loop import Readers
+from dnsproxy.net.loop import Readiness
 from dnsproxy.net.msghdr import BATCH
 from dnsproxy.net.upstream import Forwarder
 
@@ -31,10 +31,10 @@ class UdpListener:
         self._engine = engine
         self._forwarder = forwarder
         self._sock, self._datagrams = open_socket(host, port, reuse_port=reuse_port)
-        self._readers = Readers()
+        self._ready = Readiness()
         self._flush_planned = False
         self._closed = False
-        self._readers.add(self._sock.fileno(), self._receive)
+        self._ready.add(self._sock.fileno(), self._receive)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -47,7 +47,7 @@ class UdpListener:
         if self._closed:
             return
         self._closed = True
-        self._readers.remove(self._sock.fileno())
+        self._ready.remove(self._sock.fileno())
         self._flush()
         self._sock.close()
 
@@ -81,7 +81,7 @@ class UdpListener:
         self._datagrams.queue(token, response)
         if not self._flush_planned:
             self._flush_planned = True
-            self._readers.after(self._flush)
+            self._ready.after(self._flush)
 
     def _flush(self) -> None:
         self._flush_planned = False

@@ -22,7 +22,7 @@ from dnsproxy.core.exchange import Attempt, Exchange, Failure, Verdict
 from dnsproxy.core.upstreams import Upstream
 from dnsproxy.core.wire import Query
 from dnsproxy.net.datagrams import open_mover
-from dnsproxy.net.loop import Readers
+from dnsproxy.net.loop import Readiness
 
 # An off-path attacker must guess port and id while the socket lives. Opening one
 # and closing one costs about 10 us, so 200 queries share 0.05 us each of it.
@@ -82,7 +82,7 @@ class Forwarder:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._loop = asyncio.get_running_loop()
-        self._readers = Readers()
+        self._ready = Readiness()
         self._current: dict[Upstream, _UpstreamSocket] = {}
         self._sockets: set[_UpstreamSocket] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -168,7 +168,7 @@ class Forwarder:
         if retired is not None and not retired.pending:
             self._close_socket(retired)
         used = _UpstreamSocket(upstream, now)
-        self._readers.add(used.sock.fileno(), partial(self._receive, used))
+        self._ready.add(used.sock.fileno(), partial(self._receive, used))
         self._current[upstream] = used
         self._sockets.add(used)
         return used
@@ -176,7 +176,7 @@ class Forwarder:
     def _close_socket(self, used: _UpstreamSocket) -> None:
         if used in self._sockets:
             self._sockets.discard(used)
-            self._readers.remove(used.sock.fileno())
+            self._ready.remove(used.sock.fileno())
             used.sock.close()
 
     def _receive(self, used: _UpstreamSocket) -> None:

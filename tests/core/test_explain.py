@@ -44,7 +44,7 @@ def test_any_gives_addresses() -> None:
 
 def test_a_name_that_nobody_has_learned() -> None:
     made = engine()
-    made.swap_rules(unknown_rules(), 0.0)
+    made.swap_rules(unknown_rules())
     assert ask(made, REGISTRY).outcome is Outcome.NOT_READY
 
 
@@ -116,10 +116,10 @@ def test_nothing_is_changed_by_looking() -> None:
     key = next(iter(made.cache.keys()))
     made.cache._entries[key].used = False
     turns = [addresses(answer(made, query(OSS, ident=i), 2.0 + i)) for i in range(2)]
-    stats = copy.deepcopy(made.stats_now(50.0))
+    stats = copy.deepcopy(made.stats_now())
     for name in ("www.example", OSS, REGISTRY):
         ask(made, name, now=50.0)
-    assert made.stats_now(50.0) == stats
+    assert made.stats_now() == stats
     assert made.cache._entries[key].used is False
     # The second look would find a turn that the first one had spent.
     assert dead.may_lead(50.0) is True
@@ -128,7 +128,7 @@ def test_nothing_is_changed_by_looking() -> None:
 
 def test_without_upstreams_of_its_own_a_zone_is_the_root() -> None:
     made = engine()
-    made.swap_rules(Ruleset(), 0.0)
+    made.swap_rules(Ruleset())
     assert ask(made, ".", "NS").zone == "."
 
 

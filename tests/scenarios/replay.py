@@ -146,7 +146,7 @@ class Replay:
             now=self.now,
             wall_now=WALL + self.now,
         )
-        self.engine.swap_rules(rules, self.now)
+        self.engine.swap_rules(rules)
 
     def do_elapse(self, step: Step) -> None:
         self.now += float(step.words[0])

@@ -1,0 +1,93 @@
+"""Sockets that are served without asyncio in between.
+
+At 20,000 queries per second most wake-ups are for one packet. asyncio's own way from
+``select`` to a reader's callback (a list of events, a look-up, a handle, a context) costs
+more than answering that packet: 10 of 20 us, measured with all else equal.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable
+from time import monotonic
+from typing import Final
+
+Serve = Callable[[], None]
+
+# Sockets served per wake-up; the rest is reported by the next one.
+_MAX_EVENTS: Final = 64
+_READ: Final = select.EPOLLIN
+_READ_WRITE: Final = select.EPOLLIN | select.EPOLLOUT
+
+
+class HotSockets:
+    """An epoll set with what to call for each descriptor; ``others`` is one that only ends the serving.
+
+    ``report`` is told of every exception that a call raises.
+    """
+
+    def __init__(self, others: int, report: Callable[[Exception], None]) -> None:
+        self._others = others
+        self._report = report
+        self._calls: dict[int, Serve] = {}
+        self._after: list[Serve] = []
+        self._released = False
+        self._epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
+        self._epoll.register(others, _READ)
+
+    def add(self, fd: int, serve: Serve) -> None:
+        """Call ``serve`` whenever ``fd`` is readable or has an error."""
+        self._epoll.register(fd, _READ)
+        self._calls[fd] = serve
+
+    def want_write(self, fd: int, *, wanted: bool) -> None:
+        """Call it also when ``fd`` is writable, or no longer."""
+        self._epoll.modify(fd, _READ_WRITE if wanted else _READ)
+
+    def remove(self, fd: int) -> None:
+        """Stop serving ``fd``, which must still be open."""
+        del self._calls[fd]
+        self._epoll.unregister(fd)
+
+    def after(self, work: Serve) -> None:
+        """Call ``work`` once, when every socket that is ready now has been served."""
+        self._after.append(work)
+
+    def release(self) -> None:
+        """Have `serve` return after the running round."""
+        self._released = True
+
+    def serve(self, timeout: float | None) -> bool:
+        """Serve until ``others`` is ready (True), ``timeout`` seconds have passed, or `release`."""
+        wait = -1.0 if timeout is None else max(timeout, 0.0)
+        deadline = monotonic() + wait if wait > 0.0 else 0.0
+        if self._after:
+            wait = 0.0
+        self._released = False
+        others_ready = False
+        while True:
+            fd: int
+            for fd, _ in self._epoll.poll(wait, _MAX_EVENTS):
+                call = self._calls.get(fd)
+                if call is not None:
+                    self._run(call)
+                elif fd == self._others:
+                    others_ready = True
+            while self._after:
+                self._run(self._after.pop())
+            if others_ready or self._released or wait == 0.0:
+                return others_ready
+            if deadline:
+                wait = deadline - monotonic()
+                if wait <= 0.0:
+                    return False
+
+    def _run(self, call: Serve) -> None:
+        try:
+            call()
+        except Exception as exc:  # noqa: BLE001 - as asyncio does with its callbacks: told, and the loop goes on
+            self._report(exc)
+
+    def close(self) -> None:
+        """Close the set."""
+        self._epoll.close()
