@@ -16,6 +16,7 @@ from dnsproxy.core import names
 from dnsproxy.core.access import AccessList
 from dnsproxy.core.book import Book
 from dnsproxy.core.learned import Scope
+from dnsproxy.core.registry import undiscovered
 from dnsproxy.errors import StartError
 from dnsproxy.keys import read_trusted_keys
 from dnsproxy.net.refresh import Learner
@@ -51,7 +52,8 @@ class Proxy:
         self.started_at = time()
         self.server = Server(settings)
         keys = read_trusted_keys(settings.learn.trusted_keys)
-        scope = Scope(frozenset(names.to_key(entry.name) for entry in settings.wanted()))
+        configured = frozenset(names.to_key(entry.name) for entry in settings.wanted())
+        scope = Scope(configured, tuple(settings.sought()))
         # Learner → vetting → server: what helpers say, what of it is answered, the answers.
         self.vetting = Vetting(settings, self._swap_book)
         self.learner = Learner(settings.learn, keys, scope, self.vetting.take)
@@ -83,6 +85,7 @@ class Proxy:
             started_at=self.started_at,
             draining=self.draining,
             max_stale=self.settings.learn.max_stale,
+            undiscovered=undiscovered(self.settings.sought(), self.learner.book.found()),
         )
 
     def refresh(self) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dnsproxy.core.book import Book, Entry
-from dnsproxy.core.registry import Wanted
+from dnsproxy.core.registry import Sought, Wanted
 from dnsproxy.core.stats import Stats, UpstreamStats
 from dnsproxy.version import __version__
 
@@ -45,6 +45,7 @@ class Facts:
     started_at: float
     draining: bool
     max_stale: float = math.inf
+    undiscovered: Sequence[Sought] = ()
 
     def in_service(self, wanted: Wanted) -> Entry | None:
         """Return what is answered for a learned name; None when pinned, unknown or too old."""
@@ -54,8 +55,10 @@ class Facts:
         return held
 
     def missing(self) -> list[str]:
-        """Return the configured names that have no address to answer with."""
-        return [entry.name for entry in self.wanted if not entry.addresses and not self.in_service(entry)]
+        """Return the owned names that have no address to answer with, and the roles not found out yet."""
+        unknown = [f"{entry.registry}: {entry.role} (not discovered yet)" for entry in self.undiscovered]
+        known = [entry.name for entry in self.wanted if not entry.addresses and not self.in_service(entry)]
+        return known + unknown
 
     def age(self, wanted: Wanted) -> float | None:
         """Return seconds since a helper confirmed the addresses; None for pinned and unknown names."""

@@ -104,6 +104,12 @@ def superseded(earlier: Iterable[Found], later: Iterable[Found]) -> frozenset[st
     return frozenset(before - {name for entry in now for name in entry.names})
 
 
+def undiscovered(sought: Iterable[Sought], found: Iterable[Found]) -> list[Sought]:
+    """Return what is sought and has never been found out."""
+    told = {entry.subject for entry in found}
+    return [entry for entry in sought if entry.subject not in told]
+
+
 def with_found(wanted: Iterable[Wanted], found: Iterable[Found]) -> list[Wanted]:
     """Return ``wanted`` and, after it, the found names that it does not have."""
     by_name = {entry.name: entry for entry in wanted}

@@ -9,7 +9,7 @@ import pytest
 
 from dnsproxy.admin.status import Facts, SourceView, status_document
 from dnsproxy.core.book import Book
-from dnsproxy.core.registry import Wanted
+from dnsproxy.core.registry import Sought, Wanted
 from dnsproxy.core.stats import Stats, UpstreamStats
 from dnsproxy.version import __version__
 from tests.strategies import learned, snapshot
@@ -123,6 +123,11 @@ def test_after_max_stale_a_name_is_missing_as_clients_see_it(
     assert bool(name["addresses"]) is ready
     # How old the last known addresses are is what an operator asks next.
     assert name["age"] == given.wall_now - 1010
+
+
+def test_a_registry_that_has_not_told_keeps_it_from_being_ready() -> None:
+    document = status_document(facts(undiscovered=[Sought("hangzhou", "auth", ())]))
+    assert (document["ready"], document["missing"]) == (False, ["hangzhou: auth (not discovered yet)"])
 
 
 def test_while_draining_it_is_not_ready() -> None:

@@ -10,6 +10,7 @@ from dnsproxy.core.registry import (
     acr_host,
     acr_names,
     superseded,
+    undiscovered,
     with_found,
     with_overrides,
 )
@@ -125,3 +126,8 @@ def test_a_name_is_superseded_by_others_of_its_role_and_not_by_silence() -> None
         "a.example.",
         "b.example.",
     }
+
+
+def test_what_was_never_found_out_is_told_apart_from_what_needs_no_name() -> None:
+    sought = [Sought("hz", "auth", ()), Sought("hz", "storage", ()), Sought("sh", "auth", ())]
+    assert undiscovered(sought, [found("auth")]) == sought[1:]
