@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from dnsproxy.commands import diagnose
+from dnsproxy.commands import diagnose, hosts
 from dnsproxy.commands.options import DEFAULT_CONFIG, AdminOption, ConfigOption, JsonOption, ask
 from dnsproxy.errors import ConfigError, DnsproxyError
 from dnsproxy.version import __version__
@@ -146,6 +146,7 @@ def demo(
 
 
 diagnose.register(app)
+hosts.register(app)
 
 
 def main() -> NoReturn:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dnsproxy.ops.doctor_findings import Expected, Finding
 from dnsproxy.ops.hostsfile import HOSTS_FILE
-from dnsproxy.ops.known import Known, KnownName
+from dnsproxy.ops.known import Known, KnownName, configured
 from dnsproxy.settings import Settings
 from dnsproxy.settings.values import Endpoint
 from dnsproxy.system import RESOLV_CONF
@@ -57,9 +57,8 @@ class Ground:
         self.known = known
         self.reason = reason
         self.site = site
-        entries = known.names if known else _unknown(settings)
-        self.names = known or Known("the configuration", False, 0, entries)
-        self.targets = [Target(_askable(entry), entry) for entry in entries]
+        self.names = known or configured(settings)
+        self.targets = [Target(_askable(entry), entry) for entry in self.names.names]
         self.servers: list[Endpoint] = []
         self.findings: list[Finding] = []
 
@@ -93,12 +92,6 @@ class Ground:
     def web(self) -> list[Target]:
         """Return those of them that are HTTPS servers."""
         return [target for target in self.distinct() if target.entry.role in WEB_ROLES]
-
-
-def _unknown(settings: Settings) -> tuple[KnownName, ...]:
-    return tuple(
-        KnownName(w.name, w.role, w.registry, w.addresses, None, None, None) for w in settings.wanted()
-    )
 
 
 def _askable(entry: KnownName) -> str:

@@ -139,6 +139,12 @@ def _from_book(entry: Wanted, book: Book, wall_now: float) -> KnownName:
     )
 
 
+def configured(settings: Settings) -> Known:
+    """Return the names of the configuration, with their pins and nothing else."""
+    entries = tuple(_from_book(entry, Book(), 0.0) for entry in settings.wanted())
+    return Known("the configuration", False, 0, entries)
+
+
 def read_known(settings: Settings, admin: str | None, wall_now: float) -> Known:
     """Ask the running proxy, at ``admin`` or where the configuration says; without one read the state file.
 
