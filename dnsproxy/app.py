@@ -86,7 +86,15 @@ class Proxy:
             draining=self.draining,
             max_stale=self.settings.learn.max_stale,
             undiscovered=undiscovered(self.settings.sought(), self.learner.book.found()),
+            vetted={entry.name: self.vetting.vetted(entry) for entry in self.vetting.wanted()},
+            refused=self.vetting.screen.refused,
+            orders=self.vetting.orders,
         )
+
+    @property
+    def control(self) -> Vetting:
+        """Who takes the operator's orders."""
+        return self.vetting
 
     def refresh(self) -> None:
         """Pull from all sources now."""

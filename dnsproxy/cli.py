@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from dnsproxy.commands import diagnose, hosts
+from dnsproxy.commands import control, diagnose, hosts
 from dnsproxy.commands.options import DEFAULT_CONFIG, AdminOption, ConfigOption, JsonOption, ask
 from dnsproxy.errors import ConfigError, DnsproxyError
 from dnsproxy.version import __version__
@@ -145,6 +145,7 @@ def demo(
     sys.exit(asyncio.run(run_demo(listen, change_after=change_after, once=once)))
 
 
+control.register(app)
 diagnose.register(app)
 hosts.register(app)
 

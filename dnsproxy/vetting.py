@@ -12,20 +12,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import structlog
 
 from dnsproxy.core import names
 from dnsproxy.core.book import Book, Entry
-from dnsproxy.core.guard import Finding, is_routed
+from dnsproxy.core.guard import is_routed
 from dnsproxy.core.health import Probe
 from dnsproxy.core.learned import canonical_addresses
 from dnsproxy.core.notice import Situation
 from dnsproxy.core.orders import Freeze, Orders, Pin, held_entry, pinned_entry, same_set
 from dnsproxy.core.registry import Wanted, with_found
-from dnsproxy.core.screen import Screen
-from dnsproxy.core.verify import AddressState, Policy, Verifier
+from dnsproxy.core.screen import Screen, Vetted
+from dnsproxy.core.verify import Policy, Verifier
 from dnsproxy.errors import OrderError
 from dnsproxy.net.hook import Hook, check_program
 from dnsproxy.net.orderfile import OrderFile
@@ -36,15 +36,6 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 # Names in one line of the log.
 SHOWN = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Vetted:
-    """All that is known of the addresses of one name."""
-
-    states: tuple[AddressState, ...]
-    refused: tuple[Finding, ...]
-    routed: dict[str, bool | None]
 
 
 class Vetting:

@@ -11,6 +11,7 @@ import structlog
 from aiohttp import web
 
 from dnsproxy.admin import explain
+from dnsproxy.admin.control import Control, ControlApi
 from dnsproxy.admin.metrics import render
 from dnsproxy.admin.status import Facts, status_document
 from dnsproxy.core import names
@@ -31,6 +32,10 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 class Operated(Protocol):
     """What the endpoint needs of the running proxy."""
+
+    @property
+    def control(self) -> Control:
+        """Who takes orders."""
 
     def facts(self) -> Facts:
         """Return all that there is to tell."""
@@ -76,6 +81,7 @@ def create_app(operated: Operated, token: str | None) -> web.Application:
     app.router.add_get("/api/v1/explain", api.explain)
     app.router.add_post("/api/v1/refresh", api.refresh)
     app.router.add_post("/api/v1/flush", api.flush)
+    ControlApi(operated.control, has_token=token is not None).add_to(app)
     return app
 
 

@@ -16,6 +16,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from dnsproxy.admin.status import Facts
+from dnsproxy.core.guard import Refusal
 from dnsproxy.core.stats import DURATION_BOUNDS, Stats
 from dnsproxy.errors import DropReason, Rejection
 from dnsproxy.version import __version__
@@ -108,7 +109,34 @@ def _learned(facts: Facts) -> Iterator[Metric]:
     for reason in Rejection:
         rejected.add_metric([reason.value], facts.rejected.get(reason.value, 0))
     yield rejected
+    yield from _vetted(facts)
     yield _gauge("dnsproxy_ready", "1 when every configured name has an address.", not facts.missing())
+
+
+def _vetted(facts: Facts) -> Iterator[Metric]:
+    label = ["name", "address"]
+    unreachable = GaugeMetricFamily(
+        "dnsproxy_learned_unreachable", "1 when the address does not answer probes.", labels=label
+    )
+    unrouted = GaugeMetricFamily(
+        "dnsproxy_learned_unrouted", "1 when network.routed does not hold the address.", labels=label
+    )
+    for name, vetted in facts.vetted.items():
+        for state in vetted.states:
+            if state.result is not None:
+                unreachable.add_metric([name, state.address], state.alive is False)
+            routed = vetted.routed.get(state.address)
+            if routed is not None:
+                unrouted.add_metric([name, state.address], not routed)
+    yield from (unreachable, unrouted)
+    refused = CounterMetricFamily(
+        "dnsproxy_learned_refused", "Addresses that are not answered.", labels=["reason"]
+    )
+    for reason in Refusal:
+        refused.add_metric([reason.value], facts.refused.get(reason.value, 0))
+    yield refused
+    yield _gauge("dnsproxy_learned_frozen", "1 while no changes are taken.", facts.orders.freeze is not None)
+    yield _gauge("dnsproxy_learned_pinned", "Names pinned by order.", len(facts.orders.pins))
 
 
 def _upstreams(facts: Facts) -> Iterator[Metric]:

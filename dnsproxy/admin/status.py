@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from dnsproxy.core.book import Book, Entry
+from dnsproxy.core.orders import Orders
 from dnsproxy.core.registry import Sought, Wanted
+from dnsproxy.core.screen import Vetted
 from dnsproxy.core.stats import Stats, UpstreamStats
 from dnsproxy.version import __version__
 
@@ -30,7 +32,8 @@ class Facts:
     """All that status, readiness and metrics are made from, taken at one time.
 
     ``wall_now`` and ``started_at`` are Unix seconds, ``max_stale`` seconds: how long
-    addresses stay in service after their snapshot has expired.
+    addresses stay in service after their snapshot has expired. ``book`` is what is answered, ``vetted``
+    what is known of the addresses of each name, also of those that are held back or refused.
     """
 
     wanted: Sequence[Wanted]
@@ -46,6 +49,9 @@ class Facts:
     draining: bool
     max_stale: float = math.inf
     undiscovered: Sequence[Sought] = ()
+    vetted: Mapping[str, Vetted] = field(default_factory=dict)
+    refused: Mapping[str, int] = field(default_factory=dict)
+    orders: Orders = field(default_factory=Orders)
 
     def in_service(self, wanted: Wanted) -> Entry | None:
         """Return what is answered for a learned name; None when pinned, unknown or too old."""
@@ -53,6 +59,10 @@ class Facts:
         if held is None or self.wall_now >= held.snapshot.expires_at + self.max_stale:
             return None
         return held
+
+    def is_pinned(self, wanted: Wanted) -> bool:
+        """Tell whether the configuration or an order fixes the addresses of a name."""
+        return bool(wanted.addresses) or wanted.name in self.orders.pins
 
     def missing(self) -> list[str]:
         """Return the owned names that have no address to answer with, and the roles not found out yet."""
@@ -62,7 +72,7 @@ class Facts:
 
     def age(self, wanted: Wanted) -> float | None:
         """Return seconds since a helper confirmed the addresses; None for pinned and unknown names."""
-        held = None if wanted.addresses else self.book.entries.get(wanted.name)
+        held = None if self.is_pinned(wanted) else self.book.entries.get(wanted.name)
         return None if held is None else max(0.0, self.wall_now - held.learned.observed_at)
 
 
@@ -80,6 +90,8 @@ def status_document(facts: Facts) -> dict[str, Any]:
         "names": [_name(facts, entry) for entry in facts.wanted],
         "sources": [_source(facts, source) for source in facts.sources],
         "rejected": dict(facts.rejected),
+        "refused": dict(facts.refused),
+        **orders_document(facts.orders),
         "upstreams": [
             {"name": name, "up": held.up, "rtt": held.rtt, "sent": held.sent, "failures": dict(held.failures)}
             for name, held in facts.upstreams.items()
@@ -100,6 +112,7 @@ def _by_source(counts: Iterable[tuple[tuple[str, str], int]]) -> dict[str, int]:
 
 
 def _name(facts: Facts, entry: Wanted) -> dict[str, Any]:
+    freeze = facts.orders.freeze
     document: dict[str, Any] = {
         "name": entry.name,
         "role": entry.role,
@@ -111,10 +124,16 @@ def _name(facts: Facts, entry: Wanted) -> dict[str, Any]:
         "age": facts.age(entry),
         "observed_at": None,
         "status": "missing",
+        "pinned": facts.is_pinned(entry),
+        "frozen": freeze is not None and entry.name in freeze.entries,
+        "details": [*_details(facts.vetted.get(entry.name, Vetted()))],
     }
     held = facts.in_service(entry)
     if entry.addresses:
         document |= {"source": "pinned", "status": "pinned"}
+    elif held is not None and document["pinned"]:
+        addresses = list(held.learned.addresses)
+        document |= {"addresses": addresses, "cname": None, "source": "pinned", "status": "pinned"}
     elif held is not None:
         expired = facts.wall_now >= held.snapshot.expires_at
         document |= {
@@ -126,6 +145,40 @@ def _name(facts: Facts, entry: Wanted) -> dict[str, Any]:
             "status": "stale" if expired or held.learned.status != "ok" else "ok",
         }
     return document
+
+
+def _details(vetted: Vetted) -> Iterator[dict[str, Any]]:
+    for state in vetted.states:
+        yield {
+            "address": state.address,
+            "state": "serving" if state.serving else "held_back",
+            "reason": state.reason,
+            "routed": vetted.routed.get(state.address),
+            "probe": {str(port): text for port, text in state.result.ports.items()} if state.result else {},
+            "checked_at": state.checked_at,
+        }
+    for finding in vetted.refused:
+        yield {
+            "address": finding.address,
+            "state": "refused",
+            "reason": f"{finding.reason.value}: {finding.detail}",
+            "routed": vetted.routed.get(finding.address),
+            "probe": {},
+            "checked_at": None,
+        }
+
+
+def orders_document(orders: Orders) -> dict[str, Any]:
+    """Return what is pinned and frozen by order. Times are Unix seconds."""
+    freeze = orders.freeze
+    return {
+        "pinned": [
+            {"name": name, "addresses": list(pin.addresses), "since": pin.since}
+            for name, pin in sorted(orders.pins.items())
+        ],
+        "frozen": freeze
+        and {"since": freeze.since, "rolled_back_to": freeze.serial, "names": len(freeze.entries)},
+    }
 
 
 def _source(facts: Facts, source: SourceView) -> dict[str, Any]:

@@ -8,6 +8,16 @@ from dataclasses import dataclass, field, replace
 
 from dnsproxy.core.book import Entry
 from dnsproxy.core.guard import Finding, LimitTable, refusal
+from dnsproxy.core.verify import AddressState
+
+
+@dataclass(frozen=True, slots=True)
+class Vetted:
+    """All that is known of the addresses of one name: ``routed`` as `guard.is_routed`, by address."""
+
+    states: tuple[AddressState, ...] = ()
+    refused: tuple[Finding, ...] = ()
+    routed: Mapping[str, bool | None] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

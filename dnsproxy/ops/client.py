@@ -60,7 +60,8 @@ class AdminClient:
                 session.request(method, self._url + path, json=body) as response,
             ):
                 if response.status >= 400:
-                    raise AdminError(f"{self._url}{path}: status {response.status} {response.reason}")
+                    told = await _told(response)
+                    raise AdminError(f"{self._url}{path}: status {response.status} {response.reason}{told}")
                 answer = await response.json()
         except (aiohttp.ClientError, TimeoutError, ValueError) as exc:
             reason = str(exc) or type(exc).__name__
@@ -68,3 +69,13 @@ class AdminClient:
         if not isinstance(answer, dict):
             raise AdminError(f"{self._url}{path}: the answer is not a JSON object")
         return answer
+
+
+async def _told(response: aiohttp.ClientResponse) -> str:
+    """Return the reason that an answer without success gives, after a colon; empty when it gives none."""
+    try:
+        answer = await response.json()
+    except (aiohttp.ClientError, ValueError):
+        return ""
+    reason = answer.get("error") if isinstance(answer, dict) else None
+    return f": {reason}" if isinstance(reason, str) else ""

@@ -21,6 +21,7 @@ from dnsproxy.core.stats import Stats
 from dnsproxy.errors import StartError
 from dnsproxy.settings.serving import AdminSettings
 from dnsproxy.settings.values import Endpoint
+from tests.admin.test_control import Control
 from tests.messages import engine
 from tests.strategies import learned, snapshot
 
@@ -35,6 +36,7 @@ class Operated:
         self.draining = False
         self.refreshed = 0
         self.flushed: list[bytes | None] = []
+        self.control = Control()
 
     def facts(self) -> Facts:
         return Facts(

@@ -13,8 +13,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from dnsproxy.admin.metrics import render
 from dnsproxy.admin.status import Facts
 from dnsproxy.core.book import Book
+from dnsproxy.core.guard import Refusal
+from dnsproxy.core.health import Outcome, Result
+from dnsproxy.core.orders import Freeze, Orders, Pin
 from dnsproxy.core.registry import Wanted
+from dnsproxy.core.screen import Vetted
 from dnsproxy.core.stats import DURATION_BOUNDS, Stats, UpstreamStats
+from dnsproxy.core.verify import AddressState
 from dnsproxy.errors import DropReason, Rejection
 from dnsproxy.version import __version__
 from tests.strategies import learned, snapshot
@@ -166,3 +171,37 @@ def test_each_scrape_reads_anew_and_nothing_is_global() -> None:
     stats.cache_hits += 1
     assert one(scrape(facts(stats=stats)), "dnsproxy_cache_hits_total") == 1
     assert {family.name for family in GLOBAL.collect()} == before
+
+
+def test_addresses() -> None:
+    dead, well = Result(Outcome.FAILED, {443: "timed out"}), Result(Outcome.ANSWERED, {443: "ok"})
+    vetted = Vetted(
+        (
+            AddressState("10.0.0.1", True, True, None, well, 1.0),
+            AddressState("10.0.0.2", False, False, "timed out", dead, 1.0),
+            AddressState("10.0.0.3", False, None, "not probed yet", None, None),
+        ),
+        routed={"10.0.0.1": True, "10.0.0.2": False, "10.0.0.3": None},
+    )
+    samples = scrape(facts(vetted={"a.example.": vetted}))
+    for sample in ("dnsproxy_learned_unreachable", "dnsproxy_learned_unrouted"):
+        found = {
+            dict(labels)["address"]: value for (name, labels), value in samples.items() if name == sample
+        }
+        # Of 10.0.0.3 nothing is known; a 0 would say that it is well.
+        assert found == {"10.0.0.1": 0, "10.0.0.2": 1}
+        assert one(samples, sample, name="a.example.", address="10.0.0.2") == 1
+
+
+def test_refusals_are_there_from_the_start() -> None:
+    samples = scrape(facts(refused={"conflict": 2}))
+    counts = {reason: one(samples, "dnsproxy_learned_refused_total", reason=reason) for reason in Refusal}
+    assert counts == {reason: 2 if reason is Refusal.CONFLICT else 0 for reason in Refusal}
+
+
+def test_orders() -> None:
+    orders = Orders(pins={"a.example.": Pin(("10.0.0.1",), 1)}, freeze=Freeze(1, {}))
+    for held, expected in ((Orders(), 0), (orders, 1)):
+        samples = scrape(facts(orders=held))
+        assert one(samples, "dnsproxy_learned_frozen") == expected
+        assert one(samples, "dnsproxy_learned_pinned") == expected

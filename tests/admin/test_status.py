@@ -9,14 +9,20 @@ import pytest
 
 from dnsproxy.admin.status import Facts, SourceView, status_document
 from dnsproxy.core.book import Book
+from dnsproxy.core.guard import Finding, Refusal
+from dnsproxy.core.health import Outcome, Result
+from dnsproxy.core.orders import Freeze, Orders, Pin, pinned_entry
 from dnsproxy.core.registry import Sought, Wanted
+from dnsproxy.core.screen import Vetted
 from dnsproxy.core.stats import Stats, UpstreamStats
+from dnsproxy.core.verify import AddressState
 from dnsproxy.version import __version__
 from tests.strategies import learned, snapshot
 
 REGISTRY = Wanted("a.example.", "registry", "hangzhou")
 PINNED = Wanted("b.example.", "other", "hangzhou", addresses=("10.1.2.3",))
 UNKNOWN = Wanted("c.example.", "auth", "hangzhou")
+PLAIN = {"pinned": False, "frozen": False, "details": []}
 TAKEN = snapshot(learned("a.example.", ("10.0.0.1", "10.0.0.2"), observed_at=1010), serial=7, at=1020)
 
 
@@ -51,6 +57,7 @@ def test_names() -> None:
             "age": 40.0,
             "observed_at": 1010,
             "status": "ok",
+            **PLAIN,
         },
         {
             "name": "b.example.",
@@ -63,6 +70,8 @@ def test_names() -> None:
             "age": None,
             "observed_at": None,
             "status": "pinned",
+            **PLAIN,
+            "pinned": True,
         },
         {
             "name": "c.example.",
@@ -75,6 +84,7 @@ def test_names() -> None:
             "age": None,
             "observed_at": None,
             "status": "missing",
+            **PLAIN,
         },
     ]
     assert (document["ready"], document["missing"], document["serial"]) == (False, ["c.example."], 7)
@@ -145,6 +155,73 @@ def test_a_clock_that_was_set_back_makes_no_negative_age() -> None:
     assert (document["names"][0]["age"], document["sources"][0]["age"]) == (0.0, 0.0)
 
 
+def test_details_of_addresses() -> None:
+    refused = Result(Outcome.FAILED, {443: "Connection refused", 80: "ok"})
+    vetted = Vetted(
+        (
+            AddressState("10.0.0.1", True, True, None, Result(Outcome.ANSWERED, {443: "ok"}), 1040.5),
+            AddressState("10.0.0.2", False, False, refused.complaint, refused, 1041.0),
+            AddressState("10.0.0.3", False, None, "not probed yet", None, None),
+        ),
+        (Finding("127.0.0.1", Refusal.LOOPBACK, "127.0.0.1 is in 127.0.0.0/8"),),
+        {"10.0.0.1": True, "10.0.0.2": False, "10.0.0.3": None},
+    )
+    (name,) = status_document(facts(wanted=[REGISTRY], vetted={"a.example.": vetted}))["names"]
+    assert name["details"] == [
+        {
+            "address": "10.0.0.1",
+            "state": "serving",
+            "reason": None,
+            "routed": True,
+            "probe": {"443": "ok"},
+            "checked_at": 1040.5,
+        },
+        {
+            "address": "10.0.0.2",
+            "state": "held_back",
+            "reason": "port 443: Connection refused",
+            "routed": False,
+            "probe": {"443": "Connection refused", "80": "ok"},
+            "checked_at": 1041.0,
+        },
+        {
+            "address": "10.0.0.3",
+            "state": "held_back",
+            "reason": "not probed yet",
+            "routed": None,
+            "probe": {},
+            "checked_at": None,
+        },
+        {
+            "address": "127.0.0.1",
+            "state": "refused",
+            "reason": "loopback: 127.0.0.1 is in 127.0.0.0/8",
+            "routed": None,
+            "probe": {},
+            "checked_at": None,
+        },
+    ]
+
+
+def test_a_name_that_is_pinned_by_order() -> None:
+    pin = Pin(("10.7.7.7",), 1020)
+    book = Book({"a.example.": pinned_entry("a.example.", pin)})
+    document = status_document(facts(wanted=[REGISTRY], book=book, orders=Orders(pins={"a.example.": pin})))
+    (name,) = document["names"]
+    assert (name["addresses"], name["source"], name["status"]) == (["10.7.7.7"], "pinned", "pinned")
+    assert (name["age"], name["serial"], name["pinned"]) == (None, None, True)
+    assert document["pinned"] == [{"name": "a.example.", "addresses": ["10.7.7.7"], "since": 1020}]
+    assert (document["ready"], document["frozen"]) == (True, None)
+
+
+def test_a_freeze_says_what_it_holds_and_since_when() -> None:
+    book = Book().merged(TAKEN)
+    orders = Orders(freeze=Freeze(1030, dict(book.entries), serial=7))
+    document = status_document(facts(wanted=[REGISTRY, UNKNOWN], orders=orders))
+    assert document["frozen"] == {"since": 1030, "rolled_back_to": 7, "names": 1}
+    assert [name["frozen"] for name in document["names"]] == [True, False]
+
+
 def test_sources() -> None:
     well = SourceView("http://h.example/", 1045.0, 1040.0, None, "helper-a", 7)
     never = SourceView("file:///x", 1049.0, None, "No such file or directory", None, None)
@@ -181,6 +258,7 @@ def test_the_rest() -> None:
             stats=stats,
             upstreams={"10.0.0.2:53": upstream},
             rejected={"older": 1},
+            refused={"public": 2},
             cache_entries=8,
             in_flight=1,
         )
@@ -194,6 +272,9 @@ def test_the_rest() -> None:
         "draining": False,
         "missing": [],
         "rejected": {"older": 1},
+        "refused": {"public": 2},
+        "pinned": [],
+        "frozen": None,
         "upstreams": [
             {"name": "10.0.0.2:53", "up": False, "rtt": 0.02, "sent": 9, "failures": {"timeout": 1}}
         ],

@@ -1,0 +1,96 @@
+"""Orders to a running proxy: pin, unpin, freeze, unfreeze, rollback, history."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dnsproxy.commands.options import DEFAULT_CONFIG, AdminOption, ConfigOption, JsonOption, ask
+
+NameArgument = Annotated[str, typer.Argument(help="A name of a configured registry.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``app``."""
+    for command in (pin, unpin, freeze, unfreeze, rollback, history):
+        app.command()(command)
+
+
+def pin(
+    name: NameArgument,
+    addresses: Annotated[list[str], typer.Argument(help="IPv4 or IPv6 addresses.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    admin: AdminOption = None,
+) -> None:
+    """Answer NAME with these addresses only, until unpin; what is learned of it waits."""
+    _order(config, admin, "pin", {"name": name, "addresses": addresses})
+
+
+def unpin(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG, admin: AdminOption = None) -> None:
+    """Answer NAME as it is learned again."""
+    _order(config, admin, "unpin", {"name": name})
+
+
+def freeze(config: ConfigOption = DEFAULT_CONFIG, admin: AdminOption = None) -> None:
+    """Keep the addresses in service: take no changes until unfreeze."""
+    _order(config, admin, "freeze", {})
+
+
+def unfreeze(config: ConfigOption = DEFAULT_CONFIG, admin: AdminOption = None) -> None:
+    """Follow what is learned again, after freeze or rollback."""
+    _order(config, admin, "unfreeze", {})
+
+
+def rollback(
+    serial: Annotated[int, typer.Argument(help="A serial of `history`.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    admin: AdminOption = None,
+) -> None:
+    """Go back to the addresses learned with SERIAL, and keep them until unfreeze."""
+    _order(config, admin, "rollback", {"serial": serial})
+
+
+def history(
+    *, config: ConfigOption = DEFAULT_CONFIG, admin: AdminOption = None, as_json: JsonOption = False
+) -> None:
+    """Show the sets of addresses learned last, the newest first, and what each changed."""
+    document = ask(config, admin, "GET", "/api/v1/history")
+    if as_json:
+        typer.echo(json.dumps(document, indent=2))
+        return
+    for record in document["history"]:
+        taken = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record["taken_at"]))
+        typer.echo(f"{record['serial']}  {taken}  {record['issuer']}  {record['names']} names")
+        for change in record["changes"]:
+            old, new = (", ".join(change[key]) or "-" for key in ("old", "new"))
+            typer.echo(f"    {change['name'].removesuffix('.')}: {old} → {new}")
+    if not document["history"]:
+        typer.echo("nothing was learned yet")
+    _tell(document)
+
+
+def _order(config: Path, admin: str | None, order: str, body: dict[str, Any]) -> None:
+    document = ask(config, admin, "POST", f"/api/v1/{order}", body)
+    _tell(document)
+    if document["not_saved"]:
+        typer.echo(f"in force, but not kept over a restart: {document['not_saved']}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _tell(document: Mapping[str, Any]) -> None:
+    for held in document["pinned"]:
+        typer.echo(f"pinned: {held['name'].removesuffix('.')} to {', '.join(held['addresses'])}")
+    frozen = document["frozen"]
+    if frozen is None:
+        typer.echo("not frozen")
+    elif frozen["rolled_back_to"] is None:
+        typer.echo(f"frozen: {frozen['names']} names keep what they have until `dnsproxy unfreeze`")
+    else:
+        back = f"rolled back to {frozen['rolled_back_to']}"
+        typer.echo(f"frozen: {back}, {frozen['names']} names stay there until `dnsproxy unfreeze`")

@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dnsproxy.admin.control import ControlApi, history_document
+from dnsproxy.core.book import Entry
+from dnsproxy.core.orders import Freeze, Orders, Pin, Record
+from dnsproxy.errors import OrderError
+from tests.strategies import json_values, learned, snapshot
+
+
+class Control:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.orders = Orders()
+        self.told: list[tuple[Any, ...]] = []
+        self.refuse = False
+        self.failure: str | None = None
+
+    def _note(self, *order: Any) -> None:
+        if self.refuse:
+            raise OrderError("it cannot be")
+        self.told.append(order)
+
+    def pin(self, name: str, addresses: Iterable[str]) -> None:
+        self._note("pin", name, list(addresses))
+        self.orders = Orders(pins={name: Pin(tuple(addresses), 1000)})
+
+    def unpin(self, name: str) -> None:
+        self._note("unpin", name)
+
+    def freeze(self) -> None:
+        self._note("freeze")
+
+    def unfreeze(self) -> None:
+        self._note("unfreeze")
+
+    def rollback(self, serial: int) -> None:
+        self._note("rollback", serial)
+        self.orders = Orders(freeze=Freeze(1000, {}, serial))
+
+    async def saved(self) -> str | None:
+        return self.failure
+
+
+Ask = Callable[..., Awaitable[tuple[int, Any]]]
+
+
+@pytest.fixture
+def control() -> Control:
+    return Control()
+
+
+async def asking(control: Control, *, has_token: bool = False) -> AsyncIterator[Ask]:
+    app = web.Application()
+    ControlApi(control, has_token=has_token).add_to(app)
+    async with TestClient(TestServer(app)) as client:
+
+        async def ask(path: str, **options: Any) -> tuple[int, Any]:
+            async with client.post(f"/api/v1/{path}", **options) as response:
+                return response.status, await response.json()
+
+        yield ask
+
+
+@pytest.fixture
+async def ask(control: Control) -> AsyncIterator[Ask]:
+    async for asked in asking(control):
+        yield asked
+
+
+@pytest.fixture
+async def ask_with_token(control: Control) -> AsyncIterator[Ask]:
+    async for asked in asking(control, has_token=True):
+        yield asked
+
+
+@pytest.mark.parametrize(
+    ("order", "body", "told"),
+    [
+        ("pin", {"name": "a.example", "addresses": ["10.0.0.1"]}, ("pin", "a.example", ["10.0.0.1"])),
+        ("unpin", {"name": "a.example"}, ("unpin", "a.example")),
+        ("freeze", {}, ("freeze",)),
+        ("unfreeze", {}, ("unfreeze",)),
+        ("rollback", {"serial": 7}, ("rollback", 7)),
+    ],
+)
+async def test_orders_are_passed_on(
+    order: str, body: dict[str, Any], told: tuple[Any, ...], control: Control, ask: Ask
+) -> None:
+    status, _ = await ask(order, json=body)
+    assert status == 200
+    assert control.told == [told]
+
+
+async def test_the_answer_says_what_holds_now(control: Control, ask: Ask) -> None:
+    assert await ask("pin", json={"name": "a.example.", "addresses": ["10.0.0.1"]}) == (
+        200,
+        {
+            "pinned": [{"name": "a.example.", "addresses": ["10.0.0.1"], "since": 1000}],
+            "frozen": None,
+            "not_saved": None,
+        },
+    )
+    control.failure = "No space left on device"
+    assert await ask("rollback", json={"serial": 7}) == (
+        200,
+        {
+            "pinned": [],
+            "frozen": {"since": 1000, "rolled_back_to": 7, "names": 0},
+            "not_saved": "No space left on device",
+        },
+    )
+
+
+async def test_what_cannot_be_is_a_conflict(control: Control, ask: Ask) -> None:
+    control.refuse = True
+    assert await ask("freeze", json={}) == (409, {"error": "it cannot be"})
+
+
+@pytest.mark.parametrize(
+    ("order", "body"),
+    [
+        ("pin", {"name": "a.example"}),
+        ("pin", {"name": "a.example", "addresses": "10.0.0.1"}),
+        ("pin", {"name": 1, "addresses": []}),
+        ("unpin", {}),
+        ("rollback", {"serial": "7"}),
+        ("rollback", {"serial": True}),
+        ("freeze", []),
+    ],
+)
+async def test_bodies_that_make_no_sense(order: str, body: Any, control: Control, ask: Ask) -> None:
+    status, document = await ask(order, json=body)
+    assert (status, list(document)) == (400, ["error"])
+    assert control.told == []
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000])
+async def test_bodies_that_are_no_json(content: bytes, control: Control, ask: Ask) -> None:
+    status, _ = await ask("freeze", data=content, headers={"Content-Type": "application/json"})
+    assert (status, control.told) == (400, [])
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded"])
+async def test_what_a_web_page_may_send_is_no_order(kind: str, control: Control, ask: Ask) -> None:
+    status, _ = await ask("freeze", data=b"{}", headers={"Content-Type": kind})
+    assert (status, control.told) == (415, [])
+
+
+async def test_a_page_that_was_pointed_here_gives_no_orders(
+    control: Control, ask: Ask, ask_with_token: Ask
+) -> None:
+    headers = {"Host": "attacker.example"}
+    status, document = await ask("freeze", json={}, headers=headers)
+    assert (status, document) == (
+        403,
+        {"error": "orders from elsewhere than loopback need admin.token_file"},
+    )
+    assert control.told == []
+    # Where a token is asked for, it says enough.
+    assert (await ask_with_token("freeze", json={}, headers=headers))[0] == 200
+    for host in ("localhost", "localhost:9153", "[::1]:9153"):
+        assert (await ask("freeze", json={}, headers={"Host": host}))[0] == 200
+
+
+def entry(*addresses: str) -> Entry:
+    return Entry(learned("a.example.", addresses), snapshot())
+
+
+def test_history_shows_what_each_serial_changed_newest_first() -> None:
+    records = (
+        Record(1, "helper-a", 900, {"a.example.": entry("10.0.0.1")}),
+        Record(2, "helper-a", 950, {"a.example.": entry("10.0.0.2")}),
+        Record(3, "helper-b", 990, {}),
+    )
+    document = history_document(Orders(history=records))
+    assert [(r["serial"], r["issuer"], r["taken_at"], r["names"]) for r in document["history"]] == [
+        (3, "helper-b", 990, 0),
+        (2, "helper-a", 950, 1),
+        (1, "helper-a", 900, 1),
+    ]
+    assert [r["changes"] for r in document["history"]] == [
+        [{"name": "a.example.", "old": ["10.0.0.2"], "new": []}],
+        [{"name": "a.example.", "old": ["10.0.0.1"], "new": ["10.0.0.2"]}],
+        [{"name": "a.example.", "old": [], "new": ["10.0.0.1"]}],
+    ]
+    assert (document["pinned"], document["frozen"]) == ([], None)
+
+
+async def test_history_over_http(control: Control) -> None:
+    app = web.Application()
+    ControlApi(control, has_token=False).add_to(app)
+    async with TestClient(TestServer(app)) as client, client.get("/api/v1/history") as response:
+        assert (response.status, (await response.json())["history"]) == (200, [])
+
+
+@given(st.sampled_from(["pin", "unpin", "rollback"]), json_values)
+async def test_any_json_is_an_order_or_a_mistake(order: str, body: Any) -> None:
+    control = Control()
+    async for ask in asking(control):
+        headers = {"Content-Type": "application/json"}
+        status, _ = await ask(order, data=json.dumps(body), headers=headers)
+        assert status in {200, 400}
+        assert bool(control.told) is (status == 200)

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from dnsproxy import cli
+from dnsproxy.commands import control
+
+NOTHING: dict[str, Any] = {"pinned": [], "frozen": None, "not_saved": None}
+PIN = {"name": "a.example.", "addresses": ["10.0.0.1", "fd00::1"], "since": 1000}
+CHANGE = {"name": "a.example.", "old": [], "new": ["10.0.0.1"]}
+RECORD = {"serial": 7, "issuer": "helper-a", "taken_at": 0, "names": 3, "changes": [CHANGE]}
+
+
+class Admin:
+    """A proxy that notes what it is asked, and answers with ``document``."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+        self.document = NOTHING
+
+    def __call__(self, _config: Any, _admin: Any, *request: Any) -> dict[str, Any]:
+        self.asked.append(request)
+        return self.document
+
+
+@pytest.fixture
+def admin(monkeypatch: pytest.MonkeyPatch) -> Admin:
+    answering = Admin()
+    monkeypatch.setattr(control, "ask", answering)
+    return answering
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli.app, arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "body"),
+    [
+        (
+            ("pin", "a.example", "10.0.0.1", "fd00::1"),
+            {"name": "a.example", "addresses": ["10.0.0.1", "fd00::1"]},
+        ),
+        (("unpin", "a.example"), {"name": "a.example"}),
+        (("freeze",), {}),
+        (("unfreeze",), {}),
+        (("rollback", "7"), {"serial": 7}),
+    ],
+)
+def test_orders(arguments: tuple[str, ...], body: dict[str, Any], admin: Admin) -> None:
+    done = run(*arguments)
+    assert (done.exit_code, done.stdout) == (0, "not frozen\n")
+    assert admin.asked == [("POST", f"/api/v1/{arguments[0]}", body)]
+
+
+@pytest.mark.parametrize(
+    ("document", "text"),
+    [
+        ({"pinned": [PIN]}, "pinned: a.example to 10.0.0.1, fd00::1\nnot frozen\n"),
+        (
+            {"frozen": {"since": 1, "rolled_back_to": None, "names": 3}},
+            "frozen: 3 names keep what they have until `dnsproxy unfreeze`\n",
+        ),
+        (
+            {"frozen": {"since": 1, "rolled_back_to": 7, "names": 3}},
+            "frozen: rolled back to 7, 3 names stay there until `dnsproxy unfreeze`\n",
+        ),
+    ],
+)
+def test_what_holds_is_told(document: dict[str, Any], text: str, admin: Admin) -> None:
+    admin.document = NOTHING | document
+    assert run("freeze").stdout == text
+
+
+def test_an_order_that_is_not_kept_is_told_and_fails(admin: Admin) -> None:
+    admin.document = NOTHING | {"not_saved": "No space left on device"}
+    done = run("freeze")
+    assert done.exit_code == 1
+    assert done.stderr == "in force, but not kept over a restart: No space left on device\n"
+
+
+def test_history(admin: Admin) -> None:
+    admin.document = NOTHING | {"history": [RECORD]}
+    done = run("history")
+    first, change, last = done.stdout.splitlines()
+    assert first.startswith("7  19")
+    assert first.endswith("  helper-a  3 names")
+    assert (change, last) == ("    a.example: - → 10.0.0.1", "not frozen")
+    assert admin.asked == [("GET", "/api/v1/history")]
+
+
+def test_history_without_any(admin: Admin) -> None:
+    admin.document = NOTHING | {"history": []}
+    assert run("history").stdout == "nothing was learned yet\nnot frozen\n"
+
+
+def test_history_for_a_machine(admin: Admin) -> None:
+    admin.document = NOTHING | {"history": [RECORD]}
+    assert '"taken_at": 0' in run("history", "--json").stdout
+
+
+@pytest.mark.parametrize("arguments", [("pin", "a.example"), ("rollback", "x"), ("unpin",)])
+def test_wrong_usage(arguments: tuple[str, ...], admin: Admin) -> None:
+    assert run(*arguments).exit_code == 2
+    assert admin.asked == []
