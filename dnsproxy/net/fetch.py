@@ -64,6 +64,8 @@ class Fetched:
 
 def public_url(url: str) -> str:
     """Return ``url`` without user, password, query and fragment, for logs."""
+    if url.startswith("embedded:"):
+        return "embedded"
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -74,10 +76,10 @@ def public_url(url: str) -> str:
 def can_wait(url: str) -> bool:
     """Tell whether a long poll may be asked for.
 
-    Not of a file; nor where the URL has a query of its own, which may be
-    signed as a whole (object stores).
+    Of a helper, elsewhere or inside this program; not of a file, nor where the URL has a
+    query of its own, which may be signed as a whole (object stores).
     """
-    return url.startswith("http") and "?" not in url
+    return url.startswith(("http", "dns:", "embedded:")) and "?" not in url
 
 
 class Fetcher:

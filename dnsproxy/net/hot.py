@@ -17,7 +17,7 @@ Serve = Callable[[], None]
 # Sockets served per wake-up; the rest is reported by the next one.
 _MAX_EVENTS: Final = 64
 _READ: Final = select.EPOLLIN
-_READ_WRITE: Final = select.EPOLLIN | select.EPOLLOUT
+_WRITE: Final = select.EPOLLOUT
 
 
 class HotSockets:
@@ -40,9 +40,9 @@ class HotSockets:
         self._epoll.register(fd, _READ)
         self._calls[fd] = serve
 
-    def want_write(self, fd: int, *, wanted: bool) -> None:
-        """Call it also when ``fd`` is writable, or no longer."""
-        self._epoll.modify(fd, _READ_WRITE if wanted else _READ)
+    def watch(self, fd: int, *, read: bool, write: bool) -> None:
+        """Call it when ``fd`` is readable, or writable, as said; always when it has an error."""
+        self._epoll.modify(fd, (_READ if read else 0) | (_WRITE if write else 0))
 
     def remove(self, fd: int) -> None:
         """Stop serving ``fd``, which must still be open."""

@@ -76,14 +76,17 @@ class Readiness:
             self._calls[fd] = serve
             self._loop.add_reader(fd, serve)
 
-    def want_write(self, fd: int, *, wanted: bool) -> None:
-        """Call it also when ``fd`` is writable, or no longer."""
+    def watch(self, fd: int, *, read: bool, write: bool) -> None:
+        """Call it when ``fd`` is readable, or writable, as said."""
         if self._hot is not None:
-            self._hot.want_write(fd, wanted=wanted)
-        elif wanted:
+            self._hot.watch(fd, read=read, write=write)
+            return
+        self._loop.remove_reader(fd)
+        self._loop.remove_writer(fd)
+        if read:
+            self._loop.add_reader(fd, self._calls[fd])
+        if write:
             self._loop.add_writer(fd, self._calls[fd])
-        else:
-            self._loop.remove_writer(fd)
 
     def remove(self, fd: int) -> None:
         """Stop serving ``fd``, which must still be open."""

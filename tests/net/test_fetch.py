@@ -354,6 +354,8 @@ async def test_files_that_cannot_be_read(fetcher: Fetcher, tmp_path: Path) -> No
         ("https://u:p@h.example/x?token=1#f", "https://h.example/x"),
         ("https://u:p@ss@[::1]:1/x", "https://[::1]:1/x"),
         ("file:///var/lib/x", "file:///var/lib/x"),
+        ("dns://[fd00::5]:53", "dns://[fd00::5]:53"),
+        ("embedded:", "embedded"),
         ("http://u:hunter2@[::1/x", "http: (not a usable URL)"),
     ],
 )
@@ -366,3 +368,8 @@ def test_only_a_plain_http_url_takes_a_long_poll() -> None:
     assert can_wait("https://h.example/v1/snapshot")
     assert not can_wait("https://bucket.example/x?Signature=abc")
     assert not can_wait("file:///x")
+
+
+def test_a_helper_inside_this_program_takes_one_too() -> None:
+    assert can_wait("dns://10.0.0.5:53")
+    assert can_wait("embedded:")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import struct
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -12,7 +13,7 @@ from dnsproxy.core.engine import Engine
 from dnsproxy.core.policy import Owned
 from dnsproxy.core.upstreams import Upstream
 from dnsproxy.errors import DropReason, StartError
-from dnsproxy.net import tcp
+from dnsproxy.net import connection as connection_module
 from dnsproxy.net.tcp import TcpListener
 from dnsproxy.net.udp import UdpListener
 from dnsproxy.net.upstream import Forwarder
@@ -75,6 +76,12 @@ class Connection:
         async with asyncio.timeout(10):
             (length,) = struct.unpack(">H", await self._reader.readexactly(2))
             return await self._reader.readexactly(length)
+
+    def reset(self) -> None:
+        """Cut the connection so that the other side hears of it at once."""
+        linger = struct.pack("ii", 1, 0)
+        self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.writer.transport.abort()
 
     async def closed(self) -> bool:
         """Tell that the other side ended the connection and sent nothing more before."""
@@ -159,7 +166,7 @@ async def test_p17_malformed_messages_get_formerr_and_the_connection_stays() -> 
 
 
 async def test_p17_an_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tcp, "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(connection_module, "IDLE_SECONDS", 0.05)
     async with world() as made, connected(made) as client:
         assert await client.closed()
         await until(lambda: not made.listener._connections)
@@ -172,15 +179,14 @@ async def test_p17_each_message_starts_the_idle_time_anew() -> None:
             client.send(query(REGISTRY))
             await client.receive()
             (connection,) = made.listener._connections
-            assert connection._idle is not None
-            ends.append(connection._idle.when())
+            ends.append(connection._active)
         assert ends == sorted(set(ends))
 
 
 async def test_p17_octets_that_make_no_message_do_not_keep_a_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tcp, "IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(connection_module, "IDLE_SECONDS", 0.2)
     async with world() as made, connected(made) as client:
 
         async def trickle() -> None:
@@ -195,7 +201,7 @@ async def test_p17_octets_that_make_no_message_do_not_keep_a_connection(
 
 
 async def test_p17_who_waits_for_an_answer_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tcp, "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(connection_module, "IDLE_SECONDS", 0.05)
     async with world(silence) as made, connected(made) as client:
         client.send(query("www.example."))
         await until(lambda: made.upstream.asked)
@@ -238,7 +244,7 @@ async def test_p17_a_client_that_does_not_read_is_cut() -> None:
 
 
 async def test_p17_queries_that_wait_are_bounded_per_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tcp, "MAX_WAITING", 5)
+    monkeypatch.setattr(connection_module, "MAX_WAITING", 5)
     async with world(silence) as made, connected(made) as client, connected(made) as other:
         client.send(*(query(f"n{number}.example.", ident=number) for number in range(60)))
         await until(lambda: len(made.upstream.asked) >= 5)
@@ -256,6 +262,7 @@ async def test_p17_a_client_that_left_is_not_missed() -> None:
         async with connected(made) as client:
             client.send(query("www.example."))
             await until(lambda: made.upstream.asked)
+            client.reset()
         await until(lambda: not made.listener._connections)
         asked = made.upstream.asked[0]
         made.upstream.send(respond(asked), asked.peer)
@@ -263,6 +270,46 @@ async def test_p17_a_client_that_left_is_not_missed() -> None:
         async with connected(made) as client:
             client.send(query("www.example."))
             assert addresses(await client.receive()) == ["192.0.2.1"]
+
+
+async def test_p17_a_client_that_has_said_all_still_gets_its_answers() -> None:
+    async with world(silence) as made, connected(made) as client:
+        client.send(query(REGISTRY, ident=1), query("www.example.", ident=2))
+        client.writer.write_eof()
+        assert read(await client.receive()).id == 1
+        await until(lambda: made.upstream.asked)
+        asked = made.upstream.asked[0]
+        made.upstream.send(respond(asked), asked.peer)
+        assert addresses(await client.receive()) == ["192.0.2.1"]
+        assert await client.closed()
+        await until(lambda: not made.listener._connections)
+
+
+async def test_p17_a_slow_reader_gets_all_in_the_end() -> None:
+    large = Owned("large.example.", addresses=tuple(f"10.0.{n >> 8}.{n & 255}" for n in range(1000)))
+    async with world(owned=[large]) as made:
+        with socket.socket() as client:
+            # Small buffers in the kernel, so that most of the responses must wait in ours.
+            assert made.listener._sock is not None
+            made.listener._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(client, made.listener.address)
+            asked = b"".join(framed(query("large.example.", ident=ident)) for ident in range(12))
+            await loop.sock_sendall(client, asked)
+            await until(lambda: any(one._unsent for one in made.listener._connections))
+            received = bytearray()
+            async with asyncio.timeout(10):
+                while len(received) < 12 * 16_000:
+                    received += await loop.sock_recv(client, 65_536)
+            await until(lambda: not any(one._unsent for one in made.listener._connections))
+        ids = []
+        while received:
+            (length,) = struct.unpack_from(">H", received)
+            ids.append(read(bytes(received[2 : 2 + length])).id)
+            del received[: 2 + length]
+        assert ids == list(range(12))
 
 
 async def test_p26_strangers_are_refused() -> None:

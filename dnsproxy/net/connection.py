@@ -1,0 +1,191 @@
+"""One TCP client: takes messages from the stream, and sends responses as they come."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Callable
+from time import monotonic
+from typing import Final
+
+from dnsproxy.core.engine import Engine, Forward
+from dnsproxy.core.wire import Query
+from dnsproxy.net.loop import Readiness
+from dnsproxy.net.upstream import Forwarder
+
+# Seconds without a whole message after which a connection is closed (RFC 7766 §6.2.3
+# leaves the number to us; unbound's and BIND's are 30 s, but with a cap on clients less is fairer).
+IDLE_SECONDS = 10.0
+# A client that does not read: what it has not taken is at most this much, in octets.
+MAX_UNREAD = 256 * 1024
+# Queries of one connection that may wait for upstreams at a time.
+MAX_WAITING = 128
+# Octets taken per wake-up before other sockets get their turn: at the most 1,170 queries.
+_CHUNK: Final = 16_384
+_HEADER: Final = 12
+# struct linger: on, for 0 seconds.
+_LINGER_NOT: Final = struct.pack("ii", 1, 0)
+
+
+class Connection:
+    """A connected socket with its unfinished input, its unsent output and the queries that wait.
+
+    Responses go out in any order (RFC 7766 §7). A client that has said all it wanted
+    (half-closed) still gets the answers it is owed. ``forget`` is called at the end.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        source: bytes,
+        engine: Engine,
+        forwarder: Forwarder,
+        ready: Readiness,
+        forget: Callable[[Connection], None],
+    ) -> None:
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._source = source
+        self._engine = engine
+        self._forwarder = forwarder
+        self._ready = ready
+        self._forget = forget
+        self._input = b""
+        self._output: list[bytes] = []
+        self._unsent = b""
+        self._waiting = 0
+        self._active = monotonic()
+        self._ended = False
+        self._closed = False
+        self._flush_planned = False
+        self._reads = True
+        self._writes = False
+        sock.setblocking(False)
+        # A response is one segment; waiting to fill it would only delay it.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        ready.add(self._fd, self._serve)
+
+    def _serve(self) -> None:
+        """Do what the socket is ready for."""
+        if self._unsent:
+            self._flush()
+            self._rest()
+        elif not self._reads:
+            # Watched for neither reading nor writing, so this is a reset.
+            self.abort()
+        if self._reads and not self._closed:
+            self._receive()
+
+    def _receive(self) -> None:
+        try:
+            data = self._sock.recv(_CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.abort()
+            return
+        if not data:
+            self._ended = True
+            self._rest()
+            return
+        self._input = self._input + data if self._input else data
+        self._take_messages()
+
+    def _take_messages(self) -> None:
+        """Take what is whole from the input; the rest stays there while too many answers are awaited."""
+        now = monotonic()
+        data = self._input
+        position = answered = 0
+        while len(data) - position >= 2 and self._waiting < MAX_WAITING and not self._closed:
+            length = data[position] << 8 | data[position + 1]
+            if length < _HEADER:
+                self.abort()
+                return
+            start = position + 2
+            if len(data) - start < length:
+                break
+            position = start + length
+            step = self._engine.receive(data[start:position], self._source, now, tcp=True)
+            if isinstance(step, bytes):
+                self._output.append(len(step).to_bytes(2, "big") + step)
+                answered += 1
+            elif isinstance(step, Forward):
+                self._waiting += 1
+                self._forwarder.submit(step, self._respond, None, now)
+        if position:
+            self._active = now
+            self._input = data[position:]
+        self._forwarder.flush()
+        self._flush()
+        if answered:
+            self._engine.stats.record_duration(monotonic() - now, answered)
+        self._rest()
+
+    def _respond(self, _token: object, response: bytes, _query: Query) -> None:
+        self._waiting -= 1
+        if self._closed:
+            return
+        self._output.append(len(response).to_bytes(2, "big") + response)
+        if not self._flush_planned:
+            self._flush_planned = True
+            self._ready.after(self._flush_late)
+
+    def _flush_late(self) -> None:
+        self._flush_planned = False
+        if self._closed:
+            return
+        if self._input:
+            # Some may have been left there when too many answers were awaited.
+            self._take_messages()
+        else:
+            self._flush()
+            self._rest()
+
+    def _flush(self) -> None:
+        """Send what there is; what the client does not take now stays for later, within bounds."""
+        if self._closed or not (self._output or self._unsent):
+            return
+        data = b"".join([self._unsent, *self._output]) if self._unsent else b"".join(self._output)
+        self._output = []
+        try:
+            sent = self._sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.abort()
+            return
+        self._unsent = data[sent:]
+        if len(self._unsent) > MAX_UNREAD:
+            self.abort()
+
+    def _rest(self) -> None:
+        """Say what the socket is to be watched for, or close it when nothing more can come of it."""
+        if self._closed:
+            return
+        if self._ended and not self._waiting and not self._unsent and not self._output:
+            self._close()
+            return
+        reads = not self._ended and self._waiting < MAX_WAITING
+        writes = bool(self._unsent)
+        if reads != self._reads or writes != self._writes:
+            self._reads, self._writes = reads, writes
+            self._ready.watch(self._fd, read=reads, write=writes)
+
+    def close_if_idle(self, now: float) -> None:
+        """Close it when no whole message has come for `IDLE_SECONDS` and none is being answered."""
+        if not self._waiting and now - self._active >= IDLE_SECONDS:
+            self._close()
+
+    def abort(self) -> None:
+        """Cut the connection at once: what is unsent is lost, and the client sees a reset."""
+        if not self._closed:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+        self._close()
+
+    def _close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._ready.remove(self._fd)
+        self._sock.close()
+        self._forget(self)
