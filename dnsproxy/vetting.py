@@ -172,6 +172,8 @@ class Vetting:
             served = entry.addresses or (held.learned.addresses if held else ())
             refused = {finding.address for finding in self.screen.findings.get(entry.name, ())}
             newest = tuple(a for a in (learned.learned.addresses if learned else ()) if a not in refused)
+            if not served and not newest:
+                continue
             routed = self._routed(entry, {*served, *newest})
             unrouted = tuple(sorted(address for address, reached in routed.items() if reached is False))
             situations[entry.name] = Situation(entry.role, entry.registry, served, newest, unrouted)
