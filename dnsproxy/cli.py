@@ -102,10 +102,10 @@ def status(
     if as_json:
         typer.echo(json.dumps(document, indent=2))
     else:
-        from dnsproxy.ops.tables import names_table, open_console, sources_table  # noqa: PLC0415
+        from dnsproxy.ops.tables import WIDE, names_table, open_console, sources_table  # noqa: PLC0415
 
         console = open_console()
-        console.print(names_table(document))
+        console.print(names_table(document, wide=console.width >= WIDE))
         if document["sources"]:
             console.print(sources_table(document))
     if not document["ready"]:

@@ -42,7 +42,7 @@ def routes(
     ] = RouteFormat.TABLE,
     check: Annotated[
         bool,
-        typer.Option("--check", help="Exit code 1 when an address in service is not in network.routed."),
+        typer.Option("--check", help="Exit code 1 when a learned address is not in network.routed."),
     ] = False,
 ) -> None:
     """Show the entries that the route tables of this side need, and which of them are missing."""

@@ -10,7 +10,7 @@ from typing import Any
 from dnsproxy.core import names, seal
 from dnsproxy.core.book import Book
 from dnsproxy.core.learned import Accepted, Scope, judge_content
-from dnsproxy.core.registry import Wanted
+from dnsproxy.core.registry import Wanted, with_found
 from dnsproxy.errors import DnsproxyError, SnapshotError
 from dnsproxy.keys import read_trusted_keys
 from dnsproxy.net.statefile import read_state
@@ -26,7 +26,10 @@ class NothingKnownError(DnsproxyError):
 
 @dataclass(frozen=True, slots=True)
 class KnownName:
-    """One name: ``addresses`` are empty while none is known; ``age`` is in seconds, None for pinned names."""
+    """One name: ``addresses`` are empty while none is known; ``age`` is in seconds, None for pinned names.
+
+    ``waiting`` are learned addresses that the proxy holds back until they work.
+    """
 
     name: str
     role: str
@@ -35,6 +38,12 @@ class KnownName:
     source: str | None
     serial: int | None
     age: float | None
+    waiting: tuple[str, ...] = ()
+
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """All addresses that it has or may have soon."""
+        return tuple(dict.fromkeys((*self.addresses, *self.waiting)))
 
     def matches(self, name: str) -> bool:
         """Tell whether it answers for ``name`` (canonical text), as itself or as a wildcard."""
@@ -81,6 +90,11 @@ def from_status(document: Mapping[str, Any], origin: str) -> Known:
                 source=entry["source"],
                 serial=entry["serial"],
                 age=entry["age"],
+                waiting=tuple(
+                    str(detail["address"])
+                    for detail in entry.get("details") or ()
+                    if detail["state"] == "held_back"
+                ),
             )
             for entry in document["names"]
         )
@@ -103,13 +117,13 @@ def from_state(settings: Settings, wall_now: float) -> Known:
     except OSError as exc:
         raise NothingKnownError(f"{path}: {exc.strerror or exc}") from exc
     book = _book(tokens, settings, wanted)
-    entries = tuple(_from_book(entry, book, wall_now) for entry in wanted)
+    entries = tuple(_from_book(entry, book, wall_now) for entry in with_found(wanted, book.found()))
     return Known(str(path), False, book.serial, entries)
 
 
 def _book(tokens: Sequence[str], settings: Settings, wanted: Sequence[Wanted]) -> Book:
     keys = read_trusted_keys(settings.learn.trusted_keys)
-    scope = Scope(frozenset(names.to_key(entry.name) for entry in wanted))
+    scope = Scope(frozenset(names.to_key(entry.name) for entry in wanted), tuple(settings.sought()))
     book = Book()
     for token in tokens:
         try:

@@ -42,7 +42,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Uncovered:
-    """An address in service that ``network.routed`` of its registry does not hold."""
+    """An address in service, or about to be, that ``network.routed`` of its registry does not hold."""
 
     name: str
     registry: str
@@ -79,7 +79,7 @@ def plan_routes(known: Known, routed: Mapping[str, Sequence[Network]]) -> Plan:
     uncovered = tuple(
         Uncovered(entry.name, entry.registry, address)
         for entry in known.names
-        for address in entry.addresses
+        for address in entry.learned
         if not is_routed(address, routed.get(entry.registry, ()))
     )
     return Plan(known.origin, known.serial, routes, uncovered, tuple(_notes(known, routed, routes)))
@@ -87,9 +87,9 @@ def plan_routes(known: Known, routed: Mapping[str, Sequence[Network]]) -> Plan:
 
 def _destinations(entry: KnownName) -> Iterator[Network]:
     ranges = ranges_for(entry.name)
-    outside = [a for a in entry.addresses if not any(ip_address(a) in network for network in ranges)]
+    outside = [a for a in entry.learned if not any(ip_address(a) in network for network in ranges)]
     # With every address elsewhere it is PrivateLink, or ranges that nobody has told us of.
-    if len(outside) < len(entry.addresses) or not entry.addresses:
+    if len(outside) < len(entry.learned) or not entry.learned:
         yield from ranges
     for address in outside:
         yield ip_network(address)
@@ -114,7 +114,7 @@ def _aggregate(networks: Iterable[Network]) -> list[Network]:
 def _route(destination: Network, needs: Iterable[_Need], routed: Mapping[str, Sequence[Network]]) -> Route:
     inside = [need for need in needs if _is_inside(need.destination, destination)]
     entries = list(dict.fromkeys(need.entry for need in inside))
-    addresses = {a: None for e in entries for a in e.addresses if ip_address(a) in destination}
+    addresses = {a: None for e in entries for a in e.learned if ip_address(a) in destination}
     labels = {entry.registry for entry in entries}
     return Route(
         destination,
@@ -159,12 +159,12 @@ def _notes(known: Known, routed: Mapping[str, Sequence[Network]], routes: Sequen
 
 def _name_notes(entry: KnownName) -> Iterator[str]:
     name, ranges = entry.name.removesuffix("."), ranges_for(entry.name)
-    if not entry.addresses:
+    if not entry.learned:
         yield f"{name}: no address is known yet"
     region = storage_region(entry.name)
     if region is not None and not ranges:
         yield f"{name}: no storage ranges are known for region {region}; route those of its documentation"
-    outside = [a for a in entry.addresses if not any(ip_address(a) in network for network in ranges)]
+    outside = [a for a in entry.learned if not any(ip_address(a) in network for network in ranges)]
     if ranges and outside:
         yield (
             f"{name}: {', '.join(outside)} in none of the known storage ranges of {region}: PrivateLink, "

@@ -13,12 +13,15 @@ from rich.text import Text
 from dnsproxy.ops.doctor_findings import Finding, Result
 from dnsproxy.ops.routes import Plan
 
-_STYLES = {"ok": "green", "pinned": "cyan", "stale": "yellow", "missing": "bold red"}
+_STYLES = {"ok": "green", "pinned": "cyan", "frozen": "cyan", "stale": "yellow", "missing": "bold red"}
 _RESULTS = {Result.OK: "green", Result.FAIL: "bold red", Result.SKIP: "dim"}
 # Columns of an IPv4 address at its longest: it is not folded on a narrow terminal.
 _IPV4_WIDTH = 15
 # Columns of output that goes to no terminal: the longest names of a registry fit on one line.
-_WIDTH = 120
+_WIDTH = 150
+# Columns from which serials have room beside them.
+WIDE = 120
+_PROBE_WIDTH = 22
 _STEPS = ((86_400, "d"), (3_600, "h"), (60, "m"))
 
 
@@ -39,29 +42,75 @@ def age_text(seconds: float | None) -> str:
     return f"{whole}s"
 
 
-def names_table(status: Mapping[str, Any]) -> Table:
-    """Return names, addresses, age and source of the status document of `/api/v1/status`."""
+def names_table(status: Mapping[str, Any], *, wide: bool = False) -> Table:
+    """Return what the status document of `/api/v1/status` tells of the names; the serials when ``wide``.
+
+    What a proxy tells about single addresses (probe, route) stands beside each of them.
+    """
+    detailed = any(entry.get("details") for entry in status["names"])
     table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("name", overflow="fold")
     table.add_column("role", no_wrap=True)
-    table.add_column("addresses", overflow="fold", min_width=_IPV4_WIDTH)
+    table.add_column("addresses", overflow="fold", no_wrap=detailed, min_width=_IPV4_WIDTH)
+    if detailed:
+        table.add_column("probe", no_wrap=True)
+        table.add_column("routed", no_wrap=True)
     table.add_column("age", justify="right", no_wrap=True)
+    if wide:
+        table.add_column("serial", no_wrap=True)
     table.add_column("source", no_wrap=True)
     table.add_column("status", no_wrap=True)
     for entry in status["names"]:
         state = str(entry["status"])
-        addresses = ", ".join(entry["addresses"]) or "-"
-        if entry.get("cname"):
-            addresses = f"{str(entry['cname']).removesuffix('.')} → {addresses}"
+        shown = "frozen" if entry.get("frozen") is True and state == "ok" else state
         table.add_row(
             str(entry["name"]).removesuffix("."),
             str(entry["role"]),
-            addresses,
+            *(_detailed(entry) if detailed else [_addresses(entry)]),
             age_text(entry["age"]),
+            *([str(entry["serial"] or "-")] if wide else []),
             str(entry["source"] or "-"),
-            Text(state, style=_STYLES.get(state, "")),
+            Text(shown, style=_STYLES.get(shown, "")),
         )
     return table
+
+
+def _addresses(entry: Mapping[str, Any]) -> str:
+    return _with_alias(entry, ", ".join(entry["addresses"]) or "-")
+
+
+def _with_alias(entry: Mapping[str, Any], addresses: str) -> str:
+    return f"{str(entry['cname']).removesuffix('.')} → {addresses}" if entry.get("cname") else addresses
+
+
+def _detailed(entry: Mapping[str, Any]) -> list[Text]:
+    """Return addresses, probe results and routes, a line for each address."""
+    details = list(entry.get("details") or ())
+    told = {detail["address"] for detail in details}
+    details += [{"address": address} for address in entry["addresses"] if address not in told]
+    lines = [_detail(detail) for detail in details] or [(Text("-"), Text("-"), Text("-"))]
+    if entry.get("cname"):
+        lines.insert(0, (Text(_with_alias(entry, "").rstrip()), Text(), Text()))
+    return [Text("\n").join(column) for column in zip(*lines, strict=True)]
+
+
+def _detail(detail: Mapping[str, Any]) -> tuple[Text, Text, Text]:
+    serving = detail.get("state", "serving") == "serving"
+    address = Text(str(detail["address"]), style="" if serving else "dim")
+    results = detail.get("probe") or {}
+    bad = [f"{port} {text}" for port, text in results.items() if text != "ok"]
+    if detail.get("state") == "refused":
+        probe = Text(f"refused: {str(detail.get('reason') or '').partition(':')[0]}", style="bold red")
+    elif bad or not serving:
+        probe = Text(("" if serving else "held: ") + (", ".join(bad) or "not probed"), style="yellow")
+    else:
+        probe = Text("ok" if results else "-", style="green" if results else "")
+    # The whole text is in the document; here the names must keep their room.
+    probe.truncate(_PROBE_WIDTH, overflow="ellipsis")
+    routed = detail.get("routed")
+    if routed is None:
+        return address, probe, Text("-")
+    return address, probe, Text("yes", style="green") if routed else Text("NO", style="bold red")
 
 
 def sources_table(status: Mapping[str, Any]) -> Table:

@@ -138,6 +138,17 @@ def test_the_status_document() -> None:
     assert known == Known("here", True, 9, (one,))
 
 
+def test_addresses_that_are_held_back() -> None:
+    details = [
+        {"address": "10.0.0.1", "state": "serving"},
+        {"address": "10.0.0.2", "state": "held_back"},
+        {"address": "127.0.0.1", "state": "refused"},
+    ]
+    (held,) = from_status({"names": [entry(details=details)], "serial": 9}, "here").names
+    assert (held.addresses, held.waiting) == (("10.0.0.1",), ("10.0.0.2",))
+    assert held.learned == ("10.0.0.1", "10.0.0.2")
+
+
 @pytest.mark.parametrize("document", [{}, {"names": [{}], "serial": 1}, {"names": 5, "serial": 1}])
 def test_another_document_is_none(document: dict[str, Any]) -> None:
     with pytest.raises(NothingKnownError, match="here: not a status document"):

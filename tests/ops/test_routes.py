@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -114,6 +115,13 @@ def test_each_registry_is_held_against_its_own_ranges() -> None:
     assert made.uncovered == (Uncovered("other.example.", "bj", "10.0.0.1"),)
     assert [route.covered for route in made.routes] == [False]
     assert any(note.startswith("registry bj: network.routed is empty") for note in made.notes)
+
+
+def test_an_address_that_is_held_back_needs_its_route_all_the_more() -> None:
+    entry = replace(name(REGISTRY, "10.0.0.1"), waiting=("10.6.0.2", "10.0.0.1"))
+    made = plan(entry, routed=("10.0.0.0/16",))
+    assert destinations(made) == ["10.0.0.1/32", "10.6.0.2/32"]
+    assert made.uncovered == (Uncovered(REGISTRY, "hz", "10.6.0.2"),)
 
 
 def test_limits_of_the_cloud_are_told_where_they_apply() -> None:

@@ -112,6 +112,54 @@ def test_a_source_shows_when_it_last_worked_and_what_is_wrong() -> None:
     assert line.split("file:///x")[1].split() == ["-", "-", "-"]
 
 
+DETAILS: list[dict[str, Any]] = [
+    {"address": "10.94.205.198", "state": "serving", "reason": None, "routed": True, "probe": {"443": "ok"}},
+    {
+        "address": "10.94.205.199",
+        "state": "held_back",
+        "reason": "no answer",
+        "routed": False,
+        "probe": {"443": "timeout", "80": "ok"},
+    },
+    {
+        "address": "192.0.2.7",
+        "state": "refused",
+        "reason": "public: 192.0.2.7 is",
+        "routed": None,
+        "probe": {},
+    },
+    {"address": "10.94.205.200", "state": "held_back", "reason": "fresh", "routed": True, "probe": {}},
+]
+
+
+def test_each_address_has_its_probe_and_its_route_beside_it() -> None:
+    addresses = ["10.94.205.198", "10.94.205.201"]
+    names = [entry(details=DETAILS, addresses=addresses, frozen=True), entry(name="b.example.", addresses=[])]
+    lines = text_of(names_table({"names": names}, wide=True), 150).splitlines()
+    rows = {line.split()[0]: line.split()[1:] for line in lines if line.strip()}
+    assert rows[REGISTRY] == [
+        *("registry", "10.94.205.198", "ok", "yes", "8s", "1764000000123", "helper-a", "frozen")
+    ]
+    assert rows["10.94.205.199"] == ["held:", "443", "timeout", "NO"]
+    assert rows["192.0.2.7"] == ["refused:", "public", "-"]
+    assert rows["10.94.205.200"] == ["held:", "not", "probed", "yes"]
+    assert rows["10.94.205.201"] == ["-", "-"]
+    assert rows["b.example"] == ["registry", "-", "-", "-", "8s", "1764000000123", "helper-a", "ok"]
+
+
+def test_an_alias_stands_above_its_addresses() -> None:
+    shown = text_of(names_table({"names": [entry(cname="t.example.", details=DETAILS[:2])]}), 140)
+    lines = [line.strip() for line in shown.splitlines()]
+    place = next(number for number, line in enumerate(lines) if "t.example →" in line)
+    assert [line.split()[0] for line in lines[place + 1 : place + 3]] == ["10.94.205.198", "10.94.205.199"]
+
+
+def test_a_long_reason_leaves_the_name_its_room() -> None:
+    long: dict[str, Any] = {**DETAILS[1], "probe": {"443": "certificate is not for this name: " + "x" * 50}}
+    shown = text_of(names_table({"names": [entry(details=[long])]}, wide=True), 150)
+    assert any(REGISTRY in line and "held: 443 certificate…" in line for line in shown.splitlines())
+
+
 def test_output_to_a_pipe_keeps_a_name_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     open_console().print(names_table({"names": [entry()]}))
     assert any(REGISTRY in line and "helper-a" in line for line in capsys.readouterr().out.splitlines())
