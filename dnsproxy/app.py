@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from dnsproxy.admin.app import AdminServer
     from dnsproxy.admin.status import Facts
     from dnsproxy.core.explain import Explanation
+    from dnsproxy.embedded import EmbeddedHelpers
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -46,21 +47,33 @@ class Proxy:
 
         Raises:
             StartError: a key or ``learn.verify.ca_file`` cannot be read, ``learn.on_change`` cannot be
-                run, or the state folder cannot be written.
+                run, the state folder cannot be written, or a source is this proxy itself.
         """
         self.settings = settings
         self.started_at = time()
         self.server = Server(settings)
+        if settings.learn.sources:
+            check_writable(settings.learn.state_file)
         keys = read_trusted_keys(settings.learn.trusted_keys)
+        self._embedded = self._embed()
+        if self._embedded is not None:
+            keys |= self._embedded.keys
         configured = frozenset(names.to_key(entry.name) for entry in settings.wanted())
         scope = Scope(configured, tuple(settings.sought()))
         # Learner → vetting → server: what helpers say, what of it is answered, the answers.
         self.vetting = Vetting(settings, self._swap_book)
-        self.learner = Learner(settings.learn, keys, scope, self.vetting.take)
+        fetch = self._embedded.fetch if self._embedded else None
+        self.learner = Learner(settings.learn, keys, scope, self.vetting.take, fetch=fetch)
         self.draining = False
         self._admin: AdminServer | None = None
-        if settings.learn.sources:
-            check_writable(settings.learn.state_file)
+
+    def _embed(self) -> EmbeddedHelpers | None:
+        if not any(source.is_local for source in self.settings.learn.sources):
+            return None
+        # A proxy that only pulls has no need of dnslib's decoder and aiohttp at its start.
+        from dnsproxy.embedded import EmbeddedHelpers  # noqa: PLC0415
+
+        return EmbeddedHelpers(self.settings)
 
     def _swap_book(self, book: Book) -> None:
         self.server.swap_book(book)
@@ -97,7 +110,9 @@ class Proxy:
         return self.vetting
 
     def refresh(self) -> None:
-        """Pull from all sources now."""
+        """Pull from all sources now, and look again where the looking is done here."""
+        if self._embedded is not None:
+            self._embedded.look_now()
         self.learner.refresh_now()
 
     def flush(self, name_key: bytes | None) -> int:
@@ -119,6 +134,8 @@ class Proxy:
         """
         self.vetting.load()
         self.learner.load()
+        if self._embedded is not None:
+            self._embedded.resume(self.learner.book)
         await self.server.open()
         if self.settings.admin.listen is not None:
             # Imported now, not before: the DNS listeners answer that much sooner.
@@ -156,6 +173,8 @@ class Proxy:
 
     async def _learn(self) -> None:
         async with asyncio.TaskGroup() as tasks:
+            if self._embedded is not None:
+                tasks.create_task(self._embedded.run())
             tasks.create_task(self.learner.run())
             tasks.create_task(self.vetting.run())
 

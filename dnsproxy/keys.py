@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from dnsproxy.core import seal
 from dnsproxy.errors import StartError
+from dnsproxy.files import write_atomically
 
 PRIVATE_NAME = "helper.key"
 PUBLIC_NAME = "helper.pub"
@@ -80,6 +81,23 @@ def read_private_key(path: Path) -> Ed25519PrivateKey:
         return seal.load_private_key(pem)
     except (ValueError, UnsupportedAlgorithm) as exc:
         raise StartError(f"{path}: not a usable private key: {_one_line(exc)}") from exc
+
+
+def ensure_private_key(path: Path) -> Ed25519PrivateKey:
+    """Return the key in ``path``, which is made, with mode 0600, when there is none.
+
+    For a key that signs for this host alone: when it is lost, a new one will do.
+
+    Raises:
+        StartError: as `read_private_key`, or the folder cannot be written.
+    """
+    if not path.exists():
+        private, _ = seal.generate_key()
+        try:
+            write_atomically(path, private, 0o600)
+        except OSError as exc:
+            raise StartError(f"{path}: {exc.strerror or exc}") from exc
+    return read_private_key(path)
 
 
 def read_trusted_keys(paths: Iterable[Path]) -> dict[str, Ed25519PublicKey]:

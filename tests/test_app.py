@@ -18,6 +18,8 @@ from dnsproxy.core.learned import Snapshot
 from dnsproxy.errors import StartError
 from dnsproxy.keys import read_private_key, write_key_pair
 from dnsproxy.settings import Settings
+from dnsproxy.settings.learning import SourceSettings
+from tests.fakes.nameserver import Nameserver, zone
 from tests.strategies import learned
 
 NAME = "abc-registry-vpc.cn-hangzhou.cr.aliyuncs.com."
@@ -109,6 +111,29 @@ async def test_cancelling_it_leaves_no_task_behind(settings: Settings) -> None:
         await running
     assert asyncio.all_tasks() == before
     await proxy.close()
+
+
+async def test_it_looks_itself_and_starts_again_from_what_it_saw(settings: Settings, tmp_path: Path) -> None:
+    async with Nameserver(zone(f"{NAME} 60 A 10.0.0.7")) as resolver:
+        sources = [SourceSettings(url=f"dns://{resolver.endpoint}")]
+        learn = settings.learn.model_copy(update={"sources": sources, "trusted_keys": []})
+        settings = settings.model_copy(update={"learn": learn})
+        proxy = Proxy(settings)
+        await proxy.start()
+        running = asyncio.ensure_future(proxy.run(asyncio.Event()))
+        await until(lambda: served(proxy) == ("10.0.0.7",))
+        asked = resolver.total
+        proxy.refresh()
+        await until(lambda: resolver.total > asked)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await proxy.close()
+    # The resolver is gone.
+    again = Proxy(settings)
+    await again.start()
+    assert served(again) == ("10.0.0.7",)
+    assert not list((tmp_path / "state").glob("*.bad-*"))
+    await again.close()
 
 
 async def test_a_state_folder_that_cannot_be_is_said_before_anything_opens(

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from dnsproxy.core import seal
 from dnsproxy.errors import StartError
-from dnsproxy.keys import read_private_key, read_trusted_keys, write_key_pair
+from dnsproxy.keys import ensure_private_key, read_private_key, read_trusted_keys, write_key_pair
 
 Reader = Callable[[Path], object]
 
@@ -128,3 +128,28 @@ def test_several_trusted_keys_are_found_by_their_ids(tmp_path: Path) -> None:
     trusted = read_trusted_keys(paths)
     assert len(trusted) == 2
     assert all(seal.key_id(key) == kid for kid, key in trusted.items())
+
+
+def test_a_key_of_this_host_is_made_once_and_kept_to_its_owner(tmp_path: Path) -> None:
+    path = tmp_path / "state.key"
+    before = os.umask(0)
+    try:
+        made = ensure_private_key(path)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    again = ensure_private_key(path)
+    assert seal.key_id(again.public_key()) == seal.key_id(made.public_key())
+
+
+def test_a_key_of_this_host_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "state.key"
+    ensure_private_key(path)
+    path.chmod(0o640)
+    with pytest.raises(StartError, match="chmod 600"):
+        ensure_private_key(path)
+
+
+def test_a_key_of_this_host_needs_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match="No such file or directory"):
+        ensure_private_key(tmp_path / "none" / "state.key")

@@ -28,7 +28,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "version", "core"}),
     frozenset({"settings", "config", "logs", "keys", "system", "tokens", "files"}),
     frozenset({"net", "helper", "admin", "ops"}),
-    frozenset({"server", "vetting", "app"}),
+    frozenset({"server", "vetting", "embedded", "app"}),
     frozenset({"cli", "commands", "__main__"}),
 )
 SIBLINGS = LAYERS[2]

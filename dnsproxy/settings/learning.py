@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from dnsproxy.settings.values import Duration, Endpoint, Listen, Model, Ports, Resolver, system_resolvers
+from dnsproxy.settings.values import (
+    Duration,
+    Endpoint,
+    Listen,
+    Model,
+    Ports,
+    Resolver,
+    parse_endpoint,
+    system_resolvers,
+)
 
 
 class TlsSettings(Model):
@@ -40,12 +50,56 @@ class HelperSettings(Model):
     publish_file: Path | None = None
 
 
-class SourceSettings(Model):
-    """Where snapshots are pulled from."""
+# What stands in place of a URL where there is none, so that every source has a name of its own.
+EMBEDDED = "embedded:"
+_DNS = "dns://"
+_HTTP_OR_FILE = re.compile(r"https?://[^/\s]+/\S*|file:///\S+")
 
-    url: str = Field(pattern=r"^(https?://[^/\s]+/\S*|file:///\S+)$")
+
+class SourceSettings(Model):
+    """Where snapshots come from; ``is_local`` when this host makes them itself."""
+
+    type: Literal["url", "embedded"] = "url"
+    url: str = ""
     token_file: Path | None = None
     ca_file: Path | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_of_embedded(cls, given: Any) -> Any:  # noqa: ANN401 - not validated yet
+        if isinstance(given, dict) and given.get("type") == "embedded" and "url" not in given:
+            return {**given, "url": EMBEDDED}
+        return given
+
+    @field_validator("url")
+    @classmethod
+    def _known(cls, url: str) -> str:
+        if url.startswith(_DNS):
+            host = url.removeprefix(_DNS)
+            if "://" in host:
+                raise ValueError("write for example dns://10.0.0.5 or dns://10.0.0.5:53")
+            parse_endpoint(host, 53)
+        elif url not in {"", EMBEDDED} and not _HTTP_OR_FILE.fullmatch(url):
+            raise ValueError("not an http://, https://, file:/// or dns:// URL")
+        return url
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if not self.url or (self.type == "embedded") != (self.url == EMBEDDED):
+            raise ValueError("give a url, or type: embedded without one")
+        if self.is_local and (self.token_file or self.ca_file):
+            raise ValueError("token_file and ca_file are for http sources")
+        return self
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this host looks itself."""
+        return self.type == "embedded" or self.url.startswith(_DNS)
+
+    @property
+    def resolver(self) -> Endpoint | None:
+        """The resolver of a ``dns://`` source; None for another."""
+        return parse_endpoint(self.url.removeprefix(_DNS), 53) if self.url.startswith(_DNS) else None
 
 
 class VerifySettings(Model):
@@ -74,6 +128,8 @@ class LearnSettings(Model):
 
     @model_validator(mode="after")
     def _trust(self) -> Self:
-        if self.sources and not self.trusted_keys:
+        if not all(source.is_local for source in self.sources) and not self.trusted_keys:
             raise ValueError("sources need trusted_keys to check what they publish")
+        if len({source.url for source in self.sources}) != len(self.sources):
+            raise ValueError("two sources are the same")
         return self

@@ -381,11 +381,11 @@ async def test_a_file_of_authorities_that_cannot_be_used(world: World, tmp_path:
     assert "No such file" in texts(report)
 
 
-async def test_a_name_that_cannot_be_resolved(world: World) -> None:
+async def test_a_name_that_cannot_be_resolved(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     async def addresses_of(_name: str) -> tuple[str, ...]:
         raise ResolveError("10.0.0.2:53: NXDOMAIN")
 
-    world.addresses_of = addresses_of  # type: ignore[method-assign]  # the resolvers of this test
+    monkeypatch.setattr(world, "addresses_of", addresses_of)
     report = await world.ask("auth", port=9)
     assert reasons(report) == {"auth": Doubt.UNREACHABLE}
     assert "10.0.0.2:53: NXDOMAIN" in texts(report)
@@ -439,7 +439,7 @@ async def test_a_name_without_an_answer_meets_the_deadline(
         await asyncio.Event().wait()
         return ()
 
-    world.addresses_of = addresses_of  # type: ignore[method-assign]  # the resolvers of this test
+    monkeypatch.setattr(world, "addresses_of", addresses_of)
     assert reasons(await world.ask("auth", port=9)) == {"auth": Doubt.TIMEOUT}
 
 

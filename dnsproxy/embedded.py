@@ -1,0 +1,131 @@
+"""Helpers inside the proxy, for a proxy that reaches a resolver of the source region itself.
+
+One for each source that is ``dns://…`` or of type ``embedded``. What they publish is signed
+with a key of this host and goes through the same checks, book and state file as what comes
+from elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from ipaddress import ip_address
+from pathlib import Path
+
+import structlog
+
+from dnsproxy.core import seal
+from dnsproxy.core.book import Book
+from dnsproxy.errors import FetchError, StartError
+from dnsproxy.helper.assemble import make_helper
+from dnsproxy.helper.service import Helper
+from dnsproxy.keys import ensure_private_key
+from dnsproxy.net.fetch import Fetched, Fetcher, Request, public_url
+from dnsproxy.settings import Settings
+from dnsproxy.settings.learning import SourceSettings
+from dnsproxy.settings.values import Endpoint
+from dnsproxy.system import expand_resolvers
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+# Seconds that a pull waits for the first look at every name.
+FIRST_WAIT = 10.0
+# Seconds before a helper that an error of ours has ended is started again.
+RESTART_AFTER = 5.0
+
+
+class EmbeddedHelpers:
+    """The helpers by the URL of their source, and the key that they sign with.
+
+    The folder of ``learn.state_file`` must be there and writable.
+
+    Raises:
+        StartError: the key cannot be read or made, or a resolver is this proxy itself.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        key = ensure_private_key(key_path(settings.learn.state_file))
+        public = key.public_key()
+        self.keys = {seal.key_id(public): public}
+        self._helpers: dict[str, Helper] = {}
+        self._issuers: dict[str, str] = {}
+        for source in settings.learn.sources:
+            if source.is_local:
+                resolvers = _resolvers(settings, source)
+                issuer = public_url(source.url)
+                self._issuers[source.url] = issuer
+                self._helpers[source.url] = make_helper(settings, issuer, resolvers, key)
+        self._fetcher = Fetcher()
+
+    def resume(self, book: Book) -> None:
+        """Go on from what the state file held: what registries told, and serials."""
+        for url, helper in self._helpers.items():
+            snapshot = book.latest.get(self._issuers[url])
+            if snapshot is not None:
+                helper.resume(snapshot)
+
+    async def fetch(self, source: SourceSettings, request: Request) -> Fetched:
+        """Return what ``source`` has now, be it one of these helpers or elsewhere.
+
+        Raises:
+            FetchError: as `Fetcher.fetch`, or no look has ended yet.
+        """
+        helper = self._helpers.get(source.url)
+        if helper is None:
+            return await self._fetcher.fetch(source, request)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(request.wait or FIRST_WAIT):
+                if request.wait and request.serial is not None:
+                    await helper.wait_beyond(request.serial)
+                await helper.wait_first()
+        if helper.current is None:
+            raise FetchError(f"{public_url(source.url)}: no look has ended yet")
+        snapshot = helper.current.snapshot
+        tag = f"{snapshot.serial}-{snapshot.issued_at}"
+        return Fetched(None if tag == request.etag else helper.current.token, tag)
+
+    def look_now(self) -> None:
+        """Have every name looked at now."""
+        for helper in self._helpers.values():
+            helper.look_now()
+
+    async def run(self) -> None:
+        """Look again and again until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for url, helper in self._helpers.items():
+                    tasks.create_task(_run_for_ever(url, helper))
+        finally:
+            await self._fetcher.close()
+
+
+async def _run_for_ever(url: str, helper: Helper) -> None:
+    while True:
+        try:
+            await helper.run()
+        except Exception:  # a mistake of ours in here must not end the answers to queries
+            log.exception("learned.embedded_crashed", source=public_url(url))
+        await asyncio.sleep(RESTART_AFTER)
+
+
+def key_path(state_file: Path) -> Path:
+    """Return where the key of this host is: beside what it has signed."""
+    return state_file.with_name(f"{state_file.name}.key")
+
+
+def _resolvers(settings: Settings, source: SourceSettings) -> list[Endpoint]:
+    configured = settings.helper.resolvers if source.resolver is None else [source.resolver]
+    resolvers = expand_resolvers(configured)
+    for resolver in resolvers:
+        if any(_is_own(resolver, listen) for listen in settings.serve.listen):
+            # It would learn its own answers, and confirm them for ever.
+            shown = public_url(source.url)
+            raise StartError(f"learn.sources: {shown}: {resolver} is this proxy's own listening address")
+    return resolvers
+
+
+def _is_own(resolver: Endpoint, listen: Endpoint) -> bool:
+    if resolver.port != listen.port:
+        return False
+    anywhere = ip_address(listen.host).is_unspecified and ip_address(resolver.host).is_loopback
+    return resolver.host == listen.host or anywhere
