@@ -133,6 +133,11 @@ class World:
         """Return one more port for the test's own use."""
         return self._ports.take()
 
+    def configure_registries(self, *registries: Mapping[str, Any]) -> None:
+        """Write the configuration with these registries in place of what it had."""
+        self._settings["registries"] = [dict(registry) for registry in registries]
+        self.configure()
+
     def configuration(self) -> dict[str, Any]:
         """Return a copy of what the file holds."""
         return copy.deepcopy(self._settings)
