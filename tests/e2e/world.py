@@ -138,6 +138,11 @@ class World:
         self._settings["registries"] = [dict(registry) for registry in registries]
         self.configure()
 
+    def configure_registry(self, **keys: Any) -> None:
+        """Write the configuration, with these keys put into its registry."""
+        self._settings["registries"][0].update(keys)
+        self.configure()
+
     def configuration(self) -> dict[str, Any]:
         """Return a copy of what the file holds."""
         return copy.deepcopy(self._settings)
