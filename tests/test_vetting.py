@@ -54,17 +54,19 @@ class World:
         self.serial = 0
         self.book = Book()
         self.learn = ""
+        self.has_b = True
         self.network = "routed: [10.0.0.0/24], conflicts: [10.9.0.0/16]"
         self.vetting = self.restarted()
 
     def settings(self) -> Settings:
+        other = f"{{name: {B}}}, " if self.has_b else ""
         return config.parse(
             f"""
 registries:
   - name: hz
     provider: generic
     network: {{{self.network}}}
-    names: [{{name: {A}}}, {{name: {B}}}, {{name: {PINNED}, addresses: [10.1.2.3]}}]
+    names: [{{name: {A}}}, {other}{{name: {PINNED}, addresses: [10.1.2.3]}}]
 learn:
   state_file: {self.folder}/learned.jws
   verify: {{interval: 100ms}}
@@ -219,6 +221,18 @@ async def test_a_set_that_is_refused_by_now_is_not_taken_up(world: World) -> Non
     world.network = "conflicts: [10.0.0.0/24]"
     world.restarted()
     assert world.served() == ()
+
+
+async def test_a_name_that_is_configured_no_more_is_forgotten(world: World) -> None:
+    world.take(OLD, b=(OTHER,))
+    world.take(OLD, b=(NEW,))
+    await world.vetting.close()
+    world.has_b = False
+    world.restarted()
+    world.book = Book()
+    world.take(OLD)
+    assert world.vetting._verifier.names() == [PINNED, A]
+    assert world.vetting.orders.in_service == {}
 
 
 def test_a_torn_file_is_no_end(world: World, logs: list[Any]) -> None:

@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from dnsproxy.core.book import Entry
 from dnsproxy.core.health import Health, Outcome, Probe, Result
 
+# Stands for any one name below a wildcard: a certificate that is good for all of them is good for this one.
+_BELOW_WILDCARD = "dnsproxy-probe"
 # Probes at one time. Each holds a file descriptor and, with TLS, some 50 kB, for 2 s at most by default.
 MAX_IN_FLIGHT = 16
 
@@ -124,7 +126,7 @@ class Verifier:
         A name without an entry keeps what was proven. Fixed addresses are probed so that their state
         can be told, and the name's learned ones are not.
         """
-        for name in {*entries, *fixed, *self._names}:
+        for name in dict.fromkeys((*entries, *fixed, *self._names)):
             held = self._names.setdefault(name, _Name())
             held.fixed = fixed.get(name, ())
             held.newest = entry = entries.get(name)
@@ -179,9 +181,7 @@ class Verifier:
             _, name, address = heapq.heappop(self._queue)
             self._names[name].health[address].in_flight = True
             self._in_flight += 1
-            # A wildcard has no name of its own that a certificate could be asked for.
-            by_tls = self._policy.tls and not name.startswith("*.")
-            server_name = name.removesuffix(".") if by_tls else None
+            server_name = _server_name(name) if self._policy.tls else None
             probes.append(Probe(name, address, self._policy.ports_of(name), server_name))
         return probes
 
@@ -252,6 +252,12 @@ class Verifier:
         if is_served:
             return None
         return "not probed yet" if health.alive is None else "not in the set that is answered"
+
+
+def _server_name(name: str) -> str:
+    """Return what to ask a certificate for, without the last dot."""
+    plain = name.removesuffix(".")
+    return f"{_BELOW_WILDCARD}{plain[1:]}" if plain.startswith("*.") else plain
 
 
 def _same_set(one: Entry, other: Entry) -> bool:

@@ -324,7 +324,7 @@ def test_a_probe_says_what_to_connect_to() -> None:
     world.take(*(entry(OLD, name=name) for name in names))
     assert {probe.name: probe for probe in world.verifier.next_probes(0.0)} == {
         NAME: Probe(NAME, OLD, (443,), "a.example"),
-        "*.oss.example.": Probe("*.oss.example.", OLD, (443,), None),
+        "*.oss.example.": Probe("*.oss.example.", OLD, (443,), "dnsproxy-probe.oss.example"),
         "b.example.": Probe("b.example.", OLD, (80, 8443), "b.example"),
     }
 
@@ -352,6 +352,23 @@ def test_probes_at_one_time_are_bounded(world: World) -> None:
         world.verifier.record(probe, GOOD, 0.0, WALL)
     assert world.verifier.next_time() == 0.0
     assert len(world.verifier.next_probes(0.0)) == 3
+
+
+def test_a_set_that_has_been_replaced_is_not_probed_any_more(world: World) -> None:
+    world.take(entry(OLD))
+    world.take(entry(NEW, serial=2))
+    world.probe()
+    world.probes.clear()
+    world.later(300)
+    assert {probe.address for probe in world.probes} == {NEW}
+
+
+def test_forgotten_names_are_not_answered_and_not_probed(world: World) -> None:
+    world.take(entry(OLD), entry(OLD, name="b.example."))
+    world.verifier.forget(["b.example.", "never.example."])
+    assert world.verifier.names() == [NAME]
+    assert world.served("b.example.") == ()
+    assert {probe.name for probe in world.verifier.next_probes(0.0)} == {NAME}
 
 
 def test_the_end_of_a_probe_that_nobody_waits_for_is_passed_over(world: World) -> None:

@@ -142,3 +142,19 @@ def test_no_admin_endpoint_means_nothing_to_ask() -> None:
 def test_a_wildcard_is_asked_on_loopback(host: str, url: str) -> None:
     settings = AdminSettings.model_validate({"listen": str(Endpoint(host, 9153))})
     assert AdminClient.from_settings(settings)._url == url
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b'{"error": "nothing is frozen"}', "Conflict: nothing is frozen"),
+        (b'{"error": 3}', "Conflict"),
+        (b'["x"]', "Conflict"),
+        (b"{", "Conflict"),
+    ],
+)
+def test_the_reason_of_a_refusal_is_told(admin: Admin, content: bytes, told: str) -> None:
+    admin.reply = (409, "application/json", content)
+    with pytest.raises(AdminError) as caught:
+        AdminClient(f"http://{admin.endpoint}").call("POST", "/api/v1/unfreeze", {})
+    assert str(caught.value).endswith(f"/api/v1/unfreeze: status 409 {told}")
