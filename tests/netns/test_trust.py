@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.e2e.processes import wait_for
-from tests.netns.region import BUCKET, CLOSED, SILENT, STORAGE, STORAGE_ADDRESS, UNROUTED, Shape
+from tests.netns.region import AUTH_ADDRESS, BUCKET, CLOSED, SILENT, STORAGE, STORAGE_ADDRESS, UNROUTED, Shape
 from tests.netns.world import World
 
 pytestmark = [pytest.mark.netns]
@@ -41,6 +42,19 @@ def test_new_address_is_switched_to_once_it_takes_connections(world: World, tmp_
     wait_for(lambda: world.ask(BUCKET) == [CLOSED], "the new address is answered")
     world.pull("late", tmp_path / "copy")
     assert image.is_whole_in(tmp_path / "copy")
+
+
+def test_new_address_of_somebody_else_is_not_switched_to(world: World) -> None:
+    # It takes connections, and has a certificate for another name. Buckets are learned through a wildcard.
+    world.region.take(Shape(records=(AUTH_ADDRESS,)))
+    names = (STORAGE, f"*.{STORAGE}")
+
+    def found() -> list[dict[str, Any]]:
+        return [world.address_state(name, AUTH_ADDRESS) or {"probe": None} for name in names]
+
+    wait_for(lambda: all(one["probe"] for one in found()), "the new address is probed")
+    assert [one["state"] for one in found()] == ["held_back", "held_back"]
+    assert [world.ask(name) for name in (STORAGE, BUCKET)] == [[STORAGE_ADDRESS], [STORAGE_ADDRESS]]
 
 
 def test_member_that_died_is_left_out_and_returns(world: World) -> None:
