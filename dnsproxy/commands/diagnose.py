@@ -64,6 +64,7 @@ def routes(
 
         console = open_console()
         console.print(routes_table(plan))
+        console.print(f"from {plan.origin}, serial {plan.serial}", soft_wrap=True, markup=False)
         for note in plan.notes:
             console.print(f"note: {note}", soft_wrap=True, markup=False)
     if check and plan.uncovered:

@@ -165,7 +165,7 @@ def judge_resolvers(facts: Sequence[ServerFacts], conf: ResolvConf | None) -> li
 
 def _server(index: int, fact: ServerFacts, facts: Sequence[ServerFacts], conf: ResolvConf | None) -> Finding:
     if fact.is_proxy:
-        how = "is the proxy" if fact.probe.is_proxy else "gives the proxy's answers"
+        how = "is the proxy, or forwards to it" if fact.probe.is_proxy else "gives the proxy's answers"
         return ok("resolvers", fact.server, how)
     if fact.probe.error is not None:
         advice = "start the proxy there, or take the nameserver out of resolv.conf"

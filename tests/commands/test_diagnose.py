@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import hcl2
@@ -39,6 +40,7 @@ def test_routes_as_a_table(config: Path) -> None:
     lines = done.stdout.splitlines()
     assert any("10.1.2.3/32" in line and "registry.example" in line and "yes" in line for line in lines)
     assert any("100.103.7.181/32" in line and "MISSING" in line for line in lines)
+    assert any(line.startswith("from ") and line.endswith("none.jws, serial 0") for line in lines)
     assert any(line.startswith("note: destinations in 100.64.0.0/10") for line in lines)
 
 
@@ -70,3 +72,20 @@ def test_check_is_content_when_all_is_covered(config: Path) -> None:
 )
 def test_a_question_that_is_none_is_bad_usage(words: list[str]) -> None:
     assert run("explain", *words, "--admin", "http://127.0.0.1:1").exit_code == 2
+
+
+def test_doctor_tells_what_is_broken_and_exits_1(config: Path) -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        server = f"127.0.0.1:{silent.getsockname()[1]}"
+        words = ("doctor", "--config", config, "--resolver", server, "--timeout", "0.2")
+        shown, machine = run(*words), run(*words, "--json")
+    assert (shown.exit_code, machine.exit_code) == (1, 1)
+    assert any("resolvers" in line and "FAIL" in line for line in shown.stdout.splitlines())
+    document = json.loads(machine.stdout)
+    assert "resolvers" in document["failed"]
+    assert {"hop", "subject", "result", "seen", "advice"} == set(document["findings"][0])
+
+
+def test_doctor_asks_addresses_only(config: Path) -> None:
+    assert run("doctor", "--config", config, "--resolver", "dns.example").exit_code == 2

@@ -68,7 +68,7 @@ TWO = "nameserver 10.0.0.1\nnameserver 10.0.0.2\n"
 def test_the_proxy_alone_is_what_a_host_should_ask() -> None:
     conf = parse_resolv_conf("nameserver 10.0.0.1")
     (found,) = judge_resolvers([ServerFacts("10.0.0.1", PROXY, agrees=False)], conf)
-    assert (found.result, found.seen) == (Result.OK, "is the proxy")
+    assert (found.result, found.seen) == (Result.OK, "is the proxy, or forwards to it")
     (found,) = judge_resolvers([ServerFacts("10.0.0.1", DnsReply(), agrees=True)], conf)
     assert (found.result, found.seen) == (Result.OK, "gives the proxy's answers")
     not_ready = DnsReply(rcode="SERVFAIL", extended_errors=(14,))
