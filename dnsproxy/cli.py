@@ -72,7 +72,9 @@ def check(file: Annotated[Path, typer.Argument(help="Configuration file.")] = DE
     from dnsproxy.config import load  # noqa: PLC0415
 
     settings = load(file)
-    typer.echo(f"{file}: ok, {len(settings.wanted())} names of {len(settings.registries)} registries")
+    sought = len(settings.sought())
+    more = f", {sought} more to be discovered" if sought else ""
+    typer.echo(f"{file}: ok, {len(settings.wanted())} names of {len(settings.registries)} registries{more}")
 
 
 @app.command()

@@ -36,7 +36,7 @@ def test_check_says_what_it_read(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], good: str
 ) -> None:
     assert run(monkeypatch, "check", good) == 0
-    assert capsys.readouterr().out == f"{good}: ok, 3 names of 1 registries\n"
+    assert capsys.readouterr().out == f"{good}: ok, 3 names of 1 registries, 1 more to be discovered\n"
 
 
 def test_check_prints_each_problem_and_exits_2(

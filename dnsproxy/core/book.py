@@ -19,8 +19,8 @@ from dnsproxy.core.registry import Found
 TAKEOVER_AFTER = 75
 
 
-# Seconds. A helper that has been silent for a day has no say any more in what registries use,
-# once another one knows; until then both count, for two regions may be told different names.
+# Seconds. What a helper could not confirm for a day does not count any more once another one
+# knows better; until then both count, for two zones may be told different names.
 FIND_LIFETIME = 86_400
 
 
@@ -84,12 +84,16 @@ class Book:
 
     def _finds_after(self, snapshot: Snapshot) -> dict[tuple[str, str, str], Find]:
         told = {(snapshot.issuer, *found.subject): Find(found, snapshot) for found in snapshot.found}
-        latest = {found.subject: found.observed_at for found in snapshot.found}
-
-        def is_over(find: Find) -> bool:
-            return latest.get(find.found.subject, 0) - find.found.observed_at > FIND_LIFETIME
-
-        return {key: find for key, find in self.finds.items() if not is_over(find)} | told
+        finds = {**self.finds, **told}
+        latest: dict[tuple[str, str], int] = {}
+        for find in finds.values():
+            subject = find.found.subject
+            latest[subject] = max(find.found.observed_at, latest.get(subject, 0))
+        return {
+            key: find
+            for key, find in finds.items()
+            if latest[find.found.subject] - find.found.observed_at <= FIND_LIFETIME
+        }
 
     def found(self) -> list[Found]:
         """Return what is known of each role of a registry, the views of all helpers united."""

@@ -201,12 +201,15 @@ def test_the_views_of_two_helpers_are_united() -> None:
     assert found_names(after) == {"auth": ("b.example.", "c.example.")}
 
 
-def test_a_helper_that_is_gone_for_a_day_has_no_say_once_another_knows() -> None:
+def test_what_a_helper_could_not_confirm_for_a_day_is_over_once_another_knows() -> None:
     first = telling("a.example.")
     day = telling("b.example.", issuer=B, at=1000 + FIND_LIFETIME)
     assert found_names(book_of(first, day)) == {"auth": ("a.example.", "b.example.")}
     later = telling("b.example.", issuer=B, at=1001 + FIND_LIFETIME, serial=2)
     assert found_names(book_of(first, day, later)) == {"auth": ("b.example.",)}
+    # It goes on publishing what it cannot confirm: that changes nothing.
+    again = replace(telling("a.example.", serial=3), issued_at=1002 + FIND_LIFETIME)
+    assert found_names(book_of(first, day, later, again)) == {"auth": ("b.example.",)}
     other_role = telling("b.example.", issuer=B, at=1001 + FIND_LIFETIME, role="storage")
     assert found_names(book_of(first, other_role)) == {"auth": ("a.example.",), "storage": ("b.example.",)}
 
