@@ -4,7 +4,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dnsproxy.errors import DiscoverError, Doubt
 from dnsproxy.core.challenge import (
     MAX_HEADER,
     Bearer,
@@ -16,6 +15,7 @@ from dnsproxy.core.challenge import (
     parse_challenges,
     read_hint,
 )
+from dnsproxy.errors import DiscoverError, Doubt
 
 REGISTRY = "corp-registry-vpc.cn-hangzhou.cr.aliyuncs.com."
 AUTH = "dockerauth-vpc.cn-hangzhou.aliyuncs.com."
