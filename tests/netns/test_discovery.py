@@ -68,6 +68,8 @@ def test_storage_host_comes_from_a_real_redirect(world: World, tmp_path: Path) -
     world.push(image, "redirected")
     world.pull("redirected", tmp_path / "copy")
     assert image.is_whole_in(tmp_path / "copy")
+    doctor = world.command("doctor")
+    assert doctor.returncode == 0, doctor.stdout
     # Neither what signs the URL nor the password is anybody's to read.
     for process in (world.helper, world.proxy):
         assert SIGNATURE not in process.text()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.processes import wait_for
-from tests.netns.region import ADDRESSES, BUCKET, MOVED, REGISTRY, STORAGE_ADDRESS, Shape
+from tests.netns.region import ADDRESSES, BUCKET, MOVED, REGISTRY, STORAGE, STORAGE_ADDRESS, Shape
 from tests.netns.world import IDC_RESOLVER, INTRANET, INTRANET_ADDRESS, World
 
 pytestmark = [pytest.mark.netns]
@@ -42,9 +42,13 @@ def test_nothing_is_pulled_without_the_proxy(world: World, tmp_path: Path) -> No
 def test_pulls_go_on_after_the_storage_address_changed(world: World, tmp_path: Path) -> None:
     image = world.make_image()
     world.push(image, "moving")
+    swaps = len(world.proxy.events("learned.swapped"))
     world.region.take(Shape(records=(MOVED,), storage=(MOVED,)))
     # The old address refuses connections by now. Helper and proxy each look once a second.
     wait_for(lambda: world.ask(BUCKET) == [MOVED], "the new address is answered", deadline=10)
+    # One refresh has brought all of it.
+    (swap,) = world.proxy.events("learned.swapped")[swaps:]
+    assert {change["name"] for change in swap["changes"]} == {f"{STORAGE}.", f"*.{STORAGE}."}
     before = len(world.region.fetches())
     world.pull("moving", tmp_path / "copy")
     assert image.is_whole_in(tmp_path / "copy")
