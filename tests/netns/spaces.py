@@ -82,6 +82,10 @@ class Space:
     def drop_route(self, target: str) -> None:
         self.ip("route", "delete", target)
 
+    def lose_packets(self, target: str) -> None:
+        """Throw away what goes there, and tell nobody."""
+        self.ip("route", "replace", "blackhole", target)
+
     def listens(self, address: str, port: int) -> bool:
         """Tell whether a program in here takes TCP connections there."""
         return bool(run_command(*self.within("ss", "-Hltn", "src", f"{address}:{port}")).stdout.strip())

@@ -68,6 +68,10 @@ def drop_the_route(world: World) -> None:
     world.idc_space.drop_route(f"{REGISTRY_ADDRESS}/32")
 
 
+def lose_packets_on_the_way(world: World) -> None:
+    world.transit_space.lose_packets(f"{REGISTRY_ADDRESS}/32")
+
+
 def state_fewer_routes(world: World) -> None:
     world.configure(registries={"network": {"routed": ["10.94.0.0/16", "100.103.7.181/32"]}})
 
@@ -105,6 +109,7 @@ def break_storage(world: World) -> None:
         (shadow_the_bucket, "hosts file", "/etc/hosts:2"),
         (drop_the_route, "route", REGISTRY),
         (state_fewer_routes, "route", STORAGE),
+        (lose_packets_on_the_way, "TCP 443", REGISTRY),
         (close_the_port, "TCP 443", REGISTRY),
         (close_the_token_port, "TCP 443", AUTH),
         (close_the_storage_port, "TCP 443", STORAGE),

@@ -90,12 +90,11 @@ class World:
         region.set_route("10.255.0.1", "default")
         transit.set_address("region", "10.255.0.1/30")
         transit.set_address("idc", f"{IDC_GATEWAY}/24")
-        transit.set_route("10.255.0.2", "10.94.0.0/16", "100.64.0.0/10")
         transit.forward()
         idc.set_address("transit", f"{IDC_ADDRESS}/24")
         idc.set_address("lo", f"{IDC_RESOLVER}/32")
         region.write("resolv.conf", f"nameserver {RESOLVER}")
-        self.region_space, self.idc_space = region, idc
+        self.region_space, self.transit_space, self.idc_space = region, transit, idc
 
     def _place_parts(self) -> None:
         self.region = Region(self.region_space, self.folder / "region", self.authority)
@@ -164,6 +163,7 @@ class World:
         self.use_resolvers(IDC_ADDRESS)
         self.use_hosts()
         self.idc_space.set_route(IDC_GATEWAY, *ROUTED)
+        self.transit_space.set_route("10.255.0.2", "10.94.0.0/16", "100.64.0.0/10", f"{REGISTRY_ADDRESS}/32")
         self.region.take(Shape())
         if not self.resolver.process.alive:
             self.resolver.start()
