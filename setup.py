@@ -13,7 +13,7 @@ from setuptools import Extension, setup
 
 QUERY_PATH = [
     *(f"dnsproxy/core/{name}.py" for name in ("access", "cache", "engine", "exchange", "names", "policy")),
-    *(f"dnsproxy/core/{name}.py" for name in ("prepared", "response", "stats", "upstreams", "wire")),
+    *(f"dnsproxy/core/{name}.py" for name in ("prepared", "question", "response", "stats", "upstreams", "wire")),
     *(f"dnsproxy/net/{name}.py" for name in ("connection", "hot", "mmsg", "tcp", "udp", "upstream")),
 ]
 

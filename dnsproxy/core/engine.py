@@ -17,6 +17,7 @@ from dnsproxy.core.cache import Cache, Entry
 from dnsproxy.core.exchange import Exchange, Failure, Limits
 from dnsproxy.core.policy import Owned, Ruleset
 from dnsproxy.core.prepared import Prepared, PreparedTable
+from dnsproxy.core.question import cache_key, refusal
 from dnsproxy.core.response import Response, aged, read_name, scan_response
 from dnsproxy.core.stats import CACHE, ERROR, FORWARD, LEARNED, STALE, Stats, request_number, response_number
 from dnsproxy.core.upstreams import Upstream, order
@@ -35,9 +36,6 @@ MAX_WAITERS = 1_000
 MAX_DERIVED = 1_000
 _TC: Final = 0x02  # in the third octet of a message
 _NO_RECORDS: Final = (0, 0, 0)
-# Types that are not data: a forwarder has no zone to transfer and no key to agree on.
-_META_FIRST: Final = 249
-_META_LAST: Final = 254
 
 
 class Forward:
@@ -128,7 +126,7 @@ class Engine:
         self.stats.count_request(request)
         if tcp:
             query.limit = wire.TCP_LIMIT
-        rcode = query.rcode or _refusal(query)
+        rcode = query.rcode or refusal(query)
         if rcode:
             return self._respond_error(query, rcode)
 
@@ -140,7 +138,7 @@ class Engine:
         # 5. Only clients that want recursion see the cache or the upstreams.
         if not query.flags & wire.RD:
             return self._respond_error(query, wire.REFUSED)
-        key = _cache_key(query)
+        key = cache_key(query)
         entry = self.cache.get(key, now)
         if entry is not None:
             self.stats.cache_hits += 1
@@ -189,13 +187,9 @@ class Engine:
         number = response_number(entry.rcode, CACHE)
         self.stats.count_response(number)
         if request is not None:
-            offsets: tuple[int, ...] = ()
-            if not response[2] & _TC:
-                # Where the sections start in a response without its id.
-                start = query.question_end - 2
-                offsets = tuple([start + offset for offset in entry.ttl_offsets])
             made = entry.stored + floor(now - entry.stored)
-            self.prepared.keep(query, Prepared([response[2:]], request, number, entry.expires, made, offsets))
+            tails, offsets = [response[2:]], _ttl_offsets(query, entry, response)
+            self.prepared.keep(query, Prepared(tails, request, number, entry.expires, made, offsets))
         return response
 
     def _from_entry(self, query: Query, entry: Entry, now: float) -> bytes:
@@ -300,20 +294,10 @@ class Engine:
         return len(self._in_flight)
 
 
-def _refusal(query: Query) -> int:
-    """Return the RCODE for a well-formed query that is not a forwarder's business, or 0."""
-    if query.qclass != wire.IN or _META_FIRST <= query.qtype <= _META_LAST:
-        return wire.REFUSED
-    return wire.FORMERR if query.qtype == wire.OPT else 0
-
-
-def _cache_key(query: Query) -> bytes:
-    """Return name, type, class and what else changes the answer: DO and CD (RFC 4035 §3.2)."""
-    end = query.question_end
-    key = query.key + query.data[end - 4 : end]
-    if query.flags & wire.CD:
-        return key + (b"\x11" if query.do else b"\x10")
-    return key + (b"\x01" if query.do else b"\x00")
+def _ttl_offsets(query: Query, entry: Entry, response: bytes) -> tuple[int, ...]:
+    """Return where the TTLs of ``entry`` are in ``response`` without its id; nowhere after truncation."""
+    start = query.question_end - 2
+    return () if response[2] & _TC else tuple([start + offset for offset in entry.ttl_offsets])
 
 
 def _client_flags(query: Query, flags: int) -> int:

@@ -99,7 +99,9 @@ class Connection:
         while len(data) - position >= 2 and self._waiting < MAX_WAITING and not self._closed:
             length = data[position] << 8 | data[position + 1]
             if length < _HEADER:
-                self.abort()
+                # Not DNS. What was asked before is answered first.
+                self._flush()
+                self._close()
                 return
             start = position + 2
             if len(data) - start < length:
