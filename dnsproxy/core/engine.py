@@ -36,6 +36,7 @@ MAX_WAITERS = 1_000
 MAX_DERIVED = 1_000
 _TC: Final = 0x02  # in the third octet of a message
 _NO_RECORDS: Final = (0, 0, 0)
+_NETWORK_FAILURES: Final = frozenset({Failure.NETWORK, Failure.CERTIFICATE, Failure.TLS, Failure.HTTP})
 
 
 class Forward:
@@ -226,7 +227,7 @@ class Engine:
         return [self._from_entry(waiter[0], entry, now) for waiter in waiters]
 
     def _failed(self, exchange: Exchange, now: float) -> list[bytes]:
-        network = exchange.last_failure is Failure.NETWORK
+        network = exchange.last_failure in _NETWORK_FAILURES
         ede = EDE_NETWORK_ERROR if network else EDE_NO_REACHABLE_AUTHORITY
         failure = Response(0, 0)
         failure.rcode = wire.SERVFAIL

@@ -30,6 +30,12 @@ class Failure(StrEnum):
     TIMEOUT = "timeout"
     NETWORK = "network"
     RCODE = "rcode"
+    # Of encrypted transports: the certificate is not to be trusted, TLS failed otherwise, HTTP did.
+    CERTIFICATE = "certificate"
+    TLS = "tls"
+    HTTP = "http"
+    # More queries wait on its connections than they may carry.
+    BUSY = "busy"
 
 
 class Verdict(Enum):
@@ -185,8 +191,16 @@ class Exchange:
         self.reply = data
         return _DONE
 
+    def may_resend(self) -> bool:
+        """Tell whether a query lost with an idle connection may be sent again; if so it counts as a send."""
+        if self._sends >= MAX_SENDS:
+            return False
+        self._sends += 1
+        self.upstream.stats.sent += 1
+        return True
+
     def fail_attempt(self, reason: Failure, now: float) -> None:
-        """Record that the attempt under way timed out or hit a network error."""
+        """Record that the attempt under way gave nothing: no reply in time, or no connection."""
         self.upstream.record_failure(reason, now)
         self._pass_on(reason)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from dnsproxy.core.stats import UpstreamStats
@@ -17,19 +18,39 @@ NO_EDNS_FOR: Final = 900.0
 RTT_WEIGHT: Final = 0.125
 
 
+@dataclass(frozen=True, slots=True)
+class Secure:
+    """How an upstream is asked over TLS.
+
+    ``server_name`` is the name or address that its certificate must be for. With a ``path`` it is
+    asked over HTTPS there (RFC 8484), by GET when ``get``; without one, RFC 7858.
+    """
+
+    server_name: str
+    path: str | None = None
+    get: bool = False
+
+
 class Upstream:
     """One resolver that queries can be forwarded to; times are monotonic seconds.
 
     ``name`` identifies it in logs and metrics, ``address`` is (host, port), ``tcp``
-    tells that it is only asked over TCP.
+    tells that it is only asked over TCP, which is so for every ``secure`` one. Only a
+    ``secure`` one may have a host that is a name.
     """
 
-    __slots__ = ("_failures", "_retry_at", "_retry_delay", "address", "name", "no_edns_until", "stats", "tcp")
+    __slots__ = (
+        *("_failures", "_retry_at", "_retry_delay", "address", "name", "no_edns_until"),
+        *("secure", "stats", "tcp"),
+    )
 
-    def __init__(self, name: str, address: tuple[str, int], *, tcp: bool = False) -> None:
+    def __init__(
+        self, name: str, address: tuple[str, int], *, tcp: bool = False, secure: Secure | None = None
+    ) -> None:
         self.name = name
         self.address = address
-        self.tcp = tcp
+        self.tcp = tcp or secure is not None
+        self.secure = secure
         self.stats = UpstreamStats()
         self.no_edns_until = 0.0
         self._failures = 0

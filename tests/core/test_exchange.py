@@ -154,3 +154,14 @@ def test_p21_the_total_time_bounds_the_last_attempt() -> None:
     assert attempt(exchange, 1.5).deadline == 1.8
     exchange.fail_attempt(Failure.TIMEOUT, 1.8)
     assert exchange.next_attempt(1.8) is None
+
+
+def test_p12_a_query_sent_again_counts_among_the_three() -> None:
+    exchange = start(upstream("one", tcp=True), upstream("two", tcp=True))
+    first = attempt(exchange)
+    assert exchange.may_resend()
+    exchange.fail_attempt(Failure.NETWORK, 0.1)
+    assert attempt(exchange, 0.2).upstream.name == "two"
+    assert not exchange.may_resend()
+    assert exchange.next_attempt(0.3) is None
+    assert first.upstream.stats.sent == 2

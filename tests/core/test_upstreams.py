@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from dnsproxy.core.upstreams import FAILURES_TO_DOWN, RETRY_MOST, Upstream, order
+from dnsproxy.core.upstreams import FAILURES_TO_DOWN, RETRY_MOST, Secure, Upstream, order
 
 
 def upstream(name: str = "one") -> Upstream:
@@ -68,3 +68,9 @@ def test_round_trip_time_decays() -> None:
     assert target.stats.rtt == 0.1
     target.record_response(0.9)
     assert target.stats.rtt == pytest.approx(0.2)
+
+
+def test_what_is_asked_over_tls_is_never_asked_over_udp() -> None:
+    assert Upstream("dot", ("192.0.2.1", 853), secure=Secure("dns.example")).tcp
+    assert Upstream("doh", ("dns.example", 443), secure=Secure("dns.example", "/dns-query")).tcp
+    assert not upstream().tcp
