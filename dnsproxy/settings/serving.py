@@ -4,25 +4,42 @@ from __future__ import annotations
 
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dnsproxy.settings.values import (
     Duration,
     Endpoint,
+    Forwarding,
     Listen,
     Model,
     Name,
     Network,
+    Numeric,
     Range,
-    Resolver,
+    UrlPath,
     system_resolvers,
 )
 
 
 def _ranges(*texts: str) -> list[Network]:
     return [ip_network(text) for text in texts]
+
+
+class TlsListenSettings(Model):
+    """Listeners for DNS over TLS (RFC 7858) and over HTTPS (RFC 8484); the client says which by ALPN."""
+
+    listen: list[Listen] = Field(default_factory=list)
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    path: UrlPath = "/dns-query"
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.listen and not (self.cert_file and self.key_file):
+            raise ValueError("listen needs cert_file and key_file")
+        return self
 
 
 class ServeSettings(Model):
@@ -38,6 +55,8 @@ class ServeSettings(Model):
         )
     )
     max_tcp_clients: int = Field(512, ge=1, le=100_000)
+    max_tcp_per_client: int = Field(128, ge=1, le=100_000)
+    tls: TlsListenSettings = TlsListenSettings()
 
 
 class TimeoutSettings(Model):
@@ -50,10 +69,25 @@ class TimeoutSettings(Model):
 class ForwardSettings(Model):
     """Where every other name is resolved."""
 
-    upstreams: list[Resolver] = Field(default_factory=system_resolvers, min_length=1)
-    zones: dict[Name, list[Resolver]] = Field(default_factory=dict)
+    upstreams: list[Forwarding] = Field(default_factory=system_resolvers, min_length=1)
+    zones: dict[Name, list[Forwarding]] = Field(default_factory=dict)
+    bootstrap: list[Numeric] = Field(default_factory=list)
+    ca_file: Path | None = None
+    https_method: Literal["post", "get"] = "post"
     timeout: TimeoutSettings = TimeoutSettings()
     max_in_flight: int = Field(1000, ge=1, le=60_000)
+
+    @model_validator(mode="after")
+    def _bootstrapped(self) -> Self:
+        if self.bootstrap:
+            return self
+        for entry in (*self.upstreams, *(host for hosts in self.zones.values() for host in hosts)):
+            if isinstance(entry, Endpoint) and not entry.is_numeric:
+                example = entry._replace(host="10.0.0.5")
+                raise ValueError(
+                    f"{entry}: its address is not known; write {example}, or give forward.bootstrap"
+                )
+        return self
 
 
 class CacheSettings(Model):

@@ -21,17 +21,38 @@ _PORT = re.compile(r"[0-9]{1,5}")
 _HOST_PORT = re.compile(r"\[([^\[\]]+)\](?::([^:]+))?|([^:]+)(?::([^:]+))?|(.+)")
 
 
+# tls:// or https://, a host, then perhaps a port, a path, and the name in the certificate.
+_SECURE = re.compile(r"(tls|https)://(?:\[([^\[\]]*)\]|([^:/#\[\]]*))(?::([^/#]*))?(/[^#]*)?(?:#(.*))?")
+_HOST = re.compile(r"[a-z0-9._:-]+")
+_SECURE_PORTS = {"tls": 853, "https": 443}
+# Visible ASCII as it stands in a request (RFC 3986 §3.3); no query, which holds ours, and no template.
+_PATH = re.compile(r"/[A-Za-z0-9/._~!$&'()*+,;=:@%-]*")
+_DOH_PATH = "/dns-query"  # RFC 8484 gives none; this is what its examples and most servers have
+
+
 class Endpoint(NamedTuple):
-    """A numeric address and port, with the transport to use: ``udp`` (TCP on truncation) or ``tcp``."""
+    """An address and port, with the transport: ``udp`` (TCP on truncation), ``tcp``, ``tls`` or ``https``.
+
+    ``host`` is numeric but for the last two, where it may be a name. These alone have a
+    ``server_name``, which the certificate must be for, and ``https`` a ``path``.
+    """
 
     host: str
     port: int
     transport: str = "udp"
+    server_name: str = ""
+    path: str = ""
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         prefix = "" if self.transport == "udp" else f"{self.transport}://"
-        return f"{prefix}{host}:{self.port}"
+        name = "" if self.server_name in {"", self.host} else f"#{self.server_name}"
+        return f"{prefix}{host}:{self.port}{self.path}{name}"
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether the host is an address rather than a name."""
+        return _as_address(self.host) is not None
 
 
 def parse_duration(value: object) -> float:
@@ -49,24 +70,75 @@ def parse_duration(value: object) -> float:
     return seconds
 
 
-def parse_endpoint(value: object, default_port: int | None) -> Endpoint:
+def _as_address(text: str) -> str | None:
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        return None
+
+
+def parse_endpoint(
+    value: object, default_port: int | None, known: tuple[str, ...] = ("udp", "tcp")
+) -> Endpoint:
     """Read ``10.0.0.2``, ``10.0.0.2:53``, ``[fd00::2]:53`` or ``tcp://10.0.0.2``."""
     if not isinstance(value, str):
         raise ValueError("not an address; write for example 10.0.0.2 or 10.0.0.2:53")  # noqa: TRY004 - pydantic collects ValueError
     transport, separator, rest = value.rpartition("://")
     if separator and transport not in {"udp", "tcp"}:
-        raise ValueError(f"unknown transport {transport!r}; known are udp and tcp")
+        listed = f"{', '.join(known[:-1])} and {known[-1]}"
+        raise ValueError(f"unknown transport {transport!r}; known are {listed}")
     match = _HOST_PORT.fullmatch(rest)
     host, port_text = (match[1] or match[3] or match[5], match[2] or match[4] or "") if match else (rest, "")
-    try:
-        address = str(ip_address(host))
-    except ValueError:
-        raise ValueError(f"{host!r} is not an IP address") from None
+    address = _as_address(host)
+    if address is None:
+        raise ValueError(f"{host!r} is not an IP address")
     if not port_text and default_port is None:
         raise ValueError(f"{value!r} has no port; write for example {value}:53")
-    if port_text and not (_PORT.fullmatch(port_text) and 1 <= int(port_text) <= 65535):
-        raise ValueError(f"{port_text!r} is not a port (1 to 65535)")
-    return Endpoint(address, int(port_text) if port_text else default_port or 0, transport or "udp")
+    return Endpoint(address, _port(port_text) if port_text else default_port or 0, transport or "udp")
+
+
+def _port(text: str) -> int:
+    if not (_PORT.fullmatch(text) and 1 <= int(text) <= 65535):
+        raise ValueError(f"{text!r} is not a port (1 to 65535)")
+    return int(text)
+
+
+def _host_name(text: str) -> str:
+    """Return a name or address as a certificate has it: lower case, no last dot."""
+    name = _as_address(text) or names.canonical(text).rstrip(".")
+    if not _HOST.fullmatch(name):
+        raise ValueError(f"{name!r} is not the name of a host")
+    return name
+
+
+def parse_upstream(value: object) -> Endpoint:
+    """Read what `parse_endpoint` does, ``tls://10.0.0.5#dns.example`` or ``https://10.0.0.5/dns-query#dns.example``.
+
+    With ``#`` the certificate must be for the name behind it, else for the host. The host may
+    be a name; somebody else must then know its address.
+    """
+    if not (isinstance(value, str) and value.startswith(("tls://", "https://"))):
+        return parse_endpoint(value, 53, ("udp", "tcp", "tls", "https"))
+    match = _SECURE.fullmatch(value)
+    if match is None or not (match[2] or match[3]):
+        raise ValueError(
+            f"cannot read {value!r}; write for example tls://10.0.0.5#dns.example"
+            " or https://10.0.0.5/dns-query#dns.example"
+        )
+    transport, port, path = match[1], match[4], match[5] or ""
+    if match[2] and ":" not in (_as_address(match[2]) or ""):
+        raise ValueError(f"{match[2]!r} is not an IPv6 address")
+    host = _host_name(match[2] or match[3])
+    if transport == "tls" and path:
+        raise ValueError(f"{path!r}: only https:// has a path")
+    if path and not _PATH.fullmatch(path):
+        raise ValueError(f"{path!r} is not a path; write for example /dns-query, without {{?dns}}")
+    server_name = host if match[6] is None else _host_name(match[6])
+    if transport == "https":
+        path = path or _DOH_PATH
+    return Endpoint(
+        host, _SECURE_PORTS[transport] if port is None else _port(port), transport, server_name, path
+    )
 
 
 def _network(value: object) -> object:
@@ -94,11 +166,24 @@ def _resolver(value: object) -> object:
     return value if value == "system" or isinstance(value, Endpoint) else parse_endpoint(value, 53)
 
 
+def _upstream(value: object) -> object:
+    return value if value == "system" or isinstance(value, Endpoint) else parse_upstream(value)
+
+
+def _path(value: str) -> str:
+    if not _PATH.fullmatch(value):
+        raise ValueError("not a path; write for example /dns-query")
+    return value
+
+
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 Name = Annotated[str, AfterValidator(_name)]
 Range = Annotated[Network, BeforeValidator(_network)]
 Listen = Annotated[Endpoint, BeforeValidator(lambda value: parse_endpoint(value, None))]
 Resolver = Annotated[Endpoint | Literal["system"], BeforeValidator(_resolver)]
+Numeric = Annotated[Endpoint, BeforeValidator(lambda value: parse_endpoint(value, 53))]
+Forwarding = Annotated[Endpoint | Literal["system"], BeforeValidator(_upstream)]
+UrlPath = Annotated[str, AfterValidator(_path)]
 Addresses = Annotated[list[str], AfterValidator(_addresses)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Ports = Annotated[list[Port], AfterValidator(_ports)]

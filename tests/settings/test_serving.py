@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from dnsproxy.settings import Settings
 from tests.settings.mistakes import complaints
 
 
@@ -16,6 +17,17 @@ from tests.settings.mistakes import complaints
         ({"serve": {"allow": [10]}}, "not a range"),
         ({"forward": {"upstreams": ["dns.example"]}}, "not an IP address"),
         ({"forward": {"timeout": {"attempt": "0s"}}}, "greater than or equal to 0.01"),
+        (
+            {"forward": {"upstreams": ["tls://dns.example"]}},
+            "tls://dns.example:853: its address is not known",
+        ),
+        ({"forward": {"zones": {"a.example": ["https://dns.example"]}}}, "or give forward.bootstrap"),
+        ({"forward": {"bootstrap": ["system"]}}, "not an IP address"),
+        ({"forward": {"https_method": "put"}}, "'post' or 'get'"),
+        ({"helper": {"resolvers": ["tls://10.0.0.5"]}}, "known are udp and tcp"),
+        ({"serve": {"tls": {"listen": ["127.0.0.1:853"]}}}, "needs cert_file and key_file"),
+        ({"serve": {"tls": {"path": "dns-query"}}}, "not a path"),
+        ({"serve": {"max_tcp_per_client": 0}}, "greater than or equal to 1"),
         ({"cache": {"size": -1}}, "greater than or equal to 0"),
         ({"cache": {"max_ttl": "forever"}}, "less than or equal to 604800"),
         ({"log": {"format": "xml"}}, "'auto', 'console' or 'json'"),
@@ -23,3 +35,11 @@ from tests.settings.mistakes import complaints
 )
 def test_values_out_of_range(sections: dict[str, Any], complaint: str) -> None:
     assert complaint in complaints(**sections)
+
+
+def test_names_of_upstreams_need_somebody_who_knows_them() -> None:
+    given = Settings.model_validate(
+        {"forward": {"upstreams": ["tls://dns.example"], "bootstrap": ["10.0.0.2", "tcp://[fd00::2]"]}}
+    )
+    assert [str(entry) for entry in given.forward.upstreams] == ["tls://dns.example:853"]
+    assert [str(entry) for entry in given.forward.bootstrap] == ["10.0.0.2:53", "tcp://[fd00::2]:53"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dnsproxy.settings.values import Endpoint, parse_duration, parse_endpoint
+from dnsproxy.settings.values import Endpoint, parse_duration, parse_endpoint, parse_upstream
 from tests import strategies
 
 
@@ -112,6 +112,68 @@ def test_a_port_is_asked_for_where_there_is_no_default() -> None:
 def test_an_endpoint_is_read_back_from_its_text(host: str, port: int, transport: str) -> None:
     endpoint = Endpoint(host, port, transport)
     assert parse_endpoint(str(endpoint), None) == endpoint
+
+
+@pytest.mark.parametrize(
+    ("value", "endpoint"),
+    [
+        ("10.0.0.2", Endpoint("10.0.0.2", 53)),
+        ("tcp://[fd00::2]:5353", Endpoint("fd00::2", 5353, "tcp")),
+        ("tls://10.0.0.5#dns.example", Endpoint("10.0.0.5", 853, "tls", "dns.example")),
+        ("tls://[FD00::5]:8853#DNS.Example.", Endpoint("fd00::5", 8853, "tls", "dns.example")),
+        ("tls://10.0.0.5", Endpoint("10.0.0.5", 853, "tls", "10.0.0.5")),
+        ("tls://dns.example", Endpoint("dns.example", 853, "tls", "dns.example")),
+        ("tls://dns.example:853#other.example", Endpoint("dns.example", 853, "tls", "other.example")),
+        ("tls://10.0.0.5#10.0.0.6", Endpoint("10.0.0.5", 853, "tls", "10.0.0.6")),
+        (
+            "https://10.0.0.5/dns-query#dns.example",
+            Endpoint("10.0.0.5", 443, "https", "dns.example", "/dns-query"),
+        ),
+        ("https://dns.example", Endpoint("dns.example", 443, "https", "dns.example", "/dns-query")),
+        ("https://[::1]:8443/q/", Endpoint("::1", 8443, "https", "::1", "/q/")),
+    ],
+)
+def test_upstreams(value: str, endpoint: Endpoint) -> None:
+    assert parse_upstream(value) == endpoint
+    assert parse_upstream(str(endpoint)) == endpoint
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        ("quic://10.0.0.5", "known are udp, tcp, tls and https"),
+        ("dns.example", "not an IP address"),
+        ("tls://", "cannot read 'tls://'; write for example tls://10.0.0.5#dns.example"),
+        ("tls://#dns.example", "cannot read"),
+        ("tls://user@10.0.0.5", "not the name of a host"),
+        ("tls://10.0.0.5:0", "not a port"),
+        ("tls://10.0.0.5:", "not a port"),
+        ("tls://10.0.0.5/dns-query#dns.example", "only https:// has a path"),
+        ("tls://10.0.0.5#", "not the name of a host"),
+        ("tls://10.0.0.5#a..b", "a label that is empty"),
+        ("tls://*.example", "not the name of a host"),
+        ("tls://[dns.example]", "not an IPv6 address"),
+        ("tls://[10.0.0.5]", "not an IPv6 address"),
+        ("https://10.0.0.5/dns-query{?dns}#dns.example", "without {?dns}"),
+        ("https://10.0.0.5/dns-query?x=1", "not a path"),
+        ("https://10.0.0.5/a b", "not a path"),
+    ],
+)
+def test_no_upstreams(value: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=".") as caught:
+        parse_upstream(value)
+    assert complaint in str(caught.value)
+
+
+@given(
+    st.text(max_size=40).map(lambda text: f"tls://{text}") | st.from_regex(r"https://[^ ]*", fullmatch=True)
+)
+def test_whatever_is_read_is_read_back(value: str) -> None:
+    try:
+        endpoint = parse_upstream(value)
+    except ValueError:
+        return
+    assert parse_upstream(str(endpoint)) == endpoint
 
 
 @given(st.one_of(st.text(max_size=30), strategies.json_values))
