@@ -59,6 +59,11 @@ class HotLoop(asyncio.SelectorEventLoop):
         self.hot.release()
         return super().call_at(when, callback, *args, context=context)
 
+    def stop(self) -> None:
+        """As asyncio's."""
+        self.hot.release()
+        super().stop()
+
 
 class Readiness:
     """Calls for sockets that are ready, on the running loop, whichever kind it is."""
