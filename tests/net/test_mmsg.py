@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,7 +8,7 @@ import pytest
 
 from dnsproxy.net.datagrams import open_mover, open_socket
 from dnsproxy.net.mmsg import BatchMover, BatchSocket
-from dnsproxy.net.msghdr import BATCH, LONGEST, load_batch_calls
+from dnsproxy.net.msghdr import BATCH, LONGEST
 
 
 @contextmanager
@@ -27,15 +26,6 @@ def client(host: str, port: int) -> Iterator[socket.socket]:
         sock.settimeout(5)
         sock.connect((host, port))
         yield sock
-
-
-def test_linux_has_the_calls() -> None:
-    assert load_batch_calls() is not None
-
-
-def test_other_systems_do_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "platform", "darwin")
-    assert load_batch_calls() is None
 
 
 def test_a_batch_is_bounded_and_nothing_is_lost() -> None:
