@@ -77,6 +77,7 @@ class Server:
             max_stale=self._settings.learn.max_stale,
             now=now,
             wall_now=time(),
+            earlier=self.engine.rules,
         )
         self.engine.swap_rules(rules)
 

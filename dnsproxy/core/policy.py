@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 
 from dnsproxy.core import message, names, wire
-from dnsproxy.core.book import Book
+from dnsproxy.core.book import Book, Entry
 from dnsproxy.core.registry import Wanted, with_found
 
 Counts = tuple[int, int, int]
@@ -161,12 +161,16 @@ def build_rules(
     max_stale: float,
     now: float,
     wall_now: float,
+    earlier: Ruleset | None = None,
 ) -> Ruleset:
     """Return the rules for the configured and the discovered names with the addresses of ``book``.
 
     ``ttl`` and ``max_stale`` are seconds. Wall-clock times of the snapshots are
     turned into monotonic ones here, with ``now`` and ``wall_now`` read together.
+    What has not changed is taken over from ``earlier``, the rules that these replace:
+    most snapshots only confirm, and queries wait while sections are built (0.4 ms a name).
     """
+    before = {entry.name: entry for entry in earlier.owned()} if earlier is not None else {}
     owned = []
     for entry in with_found(wanted, book.found()):
         held = book.entries.get(entry.name)
@@ -176,15 +180,22 @@ def build_rules(
             owned.append(Owned(entry.name))
         else:
             stale_at = now + held.snapshot.expires_at - wall_now
-            owned.append(
-                Owned(
-                    entry.name,
-                    addresses=held.learned.addresses,
-                    cname=held.learned.cname,
-                    ttl=ttl,
-                    serial=held.snapshot.serial // 1000,
-                    stale_at=stale_at,
-                    gone_at=stale_at + max_stale,
-                )
-            )
+            owned.append(_learned(before.get(entry.name), held, ttl, stale_at, stale_at + max_stale))
     return Ruleset(owned, zones)
+
+
+def _learned(before: Owned | None, held: Entry, ttl: int, stale_at: float, gone_at: float) -> Owned:
+    learned = held.learned
+    same = (learned.addresses, learned.cname, ttl)
+    if before is not None and (before.addresses, before.cname, before.ttl) == same:
+        before.stale_at, before.gone_at = stale_at, gone_at
+        return before
+    return Owned(
+        learned.name,
+        addresses=learned.addresses,
+        cname=learned.cname,
+        ttl=ttl,
+        serial=held.snapshot.serial // 1000,
+        stale_at=stale_at,
+        gone_at=gone_at,
+    )

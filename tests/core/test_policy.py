@@ -96,6 +96,30 @@ def test_rules_from_pins_and_the_book() -> None:
     assert (held.addresses, held.ttl, held.stale_at, held.gone_at) == (("10.0.0.1",), 20, 400.0, 450.0)
 
 
+def test_what_a_snapshot_only_confirms_is_not_built_again() -> None:
+    def at(expires_at: int, *addresses: str, serial: int = 1) -> Book:
+        entry = learned("learned.example.", addresses)
+        return Book().merged(replace(snapshot(entry, serial=serial), expires_at=expires_at))
+
+    def rules(book: Book, earlier: Ruleset | None) -> Ruleset:
+        wanted = [Wanted("learned.example.", "registry", "hz")]
+        return build_rules(
+            wanted, book, [], ttl=20, max_stale=50.0, now=100.0, wall_now=1000.0, earlier=earlier
+        )
+
+    key = names.to_key("learned.example.")
+    first = rules(at(1300, "10.0.0.1"), None)
+    made = first.find_owned(key)
+    second = rules(at(1400, "10.0.0.1", serial=2), first)
+    assert second.find_owned(key) is made
+    assert made is not None
+    assert (made.stale_at, made.gone_at) == (500.0, 550.0)
+    third = rules(at(1400, "10.0.0.2", serial=3), second).find_owned(key)
+    assert third is not made
+    assert third is not None
+    assert third.addresses == ("10.0.0.2",)
+
+
 def test_an_entry_that_is_no_longer_configured_is_not_owned() -> None:
     book = Book().merged(snapshot(learned("gone.example.")))
     assert build(book).find_owned(names.to_key("gone.example.")) is None
