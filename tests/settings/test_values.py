@@ -149,7 +149,7 @@ def test_upstreams(value: str, endpoint: Endpoint) -> None:
         ("tls://10.0.0.5:0", "not a port"),
         ("tls://10.0.0.5:", "not a port"),
         ("tls://10.0.0.5/dns-query#dns.example", "only https:// has a path"),
-        ("tls://10.0.0.5#", "not the name of a host"),
+        ("tls://10.0.0.5#", "empty name"),
         ("tls://10.0.0.5#a..b", "a label that is empty"),
         ("tls://*.example", "not the name of a host"),
         ("tls://[dns.example]", "not an IPv6 address"),
