@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from dnsproxy.core.learned import LearnedName, Snapshot
-from dnsproxy.core.registry import Found
+from dnsproxy.core.registry import MAX_FOUND, Found
 
 # Two helpers may see different members of a large address set. A name changes
 # hands only after its helper has missed about two rounds of the default 30 s
@@ -96,14 +96,17 @@ class Book:
         }
 
     def found(self) -> list[Found]:
-        """Return what is known of each role of a registry, the views of all helpers united."""
+        """Return what is known of each role of a registry, the views of all helpers united.
+
+        No more names than one helper may tell: whoever has a helper's key can sign as many.
+        """
         united: dict[tuple[str, str], Found] = {}
         for _, find in sorted(self.finds.items()):
             found = find.found
             held = united.get(found.subject, found)
             names = tuple(dict.fromkeys((*held.names, *found.names)))
             observed_at = max(held.observed_at, found.observed_at)
-            united[found.subject] = Found(found.registry, found.role, names, observed_at)
+            united[found.subject] = Found(found.registry, found.role, names[:MAX_FOUND], observed_at)
         return list(united.values())
 
     def changes_since(self, earlier: Book) -> list[Change]:

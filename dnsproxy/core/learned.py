@@ -269,12 +269,14 @@ def judge_content(current: Snapshot | None, candidate: Snapshot, scope: Scope) -
         if offered < held:
             return Rejected(Rejection.OLDER, f"serial {candidate.serial}, in use {current.serial}")
     found = scope.admit(candidate.found)
-    admitted = {name for entry in found for name in entry.names}
+    # As in `registry.with_found`, the first that found a name owns it.
+    admitted = {name: entry.registry for entry in reversed(found) for name in entry.names}
     offered_all = [entry.name for entry in candidate.names]
     foreign = tuple(name for name in offered_all if name not in admitted and not scope.allows(name))
-    ours = replace(
-        candidate, names=tuple(e for e in candidate.names if e.name not in set(foreign)), found=found
-    )
+    left_out = set(foreign)
+    # The limits of a found name are those of its registry, which is not for the helper to choose.
+    listed = (replace(e, registry=admitted.get(e.name, e.registry)) for e in candidate.names)
+    ours = replace(candidate, names=tuple(e for e in listed if e.name not in left_out), found=found)
     if foreign and not ours.names:
         return Rejected(Rejection.NOT_OURS, f"none of its {len(foreign)} names is configured here")
     known = {e.name for e in current.names if e.addresses} if current else set()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dnsproxy.core.book import FIND_LIFETIME, TAKEOVER_AFTER, Book, Change
 from dnsproxy.core.learned import Snapshot
-from dnsproxy.core.registry import Found
+from dnsproxy.core.registry import MAX_FOUND, Found
 from tests.strategies import learned, snapshot
 
 A, B = "helper-a", "helper-b"
@@ -199,6 +199,11 @@ def test_the_views_of_two_helpers_are_united() -> None:
     # What only one of them has given up is gone only when nobody has it.
     after = book.merged(telling(serial=2))
     assert found_names(after) == {"auth": ("b.example.", "c.example.")}
+
+
+def test_many_helpers_cannot_find_more_names_than_one() -> None:
+    book = book_of(*(telling(f"n{i}.example.", issuer=f"helper-{i}") for i in range(MAX_FOUND + 3)))
+    assert [len(found.names) for found in book.found()] == [MAX_FOUND]
 
 
 def test_what_a_helper_could_not_confirm_for_a_day_is_over_once_another_knows() -> None:

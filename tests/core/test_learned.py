@@ -325,6 +325,12 @@ def test_a_found_name_that_was_not_sought_is_foreign(entry: Found) -> None:
     assert all(not each.names for each in verdict.snapshot.found)
 
 
+def test_a_helper_cannot_put_a_found_name_under_the_limits_of_another_registry() -> None:
+    loose = learned(AUTH, role="auth", registry="public")
+    candidate = replace(told(found(AUTH)), names=(learned(), loose))
+    assert [entry.registry for entry in accepted(None, candidate).snapshot.names] == ["hangzhou", "hangzhou"]
+
+
 def test_a_listed_name_that_was_not_found_is_foreign() -> None:
     assert accepted(None, told(found(AUTH), names_of=(AUTH, BUCKET))).foreign == (BUCKET,)
 
