@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from ipaddress import ip_address
-from pathlib import Path
 
 import structlog
 
@@ -19,7 +18,7 @@ from dnsproxy.core.book import Book
 from dnsproxy.errors import FetchError, StartError
 from dnsproxy.helper.assemble import make_helper
 from dnsproxy.helper.service import Helper
-from dnsproxy.keys import ensure_private_key
+from dnsproxy.keys import ensure_private_key, local_key_path
 from dnsproxy.net.fetch import Fetched, Fetcher, Request, public_url
 from dnsproxy.settings import Settings
 from dnsproxy.settings.learning import SourceSettings
@@ -44,7 +43,7 @@ class EmbeddedHelpers:
     """
 
     def __init__(self, settings: Settings) -> None:
-        key = ensure_private_key(key_path(settings.learn.state_file))
+        key = ensure_private_key(local_key_path(settings.learn.state_file))
         public = key.public_key()
         self.keys = {seal.key_id(public): public}
         self._helpers: dict[str, Helper] = {}
@@ -106,11 +105,6 @@ async def _run_for_ever(url: str, helper: Helper) -> None:
         except Exception:  # a mistake of ours in here must not end the answers to queries
             log.exception("learned.embedded_crashed", source=public_url(url))
         await asyncio.sleep(RESTART_AFTER)
-
-
-def key_path(state_file: Path) -> Path:
-    """Return where the key of this host is: beside what it has signed."""
-    return state_file.with_name(f"{state_file.name}.key")
 
 
 def _resolvers(settings: Settings, source: SourceSettings) -> list[Endpoint]:

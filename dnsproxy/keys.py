@@ -17,6 +17,8 @@ from dnsproxy.files import write_atomically
 
 PRIVATE_NAME = "helper.key"
 PUBLIC_NAME = "helper.pub"
+# What a proxy that looks itself signs with, beside what it has signed.
+_LOCAL_SUFFIX = ".key"
 # A PEM Ed25519 key takes about 120 octets; a path that leads elsewhere is not read whole.
 _MAX_PEM = 16_384
 
@@ -81,6 +83,11 @@ def read_private_key(path: Path) -> Ed25519PrivateKey:
         return seal.load_private_key(pem)
     except (ValueError, UnsupportedAlgorithm) as exc:
         raise StartError(f"{path}: not a usable private key: {_one_line(exc)}") from exc
+
+
+def local_key_path(state_file: Path) -> Path:
+    """Return where the key is that a proxy signs with what it has seen itself."""
+    return state_file.with_name(f"{state_file.name}{_LOCAL_SUFFIX}")
 
 
 def ensure_private_key(path: Path) -> Ed25519PrivateKey:

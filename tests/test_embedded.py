@@ -16,8 +16,9 @@ from dnsproxy.core import seal
 from dnsproxy.core.book import Book
 from dnsproxy.core.learned import Snapshot
 from dnsproxy.core.registry import Found
-from dnsproxy.embedded import EmbeddedHelpers, key_path
+from dnsproxy.embedded import EmbeddedHelpers
 from dnsproxy.errors import FetchError, StartError
+from dnsproxy.keys import local_key_path
 from dnsproxy.net.fetch import Fetched, Request
 from dnsproxy.settings import Settings
 from dnsproxy.settings.learning import SourceSettings
@@ -79,7 +80,7 @@ async def test_a_dns_source_is_looked_at_and_signed_here(tmp_path: Path) -> None
             assert same == Fetched(None, fetched.etag)
 
         await following(helpers, work)
-    assert stat.S_IMODE(key_path(settings.learn.state_file).stat().st_mode) == 0o600
+    assert stat.S_IMODE(local_key_path(settings.learn.state_file).stat().st_mode) == 0o600
 
 
 async def test_a_change_ends_the_wait_of_a_pull(tmp_path: Path) -> None:
@@ -169,7 +170,7 @@ def test_a_proxy_does_not_learn_from_itself(tmp_path: Path, listen: str, resolve
 
 def test_a_key_that_cannot_be_used_is_a_start_error(tmp_path: Path) -> None:
     settings = settings_for(tmp_path, {"url": "dns://127.0.0.1:9"})
-    key_path(settings.learn.state_file).write_text("no key")
+    local_key_path(settings.learn.state_file).write_text("no key")
     with pytest.raises(StartError, match="learned.jws.key"):
         EmbeddedHelpers(settings)
 
@@ -203,6 +204,6 @@ async def test_a_mistake_of_ours_is_told_and_the_helper_started_again(
 
 
 def test_the_key_stands_beside_the_state(tmp_path: Path) -> None:
-    assert key_path(tmp_path / "learned.jws") == tmp_path / "learned.jws.key"
+    assert local_key_path(tmp_path / "learned.jws") == tmp_path / "learned.jws.key"
     assert SourceSettings(type="embedded").resolver is None
     assert Endpoint("10.0.0.5", 53) == SourceSettings(url="dns://10.0.0.5").resolver

@@ -16,31 +16,45 @@ from dnsproxy.net.statefile import StateWriter, read_state, set_aside
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 
+def orders_path(state_file: Path) -> Path:
+    """Return where the orders are of the proxy whose state is in ``state_file``."""
+    return state_file.with_name(f"{state_file.name}.orders")
+
+
+def read_orders(path: Path) -> Orders:
+    """Return the orders in the file at ``path``; none where there is no such file.
+
+    Raises:
+        OSError: the file is there and cannot be read.
+        ValueError, RecursionError, SnapshotError: it does not hold orders.
+    """
+    lines = read_state(path)
+    return Orders.from_payload(json.loads("\n".join(lines))) if lines else Orders()
+
+
 class OrderFile:
     """The file for the proxy whose state is in ``state_file``."""
 
     def __init__(self, state_file: Path, wall: Callable[[], float] = time.time) -> None:
-        self.path = state_file.with_name(f"{state_file.name}.orders")
+        self.path = orders_path(state_file)
         self._wall = wall
         self._writer = StateWriter(self.path)
         self._written = Orders()
 
     def load(self) -> Orders:
-        """Return what is on disk; nothing is ordered where that cannot be used. Never raises."""
+        """Return what is on disk; what cannot be used is set aside, and nothing is ordered. Never raises."""
         try:
-            lines = read_state(self.path)
+            self._written = read_orders(self.path)
         except OSError as exc:
             # A traceback would say nothing more than the system's reason.
             log.error("learned.orders_unreadable", path=str(self.path), reason=exc.strerror)  # noqa: TRY400
-            return Orders()
-        if not lines:
-            return Orders()
-        try:
-            self._written = Orders.from_payload(json.loads("\n".join(lines)))
         except (ValueError, RecursionError, SnapshotError) as exc:
             log.warning("learned.orders_rejected", path=str(self.path), detail=str(exc))
-            set_aside(self.path, self._wall())
-        return self._written
+        else:
+            return self._written
+        # The next write takes its place, and somebody's pins may be in it.
+        set_aside(self.path, self._wall())
+        return Orders()
 
     def offer(self, orders: Orders) -> None:
         """Have ``orders`` written soon, if they are others than those on disk."""

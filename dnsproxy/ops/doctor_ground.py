@@ -66,7 +66,9 @@ class Ground:
         """Return what a server should answer about ``target``."""
         if self.known is None:
             return Expected(None, exact=False)
-        return Expected(target.entry.addresses, self.known.exact)
+        entry = target.entry
+        # A state file does not tell which of them the proxy holds back at this time.
+        return Expected(entry.addresses if self.known.exact else entry.learned, self.known.exact)
 
     def add(self, *findings: Finding) -> None:
         """Keep findings."""

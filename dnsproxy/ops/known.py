@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
 from typing import Any
 
 from dnsproxy.core import names, seal
-from dnsproxy.core.book import Book
+from dnsproxy.core.book import Book, Entry
 from dnsproxy.core.learned import Accepted, Scope, judge_content
+from dnsproxy.core.orders import PINNED, Orders, pinned_entry
 from dnsproxy.core.registry import Wanted, with_found
 from dnsproxy.errors import DnsproxyError, SnapshotError
-from dnsproxy.keys import read_trusted_keys
+from dnsproxy.keys import local_key_path, read_private_key, read_trusted_keys
+from dnsproxy.net.orderfile import orders_path, read_orders
 from dnsproxy.net.statefile import read_state
 from dnsproxy.ops.client import AdminClient, AdminError
 from dnsproxy.settings import Settings
@@ -104,11 +107,11 @@ def from_status(document: Mapping[str, Any], origin: str) -> Known:
 
 
 def from_state(settings: Settings, wall_now: float) -> Known:
-    """Return what the state file and the pins of the configuration tell; ``wall_now`` is Unix seconds.
+    """Return what state file, orders and the pins of the configuration tell; ``wall_now`` is Unix seconds.
 
     Raises:
         NothingKnownError: the file cannot be read.
-        StartError: a trusted key cannot be read.
+        StartError: a trusted key, or the one of this host, cannot be read.
     """
     path = settings.learn.state_file
     wanted = settings.wanted()
@@ -117,12 +120,34 @@ def from_state(settings: Settings, wall_now: float) -> Known:
     except OSError as exc:
         raise NothingKnownError(f"{path}: {exc.strerror or exc}") from exc
     book = _book(tokens, settings, wanted)
-    entries = tuple(_from_book(entry, book, wall_now) for entry in with_found(wanted, book.found()))
+    orders = _orders(path)
+    kept = {**orders.in_service, **(orders.freeze.entries if orders.freeze else {})}
+    kept |= {name: pinned_entry(name, pin) for name, pin in orders.pins.items()}
+    entries = tuple(
+        _from_book(entry, book.entries.get(entry.name), kept.get(entry.name), wall_now)
+        for entry in with_found(wanted, book.found())
+    )
     return Known(str(path), False, book.serial, entries)
 
 
-def _book(tokens: Sequence[str], settings: Settings, wanted: Sequence[Wanted]) -> Book:
+def _orders(state_file: Path) -> Orders:
+    try:
+        return read_orders(orders_path(state_file))
+    except (OSError, ValueError, RecursionError, SnapshotError):
+        return Orders()  # the proxy sets such a file aside and goes on; so does this
+
+
+def _keys(settings: Settings) -> seal.TrustedKeys:
     keys = read_trusted_keys(settings.learn.trusted_keys)
+    local = local_key_path(settings.learn.state_file)
+    if any(source.is_local for source in settings.learn.sources) and local.exists():
+        own = read_private_key(local).public_key()
+        keys[seal.key_id(own)] = own
+    return keys
+
+
+def _book(tokens: Sequence[str], settings: Settings, wanted: Sequence[Wanted]) -> Book:
+    keys = _keys(settings)
     scope = Scope(frozenset(names.to_key(entry.name) for entry in wanted), tuple(settings.sought()))
     book = Book()
     for token in tokens:
@@ -136,26 +161,29 @@ def _book(tokens: Sequence[str], settings: Settings, wanted: Sequence[Wanted]) -
     return book
 
 
-def _from_book(entry: Wanted, book: Book, wall_now: float) -> KnownName:
-    if entry.addresses:
-        return KnownName(entry.name, entry.role, entry.registry, entry.addresses, "pinned", None, None)
-    held = book.entries.get(entry.name)
-    if held is None:
-        return KnownName(entry.name, entry.role, entry.registry, (), None, None, None)
+def _from_book(entry: Wanted, newest: Entry | None, kept: Entry | None, wall_now: float) -> KnownName:
+    """Return what is known: ``kept`` is what orders or probes keep in service in place of ``newest``."""
+    held = kept or newest
+    if entry.addresses or held is None:
+        source = "pinned" if entry.addresses else None
+        return KnownName(entry.name, entry.role, entry.registry, entry.addresses, source, None, None)
+    is_pinned = held.snapshot.issuer == PINNED
+    waiting = newest.learned.addresses if newest is not None and not is_pinned else ()
     return KnownName(
         name=entry.name,
         role=entry.role,
         registry=entry.registry,
         addresses=held.learned.addresses,
         source=held.snapshot.issuer,
-        serial=held.snapshot.serial,
-        age=max(0.0, wall_now - held.learned.observed_at),
+        serial=None if is_pinned else held.snapshot.serial,
+        age=None if is_pinned else max(0.0, wall_now - held.learned.observed_at),
+        waiting=tuple(address for address in waiting if address not in held.learned.addresses),
     )
 
 
 def configured(settings: Settings) -> Known:
     """Return the names of the configuration, with their pins and nothing else."""
-    entries = tuple(_from_book(entry, Book(), 0.0) for entry in settings.wanted())
+    entries = tuple(_from_book(entry, None, None, 0.0) for entry in settings.wanted())
     return Known("the configuration", False, 0, entries)
 
 
@@ -182,8 +210,3 @@ def read_known(settings: Settings, admin: str | None, wall_now: float) -> Known:
 def routed_ranges(settings: Settings) -> dict[str, tuple[Network, ...]]:
     """Return ``network.routed`` of each registry by its label."""
     return {registry.name: tuple(registry.network.routed) for registry in settings.registries}
-
-
-def regions(settings: Settings) -> dict[str, str]:
-    """Return the region of each registry that has one, by its label."""
-    return {registry.name: registry.region for registry in settings.registries if registry.region}

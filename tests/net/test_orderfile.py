@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
 from dnsproxy.core.orders import Orders, Pin
+from dnsproxy.net import orderfile
 from dnsproxy.net.orderfile import OrderFile
 
 ORDERS = Orders(pins={"a.example.": Pin(("10.0.0.1",), 1000)})
@@ -67,12 +69,25 @@ def test_foreign_content_is_set_aside(content: bytes, tmp_path: Path) -> None:
     assert (tmp_path / "learned.jws.orders.bad-1000").exists()
 
 
-def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+async def test_a_file_that_cannot_be_read_is_said_and_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = file_in(tmp_path)
+    written.offer(ORDERS)
+    await written.flush()
+    content = written.path.read_bytes()
+
+    def refuse(_: Path) -> list[str]:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(orderfile, "read_state", refuse)
     file = file_in(tmp_path)
-    file.path.mkdir()
     with capture_logs() as logs:
         assert file.load() == Orders()
-    assert [line["event"] for line in logs] == ["learned.orders_unreadable"]
+    assert [line["event"] for line in logs] == ["learned.orders_unreadable", "learned.state_set_aside"]
+    file.offer(Orders(pins={"b.example.": Pin(("10.0.0.2",), 2000)}))
+    assert await file.flush() is None
+    assert (tmp_path / "learned.jws.orders.bad-1000").read_bytes() == content
 
 
 async def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:

@@ -8,8 +8,11 @@ import pytest
 
 from dnsproxy.config import parse
 from dnsproxy.core import seal
+from dnsproxy.core.book import Entry
 from dnsproxy.core.learned import Snapshot
-from dnsproxy.keys import read_private_key, write_key_pair
+from dnsproxy.core.orders import Freeze, Orders, Pin
+from dnsproxy.keys import ensure_private_key, local_key_path, read_private_key, write_key_pair
+from dnsproxy.net.orderfile import orders_path
 from dnsproxy.net.statefile import write_state
 from dnsproxy.ops.client import AdminError
 from dnsproxy.ops.known import (
@@ -19,10 +22,10 @@ from dnsproxy.ops.known import (
     from_state,
     from_status,
     read_known,
-    regions,
     routed_ranges,
 )
 from dnsproxy.settings import Settings
+from dnsproxy.settings.learning import SourceSettings
 from tests.strategies import learned, snapshot
 
 REGISTRY = "xxxxxx-registry-vpc.cn-hangzhou.cr.aliyuncs.com."
@@ -89,6 +92,44 @@ def test_a_state_signed_by_a_stranger_tells_nothing(site: Site, tmp_path: Path) 
     assert from_state(site.settings, 0.0).find(REGISTRY) == KnownName(
         REGISTRY, "registry", "hz", (), None, None, None
     )
+
+
+def test_what_the_proxy_has_seen_itself_is_read_with_its_own_key(site: Site) -> None:
+    learn = site.settings.learn.model_copy(update={"sources": [SourceSettings(url="dns://127.0.0.1:1")]})
+    settings = site.settings.model_copy(update={"learn": learn})
+    key = ensure_private_key(local_key_path(site.state))
+    write_state(site.state, [seal.sign(snapshot(learned(REGISTRY)), key)])
+    (held,) = [entry for entry in from_state(settings, 1010.0).names if entry.addresses and entry.serial]
+    assert held.name == REGISTRY
+    # Nobody else's snapshots are signed with it.
+    assert from_state(site.settings, 1010.0).serial == 0
+
+
+def test_orders_and_what_is_held_back_are_read_too(site: Site) -> None:
+    site.keep(snapshot(*(learned(name, ("10.0.0.1", "10.0.0.2")) for name in (REGISTRY, OSS, "a.example."))))
+    earlier = snapshot(issuer="helper-a", serial=0)
+    kept = {
+        name: Entry(learned(name, (address,)), earlier)
+        for name, address in ((OSS, "10.0.0.2"), ("a.example.", "10.0.0.3"))
+    }
+    orders = Orders(
+        pins={REGISTRY: Pin(("10.9.9.9",), 1000)},
+        freeze=Freeze(1000, {OSS: kept[OSS]}),
+        in_service={"a.example.": kept["a.example."]},
+    )
+    write_state(orders_path(site.state), [json.dumps(orders.to_payload())])
+    known = from_state(site.settings, 1010.0)
+    told = {entry.name: (entry.addresses, entry.waiting, entry.source) for entry in known.names}
+    assert told[REGISTRY] == (("10.9.9.9",), (), "pinned")
+    assert told[OSS] == (("10.0.0.2",), ("10.0.0.1",), "helper-a")
+    assert told["a.example."] == (("10.0.0.3",), ("10.0.0.1", "10.0.0.2"), "helper-a")
+    assert told["pinned.example."] == (("10.1.2.3",), (), "pinned")
+
+
+def test_orders_that_cannot_be_used_hide_nothing(site: Site) -> None:
+    site.keep(snapshot(learned(REGISTRY)))
+    orders_path(site.state).write_text("torn")
+    assert from_state(site.settings, 1010.0).serial == 1
 
 
 def test_a_state_file_that_cannot_be_read(site: Site) -> None:
@@ -179,4 +220,3 @@ def test_what_the_configuration_states(site: Site) -> None:
         "hz": ["10.0.0.0/8"],
         "other": [],
     }
-    assert regions(settings) == {"hz": "cn-hangzhou"}
