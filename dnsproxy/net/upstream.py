@@ -1,4 +1,4 @@
-"""Carry out exchanges with upstreams: UDP by shared sockets, TCP by one connection each.
+"""Carry out exchanges with upstreams: UDP by shared sockets, all else by channels (see `channel`).
 
 No task, future or timer per query on the UDP path. A socket is connected to its
 upstream (so the kernel drops what comes from anywhere else), carries a bounded
@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import struct
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
@@ -21,7 +20,9 @@ from dnsproxy.core.engine import Engine, Forward
 from dnsproxy.core.exchange import Attempt, Exchange, Failure, Verdict
 from dnsproxy.core.upstreams import Upstream
 from dnsproxy.core.wire import Query
+from dnsproxy.net.channel import Channel
 from dnsproxy.net.datagrams import open_mover
+from dnsproxy.net.dial import Dialer
 from dnsproxy.net.loop import Readiness
 
 # An off-path attacker must guess port and id while the socket lives. Opening one
@@ -30,7 +31,6 @@ QUERIES_PER_SOCKET = 200
 SECONDS_PER_SOCKET = 5.0
 # Timers are checked this often; an attempt may be given up this much late.
 TICK = 0.025
-_LENGTH = struct.Struct(">H")
 
 Respond = Callable[[Any, bytes, Query], None]
 """Called with the token and query of a waiter and the response to it."""
@@ -77,16 +77,20 @@ class _Ids:
 
 
 class Forwarder:
-    """Drives every exchange of one engine to its end and tells its waiters."""
+    """Drives every exchange of one engine to its end and tells its waiters.
 
-    def __init__(self, engine: Engine) -> None:
+    ``dialer`` makes the channels; one that knows no names is made when it is not given.
+    """
+
+    def __init__(self, engine: Engine, dialer: Dialer | None = None) -> None:
         self._engine = engine
+        self._dialer = dialer or Dialer()
         self._loop = asyncio.get_running_loop()
         self._ready = Readiness()
         self._current: dict[Upstream, _UpstreamSocket] = {}
         self._sockets: set[_UpstreamSocket] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._tcp: set[asyncio.Task[None]] = set()
+        self._channels: dict[Upstream, Channel] = {}
         self._mover = open_mover()
         self._unsent: list[_UpstreamSocket] = []
         self._ids = _Ids()
@@ -116,8 +120,8 @@ class Forwarder:
         """Give up everything in flight and close all sockets."""
         if self._timer is not None:
             self._timer.cancel()
-        for task in self._tcp:
-            task.cancel()
+        for channel in self._channels.values():
+            channel.close()
         for used in list(self._sockets):
             self._close_socket(used)
 
@@ -127,10 +131,10 @@ class Forwarder:
         """Carry out the next attempts until one is under way or none is left."""
         while (attempt := exchange.next_attempt(now)) is not None:
             if attempt.tcp:
-                task = self._loop.create_task(self._ask_tcp(exchange, attempt))
-                self._tcp.add(task)
-                task.add_done_callback(self._tcp.discard)
-                return
+                if self._ask_channel(exchange, attempt):
+                    return
+                exchange.fail_attempt(Failure.BUSY, now)
+                continue
             try:
                 self._send_udp(exchange, attempt, now)
             except OSError:
@@ -235,43 +239,25 @@ class Forwarder:
         else:
             self._timer = None
 
-    # -- TCP -----------------------------------------------------------------------
+    # -- channels --------------------------------------------------------------------
 
-    async def _ask_tcp(self, exchange: Exchange, attempt: Attempt) -> None:
-        failure = None
-        verdict = Verdict.NEXT
-        try:
-            async with asyncio.timeout_at(attempt.deadline):
-                verdict = await self._tcp_reply(exchange, attempt)
-        except TimeoutError:
-            failure = Failure.TIMEOUT
-        except (OSError, EOFError):
-            failure = Failure.NETWORK
-        now = monotonic()
-        if failure is not None:
-            exchange.fail_attempt(failure, now)
+    def _ask_channel(self, exchange: Exchange, attempt: Attempt) -> bool:
+        channel = self._channels.get(attempt.upstream)
+        if channel is None:
+            channel = self._dialer.open(attempt.upstream, self, self._ids.draw)
+            self._channels[attempt.upstream] = channel
+        return channel.ask(exchange, attempt)
+
+    def settle(self, exchange: Exchange, verdict: Verdict, now: float) -> None:
+        """Go on after a reply that came over a channel (see `link.Ends`)."""
         if verdict is Verdict.DONE:
             self._finish(exchange, now)
         else:
             self._advance(exchange, now)
-            self.flush()
+        self.flush()
 
-    async def _tcp_reply(self, exchange: Exchange, attempt: Attempt) -> Verdict:
-        """Ask once over a new connection; wait until a reply is ours.
-
-        Raises:
-            OSError, EOFError: the connection failed or ended.
-        """
-        reader, writer = await asyncio.open_connection(*attempt.upstream.address)
-        try:
-            message_id = self._ids.draw()
-            writer.write(_LENGTH.pack(len(attempt.payload) + 2) + message_id + attempt.payload)
-            while True:
-                (length,) = _LENGTH.unpack(await reader.readexactly(2))
-                data = await reader.readexactly(length)
-                if data[:2] == message_id:
-                    verdict = exchange.receive_reply(data, monotonic())
-                    if verdict is not Verdict.IGNORED:
-                        return verdict
-        finally:
-            writer.close()
+    def fail(self, exchange: Exchange, failure: Failure, now: float) -> None:
+        """Go on after an attempt over a channel that gave nothing (see `link.Ends`)."""
+        exchange.fail_attempt(failure, now)
+        self._advance(exchange, now)
+        self.flush()

@@ -1,0 +1,210 @@
+"""Connections to one upstream that carry many queries each: which one, how many, for how long.
+
+RFC 7766 §6.2: connections are kept, and queries sent on without waiting for replies. What
+goes over a connection is a matter of `Link`'s subclasses. A query that was lost because
+its connection was closed as idle is sent once more on a fresh one (§6.2.4).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic
+
+import structlog
+
+from dnsproxy.core.exchange import Attempt, Exchange, Failure
+from dnsproxy.core.upstreams import Upstream
+from dnsproxy.net.link import Ends, Link, Waiting
+from dnsproxy.net.upstream_tls import ClientContext, name_failure
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+# Connections to one upstream at a time. More than one is opened only when each has `GROW_AT` queries
+# waiting: a server that answers in order lets one slow name hold up all behind it.
+MAX_LINKS = 4
+GROW_AT = 32
+# Queries that wait on one connection. With four this holds the default of `forward.max_in_flight`.
+MAX_WAITING = 256
+# Seconds for connecting and the TLS handshake. Longer than an attempt, so that a connection that is slow
+# to come serves the queries after the one that gave it up.
+CONNECT_SECONDS = 5.0
+# Timers are checked this often; an attempt may be given up this much late.
+TICK = 0.025
+
+
+class Channel:
+    """All connections to ``upstream``, and their ends.
+
+    ``resolve`` gives the addresses to connect to, or raises OSError.
+    """
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        ends: Ends,
+        make_link: Callable[[Channel], Link],
+        resolve: Callable[[], Awaitable[Sequence[str]]],
+        context: ClientContext | None = None,
+    ) -> None:
+        self.upstream = upstream
+        self.ends = ends
+        self.context = context
+        self._make_link = make_link
+        self._resolve = resolve
+        self._loop = asyncio.get_running_loop()
+        self._links: list[Link] = []
+        self._connecting: dict[Link, asyncio.Task[None]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._told = ""
+        self._closed = False
+
+    def ask(self, exchange: Exchange, attempt: Attempt) -> bool:
+        """Send ``attempt``; False when too many queries wait already."""
+        link = self._choose()
+        if link is None:
+            return False
+        link.take(Waiting(exchange, attempt))
+        self._arm(TICK)
+        return True
+
+    def close(self) -> None:
+        """Give up everything, tell nobody."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in self._connecting.values():
+            task.cancel()
+        for link in self._links:
+            link.take_all()
+            link.abort()
+        self._links.clear()
+
+    # -- connections -----------------------------------------------------------------
+
+    def _choose(self) -> Link | None:
+        """Return the link with the fewest queries, a new one when each has many, None when all are full."""
+        usable = [link for link in self._links if not link.retired]
+        best = min(usable, key=lambda link: link.load, default=None)
+        if best is None or (best.load >= GROW_AT and len(usable) < MAX_LINKS):
+            return self._open()
+        return best if best.load < MAX_WAITING else None
+
+    def _open(self) -> Link:
+        link = self._make_link(self)
+        self._links.append(link)
+        task = self._loop.create_task(self._connect(link))
+        self._connecting[link] = task
+        task.add_done_callback(lambda _: self._connecting.pop(link, None))
+        return link
+
+    async def _connect(self, link: Link) -> None:
+        failure, text = Failure.NETWORK, "no address"
+        deadline = self._loop.time() + CONNECT_SECONDS
+        try:
+            async with asyncio.timeout_at(deadline):
+                for address in await self._resolve():
+                    failed = await self._try(link, address)
+                    if failed is None:
+                        return
+                    failure, text = failed
+        except TimeoutError:
+            failure, text = Failure.TIMEOUT, "timed out while connecting"
+        except OSError as exc:
+            failure, text = name_failure(exc)
+        self.lose(link, failure, text)
+
+    async def _try(self, link: Link, address: str) -> tuple[Failure, str] | None:
+        port, secure = self.upstream.address[1], self.upstream.secure
+        try:
+            if self.context is None or secure is None:
+                await self._loop.create_connection(lambda: link, address, port)
+            else:
+                await self._loop.create_connection(
+                    lambda: link,
+                    address,
+                    port,
+                    ssl=self.context,
+                    server_hostname=secure.server_name,
+                    ssl_handshake_timeout=CONNECT_SECONDS,
+                    ssl_shutdown_timeout=1.0,
+                )
+        except TimeoutError:  # the kernel's ETIMEDOUT
+            return Failure.TIMEOUT, "timed out while connecting"
+        except OSError as exc:
+            return name_failure(exc)
+        return None
+
+    def proven(self, link: Link) -> None:
+        """Note that ``link`` has given its first reply."""
+        self._told = ""
+        secured = link.transport.get_extra_info("ssl_object") if link.transport else None
+        if self.context is not None and isinstance(secured, ssl.SSLObject):
+            self.context.remember(secured)
+
+    def lose(self, link: Link, failure: Failure, text: str) -> None:
+        """Take leave of ``link``, which has ended: send its queries once more, or fail them.
+
+        They may be sent again if the link has served others before, and so was usable: closed as
+        idle, or after as many queries as the server allows.
+        """
+        if self._closed or link not in self._links:
+            return
+        self._links.remove(link)
+        now = monotonic()
+        lost = link.take_all()
+        if not link.has_replied and text != self._told:
+            self._told = text
+            log.warning(
+                "upstream.unreachable", upstream=self.upstream.name, reason=failure.value, detail=text
+            )
+        again = [waiting for waiting in lost if link.has_replied and self._may_resend(waiting, now)]
+        self.resend(again)
+        for waiting in lost:
+            if waiting not in again:
+                self.ends.fail(waiting.exchange, failure, now)
+
+    def _may_resend(self, waiting: Waiting, now: float) -> bool:
+        return not waiting.resent and waiting.attempt.deadline > now and waiting.exchange.may_resend()
+
+    def resend(self, again: Sequence[Waiting]) -> None:
+        """Send these queries on a fresh connection: others may have been closed together with theirs."""
+        if not again:
+            return
+        link = self._open()
+        for waiting in again:
+            waiting.resent = True
+            link.take(waiting)
+        self._arm(TICK)
+
+    # -- time ------------------------------------------------------------------------
+
+    def ended(self, link: Link, now: float) -> None:
+        """Note that ``link`` has done with a query."""
+        if not link.load:
+            link.idle_since = now
+            if link.retired:
+                link.close()
+
+    def _arm(self, seconds: float) -> None:
+        if self._timer is None or self._timer.when() > self._loop.time() + seconds:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_later(seconds, self._turn)
+
+    def _turn(self) -> None:
+        """Give up the queries whose time has come, and close idle connections."""
+        self._timer = None
+        now = monotonic()
+        for link in list(self._links):
+            for waiting in link.drop_late(now):
+                self.ended(link, now)
+                self.ends.fail(waiting.exchange, Failure.TIMEOUT, now)
+            if not link.load and link not in self._connecting and now - link.idle_since >= link.idle_seconds:
+                link.close()
+        if any(link.load for link in self._links):
+            self._arm(TICK)
+        elif self._links and not self._closed:
+            soonest = min(link.idle_since + link.idle_seconds for link in self._links)
+            self._arm(max(soonest - now, TICK))

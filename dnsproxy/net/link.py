@@ -1,0 +1,193 @@
+"""One connection to an upstream, and the queries that wait on it. Subclasses say what goes over it."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import Protocol, cast
+
+from dnsproxy.core.exchange import Attempt, Exchange, Failure, Verdict
+from dnsproxy.net.upstream_tls import ClientContext, name_failure
+
+# A connection without queries is closed after so many seconds, or what the server tells (RFC 7828), up
+# to a bound. TLS costs more to set up.
+IDLE_SECONDS = 10.0
+IDLE_SECONDS_TLS = 30.0
+MOST_IDLE_SECONDS = 120.0
+# What an upstream has not taken of our queries, in octets; it does not read any more.
+MAX_UNSENT = 256 * 1024
+
+
+class Ends(Protocol):
+    """Who is told how attempts ended."""
+
+    def settle(self, exchange: Exchange, verdict: Verdict, now: float) -> None:
+        """A reply of ``exchange`` has come and been judged, other than IGNORED."""
+
+    def fail(self, exchange: Exchange, failure: Failure, now: float) -> None:
+        """The attempt of ``exchange`` under way gave nothing."""
+
+
+class Waiting:
+    """A query on a channel: sent at ``sent_at``, or not yet sent."""
+
+    __slots__ = ("attempt", "exchange", "resent", "sent_at")
+
+    def __init__(self, exchange: Exchange, attempt: Attempt) -> None:
+        self.exchange = exchange
+        self.attempt = attempt
+        self.sent_at = 0.0
+        self.resent = False
+
+
+class Keeper(Protocol):
+    """What keeps the link: a `channel.Channel`."""
+
+    ends: Ends
+    context: ClientContext | None
+
+    def proven(self, link: Link) -> None:
+        """``link`` has given its first reply."""
+
+    def ended(self, link: Link, now: float) -> None:
+        """``link`` has done with a query."""
+
+    def lose(self, link: Link, failure: Failure, text: str) -> None:
+        """``link`` has ended."""
+
+
+class Link(asyncio.Protocol):
+    """One connection; subclasses say what goes over it.
+
+    ``waiting`` are the queries sent, by id or stream; ``queued`` those that cannot be sent yet.
+    A ``retired`` link takes no more queries.
+    """
+
+    def __init__(self, channel: Keeper) -> None:
+        self.channel = channel
+        self.transport: asyncio.Transport | None = None
+        self.waiting: dict[int, Waiting] = {}
+        self.queued: list[Waiting] = []
+        self.retired = False
+        self.has_replied = False
+        self.heard_at = 0.0
+        self.idle_seconds = IDLE_SECONDS if channel.context is None else IDLE_SECONDS_TLS
+        self.idle_since = monotonic()
+
+    # -- for subclasses ------------------------------------------------------------
+
+    def begin(self, transport: asyncio.Transport) -> None:
+        """Say on a new connection what must be said first."""
+
+    def can_send(self) -> bool:
+        """Tell whether there is room for a query now; else it stays in ``queued``."""
+        return True
+
+    def send(self, waiting: Waiting) -> None:
+        """Put ``waiting`` on the connection and into ``self.waiting``."""
+        raise NotImplementedError
+
+    def receive(self, data: bytes, now: float) -> None:
+        """Take what came from the upstream."""
+        raise NotImplementedError
+
+    def give_up(self, key: int) -> None:
+        """Tell the upstream, where that can be done, that the reply is not waited for any more."""
+
+    # -- what asyncio calls ----------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Send what has waited for the connection."""
+        self.transport = cast("asyncio.Transport", transport)
+        self.heard_at = monotonic()
+        self.begin(self.transport)
+        self.send_queued()
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        self.heard_at = monotonic()
+        self.receive(data, self.heard_at)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
+        failure, text = (Failure.NETWORK, "closed by the server") if exc is None else name_failure(exc)
+        self.channel.lose(self, failure, text)
+
+    # -- what the channel calls --------------------------------------------------------
+
+    @property
+    def load(self) -> int:
+        """How many queries wait on it."""
+        return len(self.waiting) + len(self.queued)
+
+    def take(self, waiting: Waiting) -> None:
+        """Send ``waiting`` now, or when the connection is there and has room."""
+        self.queued.append(waiting)
+        self.send_queued()
+
+    def send_queued(self) -> None:
+        """Send what can be sent."""
+        while self.queued and self.transport is not None and not self.retired and self.can_send():
+            waiting = self.queued.pop(0)
+            waiting.sent_at = monotonic()
+            self.send(waiting)
+
+    def write(self, data: bytes) -> None:
+        """Write ``data``; a connection whose other end does not read is cut."""
+        if self.transport is None or not data:
+            return
+        self.transport.write(data)
+        if self.transport.get_write_buffer_size() > MAX_UNSENT:
+            self.abort()
+
+    def reply(self, key: int, data: bytes, now: float) -> bool:
+        """Give a reply to the query it belongs to; False when it is not what was asked for."""
+        waiting = self.waiting.get(key)
+        if waiting is None:
+            return False
+        verdict = waiting.exchange.receive_reply(data, now)
+        if verdict is Verdict.IGNORED:
+            return False
+        del self.waiting[key]
+        if not self.has_replied:
+            self.has_replied = True
+            self.channel.proven(self)
+        self.channel.ended(self, now)
+        self.channel.ends.settle(waiting.exchange, verdict, now)
+        return True
+
+    def drop_late(self, now: float) -> list[Waiting]:
+        """Take out and return the queries whose time is over.
+
+        When nothing at all has come since one of them was sent the other end is perhaps
+        gone without a word: the connection is not used for further queries.
+        """
+        late = [waiting for waiting in self.queued if waiting.attempt.deadline <= now]
+        if late:
+            self.queued = [waiting for waiting in self.queued if waiting.attempt.deadline > now]
+        for key, waiting in list(self.waiting.items()):
+            if waiting.attempt.deadline <= now:
+                del self.waiting[key]
+                self.give_up(key)
+                self.retired = self.retired or self.heard_at < waiting.sent_at
+                late.append(waiting)
+        return late
+
+    def take_all(self) -> list[Waiting]:
+        """Take out and return all queries."""
+        everything = [*self.waiting.values(), *self.queued]
+        self.waiting.clear()
+        self.queued.clear()
+        return everything
+
+    def close(self) -> None:
+        """End the connection in good order."""
+        self.retired = True
+        if self.transport is not None:
+            self.transport.close()
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self.retired = True
+        if self.transport is not None:
+            self.transport.abort()
