@@ -80,7 +80,7 @@ class Vetting:
     def load(self) -> None:
         """Take up the orders on disk, and put in service what was. Never raises."""
         self.orders = self._file.load()
-        self._verifier.restore(self.screen.passed(self.orders.in_service))
+        self._verifier.restore(self.screen.passed(self.orders.in_service), self.orders.held_back)
         self._update()
 
     async def run(self) -> None:
@@ -158,7 +158,8 @@ class Vetting:
             shown = [{"name": c.name, "old": list(c.old), "new": list(c.new)} for c in changes[:SHOWN]]
             log.info("learned.in_service", changed=len(changes), changes=shown)
         self._outlet(self.served)
-        self.orders = replace(self.orders, in_service=self._verifier.unconfirmed())
+        verifier = self._verifier
+        self.orders = replace(self.orders, in_service=verifier.unconfirmed(), held_back=verifier.held_back())
         self._file.offer(self.orders)
         if self._hook is not None:
             frozen = self.orders.freeze is not None

@@ -160,6 +160,20 @@ async def test_a_dead_member_is_held_back_told_and_returns(world: World, logs: l
     assert [line["address"] for line in events(logs, "learned.reachable")] == [NEW]
 
 
+async def test_a_dead_member_is_not_answered_after_a_restart(world: World) -> None:
+    world.take(OLD, NEW)
+    world.dead.add(NEW)
+    async with world.running():
+        await until(lambda: world.served() == (OLD,))
+    world.restarted()
+    world.vetting.take(world.book)
+    assert world.served() == (OLD,)
+    world.dead.clear()
+    async with world.running():
+        await until(lambda: world.served() == (OLD, NEW))
+    assert world.vetting.orders.held_back == {}
+
+
 def test_refused_addresses_are_not_answered_and_told_once(world: World, logs: list[Any]) -> None:
     for _ in range(2):
         assert world.take(OLD, "10.9.0.1", "127.0.0.1") == (OLD,)

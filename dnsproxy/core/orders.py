@@ -50,12 +50,16 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """Everything kept. ``history`` is oldest first; ``in_service`` are sets that no helper tells again."""
+    """Everything kept. ``history`` is oldest first; ``in_service`` are sets that no helper tells again.
+
+    ``held_back`` are members of the sets in service that did not work, by name.
+    """
 
     pins: Mapping[str, Pin] = field(default_factory=dict)
     freeze: Freeze | None = None
     history: tuple[Record, ...] = ()
     in_service: Mapping[str, Entry] = field(default_factory=dict)
+    held_back: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def to_payload(self) -> dict[str, Any]:
         """Return the JSON object that `from_payload` reads."""
@@ -78,6 +82,7 @@ class Orders:
                 for record in self.history
             ],
             "in_service": _to_list(self.in_service),
+            "held_back": [{"name": name, "addresses": list(held)} for name, held in self.held_back.items()],
         }
 
     @classmethod
@@ -107,7 +112,8 @@ class Orders:
             history.append(
                 Record(fields.whole("serial"), fields.text("issuer"), fields.whole("taken_at"), entries)
             )
-        return cls(pins, freeze, tuple(history), _from_list(document, "orders", "in_service"))
+        in_service = _from_list(document, "orders", "in_service")
+        return cls(pins, freeze, tuple(history), in_service, _held_back(document))
 
     def recorded(self, book: Book, limit: int, wall_now: float) -> Orders:
         """Return the orders with the sets of ``book`` put last in the history, if they differ from its last.
@@ -184,6 +190,12 @@ def _from_list(document: Fields, place: str, key: str = "names") -> dict[str, En
     items: Iterable[tuple[int, object]] = enumerate(document.sequence(key))
     entries = (_entry(Fields(item, f"{place}.{key}[{index}]")) for index, item in items)
     return {entry.learned.name: entry for entry in entries}
+
+
+def _held_back(document: Fields) -> dict[str, tuple[str, ...]]:
+    listed = document.sequence("held_back") if document.has("held_back") else []
+    items = (Fields(item, f"orders.held_back[{index}]") for index, item in enumerate(listed))
+    return {fields.name("name"): _addresses(fields) for fields in items}
 
 
 def _entry(fields: Fields) -> Entry:

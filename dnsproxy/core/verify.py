@@ -91,6 +91,8 @@ class Verifier:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._names: dict[str, _Name] = {}
+        # Names with an address that was dead when this process started.
+        self._dead_before: set[tuple[str, str]] = set()
         # Due time, name, address; an item whose address has another due time by now is passed over.
         self._queue: list[tuple[float, str, str]] = []
         self._in_flight = 0
@@ -98,10 +100,11 @@ class Verifier:
 
     # -- what was learned -----------------------------------------------------------
 
-    def restore(self, proven: Mapping[str, Entry]) -> None:
-        """Take up what was in service before this process started."""
+    def restore(self, proven: Mapping[str, Entry], dead: Mapping[str, tuple[str, ...]]) -> None:
+        """Take up what was in service before this process started, and what was held back."""
         for name, entry in proven.items():
             self._names.setdefault(name, _Name()).proven = entry
+        self._dead_before = {(name, address) for name, listed in dead.items() for address in listed}
 
     def adopt(self, entries: Mapping[str, Entry]) -> None:
         """Count ``entries`` as proven: the operator says so."""
@@ -147,12 +150,16 @@ class Verifier:
             del held.health[address]
         for address in wanted:
             if address not in held.health:
-                held.health[address] = Health(True if believing or address in trusted else None, now)
+                alive = True if believing or address in trusted else None
+                if (name, address) in self._dead_before and self._policy.ports_of(name):
+                    alive = False  # until a probe, which is due at once, tells otherwise
+                self._dead_before.discard((name, address))
+                held.health[address] = Health(alive, now)
                 self._schedule(name, address, held.health[address])
 
     def _choose(self, held: _Name, wall_now: float) -> bool:
-        """Decide what is answered; return whether that is something else than before."""
-        before = held.choice
+        """Decide what is answered; return whether that, or what is kept for a restart, has changed."""
+        before, was_confirmed = held.choice, held.proven is held.newest
         newest, proven = held.newest, held.proven
         if newest is not None and (held.living(newest) or self._policy.accept):
             proven = held.proven = newest
@@ -163,7 +170,7 @@ class Verifier:
             held.choice = None
         else:
             held.choice = Choice(entry, held.living(entry) or entry.learned.addresses)
-        return _set_of(before) != _set_of(held.choice)
+        return _set_of(before) != _set_of(held.choice) or was_confirmed != (held.proven is held.newest)
 
     def _is_gone(self, entry: Entry, wall_now: float) -> bool:
         return wall_now >= entry.snapshot.expires_at + self._policy.max_stale
@@ -200,7 +207,7 @@ class Verifier:
         return None
 
     def record(self, probe: Probe, result: Result, now: float, wall_now: float) -> bool:
-        """Take the end of a probe; return whether something else is answered from now on."""
+        """Take the end of a probe; return whether something else is answered, or kept, from now on."""
         self._in_flight -= 1
         held = self._names.get(probe.name)
         health = held.health.get(probe.address) if held is not None else None
@@ -233,6 +240,14 @@ class Verifier:
             for name, held in self._names.items()
             if held.proven is not None and held.proven is not held.newest
         }
+
+    def held_back(self) -> dict[str, tuple[str, ...]]:
+        """Return the members of each set in service that are left out of the answers."""
+        left_out = {
+            name: tuple(a for a in choice.entry.learned.addresses if a not in choice.addresses)
+            for name, choice in self.choices().items()
+        }
+        return {name: addresses for name, addresses in left_out.items() if addresses}
 
     def states(self, name: str) -> Iterator[AddressState]:
         """Yield what is known of each address of ``name``, those of the newest set first."""

@@ -112,7 +112,7 @@ class ProbeLoop:
     """Keeps the probes of ``verifier`` going.
 
     ``on_end`` is told of each end: the probe, whether the address lives when that has
-    changed (else None), and whether something else is answered from now on.
+    changed (else None), and whether something else is answered, or kept, from now on.
     """
 
     def __init__(

@@ -37,6 +37,7 @@ FULL = Orders(
     freeze=Freeze(1000, {"a.example.": entry()}, serial=7),
     history=(Record(7, "helper-a", 950, {"a.example.": entry("10.0.0.1", "10.0.0.2", cname="c.example.")}),),
     in_service={"b.example.": entry(name="b.example.", status="stale")},
+    held_back={"a.example.": ("10.0.0.2",)},
 )
 
 
@@ -67,6 +68,7 @@ def wrong(path: list[str | int], value: object) -> object:
         (["history", 0, "names", 0, "cname"], "a b", "orders.history[0].names[0].cname"),
         (["history"], {}, "orders.history: not a list"),
         (["in_service", 0, "issuer"], "", "orders.in_service[0].issuer"),
+        (["held_back", 0, "addresses"], ["x"], "orders.held_back[0].addresses"),
     ],
 )
 def test_what_is_wrong_is_named(path: list[str | int], value: object, complaint: str) -> None:
@@ -89,7 +91,7 @@ def test_any_json_is_orders_or_malformed(payload: object) -> None:
     accepts_or_rejects(payload)
 
 
-@given(st.sampled_from(["version", "pins", "freeze", "history", "in_service"]), json_values)
+@given(st.sampled_from(["version", "pins", "freeze", "history", "in_service", "held_back"]), json_values)
 def test_any_json_in_any_part_is_orders_or_malformed(part: str, value: object) -> None:
     accepts_or_rejects(wrong([part], value))
 

@@ -264,12 +264,40 @@ def test_no_route_to_one_address_only_is_proof(world: World) -> None:
 
 
 def test_restored_sets_are_answered_until_something_better_is_proven(world: World) -> None:
-    world.verifier.restore({NAME: entry(OLD)})
+    world.verifier.restore({NAME: entry(OLD)}, {})
     world.hosts[NEW] = REFUSED
     assert world.take(entry(NEW, serial=2)) == (OLD,)
     assert world.later(100) == (OLD,)
     world.hosts[NEW] = GOOD
     assert world.later(30) == (NEW,)
+
+
+def test_what_was_held_back_before_a_restart_is_held_back_until_it_answers(world: World) -> None:
+    world.verifier.restore({}, {NAME: (NEW,)})
+    assert world.take(entry(OLD, NEW)) == (OLD,)
+    assert world.verifier.held_back() == {NAME: (NEW,)}
+    assert world.probe() == (OLD, NEW)
+    assert world.verifier.held_back() == {}
+
+
+def test_what_was_held_back_is_answered_where_nothing_is_probed_any_more() -> None:
+    world = World(ports=())
+    world.verifier.restore({}, {NAME: (NEW,)})
+    assert world.take(entry(OLD, NEW)) == (OLD, NEW)
+
+
+def test_a_set_that_is_confirmed_by_a_probe_alone_is_something_to_keep(world: World) -> None:
+    world.take(entry(OLD))
+    world.hosts = dict.fromkeys((OLD, NEW), REFUSED)
+    world.take(entry(NEW, serial=2))
+    assert world.later(100) == (NEW,)
+    assert set(world.verifier.unconfirmed()) == {NAME}
+    world.now += 60
+    (probe,) = [probe for probe in world.verifier.next_probes(world.now) if probe.address == NEW]
+    # The same address is answered as before; after a restart it would not have been.
+    assert world.verifier.record(probe, GOOD, world.now, WALL)
+    assert world.served() == (NEW,)
+    assert world.verifier.unconfirmed() == {}
 
 
 def test_adopted_sets_are_answered_unproven(world: World) -> None:
