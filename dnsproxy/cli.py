@@ -11,7 +11,14 @@ from typing import Annotated, NoReturn
 import typer
 
 from dnsproxy.commands import control, diagnose, hosts
-from dnsproxy.commands.options import DEFAULT_CONFIG, AdminOption, ConfigOption, JsonOption, ask
+from dnsproxy.commands.options import (
+    DEFAULT_CONFIG,
+    AdminOption,
+    ConfigOption,
+    JsonOption,
+    ask,
+    domain_name,
+)
 from dnsproxy.errors import ConfigError, DnsproxyError
 from dnsproxy.version import __version__
 
@@ -123,7 +130,9 @@ def refresh(config: ConfigOption = DEFAULT_CONFIG, admin: AdminOption = None) ->
 
 @app.command()
 def flush(
-    name: Annotated[str | None, typer.Argument(help="Forget this name only; else everything.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(callback=domain_name, help="Forget this name only; else everything.")
+    ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     admin: AdminOption = None,
 ) -> None:

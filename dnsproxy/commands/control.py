@@ -11,9 +11,17 @@ from typing import Annotated, Any
 
 import typer
 
-from dnsproxy.commands.options import DEFAULT_CONFIG, AdminOption, ConfigOption, JsonOption, ask
+from dnsproxy.commands.options import (
+    DEFAULT_CONFIG,
+    AdminOption,
+    ConfigOption,
+    JsonOption,
+    ask,
+    domain_name,
+    ip_addresses,
+)
 
-NameArgument = Annotated[str, typer.Argument(help="A name of a configured registry.")]
+NameArgument = Annotated[str, typer.Argument(callback=domain_name, help="A name of a configured registry.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -24,7 +32,7 @@ def register(app: typer.Typer) -> None:
 
 def pin(
     name: NameArgument,
-    addresses: Annotated[list[str], typer.Argument(help="IPv4 or IPv6 addresses.")],
+    addresses: Annotated[list[str], typer.Argument(callback=ip_addresses, help="IPv4 or IPv6 addresses.")],
     config: ConfigOption = DEFAULT_CONFIG,
     admin: AdminOption = None,
 ) -> None:
@@ -48,7 +56,7 @@ def unfreeze(config: ConfigOption = DEFAULT_CONFIG, admin: AdminOption = None) -
 
 
 def rollback(
-    serial: Annotated[int, typer.Argument(help="A serial of `history`.")],
+    serial: Annotated[int, typer.Argument(min=1, help="A serial of `history`.")],
     config: ConfigOption = DEFAULT_CONFIG,
     admin: AdminOption = None,
 ) -> None:

@@ -8,13 +8,20 @@ import sys
 import time
 from dataclasses import asdict
 from enum import StrEnum
-from ipaddress import ip_address
 from typing import Annotated
 from urllib.parse import urlencode
 
 import typer
 
-from dnsproxy.commands.options import DEFAULT_CONFIG, AdminOption, ConfigOption, JsonOption, ask
+from dnsproxy.commands.options import (
+    DEFAULT_CONFIG,
+    AdminOption,
+    ConfigOption,
+    JsonOption,
+    ask,
+    domain_name,
+    ip_addresses,
+)
 
 
 class RouteFormat(StrEnum):
@@ -118,29 +125,38 @@ def doctor(
         raise typer.Exit(1)
 
 
+def _type(value: str) -> str:
+    from dnsproxy.core.explain import type_code  # noqa: PLC0415
+
+    try:
+        type_code(value)
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc)) from exc
+    return value
+
+
+def _client(value: str | None) -> str | None:
+    return None if value is None else ip_addresses([value])[0]
+
+
 def explain(
-    name: Annotated[str, typer.Argument(help="Name to explain.")],
-    qtype: Annotated[str, typer.Argument(metavar="[TYPE]", help="A, AAAA, HTTPS, TYPE65 ...")] = "A",
+    name: Annotated[str, typer.Argument(callback=domain_name, help="Name to explain.")],
+    qtype: Annotated[
+        str, typer.Argument(metavar="[TYPE]", callback=_type, help="A, AAAA, HTTPS, TYPE65 ...")
+    ] = "A",
     *,
     client: Annotated[
-        str | None, typer.Option(help="Address of a client: may it ask at all? Default: not looked at.")
+        str | None,
+        typer.Option(
+            callback=_client, help="Address of a client: may it ask at all? Default: not looked at."
+        ),
     ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     admin: AdminOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a running proxy would do with a query, and why. Nothing is asked and nothing is changed."""
-    from dnsproxy.core import names  # noqa: PLC0415
-    from dnsproxy.core.explain import type_code  # noqa: PLC0415
-
-    try:
-        names.to_key(name)
-        type_code(qtype)
-        asked = {"name": name, "type": qtype}
-        if client is not None:
-            asked["client"] = str(ip_address(client))
-    except ValueError as exc:
-        raise typer.BadParameter(str(exc)) from exc
+    asked = {"name": name, "type": qtype} | ({"client": client} if client else {})
     document = ask(config, admin, "GET", f"/api/v1/explain?{urlencode(asked)}")
     if as_json:
         typer.echo(json.dumps(document, indent=2))

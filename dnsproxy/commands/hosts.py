@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 @hosts.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="Hosts file to take over.")],
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Hosts file to take over.")],
     *,
     pin: Annotated[bool, typer.Option("--pin", help="Pin the addresses, not learn them.")] = False,
     everything: Annotated[
@@ -54,7 +54,9 @@ def export(config: ConfigOption = DEFAULT_CONFIG, admin: AdminOption = None) -> 
 
 @hosts.command()
 def audit(
-    file: Annotated[Path, typer.Argument(help="Hosts file to look at.")] = _DEFAULT,
+    file: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="Hosts file to look at.")
+    ] = _DEFAULT,
     *,
     config: ConfigOption = DEFAULT_CONFIG,
     admin: AdminOption = None,

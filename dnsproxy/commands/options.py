@@ -2,19 +2,54 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from dnsproxy.core import names
+from dnsproxy.core.learned import canonical_addresses
 
 DEFAULT_CONFIG = Path("/etc/dnsproxy/config.yaml")
 ConfigOption = Annotated[
     Path, typer.Option("--config", "-c", envvar="DNSPROXY_CONFIG", help="Configuration file.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
+
+
+def _admin_url(value: str | None) -> str | None:
+    if value is not None and re.match(r"https?://[^/]", value) is None:
+        raise typer.BadParameter(f"{value!r} is not a URL; write for example http://127.0.0.1:9153")
+    return value
+
+
+def domain_name(value: str | None) -> str | None:
+    """Return ``value`` if it is a domain name or missing; for the callback of an argument."""
+    try:
+        if value is not None:
+            names.to_key(value)
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc)) from exc
+    return value
+
+
+def ip_addresses(values: list[str]) -> list[str]:
+    """Return ``values`` if all are IP addresses; for the callback of an argument."""
+    try:
+        canonical_addresses(values)
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc)) from exc
+    return values
+
+
 AdminOption = Annotated[
     str | None,
-    typer.Option("--admin", help="Admin endpoint, as http://127.0.0.1:9153; else the one of --config."),
+    typer.Option(
+        "--admin",
+        callback=_admin_url,
+        help="Admin endpoint, as http://127.0.0.1:9153; else the one of --config.",
+    ),
 ]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from dnsproxy.errors import DnsproxyError
 from dnsproxy.settings.serving import AdminSettings
 
 TIMEOUT = 5.0
+# The proxy understood, and says what is wrong with what was asked.
+_ABOUT_THE_REQUEST = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT})
 
 
 class AdminError(DnsproxyError):
@@ -59,23 +63,38 @@ class AdminClient:
                 aiohttp.ClientSession(timeout=timeout, headers=self._headers) as session,
                 session.request(method, self._url + path, json=body) as response,
             ):
-                if response.status >= 400:
-                    told = await _told(response)
-                    raise AdminError(f"{self._url}{path}: status {response.status} {response.reason}{told}")
+                if response.status >= HTTPStatus.BAD_REQUEST:
+                    raise await self._refusal(path, response)
                 answer = await response.json()
         except (aiohttp.ClientError, TimeoutError, ValueError) as exc:
-            reason = str(exc) or type(exc).__name__
+            reason = _reason(exc)
             raise AdminError(f"{self._url}: no usable answer ({reason}); is dnsproxy serve running?") from exc
         if not isinstance(answer, dict):
             raise AdminError(f"{self._url}{path}: the answer is not a JSON object")
         return answer
 
+    async def _refusal(self, path: str, response: aiohttp.ClientResponse) -> AdminError:
+        """Return what an answer without success says: its reason alone where that is about the request."""
+        told = await _told(response)
+        if told and response.status in _ABOUT_THE_REQUEST:
+            return AdminError(told)
+        about = f": {told}" if told else ""
+        return AdminError(f"{self._url}{path}: status {response.status} {response.reason}{about}")
 
-async def _told(response: aiohttp.ClientResponse) -> str:
-    """Return the reason that an answer without success gives, after a colon; empty when it gives none."""
+
+async def _told(response: aiohttp.ClientResponse) -> str | None:
     try:
         answer = await response.json()
     except (aiohttp.ClientError, ValueError):
-        return ""
+        return None
     reason = answer.get("error") if isinstance(answer, dict) else None
-    return f": {reason}" if isinstance(reason, str) else ""
+    return reason if isinstance(reason, str) else None
+
+
+def _reason(exc: Exception) -> str:
+    if isinstance(exc, aiohttp.ClientConnectorError) and exc.os_error.errno:
+        # asyncio puts a text of its own in place of the system's.
+        return os.strerror(exc.os_error.errno).lower()
+    if isinstance(exc, TimeoutError):
+        return f"none within {TIMEOUT:g} s"
+    return str(exc) or type(exc).__name__

@@ -102,7 +102,21 @@ def test_history_for_a_machine(admin: Admin) -> None:
     assert '"taken_at": 0' in run("history", "--json").stdout
 
 
-@pytest.mark.parametrize("arguments", [("pin", "a.example"), ("rollback", "x"), ("unpin",)])
-def test_wrong_usage(arguments: tuple[str, ...], admin: Admin) -> None:
-    assert run(*arguments).exit_code == 2
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [
+        (("pin", "a.example"), "addresses"),
+        (("pin", "a.example", "10.0.0.1", "nonsense"), "addresses"),
+        (("pin", "a b", "10.0.0.1"), "name"),
+        (("unpin",), "name"),
+        (("unpin", "a..b"), "name"),
+        (("rollback", "x"), "serial"),
+        (("rollback", "--", "-3"), "serial"),
+        (("freeze", "--admin", "nonsense"), "--admin"),
+    ],
+)
+def test_wrong_usage_names_the_place(arguments: tuple[str, ...], place: str, admin: Admin) -> None:
+    done = run(*arguments)
+    assert done.exit_code == 2
+    assert f"'{place}'" in done.stderr
     assert admin.asked == []

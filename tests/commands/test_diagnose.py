@@ -68,10 +68,18 @@ def test_check_is_content_when_all_is_covered(config: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["a..b"], ["a.example", "NOTYPE"], ["a.example", "A", "--client", "nobody"], []]
+    ("words", "place"),
+    [
+        (["a..b"], "name"),
+        (["a.example", "NOTYPE"], "[TYPE]"),
+        (["a.example", "A", "--client", "nobody"], "--client"),
+        ([], "name"),
+    ],
 )
-def test_a_question_that_is_none_is_bad_usage(words: list[str]) -> None:
-    assert run("explain", *words, "--admin", "http://127.0.0.1:1").exit_code == 2
+def test_a_question_that_is_none_is_bad_usage(words: list[str], place: str) -> None:
+    done = run("explain", *words, "--admin", "http://127.0.0.1:1")
+    assert done.exit_code == 2
+    assert f"'{place}'" in done.stderr
 
 
 def test_doctor_tells_what_is_broken_and_exits_1(config: Path) -> None:

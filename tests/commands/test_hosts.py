@@ -49,10 +49,13 @@ def test_import_prints_a_configuration(file: Path) -> None:
     assert "10.0.0.9" in run("import", file, "--all").stdout
 
 
-def test_import_of_no_file(tmp_path: Path) -> None:
-    done = run("import", tmp_path / "none")
-    assert done.exit_code == 1
-    assert "No such file" in str(done.exception)
+@pytest.mark.parametrize("command", ["import", "audit"])
+def test_no_file_is_bad_usage(tmp_path: Path, command: str) -> None:
+    # Not 1, which says that the file was read and has lines that are wrong.
+    for path in (tmp_path / "none", tmp_path):
+        done = run(command, path)
+        assert done.exit_code == 2
+        assert "'file'" in done.stderr
 
 
 def test_export(config: Path) -> None:

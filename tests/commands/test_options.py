@@ -3,8 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import typer
 
-from dnsproxy.commands.options import ask
+from dnsproxy.commands.options import ask, domain_name, ip_addresses
 from dnsproxy.errors import ConfigError
 from dnsproxy.ops.client import AdminError
 
@@ -21,3 +22,12 @@ def test_else_the_configuration_says_where(tmp_path: Path) -> None:
     path.write_text("admin: {listen: null}\n")
     with pytest.raises(AdminError, match=r"admin\.listen is null"):
         ask(path, None, "GET", "/")
+
+
+def test_values_are_checked_before_anybody_is_asked() -> None:
+    assert (domain_name("a.example"), domain_name(None)) == ("a.example", None)
+    assert ip_addresses(["10.0.0.1", "fd00::1"]) == ["10.0.0.1", "fd00::1"]
+    with pytest.raises(typer.BadParameter, match="label"):
+        domain_name("a..b")
+    with pytest.raises(typer.BadParameter, match="nonsense"):
+        ip_addresses(["10.0.0.1", "nonsense"])
