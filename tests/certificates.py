@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
@@ -13,7 +14,10 @@ from cryptography.x509.oid import NameOID
 
 
 def make_certificate(folder: Path, *names: str, days: int = 1) -> Path:
-    """Write a self-signed certificate for ``names`` with its key; with ``days`` below 0 it has expired."""
+    """Write a self-signed certificate for ``names``, or addresses, with its key.
+
+    With ``days`` below 0 it has expired. It is its own authority.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
     now = datetime.now(UTC)
@@ -28,7 +32,7 @@ def make_certificate(folder: Path, *names: str, days: int = 1) -> Path:
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
     )
     if names:
-        alternatives = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
+        alternatives = x509.SubjectAlternativeName([_general_name(name) for name in names])
         builder = builder.add_extension(alternatives, critical=False)
     certificate = builder.sign(key, hashes.SHA256())
     path = folder / f"{'_'.join(names).replace('*', 'any') or 'none'}{days}.pem"
@@ -41,13 +45,21 @@ def make_certificate(folder: Path, *names: str, days: int = 1) -> Path:
     return path
 
 
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
 def der(path: Path) -> bytes:
     """Return the certificate in ``path`` as DER."""
     return x509.load_pem_x509_certificate(path.read_bytes()).public_bytes(serialization.Encoding.DER)
 
 
-def server_context(path: Path) -> ssl.SSLContext:
-    """Return the context of a server that presents the certificate in ``path``."""
+def server_context(path: Path, *protocols: str) -> ssl.SSLContext:
+    """Return the context of a server with the certificate in ``path`` that knows ``protocols`` (ALPN)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(path)
+    context.set_alpn_protocols(list(protocols))
     return context

@@ -62,7 +62,7 @@ def name_failure(exc: Exception) -> tuple[Failure, str]:
     if isinstance(exc, ssl.SSLCertVerificationError):
         return Failure.CERTIFICATE, f"certificate: {exc.verify_message}"
     if isinstance(exc, ssl.SSLError):
-        return Failure.TLS, f"TLS: {exc.reason or exc}"
+        return Failure.TLS, f"TLS: {getattr(exc, 'reason', None) or exc}"
     number = exc.errno if isinstance(exc, OSError) else None
     # asyncio puts a text of its own in place of the system's.
     return Failure.NETWORK, os.strerror(number) if number else str(exc) or type(exc).__name__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -37,11 +38,21 @@ def silence(_asked: Asked) -> Iterable[bytes]:
 class FakeUpstream:
     """UDP and TCP on one free port; ``asked`` is everything that came in, in order.
 
-    Without ``tcp`` connections are refused. `send` is for replies at another time than at once.
+    Without ``tcp`` connections are refused; with a ``context`` they are TLS. `send` and `send_stream`
+    are for replies at another time than at once. ``accepted`` counts connections.
     """
 
-    def __init__(self, hook: Hook, *, tcp: bool = True, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self,
+        hook: Hook,
+        *,
+        tcp: bool = True,
+        host: str = "127.0.0.1",
+        context: ssl.SSLContext | None = None,
+    ) -> None:
         self.hook = hook
+        self.accepted = 0
+        self._context = context
         self.asked: list[Asked] = []
         self.address = (host, 0)
         self._with_tcp = tcp
@@ -60,7 +71,7 @@ class FakeUpstream:
         self.address = (self.address[0], self._udp.getsockname()[1])
         asyncio.get_running_loop().add_reader(self._udp, self._receive)
         if self._with_tcp and self._tcp is not None:
-            self._server = await asyncio.start_server(self._serve, sock=self._tcp)
+            self._server = await asyncio.start_server(self._serve, sock=self._tcp, ssl=self._context)
         return self
 
     async def __aexit__(
@@ -71,9 +82,28 @@ class FakeUpstream:
             self._server.close()
         if self._tcp is not None:
             self._tcp.close()
-        for writer in self._connections.values():
+        await self.cut()
+
+    @property
+    def writers(self) -> list[asyncio.StreamWriter]:
+        """The connections that are open, oldest first."""
+        return list(self._connections.values())
+
+    async def cut(self) -> None:
+        """Reset every connection."""
+        for writer in self.writers:
             writer.transport.abort()
         await asyncio.gather(*self._connections)
+
+    async def hang_up(self) -> None:
+        """Close every connection in good order, whatever waits."""
+        for writer in self.writers:
+            writer.close()
+        await asyncio.gather(*self._connections)
+
+    def send_stream(self, replies: Iterable[bytes]) -> None:
+        """Send ``replies`` on the newest connection."""
+        self.writers[-1].write(b"".join(struct.pack(">H", len(data)) + data for data in replies))
 
     def close_udp(self) -> None:
         """Stop listening: from now on the kernel refuses queries (ICMP port unreachable)."""
@@ -101,6 +131,7 @@ class FakeUpstream:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = cast("asyncio.Task[None]", asyncio.current_task())
         self._connections[task] = writer
+        self.accepted += 1
         try:
             while True:
                 (length,) = struct.unpack(">H", await reader.readexactly(2))

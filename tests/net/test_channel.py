@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+import pytest
+
+from dnsproxy.core.exchange import Limits
+from dnsproxy.core.upstreams import Upstream
+from dnsproxy.net import channel, link
+from dnsproxy.net.dial import Dialer
+from tests.fakes.forwarding import at, numbered, respond, world
+from tests.fakes.nameserver import closed_port
+from tests.fakes.upstream import Asked, FakeUpstream, silence, until
+from tests.messages import addresses, query, read
+
+
+async def test_p17_queries_share_one_connection() -> None:
+    async with FakeUpstream(respond) as fake, world(at(fake, tcp=True)) as made:
+        for name in ("a.example.", "b.example."):
+            assert addresses((await made.ask(query(name)))[0]) == ["192.0.2.1"]
+        await made.ask(*numbered(channel.GROW_AT))
+        assert fake.accepted == 1
+        assert len(fake.asked) == channel.GROW_AT + 2
+
+
+async def test_p17_replies_may_come_in_any_order() -> None:
+    async with FakeUpstream(silence) as fake, world(at(fake, tcp=True)) as made:
+        made.submit(*numbered(20))
+        await until(lambda: len(fake.asked) == 20)
+        fake.send_stream(reply for asked in reversed(fake.asked) for reply in respond(asked))
+        await until(lambda: len(made.responses) == 20)
+        assert [read(data).id for data in made.responses] == list(reversed(range(20)))
+        assert {read(data).answer[0].to_text() for data in made.responses} == {
+            f"n{number}.example. 60 IN A 192.0.2.1" for number in range(20)
+        }
+
+
+async def test_p17_more_connections_when_many_wait_but_few() -> None:
+    async with FakeUpstream(silence) as fake, world(at(fake, tcp=True)) as made:
+        made.submit(*numbered(400))
+        await until(lambda: len(fake.asked) == 400)
+        assert fake.accepted == channel.MAX_LINKS
+        loads = [found.load for found in made.links]
+        assert max(loads) - min(loads) <= 1
+
+
+async def test_p27_more_queries_than_connections_may_carry_fail_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(channel, "MAX_WAITING", 2)
+    monkeypatch.setattr(channel, "MAX_LINKS", 1)
+    async with (
+        FakeUpstream(silence) as slow,
+        FakeUpstream(respond) as other,
+        world(at(slow, tcp=True), at(other)) as made,
+    ):
+        made.submit(*numbered(3))
+        await until(lambda: made.responses)
+        assert [read(data).id for data in made.responses] == [2]
+        assert [u.stats.failures for u in made.engine.upstreams()] == [{"busy": 1}, {}]
+
+
+# -- connections that end
+
+
+async def test_p17_a_connection_that_was_closed_while_idle_costs_no_query() -> None:
+    async with FakeUpstream(respond) as fake, world(at(fake, tcp=True)) as made:
+        for number in range(3):
+            # Closed by the other end; that is found out only as the next query is on its way.
+            assert addresses((await made.ask(query(f"n{number}.example.")))[0]) == ["192.0.2.1"]
+            await fake.hang_up()
+        assert fake.accepted == 3
+        assert next(made.engine.upstreams()).stats.failures == {}
+
+
+@pytest.mark.parametrize("how", ["cut", "hang_up"])
+async def test_p17_queries_that_waited_on_a_closed_connection_are_sent_once_more(how: str) -> None:
+    async with FakeUpstream(respond) as fake, world(at(fake, tcp=True)) as made:
+        await made.ask(query("first.example."))
+        fake.hook = silence
+        made.submit(*numbered(5))
+        await until(lambda: len(fake.asked) == 6)
+        fake.hook = respond
+        await (fake.cut() if how == "cut" else fake.hang_up())
+        await until(lambda: len(made.responses) == 6)
+        assert {addresses(data)[0] for data in made.responses} == {"192.0.2.1"}
+        assert (fake.accepted, len(fake.asked)) == (2, 11)
+        assert next(made.engine.upstreams()).stats.failures == {}
+        assert next(made.engine.upstreams()).stats.sent == 11
+
+
+async def test_p12_a_query_that_closes_connections_is_sent_three_times_at_most() -> None:
+    async def poisonous(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readexactly(2))
+        data = await reader.readexactly(int.from_bytes(asked[-1], "big"))
+        if read(data).question[0].name.to_text() == "good.example.":
+            (reply,) = respond(Asked(data, None, tcp=True))
+            writer.write(len(reply).to_bytes(2, "big") + reply)
+            asked.append(await reader.readexactly(2))
+        writer.close()
+
+    asked: list[bytes] = []
+    server = await asyncio.start_server(poisonous, "127.0.0.1", 0)
+    upstream = Upstream("poisoned", server.sockets[0].getsockname()[:2], tcp=True)
+    async with server, world(upstream) as made:
+        await made.ask(query("good.example."))
+        (response,) = await made.ask(query("evil.example."))
+        assert read(response).rcode() == 2
+        # On the connection of the good one, once more on a fresh one, and one more attempt.
+        assert (len(asked), upstream.stats.sent) == (4, 4)
+        assert upstream.stats.failures == {"network": 2}
+
+
+async def test_a_connection_closed_before_any_reply_is_a_failure() -> None:
+    async with (
+        FakeUpstream(silence) as fake,
+        FakeUpstream(respond) as other,
+        world(at(fake, tcp=True), at(other)) as made,
+    ):
+        made.submit(query("www.example."))
+        await until(lambda: fake.asked)
+        await fake.hang_up()
+        await until(lambda: made.responses)
+        assert addresses(made.responses[0]) == ["192.0.2.1"]
+        assert [u.stats.failures for u in made.engine.upstreams()] == [{"network": 1}, {}]
+        assert len(fake.asked) == 1
+
+
+async def test_p17_a_connection_gone_without_a_word_is_not_used_again() -> None:
+    async with FakeUpstream(respond) as fake, world(at(fake, tcp=True), limits=Limits(0.1, 60)) as made:
+        await made.ask(query("first.example."))
+        fake.hook = lambda asked: respond(asked) if fake.accepted == 2 else ()
+        (response,) = await made.ask(query("second.example."))
+        assert addresses(response) == ["192.0.2.1"]
+        assert [a.peer == fake.asked[0].peer for a in fake.asked] == [True, True, False]
+        assert next(made.engine.upstreams()).stats.failures == {"timeout": 1}
+        await until(lambda: len(made.links) == 1)
+
+
+async def test_p17_one_slow_name_does_not_cost_the_connection() -> None:
+    def all_but_slow(asked: Asked) -> Iterable[bytes]:
+        return () if b"slow" in asked.data else respond(asked)
+
+    async with FakeUpstream(all_but_slow) as fake, world(at(fake, tcp=True), limits=Limits(0.2, 0.2)) as made:
+        await made.ask(query("a.example."))
+        made.submit(query("slow.example."))
+        await made.ask(query("b.example."))
+        await until(lambda: len(made.responses) == 3)
+        assert read(made.responses[-1]).rcode() == 2
+        await made.ask(query("c.example."))
+        assert fake.accepted == 1
+
+
+async def test_an_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "IDLE_SECONDS", 0.05)
+    async with FakeUpstream(respond) as fake, world(at(fake, tcp=True)) as made:
+        await made.ask(query("www.example."))
+        await until(lambda: not fake.writers)
+        await until(lambda: not made.links and made.channel._timer is None)
+        await made.ask(query("other.example."))
+        assert fake.accepted == 2
+
+
+# -- connections that do not come
+
+
+async def test_p21_no_connection_is_a_failure_at_once() -> None:
+    dead = closed_port()
+    async with FakeUpstream(respond) as other:
+        upstream = Upstream("dead", (dead.host, dead.port), tcp=True)
+        async with world(upstream, at(other)) as made:
+            assert addresses((await made.ask(query("www.example.")))[0]) == ["192.0.2.1"]
+            assert upstream.stats.failures == {"network": 1}
+
+
+async def test_p21_a_connection_that_hangs_ends_with_the_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(_host: str) -> Sequence[str]:
+        await asyncio.Event().wait()
+        return ()
+
+    dialer = Dialer()
+    dialer.resolve = never
+    async with (
+        FakeUpstream(respond) as other,
+        world(
+            Upstream("slow", ("192.0.2.1", 53), tcp=True), at(other), limits=Limits(0.05, 60), dialer=dialer
+        ) as made,
+    ):
+        assert addresses((await made.ask(query("www.example.")))[0]) == ["192.0.2.1"]
+        slow = next(made.engine.upstreams())
+        assert slow.stats.failures == {"timeout": 1}
+        # It goes on being made, for the queries to come, but not for ever.
+        assert len(made.links) == 1
+        made.channel.close()
+
+
+async def test_the_time_for_connecting_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(_host: str) -> Sequence[str]:
+        await asyncio.Event().wait()
+        return ()
+
+    monkeypatch.setattr(channel, "CONNECT_SECONDS", 0.05)
+    dialer = Dialer()
+    dialer.resolve = never
+    upstream = Upstream("slow", ("192.0.2.1", 53), tcp=True)
+    async with world(upstream, dialer=dialer) as made:
+        assert read((await made.ask(query("www.example.")))[0]).rcode() == 2
+        assert upstream.stats.failures == {"timeout": 3}
+        assert made.links == []
+
+
+async def test_every_address_of_a_name_is_tried() -> None:
+    async def several(host: str) -> Sequence[str]:
+        assert host == "dns.example"
+        return ("127.0.0.2", "127.0.0.1")
+
+    dialer = Dialer()
+    dialer.resolve = several
+    async with FakeUpstream(respond) as fake:
+        upstream = Upstream("named", ("dns.example", fake.address[1]), tcp=True)
+        async with world(upstream, dialer=dialer) as made:
+            assert addresses((await made.ask(query("www.example.")))[0]) == ["192.0.2.1"]
+            assert upstream.stats.failures == {}
+
+
+async def test_a_name_without_addresses_is_a_network_failure() -> None:
+    async def unknown(_host: str) -> Sequence[str]:
+        raise OSError("dns.example has no address")
+
+    dialer = Dialer()
+    dialer.resolve = unknown
+    upstream = Upstream("named", ("dns.example", 853), tcp=True)
+    async with world(upstream, dialer=dialer) as made:
+        assert read((await made.ask(query("www.example.")))[0]).rcode() == 2
+        assert upstream.stats.failures == {"network": 3}

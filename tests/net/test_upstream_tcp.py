@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from dnsproxy.core import options
+from tests.fakes.forwarding import at, numbered, respond, world
+from tests.fakes.upstream import Asked, FakeUpstream, silence, until
+from tests.messages import addresses, query, read
+
+
+def telling(tenths: int) -> Callable[[Asked], Iterable[bytes]]:
+    def hook(asked: Asked) -> Iterable[bytes]:
+        return [options.with_keepalive(reply, tenths / 10) for reply in respond(asked)]
+
+    return hook
+
+
+async def test_p17_replies_in_any_segments() -> None:
+    async with FakeUpstream(silence) as fake, world(at(fake, tcp=True)) as made:
+        made.submit(*numbered(3))
+        await until(lambda: len(fake.asked) == 3)
+        stream = b"".join(
+            len(reply).to_bytes(2, "big") + reply for asked in fake.asked for reply in respond(asked)
+        )
+        for octet in stream:
+            fake.writers[0].write(bytes((octet,)))
+            await fake.writers[0].drain()
+        await until(lambda: len(made.responses) == 3)
+        assert {addresses(data)[0] for data in made.responses} == {"192.0.2.1"}
+
+
+async def test_p12_a_reply_with_a_foreign_id_is_passed_over() -> None:
+    async with FakeUpstream(silence) as fake, world(at(fake, tcp=True)) as made:
+        made.submit(query("www.example."))
+        await until(lambda: fake.asked)
+        (good,) = respond(fake.asked[0])
+        foreign = bytes((good[0] ^ 0xFF,)) + good[1:]
+        fake.send_stream([foreign.replace(b"\xc0\x00\x02\x01", b"\xcb\x00\x71\x42"), good])
+        await until(lambda: made.responses)
+        assert addresses(made.responses[0]) == ["192.0.2.1"]
+
+
+async def test_p12_queries_that_wait_have_ids_of_their_own() -> None:
+    async with FakeUpstream(silence) as fake, world(at(fake, tcp=True)) as made:
+        made.forwarder._ids._octets = b"\0\1\0\1\0\1\0\2"
+        made.submit(*numbered(2))
+        await until(lambda: len(fake.asked) == 2)
+        assert [asked.ident for asked in fake.asked] == [b"\0\1", b"\0\2"]
+
+
+async def test_p17_one_query_per_connection_asks_how_long_it_may_idle() -> None:
+    async with FakeUpstream(telling(1200)) as fake, world(at(fake, tcp=True)) as made:
+        await made.ask(query("a.example."))
+        await made.ask(query("b.example."))
+        assert [options.read_options(asked.data) for asked in fake.asked] == [{11: b""}, {}]
+        assert [link.idle_seconds for link in made.links] == [120.0]
+
+
+async def test_p17_a_connection_is_kept_as_long_as_the_server_tells_within_bounds() -> None:
+    async with FakeUpstream(telling(65535)) as fake, world(at(fake, tcp=True)) as made:
+        await made.ask(query("www.example."))
+        assert [link.idle_seconds for link in made.links] == [120.0]
+    async with FakeUpstream(telling(1)) as fake, world(at(fake, tcp=True)) as made:
+        await made.ask(query("www.example."))
+        await until(lambda: not fake.writers)
+
+
+async def test_p17_a_server_that_tells_zero_gets_its_connection_closed() -> None:
+    async with FakeUpstream(telling(0)) as fake, world(at(fake, tcp=True)) as made:
+        for name in ("a.example.", "b.example."):
+            assert addresses((await made.ask(query(name)))[0]) == ["192.0.2.1"]
+        assert fake.accepted == 2
+        await until(lambda: not fake.writers)
+
+
+async def test_what_is_asked_over_plain_tcp_is_not_padded() -> None:
+    async with FakeUpstream(respond) as fake, world(at(fake, tcp=True)) as made:
+        await made.ask(query("www.example."))
+        assert options.PADDING not in options.read_options(fake.asked[0].data)
+
+
+@pytest.mark.parametrize("junk", [b"\0\0", b"\0\3abc", b"\0\x0c" + bytes(12)])
+async def test_p10_junk_between_replies_is_passed_over(junk: bytes) -> None:
+    async with FakeUpstream(silence) as fake, world(at(fake, tcp=True)) as made:
+        made.submit(query("www.example."))
+        await until(lambda: fake.asked)
+        fake.writers[0].write(junk)
+        fake.send_stream(respond(fake.asked[0]))
+        await until(lambda: made.responses)
+        assert addresses(made.responses[0]) == ["192.0.2.1"]
