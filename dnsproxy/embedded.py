@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from ipaddress import ip_address
 
 import structlog
 
@@ -23,7 +22,7 @@ from dnsproxy.net.fetch import Fetched, Fetcher, Request, public_url
 from dnsproxy.settings import Settings
 from dnsproxy.settings.learning import SourceSettings
 from dnsproxy.settings.values import Endpoint
-from dnsproxy.system import expand_resolvers
+from dnsproxy.system import expand_resolvers, is_own
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -111,15 +110,8 @@ def _resolvers(settings: Settings, source: SourceSettings) -> list[Endpoint]:
     configured = settings.helper.resolvers if source.resolver is None else [source.resolver]
     resolvers = expand_resolvers(configured)
     for resolver in resolvers:
-        if any(_is_own(resolver, listen) for listen in settings.serve.listen):
+        if is_own(resolver, settings.serve.listen):
             # It would learn its own answers, and confirm them for ever.
             shown = public_url(source.url)
             raise StartError(f"learn.sources: {shown}: {resolver} is this proxy's own listening address")
     return resolvers
-
-
-def _is_own(resolver: Endpoint, listen: Endpoint) -> bool:
-    if resolver.port != listen.port:
-        return False
-    anywhere = ip_address(listen.host).is_unspecified and ip_address(resolver.host).is_loopback
-    return resolver.host == listen.host or anywhere

@@ -1,8 +1,9 @@
-"""The resolvers that the host itself uses: what ``system`` means in the configuration."""
+"""The host: the resolvers that it uses, which ``system`` means in the configuration, and its addresses."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import socket
+from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
@@ -56,3 +57,34 @@ def expand_resolvers(
     for resolver in resolvers:
         expanded += [resolver] if isinstance(resolver, Endpoint) else system_resolvers(path)
     return list(dict.fromkeys(expanded))
+
+
+def is_own(endpoint: Endpoint, listens: Iterable[Endpoint]) -> bool:
+    """Tell whether what is sent to ``endpoint`` comes to one of ``listens``, addresses of this program."""
+    return any(
+        endpoint.port == listen.port
+        and (endpoint.host == listen.host or (_is_any(listen.host) and _is_local(endpoint.host)))
+        for listen in listens
+    )
+
+
+def _is_any(host: str) -> bool:
+    return ip_address(host).is_unspecified
+
+
+def _is_local(host: str) -> bool:
+    """Tell whether ``host`` is an address of this host: its packets to there would come from there."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False  # a name; nothing is resolved for this
+    if address.is_loopback or address.is_unspecified:
+        return True
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            # Nothing is sent; the kernel only chooses a source.
+            sock.connect((host, DNS_PORT))
+            return bool(ip_address(sock.getsockname()[0]) == address)
+    except OSError:
+        return False

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
 import pytest
 
 from dnsproxy.errors import StartError
 from dnsproxy.settings.values import Endpoint
-from dnsproxy.system import expand_resolvers, system_resolvers
+from dnsproxy.system import expand_resolvers, is_own, system_resolvers
 
 RESOLV_CONF = """\
 # made by hand
@@ -69,3 +70,43 @@ def test_system_is_replaced_where_it_stands_and_repeats_are_dropped(tmp_path: Pa
 def test_the_file_is_not_read_unless_asked_for(tmp_path: Path) -> None:
     only = Endpoint("10.0.0.9", 5353, "tcp")
     assert expand_resolvers([only], tmp_path / "absent") == [only]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "listen", "own"),
+    [
+        ("127.0.0.1", "127.0.0.1", True),
+        ("127.0.0.2", "127.0.0.1", False),
+        ("127.0.0.1", "0.0.0.0", True),
+        ("::1", "::", True),
+        ("192.0.2.1", "0.0.0.0", False),
+        ("2001:db8::1", "::", False),
+        ("dns.example", "0.0.0.0", False),
+    ],
+)
+def test_an_endpoint_may_be_ours(endpoint: str, listen: str, *, own: bool) -> None:
+    listens = [Endpoint("10.0.0.1", 53), Endpoint(listen, 5300)]
+    assert is_own(Endpoint(endpoint, 5300), listens) is own
+    assert not is_own(Endpoint(endpoint, 5301), listens)
+
+
+def test_an_address_of_this_host_is_ours_where_we_listen_on_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Socket:
+        """Has 10.0.0.9 on an interface; all else goes through it."""
+
+        def __init__(self, *_: object) -> None: ...
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def connect(self, _: tuple[str, int]) -> None: ...
+
+        def getsockname(self) -> tuple[str, int]:
+            return "10.0.0.9", 40_000
+
+    monkeypatch.setattr("dnsproxy.system.socket.socket", Socket)
+    everywhere = [Endpoint("0.0.0.0", 53)]
+    assert is_own(Endpoint("10.0.0.9", 53), everywhere)
+    assert not is_own(Endpoint("10.0.0.5", 53), everywhere)
