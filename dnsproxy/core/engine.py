@@ -88,11 +88,11 @@ class Engine:
         because a call costs as much as the look-up that answers most of them.
         """
         steps: list[bytes | Forward | DropReason] = []
-        allows = self._access.allows
+        access = self._access
         table = self.prepared.entries
         for data, source in zip(messages, sources):  # noqa: B905 - `strict` would not be compiled to a loop
             # 1. May this client ask at all?
-            if not allows(source):
+            if not access.allows(source):
                 steps.append(self._refuse_client(data))
                 continue
             # 2. Has this very packet been answered before?

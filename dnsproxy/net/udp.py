@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from time import monotonic
+from time import monotonic, sleep
+from typing import Final
 
 from dnsproxy.core.engine import Engine, Forward
 from dnsproxy.core.wire import Query
 from dnsproxy.errors import DropReason
 from dnsproxy.net.datagrams import Token, open_socket
 from dnsproxy.net.loop import Readiness
+from dnsproxy.net.mmsg import BatchSocket
 from dnsproxy.net.msghdr import BATCH
 from dnsproxy.net.upstream import Forwarder
 
 # Full batches taken per wake-up before other sockets and timers get their turn.
 BATCHES_PER_WAKE = 4
+# From so many messages in a batch on (about 100,000 queries per second) the next one is let gather for
+# a moment, as network cards do: each wake-up and each first response of a batch costs as much as three
+# more messages. The kernel makes 0.1 ms of it; a query waits less than it would behind a full queue.
+BUSY = 8
+GATHER_SECONDS: Final = 0.00005
 
 
 class UdpListener:
@@ -31,8 +38,11 @@ class UdpListener:
         self._engine = engine
         self._forwarder = forwarder
         self._sock, self._datagrams = open_socket(host, port, reuse_port=reuse_port)
+        # The usual kind under its own type: the compiler then calls it directly.
+        self._batch = self._datagrams if isinstance(self._datagrams, BatchSocket) else None
         self._ready = Readiness()
         self._flush_planned = False
+        self._gather = False
         self._closed = False
         self._ready.add(self._sock.fileno(), self._receive)
 
@@ -53,25 +63,32 @@ class UdpListener:
 
     def _receive(self) -> None:
         for _ in range(BATCHES_PER_WAKE):
-            messages, sources = self._datagrams.receive()
+            batch = self._batch
+            messages, sources = self._datagrams.receive() if batch is None else batch.receive()
             if not messages:
                 break
             self._answer(messages, sources)
             if len(messages) < BATCH:
+                if len(messages) >= BUSY:
+                    self._gather = True
                 break
         self._forwarder.flush()
+        if self._gather:
+            self._gather = False
+            sleep(GATHER_SECONDS)
 
     def _answer(self, messages: list[bytes], sources: Sequence[bytes]) -> None:
         now = monotonic()
         steps = self._engine.receive_batch(messages, sources, now)
         answered = len(steps)
         for index, step in enumerate(steps):
-            if type(step) is not bytes:
+            if not isinstance(step, bytes):
                 answered -= 1
-                if type(step) is Forward:
+                if isinstance(step, Forward):
                     self._forwarder.submit(step, self._respond, self._datagrams.token(index), now)
-        failed = self._datagrams.answer(steps) if answered else 0
-        self._count_failed(failed)
+        if answered:
+            batch = self._batch
+            self._count_failed(self._datagrams.answer(steps) if batch is None else batch.answer(steps))
         # One clock reading for the batch: each of its queries waited this long inside, at the most.
         self._engine.stats.record_duration(monotonic() - now, answered)
 
