@@ -21,48 +21,6 @@ from dnsproxy.settings import Settings
 from dnsproxy.settings.values import Endpoint
 from dnsproxy.system import expand_resolvers, is_own
 
-if TYPE_CHECKING:
-    from dnsproxy.core.explain import Explanation, Question
-
-# The query path makes no reference cycles, so the collector has little to find: with Python's
-# own thresholds (700, 10, 10) it costs 4 us per forwarded query, with these under 1 us.
-GC_THRESHOLDS = (20_000, 50, 50)
-
-
-def tune_collector() -> None:
-    """Let what start-up made stay; the collector need not walk it again (saves 10 ms per full collection)."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
-
-
-class Plane(Protocol):
-    """What answers queries: `Server` in this process, or `workers.fleet.Fleet` in others."""
-
-    def swap_book(self, book: Book) -> None:
-        """Answer with the addresses of ``book`` from now on."""
-
-    async def open(self) -> None:
-        """Start to answer; raises `StartError`."""
-
-    async def run(self) -> None:
-        """Do what is to be done while it answers, until cancelled."""
-
-    async def close(self) -> None:
-        """Stop answering."""
-
-    async def gather(self) -> None:
-        """Have the figures of `traffic` brought up to date."""
-
-    def traffic(self) -> Traffic:
-        """Return what was asked and answered since the start."""
-
-    async def flush(self, name_key: bytes | None) -> int:
-        """Forget the cached answers of a name, or all; return how many."""
-
-    async def explain(self, question: Question) -> Explanation:
-        """Return the path that a query would take, without taking it; raises `WorkerError`."""
-
 
 def build_engine(settings: Settings) -> Engine:
     """Return an engine for ``settings`` that knows no learned name yet.
