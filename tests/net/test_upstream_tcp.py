@@ -7,7 +7,7 @@ import pytest
 from dnsproxy.core import options
 from tests.fakes.forwarding import at, numbered, respond, world
 from tests.fakes.upstream import Asked, FakeUpstream, silence, until
-from tests.messages import addresses, query, read
+from tests.messages import addresses, query
 
 
 def telling(tenths: int) -> Callable[[Asked], Iterable[bytes]]:
