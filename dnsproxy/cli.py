@@ -51,12 +51,20 @@ def _root(
 def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Run the proxy in the remote VPC or data centre."""
     from dnsproxy import logs  # noqa: PLC0415 - `check` and `--version` start faster without these
-    from dnsproxy.app import run_proxy  # noqa: PLC0415
     from dnsproxy.config import load  # noqa: PLC0415
-    from dnsproxy.net.loop import HotLoop  # noqa: PLC0415
 
     settings = load(config)
     logs.configure(settings.log.level, settings.log.format)
+    if settings.serve.workers != 1:
+        from dnsproxy.workers.start import serve_in_workers, worker_count  # noqa: PLC0415
+
+        count = worker_count(settings.serve.workers)
+        if count > 1:
+            serve_in_workers(settings, count)
+            return
+    from dnsproxy.app import run_proxy  # noqa: PLC0415 - workers must be forked before it is there
+    from dnsproxy.net.loop import HotLoop  # noqa: PLC0415
+
     with asyncio.Runner(loop_factory=HotLoop) as runner:
         runner.run(run_proxy(settings))
 

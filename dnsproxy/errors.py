@@ -8,7 +8,8 @@
     ├── OrderError         a pin, freeze or roll-back that cannot be obeyed
     ├── FetchError         a source of snapshots could not be read
     ├── ResolveError       the helper got no usable response from a resolver
-    └── DiscoverError      a registry did not tell, or told what must not be believed, with its Doubt
+    ├── DiscoverError      a registry did not tell, or told what must not be believed, with its Doubt
+    └── WorkerError        a worker process cannot be started, or does not answer
 
 Anything else that leaves a public function is a bug.
 """
@@ -143,3 +144,7 @@ class DiscoverError(DnsproxyError):
     def __init__(self, reason: Doubt, message: str) -> None:
         self.reason = reason
         super().__init__(message)
+
+
+class WorkerError(DnsproxyError):
+    """A worker process cannot be started or told, or none answers."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 from time import monotonic, time
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from dnsproxy.core import names
 from dnsproxy.core.access import AccessList
@@ -12,6 +14,7 @@ from dnsproxy.core.cache import Cache, CachePolicy
 from dnsproxy.core.engine import Engine
 from dnsproxy.core.exchange import Limits
 from dnsproxy.core.policy import DEFAULT_ZONE, build_rules
+from dnsproxy.core.totals import Traffic
 from dnsproxy.core.upstreams import Upstream
 from dnsproxy.errors import StartError
 from dnsproxy.net.tcp import TcpListener
@@ -20,6 +23,48 @@ from dnsproxy.net.upstream import Forwarder
 from dnsproxy.settings import Settings
 from dnsproxy.settings.values import Endpoint
 from dnsproxy.system import expand_resolvers, is_own
+
+if TYPE_CHECKING:
+    from dnsproxy.core.explain import Explanation, Question
+
+# The query path makes no reference cycles, so the collector has little to find: with Python's
+# own thresholds (700, 10, 10) it costs 4 us per forwarded query, with these under 1 us.
+GC_THRESHOLDS = (20_000, 50, 50)
+
+
+def tune_collector() -> None:
+    """Let what start-up made stay; the collector need not walk it again (saves 10 ms per full collection)."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+
+
+class Plane(Protocol):
+    """What answers queries: `Server` in this process, or `workers.fleet.Fleet` in others."""
+
+    def swap_book(self, book: Book) -> None:
+        """Answer with the addresses of ``book`` from now on."""
+
+    async def open(self) -> None:
+        """Start to answer; raises `StartError`."""
+
+    async def run(self) -> None:
+        """Do what is to be done while it answers, until cancelled."""
+
+    async def close(self) -> None:
+        """Stop answering."""
+
+    async def gather(self) -> None:
+        """Have the figures of `traffic` brought up to date."""
+
+    def traffic(self) -> Traffic:
+        """Return what was asked and answered since the start."""
+
+    async def flush(self, name_key: bytes | None) -> int:
+        """Forget the cached answers of a name, or all; return how many."""
+
+    async def explain(self, question: Question) -> Explanation:
+        """Return the path that a query would take, without taking it; raises `WorkerError`."""
 
 
 def build_engine(settings: Settings) -> Engine:
@@ -109,3 +154,28 @@ class Server:
             await tcp.close()
         if self._forwarder is not None:
             self._forwarder.close()
+
+    # -- Plane: what one process answers without asking others --------------------------
+
+    async def run(self) -> None:
+        """Nothing: the event loop serves the sockets."""
+        await asyncio.get_running_loop().create_future()
+
+    async def gather(self) -> None:
+        """Nothing: the figures are always up to date."""
+
+    def traffic(self) -> Traffic:
+        """Return what was asked and answered since the start."""
+        engine = self.engine
+        upstreams = {upstream.name: upstream.stats for upstream in engine.upstreams()}
+        return Traffic(engine.stats_now(), upstreams, len(engine.cache), engine.in_flight)
+
+    async def flush(self, name_key: bytes | None) -> int:
+        """Forget the cached answers of a name, or all; return how many."""
+        return self.engine.flush(name_key)
+
+    async def explain(self, question: Question) -> Explanation:
+        """Return the path that a query would take, without taking it."""
+        from dnsproxy.core.explain import explain  # noqa: PLC0415 - not needed to answer queries
+
+        return explain(self.engine, question, monotonic())

@@ -17,6 +17,7 @@ from dnsproxy.core import seal
 from dnsproxy.core.learned import Snapshot
 from dnsproxy.errors import StartError
 from dnsproxy.keys import read_private_key, write_key_pair
+from dnsproxy.server import Server
 from dnsproxy.settings import Settings
 from dnsproxy.settings.learning import SourceSettings
 from tests.fakes.nameserver import Nameserver, zone
@@ -70,7 +71,8 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def served(proxy: Proxy) -> tuple[str, ...]:
-    return next(owned.addresses for owned in proxy.server.engine.rules.owned())
+    assert isinstance(proxy.plane, Server)
+    return next(owned.addresses for owned in proxy.plane.engine.rules.owned())
 
 
 async def test_it_learns_follows_a_change_and_starts_again_from_disk(
@@ -95,7 +97,7 @@ async def test_it_learns_follows_a_change_and_starts_again_from_disk(
     again = Proxy(settings)
     await again.start()
     assert served(again) == ("10.0.0.2",)
-    assert again.flush(None) == 0
+    assert await again.flush(None) == 0
     await again.close()
     assert again.facts().draining
 

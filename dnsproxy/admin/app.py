@@ -37,17 +37,20 @@ class Operated(Protocol):
     def control(self) -> Control:
         """Who takes orders."""
 
+    async def gather(self) -> None:
+        """Have the figures of `facts` brought up to date, which others may have to be asked for."""
+
     def facts(self) -> Facts:
         """Return all that there is to tell."""
 
     def refresh(self) -> None:
         """Pull from all sources now."""
 
-    def flush(self, name_key: bytes | None) -> int:
+    async def flush(self, name_key: bytes | None) -> int:
         """Forget the cached answers of a name, or all; return how many."""
 
-    def explain(self, key: bytes, qtype: int, client: bytes | None) -> Explanation:
-        """Return the path that a query would take; ``client`` is a packed address."""
+    async def explain(self, key: bytes, qtype: int, client: bytes | None) -> Explanation:
+        """Return the path that a query would take; ``client`` is a packed address. Raises `WorkerError`."""
 
 
 class AdminServer:
@@ -109,9 +112,11 @@ class _Api:
         )
 
     async def metrics(self, _request: web.Request) -> web.Response:
+        await self._operated.gather()
         return web.Response(body=render(self._operated.facts), headers={"Content-Type": METRICS_TYPE})
 
     async def status(self, _request: web.Request) -> web.Response:
+        await self._operated.gather()
         return web.json_response(status_document(self._operated.facts()))
 
     async def explain(self, request: web.Request) -> web.Response:
@@ -127,7 +132,7 @@ class _Api:
             key = None if name is None else names.to_key(name)
         except ValueError as exc:
             return web.json_response({"error": f"name: {exc}"}, status=400)
-        return web.json_response({"flushed": self._operated.flush(key)})
+        return web.json_response({"flushed": await self._operated.flush(key)})
 
 
 async def _name_in_body(request: web.Request) -> str | None:

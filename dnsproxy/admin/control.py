@@ -130,6 +130,8 @@ async def _body(request: web.Request) -> dict[str, Any]:
         body: Any = await request.json()
     except RecursionError as exc:
         raise ValueError("the body is nested too deeply") from exc
+    except LookupError as exc:
+        raise ValueError(f"the body: {exc}") from exc  # a charset that nobody knows
     if not isinstance(body, dict):
         raise ValueError("the body must be a JSON object")  # noqa: TRY004 - the caller answers 400 to ValueError
     return body

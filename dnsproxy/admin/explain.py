@@ -12,6 +12,7 @@ from aiohttp import web
 from dnsproxy.admin.status import Facts, status_document
 from dnsproxy.core import names
 from dnsproxy.core.explain import Explanation, Outcome, type_code
+from dnsproxy.errors import WorkerError
 
 _ENDINGS = {
     Outcome.REFUSED_CLIENT: "REFUSED: serve.allow does not hold this client",
@@ -31,12 +32,12 @@ class Explains(Protocol):
     def facts(self) -> Facts:
         """Return all that there is to tell."""
 
-    def explain(self, key: bytes, qtype: int, client: bytes | None) -> Explanation:
-        """Return the path of a query; ``client`` is a packed address."""
+    async def explain(self, key: bytes, qtype: int, client: bytes | None) -> Explanation:
+        """Return the path of a query; ``client`` is a packed address. Raises `WorkerError`."""
 
 
 async def answer(operated: Explains, request: web.Request) -> web.Response:
-    """Answer one request; 400 when it does not say what to explain."""
+    """Answer one request; 400 when it does not say what to explain, 503 when no worker answers."""
     asked = request.query
     try:
         key = names.to_key(asked.get("name", ""))
@@ -44,7 +45,10 @@ async def answer(operated: Explains, request: web.Request) -> web.Response:
         client = ip_address(asked["client"]) if asked.get("client") else None
     except ValueError as exc:
         return web.json_response({"error": str(exc)}, status=400)
-    found = operated.explain(key, qtype, client.packed if client else None)
+    try:
+        found = await operated.explain(key, qtype, client.packed if client else None)
+    except WorkerError as exc:
+        return web.json_response({"error": str(exc)}, status=503)
     document = explain_document(found, operated.facts())
     question = {
         "name": names.to_text(key),
@@ -58,6 +62,7 @@ def explain_document(found: Explanation, facts: Facts) -> dict[str, Any]:
     """Return the explanation as JSON, with what the status tells of the owned name."""
     return {
         "outcome": found.outcome.value,
+        "worker": found.worker,
         "owned": asdict(found.owned) if found.owned else None,
         "status": _status_of(found.owned.rule, facts) if found.owned else None,
         "cached": [asdict(entry) for entry in found.cached],
@@ -74,6 +79,8 @@ def _status_of(rule: str, facts: Facts) -> dict[str, Any] | None:
 def steps(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield the path in words, one line a step, in the engine's order."""
     outcome = Outcome(document["outcome"])
+    if document.get("worker") is not None:
+        yield f"worker: {document['worker']} was asked; each has a cache and a view of the upstreams of its own"
     if document["client"]:
         verdict = "may not ask" if outcome is Outcome.REFUSED_CLIENT else "may ask"
         yield f"client {document['client']}: {verdict}"

@@ -44,6 +44,7 @@ class _FactsCollector(Collector):
         yield from _upstreams(facts)
         yield _gauge("dnsproxy_cache_entries", "Answers in the cache.", facts.cache_entries)
         yield _gauge("dnsproxy_in_flight", "Exchanges that wait for an upstream.", facts.in_flight)
+        yield from _workers(facts)
         build = InfoMetricFamily("dnsproxy_build", "Version of the program.")
         build.add_metric([], {"version": __version__, "python": platform.python_version()})
         yield build
@@ -137,6 +138,16 @@ def _vetted(facts: Facts) -> Iterator[Metric]:
     yield refused
     yield _gauge("dnsproxy_learned_frozen", "1 while no changes are taken.", facts.orders.freeze is not None)
     yield _gauge("dnsproxy_learned_pinned", "Names pinned by order.", len(facts.orders.pins))
+
+
+def _workers(facts: Facts) -> Iterator[Metric]:
+    # Without workers it is this process that answers, as this scrape shows.
+    answering = sum(worker.answers for worker in facts.workers) if facts.workers else 1
+    yield _gauge("dnsproxy_workers", "Processes that answer queries.", answering)
+    restarts = sum(worker.restarts for worker in facts.workers)
+    yield CounterMetricFamily(
+        "dnsproxy_worker_restarts", "Workers that ended and were replaced.", value=restarts
+    )
 
 
 def _upstreams(facts: Facts) -> Iterator[Metric]:

@@ -12,6 +12,7 @@ from dnsproxy.core.orders import Orders
 from dnsproxy.core.registry import Sought, Wanted
 from dnsproxy.core.screen import Vetted
 from dnsproxy.core.stats import Stats, UpstreamStats
+from dnsproxy.core.totals import WorkerView
 from dnsproxy.version import __version__
 
 
@@ -33,7 +34,8 @@ class Facts:
 
     ``wall_now`` and ``started_at`` are Unix seconds, ``max_stale`` seconds: how long
     addresses stay in service after their snapshot has expired. ``book`` is what is answered, ``vetted``
-    what is known of the addresses of each name, also of those that are held back or refused.
+    what is known of the addresses of each name, also of those that are held back or refused. ``workers`` is
+    empty where one process does everything.
     """
 
     wanted: Sequence[Wanted]
@@ -52,6 +54,7 @@ class Facts:
     vetted: Mapping[str, Vetted] = field(default_factory=dict)
     refused: Mapping[str, int] = field(default_factory=dict)
     orders: Orders = field(default_factory=Orders)
+    workers: Sequence[WorkerView] = ()
 
     def in_service(self, wanted: Wanted) -> Entry | None:
         """Return what is answered for a learned name; None when pinned, unknown or too old."""
@@ -101,6 +104,20 @@ def status_document(facts: Facts) -> dict[str, Any]:
         "requests": sum(stats.requests.values()),
         "responses": _by_source(stats.responses.items()),
         "drops": dict(stats.drops),
+        "workers": [_worker(facts, worker) for worker in facts.workers],
+    }
+
+
+def _worker(facts: Facts, worker: WorkerView) -> dict[str, Any]:
+    started_at = worker.started_at
+    return {
+        "worker": worker.number,
+        "pid": worker.pid,
+        "answers": worker.answers,
+        "started_at": started_at,
+        "uptime": None if started_at is None else max(0.0, round(facts.wall_now - started_at, 1)),
+        "queries": worker.queries,
+        "restarts": worker.restarts,
     }
 
 

@@ -81,13 +81,17 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The whole path; ``zone`` and ``upstreams`` are where it would be forwarded, if it is."""
+    """The whole path; ``zone`` and ``upstreams`` are where it would be forwarded, if it is.
+
+    ``worker`` is the one that was asked, None where one process does everything.
+    """
 
     outcome: Outcome
     owned: OwnedView | None
     cached: tuple[CachedView, ...]
     zone: str
     upstreams: tuple[UpstreamView, ...]
+    worker: int | None = None
 
 
 def type_code(text: str) -> int:

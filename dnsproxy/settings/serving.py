@@ -6,7 +6,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from dnsproxy.settings.values import (
     Duration,
@@ -22,9 +22,19 @@ from dnsproxy.settings.values import (
     system_resolvers,
 )
 
+# Far above what one host's network takes; a mistyped number must not start a thousand processes.
+MAX_WORKERS = 64
+
 
 def _ranges(*texts: str) -> list[Network]:
     return [ip_network(text) for text in texts]
+
+
+def _workers(value: object) -> object:
+    most = MAX_WORKERS
+    if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most):
+        raise ValueError(f"not a number of processes; write 1 to {most}, or auto")
+    return value
 
 
 class TlsListenSettings(Model):
@@ -56,6 +66,7 @@ class ServeSettings(Model):
     )
     max_tcp_clients: int = Field(512, ge=1, le=100_000)
     max_tcp_per_client: int = Field(128, ge=1, le=100_000)
+    workers: Annotated[int | Literal["auto"], BeforeValidator(_workers)] = 1
     tls: TlsListenSettings = TlsListenSettings()
 
 

@@ -35,8 +35,12 @@ class Operated:
         self.book = Book()
         self.draining = False
         self.refreshed = 0
+        self.gathered = 0
         self.flushed: list[bytes | None] = []
         self.control = Control()
+
+    async def gather(self) -> None:
+        self.gathered += 1
 
     def facts(self) -> Facts:
         return Facts(
@@ -56,11 +60,11 @@ class Operated:
     def refresh(self) -> None:
         self.refreshed += 1
 
-    def flush(self, name_key: bytes | None) -> int:
+    async def flush(self, name_key: bytes | None) -> int:
         self.flushed.append(name_key)
         return 3
 
-    def explain(self, key: bytes, qtype: int, client: bytes | None) -> Explanation:
+    async def explain(self, key: bytes, qtype: int, client: bytes | None) -> Explanation:
         return explain(engine(), Question(key, qtype, allowed=None if client is None else False), 1.0)
 
 
@@ -115,6 +119,9 @@ async def test_status_and_metrics(operated: Operated, start: Start) -> None:
     status, text = await ask("GET", "/metrics")
     values = {s.name: s.value for family in text_string_to_metric_families(text) for s in family.samples}
     assert (status, values["dnsproxy_learned_serial"]) == (200, 7)
+    # Readiness asks nobody: a probe must not wait for workers.
+    await ask("GET", "/ready")
+    assert operated.gathered == 2
 
 
 async def test_refresh(operated: Operated, start: Start) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from dnsproxy.core.explain import Explanation, Question, explain, type_code
 from dnsproxy.core.registry import Wanted
 from dnsproxy.core.stats import Stats
 from dnsproxy.core.upstreams import FAILURES_TO_DOWN, Upstream
+from dnsproxy.errors import WorkerError
 from tests.messages import REGISTRY, engine, hangzhou, query, resolve
 from tests.strategies import learned, snapshot
 
@@ -39,11 +41,14 @@ def facts(**changes: Any) -> Facts:
 class Operated:
     def __init__(self, made: Engine) -> None:
         self.engine = made
+        self.problem: WorkerError | None = None
 
     def facts(self) -> Facts:
         return facts()
 
-    def explain(self, key: bytes, qtype: int, client: bytes | None) -> Explanation:
+    async def explain(self, key: bytes, qtype: int, client: bytes | None) -> Explanation:
+        if self.problem is not None:
+            raise self.problem
         allowed = None if client is None else client[:1] == b"\x0a"
         return explain(self.engine, Question(key, qtype, allowed), 11.0)
 
@@ -131,6 +136,21 @@ async def test_a_client_that_may_not_ask() -> None:
     assert document["outcome"] == "refused_client"
     assert document["steps"][0] == "client 192.0.2.9: may not ask"
     assert len(document["steps"]) == 2
+
+
+def test_the_worker_that_was_asked_comes_first() -> None:
+    found = replace(explain(engine(), Question(names.to_key("a.example"), 1), 11.0), worker=2)
+    document = explain_document(found, facts())
+    assert document["worker"] == 2
+    first, *_ = steps({"client": "10.0.0.9", **document})
+    assert first == "worker: 2 was asked; each has a cache and a view of the upstreams of its own"
+
+
+async def test_no_worker_answers() -> None:
+    silent = Operated(engine())
+    silent.problem = WorkerError("no worker answers")
+    response = await answer(silent, make_mocked_request("GET", "/api/v1/explain?name=a.example"))
+    assert (response.status, response.text) == (503, '{"error": "no worker answers"}')
 
 
 @pytest.mark.parametrize("asked", ["", "name=", "name=a..b", "name=a.example&type=5", "name=a&client=x"])

@@ -19,6 +19,7 @@ from dnsproxy.core.orders import Freeze, Orders, Pin
 from dnsproxy.core.registry import Wanted
 from dnsproxy.core.screen import Vetted
 from dnsproxy.core.stats import DURATION_BOUNDS, Stats, UpstreamStats
+from dnsproxy.core.totals import WorkerView
 from dnsproxy.core.verify import AddressState
 from dnsproxy.errors import DropReason, Rejection
 from dnsproxy.version import __version__
@@ -205,3 +206,20 @@ def test_orders() -> None:
         samples = scrape(facts(orders=held))
         assert one(samples, "dnsproxy_learned_frozen") == expected
         assert one(samples, "dnsproxy_learned_pinned") == expected
+
+
+def test_workers() -> None:
+    workers = (
+        WorkerView(1, 10, 1000.0, 5, 2, answers=True),
+        WorkerView(2, 11, 1000.0, 5, 1, answers=True),
+        WorkerView(3, None, None, 0, 4, answers=False),
+    )
+    samples = scrape(facts(workers=workers))
+    assert one(samples, "dnsproxy_workers") == 2
+    assert one(samples, "dnsproxy_worker_restarts_total") == 7
+
+
+def test_one_process_is_one_that_answers() -> None:
+    samples = scrape(facts())
+    assert one(samples, "dnsproxy_workers") == 1
+    assert one(samples, "dnsproxy_worker_restarts_total") == 0

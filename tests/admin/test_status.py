@@ -15,6 +15,7 @@ from dnsproxy.core.orders import Freeze, Orders, Pin, pinned_entry
 from dnsproxy.core.registry import Sought, Wanted
 from dnsproxy.core.screen import Vetted
 from dnsproxy.core.stats import Stats, UpstreamStats
+from dnsproxy.core.totals import WorkerView
 from dnsproxy.core.verify import AddressState
 from dnsproxy.version import __version__
 from tests.strategies import learned, snapshot
@@ -283,5 +284,33 @@ def test_the_rest() -> None:
         "requests": 6,
         "responses": {"learned": 4, "forward": 2},
         "drops": {"short": 2},
+        "workers": [],
     }
     assert json.loads(json.dumps(document)) == document
+
+
+def test_workers() -> None:
+    running = WorkerView(1, 4711, 1010.0, 12, 1, answers=True)
+    ended = WorkerView(2, None, None, 0, 3, answers=False)
+    document = status_document(facts(workers=(running, ended)))
+    assert document["workers"] == [
+        {
+            "worker": 1,
+            "pid": 4711,
+            "answers": True,
+            "started_at": 1010.0,
+            "uptime": 40.0,
+            "queries": 12,
+            "restarts": 1,
+        },
+        {
+            "worker": 2,
+            "pid": None,
+            "answers": False,
+            "started_at": None,
+            "uptime": None,
+            "queries": 0,
+            "restarts": 3,
+        },
+    ]
+    assert status_document(facts())["workers"] == []

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from dnsproxy.settings import Settings
+from dnsproxy.settings.serving import ServeSettings
 from tests.settings.mistakes import complaints
 
 
@@ -43,3 +44,13 @@ def test_names_of_upstreams_need_somebody_who_knows_them() -> None:
     )
     assert [str(entry) for entry in given.forward.upstreams] == ["tls://dns.example:853"]
     assert [str(entry) for entry in given.forward.bootstrap] == ["10.0.0.2:53", "tcp://[fd00::2]:53"]
+
+
+@pytest.mark.parametrize("workers", [0, 65, -1, True, "two", "2", 1.5, None])
+def test_a_number_of_workers_that_is_none(workers: object) -> None:
+    assert complaints(serve={"workers": workers}).endswith("write 1 to 64, or auto")
+
+
+@pytest.mark.parametrize("workers", [1, 2, 64, "auto"])
+def test_a_number_of_workers(workers: int | str) -> None:
+    assert ServeSettings.model_validate({"workers": workers}).workers == workers

@@ -1,0 +1,128 @@
+"""One worker as the control process sees it, over all the processes that have its number in turn."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+
+from dnsproxy.core.restarts import Pulse, Restarts
+from dnsproxy.core.totals import WorkerView
+from dnsproxy.workers.channel import Channel
+from dnsproxy.workers.messages import Ask, Content, NotOpened, Opened, Reply, Request, Stop, TellTraffic
+
+
+class Seat:
+    """Worker ``number``. ``changed`` is called when it starts to answer, ``gone`` when its end has closed.
+
+    ``heard`` is called with each reply. ``reason`` is what it said that keeps it from answering.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        changed: Callable[[Seat], None],
+        gone: Callable[[Seat], None],
+        heard: Callable[[Seat, Content], None],
+    ) -> None:
+        self.number = number
+        self.restarts = Restarts()
+        self.is_open = False
+        self.is_being_ended = False
+        self.reason: str | None = None
+        self._changed = changed
+        self._gone = gone
+        self._heard = heard
+        self._channel: Channel | None = None
+        self._pid: int | None = None
+        self._pulse = Pulse()
+        self._asked: dict[int, asyncio.Future[Content]] = {}
+        self._last = 0
+        self._beat: asyncio.Future[Content] | None = None
+        self._began = 0.0
+        self._began_wall = 0.0
+
+    # -- one process after another ---------------------------------------------------------
+
+    def begin(self, sock: socket.socket, book: bytes) -> None:
+        """Take the process at the other end of ``sock``, which opens when it has ``book`` (a framed message)."""
+        self._channel = Channel(sock, self._take, lambda: self._gone(self))
+        self._pulse = Pulse()
+        self._beat = None
+        self._began, self._began_wall = time.monotonic(), time.time()
+        self.reason = None
+        self.is_being_ended = False
+        self._channel.offer(book)
+
+    def end(self) -> float:
+        """Forget the process, which has ended; return the seconds that it lived."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        self.is_open = False
+        self._pid = None
+        for future in self._asked.values():
+            future.cancel()
+        self._asked.clear()
+        return time.monotonic() - self._began
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there is a process, answering or not."""
+        return self._channel is not None
+
+    @property
+    def is_well(self) -> bool:
+        """Whether it answers queries, as far as can be told."""
+        return self.is_open and self._pulse.is_well
+
+    # -- what it is told and asked ------------------------------------------------------------
+
+    def offer(self, book: bytes) -> None:
+        """Have it answer from this book as soon as it reads; a newer one replaces one that waits."""
+        if self._channel is not None:
+            self._channel.offer(book)
+
+    def ask(self, request: Request) -> asyncio.Future[Content] | None:
+        """Return what will hold the reply, cancelled if the process ends; None when it cannot be asked."""
+        if self._channel is None or not self.is_open:
+            return None
+        self._last += 1
+        number = self._last
+        if not self._channel.send(Ask(number, request)):
+            return None
+        future: asyncio.Future[Content] = asyncio.get_running_loop().create_future()
+        self._asked[number] = future
+        future.add_done_callback(lambda _: self._asked.pop(number, None))
+        return future
+
+    def beat(self) -> bool:
+        """Ask for what it counted, once a second; return whether it is stuck."""
+        answered = self.is_open and (self._beat is None or self._beat.done())
+        if answered:
+            self._beat = self.ask(TellTraffic())
+        return self._pulse.beat(answered=answered)
+
+    def stop(self) -> None:
+        """Ask it to end."""
+        if self._channel is not None:
+            self._channel.send(Stop())
+
+    def view(self, queries: int) -> WorkerView:
+        """Return what the status shows."""
+        started_at = self._began_wall if self.is_there else None
+        return WorkerView(self.number, self._pid, started_at, queries, self.restarts.count, self.is_well)
+
+    def _take(self, message: object) -> None:
+        if isinstance(message, Reply):
+            self._heard(self, message.content)
+            future = self._asked.get(message.number)
+            if future is not None and not future.done():
+                future.set_result(message.content)
+        elif isinstance(message, Opened):
+            self._pid = message.pid
+            self.is_open = True
+            self._changed(self)
+        elif isinstance(message, NotOpened):
+            self.reason = message.reason

@@ -1,0 +1,68 @@
+"""``dnsproxy serve`` with workers: what is made before the event loop, and what each worker is given."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Literal, TypeVar
+
+from dnsproxy.processors import usable_processors
+from dnsproxy.settings import Settings
+from dnsproxy.settings.serving import MAX_WORKERS
+from dnsproxy.system import system_resolvers
+from dnsproxy.workers.nursery import Nursery
+from dnsproxy.workers.worker import run_worker
+
+Host = TypeVar("Host")
+
+
+def worker_count(workers: int | Literal["auto"]) -> int:
+    """Return how many processes are to answer."""
+    return min(usable_processors(), MAX_WORKERS) if workers == "auto" else workers
+
+
+def serve_in_workers(settings: Settings, count: int) -> None:
+    """Run ``dnsproxy serve`` with ``count`` workers until SIGTERM or SIGINT.
+
+    Raises:
+        StartError: the proxy cannot start.
+        WorkerError: nobody answers queries any more.
+    """
+    shared = for_one_of(settings, count)
+    nursery = Nursery(lambda number, sock: run_worker(number, sock, shared))
+    try:
+        # Only now: what the control process needs besides would be in the memory of every worker.
+        from dnsproxy.app import run_proxy  # noqa: PLC0415
+        from dnsproxy.workers.fleet import Fleet  # noqa: PLC0415
+
+        asyncio.run(run_proxy(settings, Fleet(nursery, shared, count)))
+    finally:
+        nursery.close()
+
+
+def for_one_of(settings: Settings, count: int) -> Settings:
+    """Return what each of ``count`` workers is to go by.
+
+    Bounds of what the whole program takes from others, connections and queries under way, are shared
+    out, rounded up. The cache is not: clients reach every worker, so each needs the same names. ``system``
+    is looked up once, or a worker that is started again could ask others than the rest.
+
+    Raises:
+        StartError: the system's resolvers cannot be read.
+    """
+    serve, forward = settings.serve, settings.forward
+    zones = {zone: _expanded(hosts) for zone, hosts in forward.zones.items()}
+    upstreams = _expanded(forward.upstreams)
+    clients, in_flight = -(-serve.max_tcp_clients // count), -(-forward.max_in_flight // count)
+    return settings.model_copy(
+        update={
+            "serve": serve.model_copy(update={"max_tcp_clients": clients}),
+            "forward": forward.model_copy(
+                update={"upstreams": upstreams, "zones": zones, "max_in_flight": in_flight}
+            ),
+        }
+    )
+
+
+def _expanded(hosts: list[Host | Literal["system"]]) -> list[object]:
+    system = system_resolvers() if "system" in hosts else []
+    return [found for host in hosts for found in (system if host == "system" else [host])]
