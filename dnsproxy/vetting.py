@@ -20,7 +20,7 @@ from dnsproxy.core import names
 from dnsproxy.core.book import Book, Entry
 from dnsproxy.core.guard import is_routed
 from dnsproxy.core.health import Probe
-from dnsproxy.core.learned import canonical_addresses
+from dnsproxy.core.learned import MAX_ADDRESSES, canonical_addresses
 from dnsproxy.core.notice import Situation
 from dnsproxy.core.orders import Freeze, Orders, Pin, held_entry, pinned_entry, same_set
 from dnsproxy.core.registry import Wanted, with_found
@@ -221,6 +221,8 @@ class Vetting:
             raise OrderError(str(exc)) from exc
         if not fixed:
             raise OrderError("no address is given")
+        if len(fixed) > MAX_ADDRESSES:
+            raise OrderError(f"{len(fixed)} addresses; a name can have {MAX_ADDRESSES}")
         self._order(pins={**self.orders.pins, owned: Pin(fixed, int(self._wall()))})
 
     def unpin(self, name: str) -> None:

@@ -294,6 +294,7 @@ async def test_a_dead_pin_is_answered_and_told(world: World, logs: list[Any]) ->
         (A, ["10.0.0.300"], "10.0.0.300"),
         (A, ["fe80::1%eth0"], "scope id"),
         (A, [], "no address"),
+        (A, [f"10.0.{n >> 8}.{n & 255}" for n in range(257)], "257 addresses; a name can have 256"),
     ],
 )
 def test_pins_that_cannot_be(name: str, addresses: list[str], complaint: str, world: World) -> None:

@@ -145,6 +145,15 @@ async def test_bodies_that_make_no_sense(order: str, body: Any, control: Control
     assert control.told == []
 
 
+async def test_a_charset_that_nobody_knows(control: Control, ask: Ask) -> None:
+    headers = {"Content-Type": "application/json; charset=nonsense"}
+    assert await ask("freeze", data=b"{}", headers=headers) == (
+        400,
+        {"error": "the body: unknown encoding: nonsense"},
+    )
+    assert control.told == []
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000])
 async def test_bodies_that_are_no_json(content: bytes, control: Control, ask: Ask) -> None:
     status, _ = await ask("freeze", data=content, headers={"Content-Type": "application/json"})
