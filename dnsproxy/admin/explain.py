@@ -80,7 +80,7 @@ def steps(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield the path in words, one line a step, in the engine's order."""
     outcome = Outcome(document["outcome"])
     if document.get("worker") is not None:
-        yield f"worker: {document['worker']} was asked; each has a cache and a view of the upstreams of its own"
+        yield f"worker: {document['worker']} was asked; each has its own cache and view of the upstreams"
     if document["client"]:
         verdict = "may not ask" if outcome is Outcome.REFUSED_CLIENT else "may ask"
         yield f"client {document['client']}: {verdict}"

@@ -46,7 +46,7 @@ class Seat:
     # -- one process after another ---------------------------------------------------------
 
     def begin(self, sock: socket.socket, book: bytes) -> None:
-        """Take the process at the other end of ``sock``, which opens when it has ``book`` (a framed message)."""
+        """Take the process at the other end of ``sock``, which opens once it has ``book`` (framed)."""
         self._channel = Channel(sock, self._take, lambda: self._gone(self))
         self._pulse = Pulse()
         self._beat = None

@@ -143,7 +143,7 @@ def test_the_worker_that_was_asked_comes_first() -> None:
     document = explain_document(found, facts())
     assert document["worker"] == 2
     first, *_ = steps({"client": "10.0.0.9", **document})
-    assert first == "worker: 2 was asked; each has a cache and a view of the upstreams of its own"
+    assert first == "worker: 2 was asked; each has its own cache and view of the upstreams"
 
 
 async def test_no_worker_answers() -> None:
