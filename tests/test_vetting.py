@@ -271,6 +271,11 @@ def test_a_pinned_name_has_its_pin_and_nothing_else(world: World, logs: list[Any
     assert world.served() == (OLD,)
 
 
+def test_what_the_configuration_pins_is_not_probed_unasked(world: World) -> None:
+    world.take(OLD)
+    assert {probe.name for probe in world.vetting._verifier.next_probes(1e12)} == {A}
+
+
 def test_a_pin_may_be_what_the_guard_refuses(world: World) -> None:
     world.vetting.pin(A, ["127.0.0.1"])
     assert world.served() == ("127.0.0.1",)
@@ -371,6 +376,16 @@ async def test_a_roll_back_freezes_an_earlier_set_at_once(world: World) -> None:
         world.dead.clear()
         world.vetting.unfreeze()
         await until(lambda: world.served() == (OTHER,))
+
+
+async def test_a_roll_back_brings_back_no_name_that_is_configured_no_more(world: World) -> None:
+    world.take(OLD, b=(OTHER,))
+    await world.vetting.close()
+    world.has_b, world.book = False, Book()
+    world.restarted()
+    world.take(NEW)
+    world.vetting.rollback(1)
+    assert (world.served(), world.served(B)) == ((OLD,), ())
 
 
 def test_a_roll_back_to_nowhere_changes_nothing(world: World) -> None:

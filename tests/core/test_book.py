@@ -201,6 +201,12 @@ def test_the_views_of_two_helpers_are_united() -> None:
     assert found_names(after) == {"auth": ("b.example.", "c.example.")}
 
 
+def test_a_view_is_as_fresh_as_its_last_confirmation() -> None:
+    for first, second in ((1000, 2000), (2000, 1000)):
+        book = book_of(telling("a.example.", at=first), telling("a.example.", issuer=B, at=second))
+        assert [found.observed_at for found in book.found()] == [2000]
+
+
 def test_many_helpers_cannot_find_more_names_than_one() -> None:
     book = book_of(*(telling(f"n{i}.example.", issuer=f"helper-{i}") for i in range(MAX_FOUND + 3)))
     assert [len(found.names) for found in book.found()] == [MAX_FOUND]

@@ -37,6 +37,13 @@ def test_refused_addresses_are_left_out_and_counted_once() -> None:
     assert [f.reason for f in screen.findings["a.example."]] == [Refusal.CONFLICT, Refusal.LOOPBACK]
 
 
+def test_only_what_was_not_refused_before_is_counted() -> None:
+    screen = Screen(TABLE)
+    screen.take(entries(a=("10.9.0.1",)))
+    assert screen.take(entries(a=("10.9.0.1", "127.0.0.1")))[1] == ["a.example."]
+    assert screen.refused == {"conflict": 1, "loopback": 1}
+
+
 def test_a_set_of_refused_addresses_only_is_no_set() -> None:
     passed, changed = Screen(TABLE).take(entries(a=("127.0.0.1",), b=("10.0.0.1",)))
     assert list(passed) == ["b.example."]

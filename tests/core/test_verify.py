@@ -409,6 +409,16 @@ def test_the_end_of_a_probe_that_nobody_waits_for_is_passed_over(world: World) -
     assert list(world.states()) == [NEW]
 
 
+def test_a_probe_from_before_a_name_was_forgotten_does_not_count_after_it_returned(world: World) -> None:
+    world.take(entry(OLD))
+    (before,) = world.verifier.next_probes(0.0)
+    world.verifier.forget([NAME])
+    world.take(entry(OLD))
+    world.verifier.record(before, REFUSED, 0.0, WALL)
+    assert world.states()[OLD].result is None
+    assert [probe.address for probe in world.verifier.next_probes(0.0)] == [OLD]
+
+
 def test_record_tells_whether_something_else_is_answered(world: World) -> None:
     world.take(entry(OLD))
     (probe,) = world.verifier.next_probes(0.0)

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
+from dnsproxy.core.challenge import Bearer
 from dnsproxy.errors import DiscoverError, Doubt, ResolveError
 from dnsproxy.helper import discover as discover_module
 from dnsproxy.helper.discover import Report, Target, discover
@@ -448,3 +449,11 @@ async def test_credentials_that_cannot_be_read(world: World, tmp_path: Path) -> 
         report = await world.ask(repository="app", credentials_file=tmp_path / "none")
     assert report.outcomes["auth"] == (f"{AUTH}.",)
     assert reasons(report) == {"storage": Doubt.CREDENTIALS}
+
+
+@pytest.mark.parametrize("realm", ["https://other.example/auth", "http://auth.example/", "https://[::1/"])
+def test_the_password_goes_nowhere_when_two_readers_of_the_realm_disagree(realm: str) -> None:
+    judged = Bearer(realm, "auth.example.", taken_over=False, service=None, hint=None)
+    with pytest.raises(DiscoverError, match="realm: not a usable URL") as caught:
+        discover_module._token_url(judged, {"scope": "x"})
+    assert caught.value.reason is Doubt.NOT_A_URL

@@ -62,6 +62,15 @@ def test_an_earlier_name_is_kept_for_an_hour_beside_the_new_one() -> None:
     assert known(findings) == {"auth": ("b.example.",)}
 
 
+def test_an_earlier_name_goes_although_the_clock_was_set_back() -> None:
+    findings = Findings()
+    findings.record("hz", auth("a.example."), WALL)
+    findings.record("hz", auth("b.example."), WALL - KEEP + 1)
+    assert known(findings) == {"auth": ("a.example.", "b.example.")}
+    findings.record("hz", auth("b.example."), WALL - KEEP)
+    assert known(findings) == {"auth": ("b.example.",)}
+
+
 def test_a_registry_whose_nodes_differ_does_not_make_names_come_and_go() -> None:
     findings = Findings()
     for turn in range(50):

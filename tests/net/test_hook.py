@@ -141,7 +141,8 @@ async def test_one_that_ignores_sigterm_is_killed(tmp_path: Path, logs: list[Any
 
 
 async def test_what_it_leaves_behind_is_ended(tmp_path: Path, logs: list[Any]) -> None:
-    hook = Hook(program(tmp_path, "sleep 1000 & echo $! > pid"))
+    # The program has had its time: what it left gets no word of warning.
+    hook = Hook(program(tmp_path, "(trap '' TERM; while :; do sleep 0.1; done) & echo $! > pid"))
     async with running(hook):
         hook.offer(state("10.0.0.1"), 1, frozen=False)
         await until(lambda: logs)

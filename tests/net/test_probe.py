@@ -170,6 +170,30 @@ async def test_what_the_system_says_tells_whose_fault_it_is(
     assert await probe(443) == Result(outcome, {443: os.strerror(number)})
 
 
+@pytest.mark.parametrize(
+    ("numbers", "outcome"),
+    [
+        ((errno.ENETUNREACH, errno.ECONNREFUSED), Outcome.FAILED),
+        ((errno.EMFILE, errno.ECONNREFUSED), Outcome.FAILED),
+        ((errno.ENETUNREACH, errno.EMFILE), Outcome.HOST),
+    ],
+)
+async def test_of_several_ports_what_proves_most_counts(
+    numbers: tuple[int, int], outcome: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(_: str, port: int, **__: Any) -> None:
+        raise OSError(numbers[port - 1], "Connect call failed")
+
+    monkeypatch.setattr(asyncio, "open_connection", fail)
+    assert (await probe(1, 2)).outcome is outcome
+
+
+async def test_the_http_port_is_not_asked_for_a_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with server() as port:
+        monkeypatch.setattr("dnsproxy.net.probe.HTTP", port)
+        assert await probe(port, server_name="a.example") == Result(Outcome.ANSWERED, {port: "ok"})
+
+
 async def test_a_name_that_tls_cannot_carry_says_nothing_about_the_address() -> None:
     async with silent() as port:
         result = await probe(port, server_name="a" * 300)
