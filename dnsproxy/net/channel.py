@@ -160,7 +160,7 @@ class Channel:
                 "upstream.unreachable", upstream=self.upstream.name, reason=failure.value, detail=text
             )
         again = [waiting for waiting in lost if link.has_replied and self._may_resend(waiting, now)]
-        self.resend(again)
+        self._resend(again)
         for waiting in lost:
             if waiting not in again:
                 self.ends.fail(waiting.exchange, failure, now)
@@ -168,11 +168,19 @@ class Channel:
     def _may_resend(self, waiting: Waiting, now: float) -> bool:
         return not waiting.resent and waiting.attempt.deadline > now and waiting.exchange.may_resend()
 
-    def resend(self, again: Sequence[Waiting]) -> None:
+    def send_again(self, waiting: Waiting, now: float) -> bool:
+        """See `link.Keeper.send_again`."""
+        if not self._may_resend(waiting, now):
+            return False
+        self._resend([waiting])
+        return True
+
+    def _resend(self, again: Sequence[Waiting]) -> None:
         """Send these queries on a fresh connection: others may have been closed together with theirs."""
         if not again:
             return
-        link = self._open()
+        fresh = (link for link in self._connecting if not link.retired and link.load < MAX_WAITING)
+        link = next(fresh, None) or self._open()
         for waiting in again:
             waiting.resent = True
             link.take(waiting)

@@ -8,8 +8,11 @@ from pathlib import Path
 from dnsproxy.core.upstreams import Upstream
 from dnsproxy.net.channel import Channel
 from dnsproxy.net.link import Ends, Keeper, Link
+from dnsproxy.net.upstream_https import HttpsLink
 from dnsproxy.net.upstream_tcp import FramedLink
 from dnsproxy.net.upstream_tls import ClientContext, client_context
+
+HTTPS_PORT = 443
 
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
 """Given the name of a host, its addresses; raises OSError when they cannot be had."""
@@ -17,6 +20,13 @@ Resolve = Callable[[str], Awaitable[Sequence[str]]]
 
 async def _as_it_is(host: str) -> Sequence[str]:
     return (host,)
+
+
+def _authority(upstream: Upstream) -> str:
+    """Return the host and port of the URL, as HTTP tells them to the server."""
+    host, port = upstream.secure.server_name if upstream.secure else upstream.address[0], upstream.address[1]
+    host = f"[{host}]" if ":" in host else host
+    return host if port == HTTPS_PORT else f"{host}:{port}"
 
 
 class Dialer:
@@ -44,7 +54,10 @@ class Dialer:
         context = self._contexts.get(upstream) or self._context(upstream)
 
         def make_link(channel: Keeper) -> Link:
-            return FramedLink(channel, draw_id)
+            secure = upstream.secure
+            if secure is None or secure.path is None:
+                return FramedLink(channel, draw_id)
+            return HttpsLink(channel, _authority(upstream), secure.path, get=secure.get)
 
         def resolve() -> Awaitable[Sequence[str]]:
             return self.resolve(upstream.address[0])

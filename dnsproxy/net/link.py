@@ -55,6 +55,9 @@ class Keeper(Protocol):
     def lose(self, link: Link, failure: Failure, text: str) -> None:
         """``link`` has ended."""
 
+    def send_again(self, waiting: Waiting, now: float) -> bool:
+        """Send ``waiting`` on another connection; False when that may not be done."""
+
 
 class Link(asyncio.Protocol):
     """One connection; subclasses say what goes over it.
