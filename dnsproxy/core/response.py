@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from dnsproxy.core.names import MAX_LABEL, MAX_NAME
-from dnsproxy.core.wire import CNAME, COUNTS, NXDOMAIN, OPT, RECORD, SOA, MalformedError, skip_name
+from dnsproxy.core.wire import CNAME, NXDOMAIN, OPT, RECORD, SOA, MalformedError, skip_name
 from dnsproxy.errors import WireError
 
 _TTL: Final = struct.Struct(">I")
@@ -52,11 +52,10 @@ def scan_response(data: bytes, question_end: int) -> Response:
     Raises:
         WireError: a length leads out of the message, or octets are left over.
     """
-    flags: int
-    answers: int
-    authorities: int
-    additionals: int
-    flags, _, answers, authorities, additionals = COUNTS.unpack_from(data, 2)
+    flags = data[2] << 8 | data[3]
+    answers = data[6] << 8 | data[7]
+    authorities = data[8] << 8 | data[9]
+    additionals = data[10] << 8 | data[11]
     response = Response(flags, question_end)
     try:
         _scan_records(response, data, answers, authorities, additionals)

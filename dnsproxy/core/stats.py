@@ -22,7 +22,20 @@ SOURCES: Final = ("learned", "local", "cache", "stale", "forward", "error")
 
 # Seconds. From a table hit to the default total time of a forwarded query.
 _FIRST_BOUND: Final = 0.0001
-DURATION_BOUNDS: Final = (_FIRST_BOUND, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
+DURATION_BOUNDS: Final[list[float]] = [
+    _FIRST_BOUND,
+    0.0005,
+    0.001,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.0,
+]
 
 
 @dataclass(slots=True)

@@ -111,12 +111,11 @@ def scan_query(data: bytes) -> Query:
     """
     if len(data) < HEADER:
         raise WireError("shorter than a header", DropReason.SHORT)
-    flags: int
-    questions: int
-    answers: int
-    authorities: int
-    additionals: int
-    flags, questions, answers, authorities, additionals = COUNTS.unpack_from(data, 2)
+    flags = data[2] << 8 | data[3]
+    questions = data[4] << 8 | data[5]
+    answers = data[6] << 8 | data[7]
+    authorities = data[8] << 8 | data[9]
+    additionals = data[10] << 8 | data[11]
     if flags & QR:
         raise WireError("a response, not a query", DropReason.NOT_A_QUERY)
     query = Query(data, flags)
@@ -251,8 +250,9 @@ def respond(
         sections = b""
         answers = authorities = 0
         additionals = 1 if query.edns else 0
-    head = COUNTS.pack(flags, 1 if question else 0, answers, authorities, additionals)
-    return b"".join([data[:2], head, question, sections, opt])
+    head = (flags << 16 | (1 if question else 0)).to_bytes(4, "big")
+    counts_head = (answers << 32 | authorities << 16 | additionals).to_bytes(6, "big")
+    return b"".join([data[:2], head, counts_head, question, sections, opt])
 
 
 def upstream_query(question: bytes, flags: int, *, edns: bool, do: bool) -> bytes:

@@ -110,7 +110,7 @@ class BatchSocket:
 
     def token(self, index: int) -> Token:
         """See `DatagramSocket.token`."""
-        return self._view[index * SLOT : index * SLOT + PEER].tobytes()
+        return _TAKERS[PEER](self._view, index * SLOT)[0]
 
     def queue(self, token: Token, response: bytes) -> None:
         """See `DatagramSocket.queue`."""
