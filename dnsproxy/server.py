@@ -15,8 +15,10 @@ from dnsproxy.core.engine import Engine
 from dnsproxy.core.exchange import Limits
 from dnsproxy.core.policy import DEFAULT_ZONE, build_rules
 from dnsproxy.core.totals import Traffic
-from dnsproxy.core.upstreams import Upstream
+from dnsproxy.core.upstreams import Secure, Upstream
 from dnsproxy.errors import StartError
+from dnsproxy.net.bootstrap import Bootstrap
+from dnsproxy.net.dial import Dialer
 from dnsproxy.net.tcp import TcpListener
 from dnsproxy.net.udp import UdpListener
 from dnsproxy.net.upstream import Forwarder
@@ -78,7 +80,7 @@ def build_engine(settings: Settings) -> Engine:
     return Engine(
         AccessList(settings.serve.allow),
         groups,
-        limits=Limits(settings.forward.timeout.attempt, settings.forward.timeout.total),
+        limits=limits_of(settings),
         max_in_flight=settings.forward.max_in_flight,
         cache=Cache(
             settings.cache.size,
@@ -87,15 +89,26 @@ def build_engine(settings: Settings) -> Engine:
     )
 
 
+def limits_of(settings: Settings) -> Limits:
+    """Return how long forwarded queries may take."""
+    return Limits(settings.forward.timeout.attempt, settings.forward.timeout.total)
+
+
 def _group(settings: Settings, resolvers: list[Endpoint | Literal["system"]]) -> tuple[Upstream, ...]:
     endpoints = expand_resolvers(resolvers)
     for endpoint in endpoints:
-        if is_own(endpoint, settings.serve.listen):
+        if is_own(endpoint, (*settings.serve.listen, *settings.serve.tls.listen)):
             raise StartError(f"upstream {endpoint} is this proxy's own listening address")
-    return tuple(
-        Upstream(str(endpoint), (endpoint.host, endpoint.port), tcp=endpoint.transport == "tcp")
-        for endpoint in endpoints
-    )
+    return tuple(_upstream(settings, endpoint) for endpoint in endpoints)
+
+
+def _upstream(settings: Settings, endpoint: Endpoint) -> Upstream:
+    secure = None
+    if endpoint.transport in {"tls", "https"}:
+        get = settings.forward.https_method == "get"
+        secure = Secure(endpoint.server_name, endpoint.path or None, get=get)
+    address = (endpoint.host, endpoint.port)
+    return Upstream(str(endpoint), address, tcp=endpoint.transport == "tcp", secure=secure)
 
 
 class Server:
@@ -106,6 +119,8 @@ class Server:
         self._wanted = settings.wanted()
         self._zones = [names.to_key(zone) for zone in settings.forward.zones]
         self.engine = build_engine(settings)
+        self._bootstrap = _group(settings, list(settings.forward.bootstrap))
+        self._dialer = Dialer(self.engine.upstreams(), settings.forward.ca_file)
         self._forwarder: Forwarder | None = None
         self._udp: list[UdpListener] = []
         self._tcp: list[TcpListener] = []
@@ -132,7 +147,9 @@ class Server:
         Raises:
             StartError: one of them cannot be bound; those already open are closed again.
         """
-        self._forwarder = forwarder = Forwarder(self.engine)
+        self._forwarder = forwarder = Forwarder(self.engine, self._dialer)
+        if self._bootstrap:
+            self._dialer.resolve = Bootstrap(forwarder, self._bootstrap, limits_of(self._settings)).resolve
         serve = self._settings.serve
         try:
             for listen in serve.listen:

@@ -7,6 +7,7 @@ import contextlib
 import socket
 import struct
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import dns.asyncquery
 import dns.message
@@ -19,7 +20,11 @@ from dnsproxy.core.book import Book
 from dnsproxy.errors import StartError
 from dnsproxy.server import Server, build_engine
 from dnsproxy.settings import Settings
-from tests.fakes.nameserver import Nameserver
+from dnsproxy.settings.values import Endpoint
+from tests.certificates import make_certificate, server_context
+from tests.fakes.forwarding import respond
+from tests.fakes.nameserver import Nameserver, zone
+from tests.fakes.upstream import FakeUpstream
 from tests.strategies import learned, snapshot
 
 NAME = "abc-registry-vpc.cn-hangzhou.cr.aliyuncs.com."
@@ -102,6 +107,49 @@ def test_an_upstream_that_is_this_proxy_is_refused() -> None:
     port = free_port()
     with pytest.raises(StartError, match="own listening address"):
         build_engine(settings(f"127.0.0.1:{port}", port))
+
+
+@pytest.mark.parametrize("upstream", ["tls://{own}", "https://{own}/dns-query#dns.example"])
+def test_an_upstream_that_is_this_proxys_own_tls_listener_is_refused(upstream: str) -> None:
+    tls = {"listen": ["127.0.0.1:8853"], "cert_file": "/c.pem", "key_file": "/k.pem"}
+    forward = {"upstreams": [upstream.format(own="127.0.0.1:8853")]}
+    with pytest.raises(StartError, match="own listening address"):
+        build_engine(Settings.model_validate({"serve": {"tls": tls}, "forward": forward}))
+
+
+def test_bootstrap_resolvers_are_not_this_proxy() -> None:
+    port = free_port()
+    given = settings("127.0.0.1:9", port)
+    forward = given.forward.model_copy(update={"bootstrap": [Endpoint("127.0.0.1", port)]})
+    with pytest.raises(StartError, match="own listening address"):
+        Server(given.model_copy(update={"forward": forward}))
+
+
+def test_an_authority_of_upstreams_that_cannot_be_read_is_told_at_once(tmp_path: Path) -> None:
+    forward = {"upstreams": ["tls://10.0.0.5"], "ca_file": str(tmp_path / "none.pem")}
+    with pytest.raises(StartError, match=r"forward\.ca_file: .*No such file"):
+        Server(Settings.model_validate({"forward": forward}))
+
+
+async def test_p17_an_upstream_over_tls_whose_host_is_a_name(tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path, "dns.example")
+    async with (
+        FakeUpstream(respond, context=server_context(certificate, "dot")) as upstream,
+        Nameserver(zone("dns.example. 300 IN A 127.0.0.1")) as resolver,
+    ):
+        port = free_port()
+        forward = {
+            "upstreams": [f"tls://dns.example:{upstream.address[1]}"],
+            "bootstrap": [str(resolver.endpoint)],
+            "ca_file": str(certificate),
+        }
+        given = {"forward": forward, "serve": {"listen": [f"127.0.0.1:{port}"]}}
+        async with serving(Settings.model_validate(given)) as (server, _):
+            for name in ("a.example.", "b.example."):
+                assert [str(rrset[0]) for rrset in (await ask(port, name)).answer] == ["192.0.2.1"]
+            (used,) = server.engine.upstreams()
+            assert (used.stats.sent, used.stats.failures) == (2, {})
+        assert (upstream.accepted, resolver.total) == (1, 1)
 
 
 def test_zones_have_their_own_upstreams() -> None:

@@ -137,6 +137,26 @@ def with_owned_targets(data: bytes, find: Callable[[bytes], Target | None]) -> b
     return _rewritten(data, rewrite)
 
 
+def addresses_in(data: bytes) -> tuple[list[str], int]:
+    """Return the addresses in the answer section, whoever they are said to belong to, and their shortest TTL.
+
+    Raises:
+        WireError: dnslib cannot decode the message, or it is longer than `MAX_DECODED`.
+    """
+    found: list[str] = []
+    ttls: list[int] = []
+
+    def read(record: DNSRecord) -> bool:
+        for rr in record.rr:
+            if rr.rtype in {QTYPE.A, QTYPE.AAAA}:
+                found.append(str(rr.rdata))
+                ttls.append(rr.ttl)
+        return False
+
+    _rewritten(data, read)
+    return found, min(ttls, default=0)
+
+
 def _address_rr(owner: DNSLabel, ttl: int, address: str) -> RR:
     version = ip_address(address).version
     if version == 4:

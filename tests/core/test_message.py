@@ -81,6 +81,21 @@ def test_p10_dnslib_is_given_no_more_than_it_reads_in_reasonable_time(count: int
             message.without_opt(data)
 
 
+def test_addresses_of_an_answer_with_the_shortest_ttl() -> None:
+    records = [
+        *(
+            "www.example. 10 IN CNAME b.example.",
+            "b.example. 60 IN A 192.0.2.1",
+            "b.example. 30 IN A 192.0.2.2",
+        ),
+        "b.example. 60 IN AAAA 2001:db8::1",
+    ]
+    assert message.addresses_in(reply_to(ASKED, records)) == (["192.0.2.1", "192.0.2.2", "2001:db8::1"], 30)
+    assert message.addresses_in(reply_to(ASKED)) == ([], 0)
+    with pytest.raises(WireError):
+        message.addresses_in(reply_to(ASKED, records)[:-1])
+
+
 def test_labels_for_metrics() -> None:
     assert message.type_name(65) == "HTTPS"
     assert message.type_name(65280) == "other"

@@ -50,7 +50,7 @@ async def test_the_link_suits_the_upstream(address: tuple[str, int], name: str, 
     for upstream in (PLAIN, DOT, doh):
         keeper = Keeper()
         channel = Dialer().open(upstream, keeper, lambda: b"\0\0")
-        made = channel._make_link(keeper)
+        made = channel._make_link(channel)
         kinds[upstream.name] = type(made)
         if isinstance(made, HttpsLink):
             assert (":authority", authority.decode()) in made._headers
