@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -11,12 +11,15 @@ from rich.table import Table
 from rich.text import Text
 
 from dnsproxy.ops.doctor_findings import Finding, Result
-from dnsproxy.ops.routes import Plan
+from dnsproxy.ops.fitting import Fitting, Item
+from dnsproxy.ops.routes import Plan, Route
 
 _STYLES = {"ok": "green", "pinned": "cyan", "frozen": "cyan", "stale": "yellow", "missing": "bold red"}
 _RESULTS = {Result.OK: "green", Result.FAIL: "bold red", Result.SKIP: "dim"}
 # Columns of an IPv4 address at its longest: it is not folded on a narrow terminal.
 _IPV4_WIDTH = 15
+# Columns of a sentence that can still be read.
+_SEEN_WIDTH = 40
 # Columns of output that goes to no terminal: the longest names of a registry fit on one line.
 _WIDTH = 150
 # Columns from which serials have room beside them.
@@ -42,14 +45,14 @@ def age_text(seconds: float | None) -> str:
     return f"{whole}s"
 
 
-def names_table(status: Mapping[str, Any], *, wide: bool = False) -> Table:
+def names_table(status: Mapping[str, Any], *, wide: bool = False) -> Fitting:
     """Return what the status document of `/api/v1/status` tells of the names; the serials when ``wide``.
 
     What a proxy tells about single addresses (probe, route) stands beside each of them.
     """
     detailed = any(entry.get("details") for entry in status["names"])
     table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("name", overflow="fold")
+    table.add_column("name", no_wrap=True)
     table.add_column("role", no_wrap=True)
     table.add_column("addresses", overflow="fold", no_wrap=detailed, min_width=_IPV4_WIDTH)
     if detailed:
@@ -61,18 +64,33 @@ def names_table(status: Mapping[str, Any], *, wide: bool = False) -> Table:
     table.add_column("source", no_wrap=True)
     table.add_column("status", no_wrap=True)
     for entry in status["names"]:
-        state = str(entry["status"])
-        shown = "frozen" if entry.get("frozen") is True and state == "ok" else state
         table.add_row(
             str(entry["name"]).removesuffix("."),
             str(entry["role"]),
-            *(_detailed(entry) if detailed else [_addresses(entry)]),
+            *(_columns(entry) if detailed else [_addresses(entry)]),
             age_text(entry["age"]),
             *([str(entry["serial"] or "-")] if wide else []),
             str(entry["source"] or "-"),
-            Text(shown, style=_STYLES.get(shown, "")),
+            _state(entry),
         )
-    return table
+    return Fitting(table, (_name_item(entry) for entry in status["names"]))
+
+
+def _state(entry: Mapping[str, Any]) -> Text:
+    state = str(entry["status"])
+    shown = "frozen" if entry.get("frozen") is True and state == "ok" else state
+    return Text(shown, style=_STYLES.get(shown, ""))
+
+
+def _name_item(entry: Mapping[str, Any]) -> Item:
+    facts = Text(", ").join([Text(str(entry["role"])), _state(entry)])
+    if entry["age"] is not None:
+        facts.append(f", confirmed {age_text(entry['age'])} ago by {entry['source']}")
+    lines = [
+        Text.assemble(address, "  probe ", probe, ", routed ", routed) if probe.plain else address
+        for address, probe, routed in _lines(entry)
+    ]
+    return Item(Text(str(entry["name"]).removesuffix("."), style="bold"), [facts, *lines])
 
 
 def _addresses(entry: Mapping[str, Any]) -> str:
@@ -83,15 +101,19 @@ def _with_alias(entry: Mapping[str, Any], addresses: str) -> str:
     return f"{str(entry['cname']).removesuffix('.')} → {addresses}" if entry.get("cname") else addresses
 
 
-def _detailed(entry: Mapping[str, Any]) -> list[Text]:
+def _columns(entry: Mapping[str, Any]) -> list[Text]:
     """Return addresses, probe results and routes, a line for each address."""
+    return [Text("\n").join(column) for column in zip(*_lines(entry), strict=True)]
+
+
+def _lines(entry: Mapping[str, Any]) -> list[tuple[Text, Text, Text]]:
     details = list(entry.get("details") or ())
     told = {detail["address"] for detail in details}
     details += [{"address": address} for address in entry["addresses"] if address not in told]
     lines = [_detail(detail) for detail in details] or [(Text("-"), Text("-"), Text("-"))]
     if entry.get("cname"):
         lines.insert(0, (Text(_with_alias(entry, "").rstrip()), Text(), Text()))
-    return [Text("\n").join(column) for column in zip(*lines, strict=True)]
+    return lines
 
 
 def _detail(detail: Mapping[str, Any]) -> tuple[Text, Text, Text]:
@@ -129,40 +151,59 @@ def sources_table(status: Mapping[str, Any]) -> Table:
     return table
 
 
-def routes_table(plan: Plan) -> Table:
+def routes_table(plan: Plan) -> Fitting:
     """Return the entries of a route plan, with what each is for."""
     table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("destination", no_wrap=True)
     table.add_column("role", overflow="fold")
-    table.add_column("names", overflow="fold")
+    table.add_column("names", no_wrap=True)
     table.add_column("addresses", overflow="fold", min_width=_IPV4_WIDTH)
     table.add_column("routed", no_wrap=True)
     for route in plan.routes:
         table.add_row(
             str(route.destination),
             ", ".join(route.roles),
-            ", ".join(name.removesuffix(".") for name in route.names),
+            "\n".join(name.removesuffix(".") for name in route.names),
             ", ".join(route.addresses) or "-",
-            Text("yes", style="green") if route.covered else Text("MISSING", style="bold red"),
+            _coverage(route),
         )
-    return table
+    return Fitting(table, map(_route_item, plan.routes))
 
 
-def findings_table(findings: Iterable[Finding]) -> Table:
+def _coverage(route: Route) -> Text:
+    return Text("yes", style="green") if route.covered else Text("MISSING", style="bold red")
+
+
+def _route_item(route: Route) -> Item:
+    destination = Text(str(route.destination), style="bold")
+    facts = Text(f"  {', '.join((*route.roles, *route.addresses))}")
+    names = [Text(name.removesuffix(".")) for name in route.names]
+    covered = Text("routed", style="green") if route.covered else _coverage(route)
+    return Item(Text.assemble(destination, "  ", covered, facts), names)
+
+
+def findings_table(findings: Sequence[Finding]) -> Fitting:
     """Return the hops of an examination in order; what to do stands below what was seen."""
     table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("hop", no_wrap=True)
-    table.add_column("subject", overflow="fold")
+    table.add_column("subject", no_wrap=True)
     table.add_column("result", no_wrap=True)
-    table.add_column("seen", overflow="fold")
+    table.add_column("seen", overflow="fold", min_width=_SEEN_WIDTH)
     for finding in findings:
-        seen = Text(finding.seen)
-        if finding.failed and finding.advice:
-            seen.append(f"\n→ {finding.advice}", style="bold")
-        table.add_row(
-            finding.hop,
-            Text(finding.subject),
-            Text(finding.result.value, style=_RESULTS[finding.result]),
-            seen,
-        )
-    return table
+        seen = Text("\n").join(_seen(finding))
+        table.add_row(finding.hop, Text(finding.subject), _result(finding), seen)
+    return Fitting(table, map(_finding_item, findings))
+
+
+def _result(finding: Finding) -> Text:
+    return Text(finding.result.value, style=_RESULTS[finding.result])
+
+
+def _seen(finding: Finding) -> list[Text]:
+    """Return the fact, and below it what to do about a broken hop."""
+    advice = [Text(f"→ {finding.advice}", style="bold")] if finding.failed and finding.advice else []
+    return [Text(finding.seen), *advice]
+
+
+def _finding_item(finding: Finding) -> Item:
+    return Item(Text.assemble(_result(finding), f"  {finding.hop}  {finding.subject}"), _seen(finding))
