@@ -1,0 +1,187 @@
+"""The nursery in a process of its own: forking is nothing for a test runner with threads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+HEAD = """
+import os, signal, socket, sys, time
+from dnsproxy.errors import WorkerError
+from dnsproxy.workers.nursery import Nursery
+
+def work(number, sock):
+    sock.send(str(os.getpid()).encode())
+    while word := sock.recv(100):
+        if word == b"hang":
+            signal.pause()
+        elif word == b"fail":
+            raise RuntimeError("no such luck")
+        else:
+            return int(word)
+    return 0
+
+def started(number):
+    sock = nursery.start_worker(number)
+    return sock, int(sock.recv(100))
+
+def ended():
+    nursery.sock.setblocking(True)
+    return nursery.ended()
+
+nursery = Nursery(work)
+"""
+
+
+def run(body: str, **options: int) -> subprocess.CompletedProcess[str]:
+    program = HEAD + textwrap.dedent(body)
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        **options,  # type: ignore[call-overload]  # a few flags of subprocess
+    )
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in {"Z", "X"}
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_how_a_worker_ended_is_told() -> None:
+    done = run(
+        """
+        for word in ("0", "3", "fail"):
+            sock, pid = started(1)
+            sock.send(word.encode())
+            assert sock.recv(1) == b"", "its end is the end of the socket pair"
+            nursery.end_worker(1)
+            print(*ended())
+        nursery.close()
+        """
+    )
+    assert done.stdout.splitlines() == ["1 exit code 0", "1 exit code 3", "1 exit code 1"]
+    assert "RuntimeError: no such luck" in done.stderr
+
+
+def test_a_worker_that_hangs_is_killed_and_the_others_are_not() -> None:
+    done = run(
+        """
+        (one, pid), (two, other) = started(1), started(2)
+        one.send(b"hang")
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGINT)
+        nursery.end_worker(1)
+        print(*ended())
+        nursery.end_worker(1)
+        two.send(b"7")
+        nursery.end_worker(2) if two.recv(1) == b"" else None
+        print(*ended())
+        nursery.close()
+        """
+    )
+    assert done.stdout.splitlines() == ["1 killed by SIGKILL", "2 exit code 7"], done.stderr
+
+
+def test_closing_the_nursery_ends_every_worker() -> None:
+    done = run(
+        """
+        (one, pid), (two, other) = started(1), started(2)
+        one.send(b"hang")
+        nursery.close()
+        nursery.close()
+        print(pid, other)
+        """
+    )
+    assert done.returncode == 0, done.stderr
+    pids = [int(word) for word in done.stdout.split()]
+    assert len(pids) == 2
+    wait_for(lambda: not any(map(is_running, pids)))
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["running", "stopped"])
+def test_nobody_is_left_when_the_control_process_is_killed(stopped: bool) -> None:
+    done = run(
+        f"""
+        (one, pid), (two, other) = started(1), started(2)
+        one.send(b"hang")
+        nurse = int(open(f"/proc/{{pid}}/stat").read().rpartition(")")[2].split()[1])
+        print(pid, other, nurse, flush=True)
+        for number in (pid, nurse) if {stopped} else ():
+            os.kill(number, signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGKILL)
+        """
+    )
+    pids = [int(word) for word in done.stdout.split()]
+    assert len(pids) == 3, done.stderr
+    wait_for(lambda: not any(map(is_running, pids)))
+
+
+def test_a_nursery_that_has_gone_is_said() -> None:
+    done = run(
+        """
+        one, pid = started(1)
+        nurse = int(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[1])
+        os.kill(nurse, signal.SIGKILL)
+        assert one.recv(1) == b"", "its workers end with it"
+        for act in (lambda: nursery.start_worker(2), lambda: nursery.end_worker(1), ended):
+            try:
+                act()
+            except WorkerError as exc:
+                print(str(exc).partition(":")[0])
+        nursery.close()
+        """
+    )
+    assert done.stdout.splitlines() == ["the process that starts workers has gone"] * 3, done.stderr
+
+
+def test_what_was_printed_before_is_printed_once() -> None:
+    done = run(
+        """
+        import io
+        print("before", end=" ")
+        nursery2 = Nursery(work)
+        sock = nursery2.start_worker(1)
+        sock.recv(100)
+        sock.send(b"0")
+        sock.recv(1)
+        nursery2.close()
+        nursery.close()
+        """
+    )
+    assert done.stdout == "before ", done.stderr
+
+
+def test_processes_are_named() -> None:
+    done = run(
+        """
+        one, pid = started(12)
+        nurse = open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[1]
+        print(open(f"/proc/{pid}/comm").read().strip(), open(f"/proc/{nurse}/comm").read().strip())
+        nursery.close()
+        """
+    )
+    assert done.stdout.split() == ["dnsproxy-w12", "dnsproxy-nurse"], done.stderr
