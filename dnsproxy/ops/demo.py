@@ -89,10 +89,10 @@ async def run_demo(listen: str, *, change_after: float | None = None, once: bool
 
 def _endpoint(listen: str) -> Endpoint:
     try:
-        host, port, _ = parse_endpoint(listen, None)
+        endpoint = parse_endpoint(listen, None)
     except ValueError as exc:
         raise ConfigError([Problem("--listen", 0, "", str(exc))]) from exc
-    return Endpoint(host, port)
+    return Endpoint(endpoint.host, endpoint.port)
 
 
 def _settings(folder: Path, listen: Endpoint, source: Endpoint, upstream: Endpoint) -> Settings:
