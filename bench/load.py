@@ -109,9 +109,11 @@ class Generator:
     def __init__(self, order: Order, core: int, log: Path) -> None:
         self._deadline = order.seconds + LOST_AFTER_SECONDS + _GRACE_SECONDS
         self._log = log
-        with log.open("wb") as out:
+        self._errors = log.with_suffix(".err")
+        # Apart: what it says of each lost query would end up in the middle of a line of its report.
+        with log.open("wb") as out, self._errors.open("wb") as err:
             self._process = subprocess.Popen(  # noqa: S603 - the command is built above
-                pinned(order.command(), core), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
+                pinned(order.command(), core), stdin=subprocess.DEVNULL, stdout=out, stderr=err
             )
 
     def __enter__(self) -> Self:
@@ -134,7 +136,10 @@ class Generator:
             raise ValueError(f"dnsperf did not end within {self._deadline:g} s")
         _pid, status, usage = os.wait4(self._process.pid, 0)
         self._process.returncode = os.waitstatus_to_exitcode(status)
-        return parse(self._log.read_text(errors="replace"), usage.ru_utime + usage.ru_stime)
+        try:
+            return parse(self._log.read_text(errors="replace"), usage.ru_utime + usage.ru_stime)
+        except ValueError as exc:
+            raise ValueError(f"{exc}\n{self._errors.read_text(errors='replace')[:500]}") from exc
 
 
 def run(order: Order, core: int, log: Path) -> Load:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from dnsproxy.core.names import MAX_LABEL, MAX_NAME
-from dnsproxy.core.wire import CNAME, NXDOMAIN, OPT, RECORD, SOA, MalformedError, skip_name
+from dnsproxy.core.wire import CNAME, NXDOMAIN, OPT, SOA, MalformedError, skip_name
 from dnsproxy.errors import WireError
 
 _TTL: Final = struct.Struct(">I")
@@ -71,14 +71,14 @@ def _scan_records(response: Response, data: bytes, answers: int, authorities: in
     soa_minimum: int | None = None
     opt_start = opt_end = 0
     offsets: list[int] = []
-    rtype: int
-    record_ttl: int
-    length: int
     for index in range(before_additional + additionals):
         record = position
         # The owner of nearly every record is a pointer: two octets.
         position = position + 2 if data[position] >= 0xC0 else skip_name(data, position)
-        rtype, _, record_ttl, length = RECORD.unpack_from(data, position)
+        rtype = data[position] << 8 | data[position + 1]
+        record_ttl = data[position + 4] << 24 | data[position + 5] << 16 | data[position + 6] << 8
+        record_ttl |= data[position + 7]
+        length = data[position + 8] << 8 | data[position + 9]
         end = position + 10 + length
         if rtype == OPT:
             if opt_end or index < before_additional:
