@@ -61,6 +61,8 @@ class DropReason(StrEnum):
     NOT_A_QUERY = "not_a_query"
     SEND_FAILED = "send_failed"
     TCP_CLIENTS = "tcp_clients"
+    TCP_PER_CLIENT = "tcp_per_client"
+    TLS_HANDSHAKE = "tls_handshake"
     REFUSED_CLIENT = "refused_client"
     OVERLOADED = "overloaded"
 

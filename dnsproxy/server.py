@@ -13,6 +13,7 @@ from dnsproxy.core.book import Book
 from dnsproxy.core.cache import Cache, CachePolicy
 from dnsproxy.core.engine import Engine
 from dnsproxy.core.exchange import Limits
+from dnsproxy.core.places import Places
 from dnsproxy.core.policy import DEFAULT_ZONE, build_rules
 from dnsproxy.core.totals import Traffic
 from dnsproxy.core.upstreams import Secure, Upstream
@@ -151,12 +152,13 @@ class Server:
         if self._bootstrap:
             self._dialer.resolve = Bootstrap(forwarder, self._bootstrap, limits_of(self._settings)).resolve
         serve = self._settings.serve
+        places = Places(serve.max_tcp_clients, serve.max_tcp_per_client)
         try:
             for listen in serve.listen:
                 self._udp.append(
                     UdpListener(self.engine, forwarder, listen.host, listen.port, reuse_port=reuse_port)
                 )
-                tcp = TcpListener(self.engine, forwarder, serve.max_tcp_clients)
+                tcp = TcpListener(self.engine, forwarder, places)
                 await tcp.open(listen.host, listen.port, reuse_port=reuse_port)
                 self._tcp.append(tcp)
         except StartError:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+from functools import partial
 from ipaddress import ip_address
 from time import monotonic
 from typing import Final
 
 from dnsproxy.core.engine import Engine
-from dnsproxy.errors import DropReason, StartError
+from dnsproxy.core.places import Places
+from dnsproxy.errors import StartError
 from dnsproxy.net import connection
 from dnsproxy.net.loop import Readiness
 from dnsproxy.net.upstream import Forwarder
@@ -29,12 +31,12 @@ IDLE_LOOKS: Final = 8
 
 
 class TcpListener:
-    """One listening socket; at most ``max_clients`` connections at a time."""
+    """One listening socket; ``places`` are shared by all of them."""
 
-    def __init__(self, engine: Engine, forwarder: Forwarder, max_clients: int) -> None:
+    def __init__(self, engine: Engine, forwarder: Forwarder, places: Places) -> None:
         self.engine = engine
         self.forwarder = forwarder
-        self._max_clients = max_clients
+        self._places = places
         self._connections: set[connection.Connection] = set()
         self._sock: socket.socket | None = None
         self._ready = Readiness()
@@ -77,12 +79,14 @@ class TcpListener:
                     self._ready.remove(self._sock.fileno())
                     self._pause = self._loop.call_later(_EXHAUSTED_SECONDS, self._resume)
                 return
-            if len(self._connections) >= self._max_clients:
+            source = ip_address(str(peer[0]).partition("%")[0]).packed
+            refusal = self._places.take(source)
+            if refusal is not None:
                 # A full house: the client may try again or use UDP.
-                self.engine.stats.drops[DropReason.TCP_CLIENTS] += 1
+                self.engine.stats.drops[refusal] += 1
                 sock.close()
             else:
-                self._admit(sock, ip_address(str(peer[0]).partition("%")[0]).packed)
+                self._admit(sock, source)
 
     def _resume(self) -> None:
         self._pause = None
@@ -92,11 +96,15 @@ class TcpListener:
     def _admit(self, sock: socket.socket, source: bytes) -> None:
         self._connections.add(
             connection.Connection(
-                sock, source, self.engine, self.forwarder, self._ready, self._connections.discard
+                sock, source, self.engine, self.forwarder, self._ready, partial(self._forget, source)
             )
         )
         if self._sweep is None:
             self._sweep = self._loop.call_later(connection.IDLE_SECONDS / IDLE_LOOKS, self._close_idle)
+
+    def _forget(self, source: bytes, client: connection.Connection) -> None:
+        self._connections.discard(client)
+        self._places.leave(source)
 
     def _close_idle(self) -> None:
         now = monotonic()
