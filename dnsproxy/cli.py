@@ -119,12 +119,14 @@ def status(
     if as_json:
         typer.echo(json.dumps(document, indent=2))
     else:
-        from dnsproxy.ops.tables import WIDE, names_table, open_console, sources_table  # noqa: PLC0415
+        from dnsproxy.ops import tables  # noqa: PLC0415
 
-        console = open_console()
-        console.print(names_table(document, wide=console.width >= WIDE))
+        console = tables.open_console()
+        console.print(tables.names_table(document, wide=console.width >= tables.WIDE))
         if document["sources"]:
-            console.print(sources_table(document))
+            console.print(tables.sources_table(document))
+        if document.get("workers"):  # one of an earlier version does not tell
+            console.print(tables.workers_table(document))
     if not document["ready"]:
         raise typer.Exit(1)
 

@@ -151,6 +151,23 @@ def sources_table(status: Mapping[str, Any]) -> Table:
     return table
 
 
+def workers_table(status: Mapping[str, Any]) -> Table:
+    """Return what each process that answers queries did."""
+    table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for column in ("worker", "pid", "up for", "queries", "restarts", "answers"):
+        table.add_column(column, no_wrap=True)
+    for worker in status["workers"]:
+        table.add_row(
+            str(worker["worker"]),
+            str(worker["pid"] or "-"),
+            age_text(worker["uptime"]),
+            str(worker["queries"]),
+            str(worker["restarts"]),
+            Text("yes", style="green") if worker["answers"] else Text("NO", style="bold red"),
+        )
+    return table
+
+
 def routes_table(plan: Plan) -> Fitting:
     """Return the entries of a route plan, with what each is for."""
     table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)

@@ -14,6 +14,7 @@ from dnsproxy.ops.tables import (
     open_console,
     routes_table,
     sources_table,
+    workers_table,
 )
 from tests.ops.test_routes import EXAMPLE, known, ranges
 
@@ -206,3 +207,11 @@ def test_findings_with_what_to_do() -> None:
     assert lines[place].split() == ["TLS", "b.example", "FAIL", "expired"]
     assert "→ renew [it]" in lines[place + 1]
     assert any("SKIP" in line for line in lines)
+
+
+def test_workers() -> None:
+    worker = {"worker": 1, "pid": 4711, "answers": True, "started_at": 1.0, "uptime": 61.0, "queries": 12}
+    ended = {"worker": 2, "pid": None, "answers": False, "started_at": None, "uptime": None, "queries": 0}
+    text = text_of(workers_table({"workers": [{**worker, "restarts": 0}, {**ended, "restarts": 3}]}))
+    rows = [line.split() for line in text.splitlines() if line.strip()[:1].isdigit()]
+    assert rows == [["1", "4711", "1m", "12", "0", "yes"], ["2", "-", "-", "0", "3", "NO"]]

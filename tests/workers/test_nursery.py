@@ -42,7 +42,7 @@ nursery = Nursery(work)
 """
 
 
-def run(body: str, **options: int) -> subprocess.CompletedProcess[str]:
+def run(body: str) -> subprocess.CompletedProcess[str]:
     program = HEAD + textwrap.dedent(body)
     return subprocess.run(
         [sys.executable, "-c", program],
@@ -52,7 +52,6 @@ def run(body: str, **options: int) -> subprocess.CompletedProcess[str]:
         check=False,
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        **options,  # type: ignore[call-overload]  # a few flags of subprocess
     )
 
 

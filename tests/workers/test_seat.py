@@ -117,7 +117,8 @@ async def test_the_next_process_starts_with_nothing_of_the_last() -> None:
     table.worker.close()
     table.seat.end()
     table.begin()
-    assert table.seat.reason is None
+    forgotten: str | None = table.seat.reason
+    assert forgotten is None
     await table.opened()
     asked = table.seat.ask(Flush(None))
     assert asked is not None
