@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from ipaddress import ip_address
 from typing import Any, Protocol
@@ -93,16 +93,18 @@ def steps(document: Mapping[str, Any]) -> Iterator[str]:
         return
     yield "owned: no rule holds this name"
     yield from _cache_steps(document["cached"])
+    if outcome is Outcome.FORWARD:
+        yield f"zone: {document['zone'].removesuffix('.') or 'the default one'}"
     yield _ENDINGS[outcome]
     if outcome is Outcome.FORWARD:
-        yield from _forward_steps(document)
+        yield from _upstream_steps(document["upstreams"])
 
 
 def _owned_steps(owned: Mapping[str, Any], status: Mapping[str, Any]) -> Iterator[str]:
     where = f", registry {status['registry']} ({status['role']})" if status else ""
-    yield f"owned: by {owned['rule']}{where}"
+    yield f"owned: by {owned['rule'].removesuffix('.')}{where}"
     if owned["cname"]:
-        yield f"alias: CNAME {owned['cname']}"
+        yield f"alias: CNAME {owned['cname'].removesuffix('.')}"
     shown = ", ".join(owned["addresses"]) or "none"
     yield f"addresses: {shown}; TTL {owned['ttl']} s"
     if status.get("source") is not None:
@@ -135,10 +137,8 @@ def _cache_steps(cached: list[Mapping[str, Any]]) -> Iterator[str]:
         yield f"cache: {entry['rcode']}{kind}, {entry['age']} s old, fresh for {entry['ttl']} s more"
 
 
-def _forward_steps(document: Mapping[str, Any]) -> Iterator[str]:
-    zone = document["zone"]
-    yield f"zone: {'the default one' if zone == '.' else zone}"
-    for place, upstream in enumerate(document["upstreams"], start=1):
+def _upstream_steps(upstreams: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for place, upstream in enumerate(upstreams, start=1):
         rtt = f", {upstream['rtt'] * 1000:.1f} ms" if upstream["rtt"] is not None else ""
         failures = ", ".join(f"{count} {reason}" for reason, count in upstream["failures"].items())
         failed = f"; failures: {failures}" if failures else ""

@@ -16,7 +16,10 @@ from dnsproxy.ops.hostsfile import HostsLine
 from dnsproxy.ops.known import Known, KnownName
 
 # What YAML takes without quotes, and reads as text: starts with a letter, and is more than one word.
-_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[.-][A-Za-z0-9]+)+|acr|generic|regional|none|true")
+_PLAIN = re.compile(
+    r"[A-Za-z][A-Za-z0-9]*(?:[.-][A-Za-z0-9]+)+|acr|generic|regional|none|true"
+    r"|registry|chart|auth|storage"
+)
 # Longest label of a registry in the configuration.
 _MAX_LABEL = 64
 

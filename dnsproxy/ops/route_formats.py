@@ -127,8 +127,10 @@ def _head(plan: Plan) -> Iterator[str]:
 
 def description(route: Route) -> str:
     """Return what an entry is for, in the characters that the cloud takes in a description."""
-    text = "/".join(("dnsproxy", *route.roles, *(name.removesuffix(".") for name in route.names)))
-    return _NOT_IN_DESCRIPTION.sub("_", text.replace("*.", ""))[:_MAX_DESCRIPTION]
+    # A wildcard and its parent are one name here, since `*` may not stand in a description.
+    names = dict.fromkeys(name.removeprefix("*.").removesuffix(".") for name in route.names)
+    text = "/".join(("dnsproxy", *route.roles, *names))
+    return _NOT_IN_DESCRIPTION.sub("_", text)[:_MAX_DESCRIPTION]
 
 
 def _one_line(text: str) -> str:

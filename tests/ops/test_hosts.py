@@ -51,6 +51,13 @@ def test_pins_keep_the_addresses_of_the_file() -> None:
     assert "printer.corp.example" not in found
 
 
+def test_words_that_yaml_takes_for_text_are_not_quoted() -> None:
+    text = import_hosts(parse_hosts(FILE), pin=True).text
+    assert "role: registry\n" in text
+    # An instance may be called `null`, or 17.
+    assert 'instance: "xxxxxx"\n' in text
+
+
 def test_everything_pins_the_names_of_others() -> None:
     found = wanted(FILE, everything=True)
     assert found["printer.corp.example"].addresses == ("10.0.0.9",)

@@ -135,5 +135,7 @@ def test_a_description_holds_only_what_the_cloud_takes() -> None:
     assert re.fullmatch(r"[A-Za-z0-9,.;/@_-]{2,256}", description(route))
     wild = plan_routes(known(name(f"*.{OSS}", "100.118.28.43", role="storage")), {}).routes[0]
     assert description(wild) == "dnsproxy/storage/oss-cn-hangzhou-internal.aliyuncs.com"
+    pair = [name(text, "100.118.28.43", role="storage") for text in (OSS, f"*.{OSS}")]
+    assert description(plan_routes(known(*pair), {}).routes[0]) == description(wild)
     many = plan_routes(known(*(name(f"n{i}.example.", "10.0.0.1") for i in range(60))), {}).routes[0]
     assert len(description(many)) == 256
