@@ -103,7 +103,6 @@ class Fleet:
             await self.close()
             raise StartError(self._failure)
         self._phase = Phase.OPEN
-        log.info("workers.started", pids=[view.pid for view in self._views()])
 
     async def _check_free(self) -> None:
         """See that nobody listens yet: workers would share the port with another program of this user.
@@ -122,6 +121,7 @@ class Fleet:
         Raises:
             WorkerError: no worker can be started any more.
         """
+        log.info("workers.started", pids=[view.pid for view in self._views()])
         while self._lost is None:
             await asyncio.sleep(self._beat_seconds)
             for seat in self._seats:
