@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from ipaddress import IPv4Network, ip_address, ip_network
+from ipaddress import IPv4Network, ip_network
 
 _TABLE = """
 cn-hangzhou    100.118.28.0/24 100.114.102.0/24 100.98.170.0/24 100.118.31.0/24
@@ -72,12 +72,3 @@ def ranges_for(name: str) -> tuple[IPv4Network, ...]:
     """Return the ranges that an OSS internal name may answer from; none when nothing is known."""
     region = storage_region(name)
     return vip_ranges().get(region, ()) if region else ()
-
-
-def region_of(address: str) -> str | None:
-    """Return the region that a storage address belongs to; None for one in no known range."""
-    parsed = ip_address(address)
-    if parsed.version == 6:
-        return None
-    held = (region for region, ranges in vip_ranges().items() if any(parsed in network for network in ranges))
-    return next(held, None)

@@ -5,7 +5,7 @@ from itertools import combinations
 
 import pytest
 
-from dnsproxy.core.vip_ranges import ranges_for, region_of, storage_region, vip_ranges
+from dnsproxy.core.vip_ranges import ranges_for, storage_region, vip_ranges
 
 
 def test_the_table_is_whole() -> None:
@@ -42,18 +42,3 @@ def test_ranges_for_a_name() -> None:
     assert shown == ["100.114.114.128/25"]
     assert ranges_for("oss-xx-nowhere-1-internal.aliyuncs.com") == ()
     assert ranges_for("www.example") == ()
-
-
-@pytest.mark.parametrize(
-    ("address", "region"),
-    [
-        ("100.118.28.43", "cn-hangzhou"),
-        ("100.114.114.127", "ap-northeast-1"),
-        ("100.114.114.128", "eu-west-1"),
-        ("100.115.157.32", None),
-        ("10.0.0.1", None),
-        ("fd00::1", None),
-    ],
-)
-def test_the_region_of_an_address(address: str, region: str | None) -> None:
-    assert region_of(address) == region

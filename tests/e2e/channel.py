@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Self
+
+from tests.fakes.threaded import Threaded
 
 
-class Channel:
+class Channel(Threaded):
     """Listens on 127.0.0.1 at ``port`` while its context lasts.
 
     Every GET is answered with ``body``; after a promise of ``missing`` octets
@@ -35,16 +34,4 @@ class Channel:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its base's name
                 """Say nothing: the proxy's log is what counts."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__(ThreadingHTTPServer(("127.0.0.1", port), Handler))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socketserver
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from tests.e2e.processes import wait_for
 from tests.e2e.world import REGISTRY, World, fetch
+from tests.fakes.threaded import Threaded
 
 pytestmark = pytest.mark.e2e
 
@@ -23,7 +23,7 @@ ONE, TWO, THREE = "127.0.0.2", "127.0.0.3", "127.0.0.4"
 FORBIDDEN = "127.0.0.9"
 
 
-class Listener:
+class Listener(Threaded):
     """Takes TCP connections at ``address`` while its context lasts."""
 
     def __init__(self, address: str, port: int) -> None:
@@ -31,19 +31,7 @@ class Listener:
             allow_reuse_address = True
             daemon_threads = True
 
-        self._server = Server((address, port), socketserver.BaseRequestHandler)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__(Server((address, port), socketserver.BaseRequestHandler))
 
 
 class Trial:
@@ -53,7 +41,7 @@ class Trial:
         self.world = world
         self.port = world.take_port()
         self._listeners: dict[str, ExitStack] = {}
-        world.register(
+        world.configure_registries(
             {
                 "name": "loopback",
                 "provider": "generic",

@@ -124,11 +124,6 @@ class World:
         # JSON is YAML, and says where a value ends without a library.
         self.config.write_text(json.dumps(self._settings, indent=2))
 
-    def register(self, *registries: Mapping[str, Any]) -> None:
-        """Write the configuration with these registries in place of the first one."""
-        self._settings["registries"] = [dict(registry) for registry in registries]
-        self.configure()
-
     def take_port(self) -> int:
         """Return one more port for the test's own use."""
         return self._ports.take()

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import ssl
-import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from tests.fakes.threaded import Threaded
 from tests.netns.authority import Authority
 
 REGISTRY, AUTH, STORAGE = "registry.pull.example", "auth.pull.example", "storage.pull.example"
 
 
-class FakeRegistry:
+class FakeRegistry(Threaded):
     """Serves all three names while its context lasts; what it does can be changed at any time.
 
     ``realm`` is where ``/v2/`` sends clients; ``statuses`` are answered by path in place
@@ -37,14 +35,12 @@ class FakeRegistry:
 
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate.certificate, certificate.key)
-        self._server = _Quiet(("127.0.0.1", 0), Handler)
+        server = _Quiet(("127.0.0.1", 0), Handler)
         # The handshake belongs to the thread of the connection, not to the one that accepts.
-        self._server.socket = context.wrap_socket(
-            self._server.socket, server_side=True, do_handshake_on_connect=False
-        )
-        self.port = self._server.server_port
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        super().__init__(server)
+        self.port = server.server_port
         self.realm = f"https://{AUTH}:{self.port}/auth"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         path = handler.path.partition("?")[0]
@@ -58,17 +54,6 @@ class FakeRegistry:
         handler.send_header("Content-Length", str(len(body)))
         handler.end_headers()
         handler.wfile.write(body)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
 
 class _Quiet(ThreadingHTTPServer):
