@@ -124,7 +124,7 @@ class LearnSettings(Model):
     max_stale: Duration = math.inf
     verify: VerifySettings = VerifySettings()
     on_change: Path | None = None
-    history: int = Field(10, ge=0, le=1000)
+    history: int = Field(10, ge=0, le=100)
 
     @model_validator(mode="after")
     def _trust(self) -> Self:

@@ -23,6 +23,7 @@ from tests.settings.mistakes import complaints
         ({"learn": {"verify": {"timeout": "0s"}}}, "greater than or equal to 0.1"),
         ({"learn": {"verify": {"on_failure": "hope"}}}, "'keep' or 'accept'"),
         ({"learn": {"history": -1}}, "greater than or equal to 0"),
+        ({"learn": {"history": 101}}, "less than or equal to 100"),
     ],
 )
 def test_values_out_of_range(sections: dict[str, Any], complaint: str) -> None:
