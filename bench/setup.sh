@@ -1,10 +1,10 @@
 #!/bin/sh
-# Install what the benchmark needs on Debian or Ubuntu (as root): the load generator, the backend
+# Install what the benchmark needs on Debian or Ubuntu (as root): a compiler, the load generator, the backend
 # and the peers. None of the daemons is started: the benchmark runs them itself, on 127.0.0.1.
 # CoreDNS is not packaged there; `coredns` on PATH is taken when present.
 set -eu
 
-packages="dnsperf knot unbound dnsmasq-base dnsdist bind9 pdns-recursor util-linux"
+packages="gcc python3-dev python3-venv dnsperf knot unbound dnsmasq-base dnsdist bind9 pdns-recursor util-linux"
 missing=""
 for package in $packages; do
     dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -115,3 +117,9 @@ def test_standard_error_is_the_default(capsys: pytest.CaptureFixture[str]) -> No
     captured = capsys.readouterr()
     assert captured.out == ""
     assert json.loads(captured.err)["event"] == "test.event"
+
+
+def test_a_server_does_not_carry_what_only_tables_need() -> None:
+    code = "from dnsproxy import logs; import rich, sys; print('rich.text' in sys.modules, rich.__name__)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["False", "rich"]
