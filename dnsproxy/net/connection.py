@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Final
 
 from dnsproxy.core.engine import Engine, Forward
+from dnsproxy.core.options import KEEPALIVE_ASKED, for_stream
 from dnsproxy.core.wire import Query
 from dnsproxy.net.loop import Readiness
 from dnsproxy.net.upstream import Forwarder
@@ -16,7 +17,10 @@ from dnsproxy.net.upstream import Forwarder
 # Seconds without a whole message after which a connection is closed (RFC 7766 §6.2.3
 # leaves the number to us; unbound's and BIND's are 30 s, but with a cap on clients less is fairer).
 IDLE_SECONDS = 10.0
-# A client that does not read: what it has not taken is at most this much, in octets.
+# Octets of responses that a client has not taken yet. From the first number on nothing more is taken
+# from it, since many a client reads only when it has asked all it wanted; what it still waits for
+# may bring it to the second, where it is cut.
+ENOUGH_UNREAD = 64 * 1024
 MAX_UNREAD = 256 * 1024
 # Queries of one connection that may wait for upstreams at a time.
 MAX_WAITING = 128
@@ -30,8 +34,8 @@ _LINGER_NOT: Final = struct.pack("ii", 1, 0)
 class Connection:
     """A connected socket with its unfinished input, its unsent output and the queries that wait.
 
-    Responses go out in any order (RFC 7766 §7). A client that has said all it wanted
-    (half-closed) still gets the answers it is owed. ``forget`` is called at the end.
+    Responses go out in any order (RFC 7766 §7). A client that has said all it wanted (half-closed)
+    or what is not DNS still gets the answers it is owed. ``forget`` is called at the end.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class Connection:
         self._input = b""
         self._output: list[bytes] = []
         self._unsent = b""
+        self._unread = 0
         self._waiting = 0
         self._active = monotonic()
         self._ended = False
@@ -67,14 +72,18 @@ class Connection:
 
     def _serve(self) -> None:
         """Do what the socket is ready for."""
-        if self._unsent:
-            self._flush()
-            self._rest()
-        elif not self._reads:
-            # Watched for neither reading nor writing, so this is a reset.
+        try:
+            if self._unsent:
+                self._go_on()
+            elif not self._reads:
+                # Watched for neither reading nor writing, so this is a reset.
+                self.abort()
+            if self._reads and not self._closed:
+                self._receive()
+        except Exception:
+            # A mistake of ours: the same input would lead to it again, and answer twice what came before.
             self.abort()
-        if self._reads and not self._closed:
-            self._receive()
+            raise
 
     def _receive(self) -> None:
         try:
@@ -92,25 +101,28 @@ class Connection:
         self._take_messages()
 
     def _take_messages(self) -> None:
-        """Take what is whole from the input; the rest stays there while too many answers are awaited."""
+        """Take what is whole from the input; the rest stays while too much is awaited or unread."""
         now = monotonic()
         data = self._input
         position = answered = 0
-        while len(data) - position >= 2 and self._waiting < MAX_WAITING and not self._closed:
+        while len(data) - position >= 2 and self._takes_more():
             length = data[position] << 8 | data[position + 1]
             if length < _HEADER:
-                # Not DNS. What was asked before is answered first.
-                self._flush()
-                self._close()
-                return
+                # Not DNS: there is no telling where a next message would start.
+                self._ended = True
+                position = len(data)
+                break
             start = position + 2
             if len(data) - start < length:
                 break
             position = start + length
-            step = self._engine.receive(data[start:position], self._source, now, tcp=True)
+            message = data[start:position]
+            step = self._engine.receive(message, self._source, now, tcp=True)
             if isinstance(step, bytes):
-                self._output.append(len(step).to_bytes(2, "big") + step)
+                self._put(message, step)
                 answered += 1
+                if self._unread >= ENOUGH_UNREAD:
+                    self._flush()
             elif isinstance(step, Forward):
                 self._waiting += 1
                 self._forwarder.submit(step, self._respond, None, now)
@@ -118,29 +130,45 @@ class Connection:
             self._active = now
             self._input = data[position:]
         self._forwarder.flush()
-        self._flush()
+        if self._output:
+            # Not for what is left from before alone: were it taken now, nothing would wake us for the input.
+            self._flush()
         if answered:
             self._engine.stats.record_duration(monotonic() - now, answered)
         self._rest()
 
-    def _respond(self, _token: object, response: bytes, _query: Query) -> None:
+    def _takes_more(self) -> bool:
+        return self._waiting < MAX_WAITING and self._unread < ENOUGH_UNREAD and not self._closed
+
+    def _put(self, query: bytes, response: bytes) -> None:
+        if KEEPALIVE_ASKED in query:
+            response = for_stream(query, response, IDLE_SECONDS)
+        self._output.append(len(response).to_bytes(2, "big") + response)
+        self._unread += len(response)
+
+    def _respond(self, _token: object, response: bytes, query: Query) -> None:
         self._waiting -= 1
         if self._closed:
             return
-        self._output.append(len(response).to_bytes(2, "big") + response)
+        self._put(query.data, response)
         if not self._flush_planned:
             self._flush_planned = True
             self._ready.after(self._flush_late)
 
     def _flush_late(self) -> None:
         self._flush_planned = False
-        if self._closed:
-            return
-        if self._input:
-            # Some may have been left there when too many answers were awaited.
+        try:
+            self._go_on()
+        except Exception:
+            self.abort()
+            raise
+
+    def _go_on(self) -> None:
+        """Send what there is; then take up what was left in the input."""
+        self._flush()
+        if self._input and not self._closed:
             self._take_messages()
         else:
-            self._flush()
             self._rest()
 
     def _flush(self) -> None:
@@ -157,7 +185,8 @@ class Connection:
             self.abort()
             return
         self._unsent = data[sent:]
-        if len(self._unsent) > MAX_UNREAD:
+        self._unread = len(self._unsent)
+        if self._unread > MAX_UNREAD:
             self.abort()
 
     def _rest(self) -> None:
@@ -167,7 +196,7 @@ class Connection:
         if self._ended and not self._waiting and not self._unsent and not self._output:
             self._close()
             return
-        reads = not self._ended and self._waiting < MAX_WAITING
+        reads = not self._ended and self._takes_more()
         writes = bool(self._unsent)
         if reads != self._reads or writes != self._writes:
             self._reads, self._writes = reads, writes

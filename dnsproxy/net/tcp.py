@@ -94,11 +94,15 @@ class TcpListener:
             self._ready.add(self._sock.fileno(), self._accept)
 
     def _admit(self, sock: socket.socket, source: bytes) -> None:
-        self._connections.add(
-            connection.Connection(
+        try:
+            client = connection.Connection(
                 sock, source, self.engine, self.forwarder, self._ready, partial(self._forget, source)
             )
-        )
+        except Exception:  # the kernel watches no more sockets (epoll(7), max_user_watches)
+            self._places.leave(source)
+            sock.close()
+            raise
+        self._connections.add(client)
         if self._sweep is None:
             self._sweep = self._loop.call_later(connection.IDLE_SECONDS / IDLE_LOOKS, self._close_idle)
 
