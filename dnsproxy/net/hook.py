@@ -94,7 +94,11 @@ class Hook:
         """Return exit code (negative for a signal, None at the time limit) and output."""
         # A file in memory: a program that does not read its input cannot hold anything up.
         given = os.memfd_create("dnsproxy-change", os.MFD_CLOEXEC)
-        reading, writing = os.pipe()
+        try:
+            reading, writing = os.pipe()
+        except OSError:
+            os.close(given)
+            raise
         try:
             os.write(given, document)
             os.lseek(given, 0, os.SEEK_SET)

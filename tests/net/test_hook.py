@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -120,6 +121,20 @@ async def test_a_program_that_is_gone_is_told(tmp_path: Path, logs: list[Any]) -
         await until(lambda: logs)
         assert not task.done()
     assert logs[0]["reason"] == "No such file or directory"
+
+
+async def test_a_host_that_is_short_of_descriptors_loses_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> tuple[int, int]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    hook = Hook(program(tmp_path, "cat > told"))
+    monkeypatch.setattr(os, "pipe", refuse)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(OSError, match="Too many"):
+        await hook._run(b"{}")
+    assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
 async def test_at_the_time_limit_it_is_ended_with_its_children(tmp_path: Path, logs: list[Any]) -> None:
