@@ -57,6 +57,10 @@ def told(folder: Path) -> list[tuple[list[str], list[str]]]:
     return [(line["names"][0]["old"], line["names"][0]["new"]) for line in map(json.loads, lines)]
 
 
+def count_descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
 def is_alive(pid: int) -> bool:
     try:
         with Path(f"/proc/{pid}/stat").open() as file:
@@ -131,10 +135,10 @@ async def test_a_host_that_is_short_of_descriptors_loses_none(
 
     hook = Hook(program(tmp_path, "cat > told"))
     monkeypatch.setattr(os, "pipe", refuse)
-    before = sum(1 for _ in Path("/proc/self/fd").iterdir())
+    before = count_descriptors()
     with pytest.raises(OSError, match="Too many"):
         await hook._run(b"{}")
-    assert sum(1 for _ in Path("/proc/self/fd").iterdir()) == before
+    assert count_descriptors() == before
 
 
 async def test_at_the_time_limit_it_is_ended_with_its_children(tmp_path: Path, logs: list[Any]) -> None:
