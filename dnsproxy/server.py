@@ -19,6 +19,7 @@ from dnsproxy.core.totals import Traffic
 from dnsproxy.core.upstreams import Secure, Upstream
 from dnsproxy.errors import StartError
 from dnsproxy.net.bootstrap import Bootstrap
+from dnsproxy.net.certificate import Certificate
 from dnsproxy.net.dial import Dialer
 from dnsproxy.net.tcp import TcpListener
 from dnsproxy.net.udp import UdpListener
@@ -29,6 +30,7 @@ from dnsproxy.system import expand_resolvers, is_own
 
 if TYPE_CHECKING:
     from dnsproxy.core.explain import Explanation, Question
+    from dnsproxy.net.tls import TlsListener
 
 # The query path makes no reference cycles, so the collector has little to find: with Python's
 # own thresholds (700, 10, 10) it costs 4 us per forwarded query, with these under 1 us.
@@ -124,7 +126,11 @@ class Server:
         self._dialer = Dialer(self.engine.upstreams(), settings.forward.ca_file)
         self._forwarder: Forwarder | None = None
         self._udp: list[UdpListener] = []
-        self._tcp: list[TcpListener] = []
+        self._tcp: list[TcpListener | TlsListener] = []
+        tls = settings.serve.tls
+        self._certificate = (
+            Certificate(tls.cert_file, tls.key_file) if tls.cert_file and tls.key_file else None
+        )
         self.swap_book(Book())
 
     def swap_book(self, book: Book) -> None:
@@ -161,9 +167,23 @@ class Server:
                 tcp = TcpListener(self.engine, forwarder, places)
                 await tcp.open(listen.host, listen.port, reuse_port=reuse_port)
                 self._tcp.append(tcp)
+            if self._certificate is not None:
+                await self._open_tls(forwarder, places, self._certificate, reuse_port=reuse_port)
         except StartError:
             await self.close()
             raise
+
+    async def _open_tls(
+        self, forwarder: Forwarder, places: Places, certificate: Certificate, *, reuse_port: bool
+    ) -> None:
+        # Most proxies have no such listener and do not need h2 and h11, which take 60 ms to import.
+        from dnsproxy.net.tls import TlsListener  # noqa: PLC0415
+
+        tls = self._settings.serve.tls
+        for listen in tls.listen:
+            listener = TlsListener(self.engine, forwarder, places, certificate, tls.path)
+            await listener.open(listen.host, listen.port, reuse_port=reuse_port)
+            self._tcp.append(listener)
 
     async def close(self) -> None:
         """Stop answering."""

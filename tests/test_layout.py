@@ -64,6 +64,7 @@ FORBIDDEN_IN_CORE = frozenset(
 # The event loop keeps only weak references to tasks. Where no TaskGroup holds
 # one, somebody else must.
 LOOSE_TASKS = {
+    "net.tls": "kept until done, cancelled by close(); one that accepts, one per handshake",
     "net.channel": "kept in a dictionary until done, cancelled by close(); one per connection being made",
     "app": "both are awaited and cancelled by the function that made them",
     "ops.demo": "the same",

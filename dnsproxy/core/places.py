@@ -11,7 +11,7 @@ _IPV6_CLIENT: Final = 8
 
 
 class Places:
-    """At most ``total`` connections, and at most ``per_client`` of them of one client; addresses are packed."""
+    """At most ``total`` connections, and at most ``per_client`` of one client; addresses are packed."""
 
     def __init__(self, total: int, per_client: int) -> None:
         self._total = total

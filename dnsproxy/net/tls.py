@@ -1,0 +1,171 @@
+"""The TLS listener: DNS over TLS and DNS over HTTPS on one port, told apart by ALPN (RFC 7301).
+
+A client that offers ``h2`` or ``http/1.1`` speaks HTTPS; another one, most of which offer
+nothing, DNS over TLS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+from ipaddress import ip_address
+from time import monotonic
+from typing import cast
+
+from dnsproxy.core.engine import Engine
+from dnsproxy.core.places import Places
+from dnsproxy.errors import DropReason, StartError
+from dnsproxy.net import encrypted
+from dnsproxy.net.certificate import Certificate
+from dnsproxy.net.doh_http1 import Http1Client
+from dnsproxy.net.doh_http2 import Http2Client
+from dnsproxy.net.dot import DotClient
+from dnsproxy.net.encrypted import EncryptedClient
+from dnsproxy.net.upstream import Forwarder
+
+# Seconds for a handshake, and for the client's goodbye.
+HANDSHAKE_SECONDS = 5.0
+_GOODBYE_SECONDS = 1.0
+_BACKLOG = 512
+# How often idle connections are looked for within the time that they may be idle.
+_IDLE_LOOKS = 8
+# Out of descriptors or memory: the listening socket stays readable, so look again only after a while.
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_EXHAUSTED_SECONDS = 1.0
+_SPOKEN: dict[str | None, type[EncryptedClient]] = {"h2": Http2Client, "http/1.1": Http1Client}
+
+
+class _Greeter(asyncio.Protocol):
+    """Hands a connection over to what the client speaks, once the handshake has told."""
+
+    def __init__(self, listener: TlsListener, source: bytes) -> None:
+        self._listener = listener
+        self._source = source
+        self.has_welcomed = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.Protocol`."""
+        self.has_welcomed = True
+        self._listener.welcome(cast("asyncio.Transport", transport), self._source)
+
+
+class TlsListener:
+    """One listening socket; ``places`` are shared with those for TCP, ``path`` is that of HTTPS requests."""
+
+    def __init__(
+        self, engine: Engine, forwarder: Forwarder, places: Places, certificate: Certificate, path: str
+    ) -> None:
+        self.engine = engine
+        self.forwarder = forwarder
+        self.path = path
+        self._places = places
+        self._certificate = certificate
+        self._loop = asyncio.get_running_loop()
+        self._sock: socket.socket | None = None
+        self._clients: set[EncryptedClient] = set()
+        self._handshakes: set[asyncio.Task[None]] = set()
+        self._accepting: asyncio.Task[None] | None = None
+        self._sweep: asyncio.TimerHandle | None = None
+
+    async def open(self, host: str, port: int, *, reuse_port: bool = False) -> None:
+        """Bind and accept.
+
+        Raises:
+            StartError: the address cannot be bound.
+        """
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            self._sock = socket.create_server(
+                (host, port), family=family, backlog=_BACKLOG, reuse_port=reuse_port
+            )
+        except OSError as exc:
+            raise StartError(f"cannot listen on tls {host} port {port}: {exc.strerror}") from exc
+        self._sock.setblocking(False)
+        self._accepting = self._loop.create_task(self._accept(self._sock))
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The address and port that are really bound."""
+        if self._sock is None:
+            raise StartError("not listening")
+        name = self._sock.getsockname()
+        return str(name[0]), int(name[1])
+
+    async def _accept(self, listening: socket.socket) -> None:
+        while True:
+            try:
+                sock, peer = await self._loop.sock_accept(listening)
+            except OSError as exc:  # the client has gone again, or we are short of something
+                if exc.errno in _EXHAUSTED:
+                    await asyncio.sleep(_EXHAUSTED_SECONDS)
+                continue
+            source = ip_address(str(peer[0]).partition("%")[0]).packed
+            refusal = self._places.take(source)
+            if refusal is not None:
+                self.engine.stats.drops[refusal] += 1
+                sock.close()
+                continue
+            task = self._loop.create_task(self._shake_hands(sock, source))
+            self._handshakes.add(task)
+            task.add_done_callback(self._handshakes.discard)
+
+    async def _shake_hands(self, sock: socket.socket, source: bytes) -> None:
+        greeter = _Greeter(self, source)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await self._loop.connect_accepted_socket(
+                lambda: greeter,
+                sock,
+                ssl=self._certificate.context(),
+                ssl_handshake_timeout=HANDSHAKE_SECONDS,
+                ssl_shutdown_timeout=_GOODBYE_SECONDS,
+            )
+        except (OSError, EOFError):  # ssl.SSLError is an OSError
+            self.engine.stats.drops[DropReason.TLS_HANDSHAKE] += 1
+        finally:
+            if not greeter.has_welcomed:
+                self._places.leave(source)
+
+    def welcome(self, transport: asyncio.Transport, source: bytes) -> None:
+        """Serve a client whose handshake is done."""
+        tls = transport.get_extra_info("ssl_object")
+        spoken = tls.selected_alpn_protocol() if isinstance(tls, ssl.SSLObject) else None
+        client = _SPOKEN.get(spoken, DotClient)(self, source)
+        self._clients.add(client)
+        transport.set_protocol(client)
+        client.connection_made(transport)
+        if self._sweep is None:
+            self._plan_sweep()
+
+    def forget(self, client: EncryptedClient) -> None:
+        """See `encrypted.House.forget`."""
+        if client in self._clients:
+            self._clients.discard(client)
+            self._places.leave(client.source)
+
+    def _plan_sweep(self) -> None:
+        self._sweep = self._loop.call_later(encrypted.IDLE_SECONDS / _IDLE_LOOKS, self._close_idle)
+
+    def _close_idle(self) -> None:
+        self._sweep = None
+        now = monotonic()
+        for client in list(self._clients):
+            client.close_if_idle(now)
+        if self._clients:
+            self._plan_sweep()
+
+    async def close(self) -> None:
+        """Stop accepting and cut what is still connected."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+        tasks = [*self._handshakes, *([self._accepting] if self._accepting else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+        for client in list(self._clients):
+            client.abort()
