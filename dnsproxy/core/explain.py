@@ -15,12 +15,11 @@ from dnsproxy.core import message, names, wire
 from dnsproxy.core.cache import Cache, Entry
 from dnsproxy.core.engine import Engine
 from dnsproxy.core.policy import STALE_TTL, Owned
+from dnsproxy.core.question import is_refused_type
 from dnsproxy.core.upstreams import Upstream
 
 _CODES = {name: code for code, name in message.TYPE_NAMES.items()}
 _UNKNOWN_TYPE = re.compile(r"TYPE([0-9]{1,5})")  # RFC 3597 §5
-# As the engine: zone transfers, key agreement and the like are no forwarder's business.
-_META = frozenset({wire.OPT, 249, 250, 251, 252, 253, 254})
 _MAX_VARIANTS = 256
 
 
@@ -127,7 +126,7 @@ def explain(engine: Engine, question: Question, now: float) -> Explanation:
 def _outcome(question: Question, owned: OwnedView | None, cached: tuple[CachedView, ...]) -> Outcome:
     if question.allowed is False:
         return Outcome.REFUSED_CLIENT
-    if question.qtype in _META:
+    if is_refused_type(question.qtype):
         return Outcome.REFUSED_TYPE
     if owned is not None:
         return _owned_outcome(owned)

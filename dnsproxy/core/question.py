@@ -19,6 +19,11 @@ def refusal(query: Query) -> int:
     return wire.FORMERR if query.qtype == wire.OPT else 0
 
 
+def is_refused_type(qtype: int) -> bool:
+    """Tell whether no query for ``qtype`` is answered, as `refusal` has it."""
+    return _META_FIRST <= qtype <= _META_LAST or qtype == wire.OPT
+
+
 def cache_key(query: Query) -> bytes:
     """Return name, type, class and what else changes the answer: DO and CD (RFC 4035 §3.2)."""
     end = query.question_end

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from dnsproxy.core import wire
-from dnsproxy.core.question import cache_key, refusal
+from dnsproxy.core.question import cache_key, is_refused_type, refusal
 from dnsproxy.core.wire import scan_query
 from tests.messages import query
 
@@ -19,7 +19,9 @@ from tests.messages import query
     ],
 )
 def test_types_that_are_not_data_are_refused(qtype: str, rcode: int) -> None:
-    assert refusal(scan_query(query("www.example.", qtype))) == rcode
+    scanned = scan_query(query("www.example.", qtype))
+    assert refusal(scanned) == rcode
+    assert is_refused_type(scanned.qtype) is bool(rcode)
 
 
 def test_only_the_internet_class_is_served() -> None:
