@@ -21,7 +21,7 @@ from dnsproxy.core.question import cache_key, refusal
 from dnsproxy.core.response import Response, aged, read_name, scan_response
 from dnsproxy.core.stats import CACHE, ERROR, FORWARD, LEARNED, STALE, Stats, request_number, response_number
 from dnsproxy.core.upstreams import Upstream, order
-from dnsproxy.core.wire import Query
+from dnsproxy.core.wire import Query, without_cookie
 from dnsproxy.errors import DropReason, WireError
 
 # Extended DNS Errors (RFC 8914 §4).
@@ -96,9 +96,7 @@ class Engine:
                 steps.append(self._refuse_client(data))
                 continue
             # 2. Has this very packet been answered before?
-            prepared = table.get(data[2:])
-            if prepared is None and data[-12:-8] == wire.COOKIE_HEAD:
-                prepared = table.get(data[2:-8])
+            prepared = table.get(without_cookie(data))
             tail = None if prepared is None else prepared.take(now)
             if tail is not None:
                 steps.append(data[:2] + tail)

@@ -68,11 +68,7 @@ class Prepared:
 
 
 class PreparedTable:
-    """`Prepared` by message without id, and without the octets of a client cookie.
-
-    A cookie changes with each query of dig and of unbound and means nothing to us
-    (RFC 7873 §5.2.1 lets a server ignore it), so the packet up to it is the key.
-    """
+    """`Prepared` by message without id, and without the octets of a client cookie (`wire.without_cookie`)."""
 
     __slots__ = ("_stats", "entries")
 
@@ -86,6 +82,7 @@ class PreparedTable:
     def keep(self, query: Query, prepared: Prepared) -> None:
         """Give the responses of ``prepared`` to whoever sends the packet of ``query``."""
         data = query.data
+        # By the scan, not by the looks of it: what only looks like a cookie is never found again.
         key = data[2:-8] if query.cookie else data[2:]
         held = self.entries.get(key)
         if held is not None:

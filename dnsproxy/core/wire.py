@@ -48,7 +48,10 @@ RECORD: Final = struct.Struct(">HHIH")
 _OPT: Final = struct.Struct(">xHHBBHH")
 _OPTION: Final = struct.Struct(">HH")
 # Option code 10 with the 8 octets of a client cookie (RFC 7873 §4).
-COOKIE_HEAD: Final = _OPTION.pack(COOKIE, 8)
+COOKIE_LENGTH: Final = 8
+COOKIE_HEAD: Final = _OPTION.pack(COOKIE, COOKIE_LENGTH)
+# A header, the root, type and class, an OPT and the cookie.
+_SHORTEST_WITH_COOKIE: Final = HEADER + 5 + 11 + 4 + COOKIE_LENGTH - 1
 
 
 # Response codes that are decided on here (RFC 1035 §4.1.1, RFC 6891 §9). Plain numbers: reading a
@@ -197,6 +200,18 @@ def _scan_opt(query: Query, start: int, end: int) -> None:
     if position != end:
         raise MalformedError
     query.cookie = end == len(data) and last == end - 12 and data[last : last + 4] == COOKIE_HEAD
+
+
+def without_cookie(data: bytes) -> bytes:
+    """Return a message without its id and, if it seems to end with a client cookie, without the octets of that.
+
+    A cookie changes with each query of dig and of unbound and means nothing to us (RFC 7873
+    §5.2.1 lets a server ignore it).
+    """
+    size = len(data)
+    if size > _SHORTEST_WITH_COOKIE and data[size - 9] == COOKIE_LENGTH and data[-12:-8] == COOKIE_HEAD:
+        return data[2:-8]
+    return data[2:]
 
 
 def skip_name(data: bytes, position: int) -> int:

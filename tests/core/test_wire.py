@@ -4,6 +4,8 @@ import dns.edns
 import dns.message
 import dns.name
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dnsproxy.core import names, wire
 from dnsproxy.core.wire import respond, scan_query, upstream_query
@@ -173,3 +175,19 @@ def test_upstream_query_is_well_formed(do: bool, with_edns: bool) -> None:
 
 def test_rcode_names() -> None:
     assert [wire.rcode_name(code) for code in (0, 3, 11)] == ["NOERROR", "NXDOMAIN", "RCODE11"]
+
+
+def test_a_cookie_is_left_out_and_nothing_else() -> None:
+    plain = query("www.example.", use_edns=0)
+    cookie = dns.edns.CookieOption(b"8 octets", b"")
+    with_cookie = query("www.example.", use_edns=0, options=[cookie])
+    assert wire.without_cookie(plain) == plain[2:]
+    assert wire.without_cookie(with_cookie) == with_cookie[2:-8]
+    longer = dns.edns.CookieOption(b"8 octets", b"a server")
+    with_server_cookie = query("www.example.", use_edns=0, options=[longer])
+    assert wire.without_cookie(with_server_cookie) == with_server_cookie[2:]
+
+
+@given(st.binary(max_size=40))
+def test_a_short_message_only_loses_its_id(data: bytes) -> None:
+    assert data[2:].startswith(wire.without_cookie(data))
