@@ -138,7 +138,7 @@ class Connection:
         self._rest()
 
     def _takes_more(self) -> bool:
-        return self._waiting < MAX_WAITING and self._unread < ENOUGH_UNREAD and not self._closed
+        return self._waiting < MAX_WAITING and self._unread < ENOUGH_UNREAD
 
     def _put(self, query: bytes, response: bytes) -> None:
         if KEEPALIVE_ASKED in query:
