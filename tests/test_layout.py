@@ -26,7 +26,9 @@ MAX_LINES = 320
 # `helper`, `admin` and `ops` are one layer whose members do not know one another.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "version", "core"}),
-    frozenset({"settings", "config", "logs", "keys", "system", "processors", "tokens", "files"}),
+    frozenset(
+        {"settings", "config", "logs", "keys", "system", "processors", "tokens", "files", "authorities"}
+    ),
     frozenset({"net", "helper", "admin", "ops"}),
     frozenset({"server", "vetting", "embedded", "app", "workers"}),
     frozenset({"cli", "commands", "__main__"}),

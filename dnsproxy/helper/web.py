@@ -18,6 +18,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from dnsproxy.authorities import client_context
 from dnsproxy.errors import DiscoverError, Doubt, ResolveError
 
 # Seconds for the TCP and TLS connection.
@@ -124,7 +125,7 @@ class _Resolver(AbstractResolver):
 
 def _context(ca_file: Path | None) -> ssl.SSLContext:
     try:
-        return ssl.create_default_context(cafile=ca_file)
+        return client_context(ca_file)
     except (OSError, ValueError) as exc:
         raise DiscoverError(Doubt.CERTIFICATE, f"ca_file {ca_file}: {_os_reason(exc)}") from exc
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from dnsproxy.authorities import client_context
 from dnsproxy.errors import FetchError, StartError
 from dnsproxy.settings.learning import SourceSettings
 from dnsproxy.tokens import read_token
@@ -149,7 +150,7 @@ class Fetcher:
             changed = ca_file.stat().st_mtime_ns
             held = self._contexts.get(ca_file)
             if held is None or held[0] != changed:
-                held = changed, ssl.create_default_context(cafile=ca_file)
+                held = changed, client_context(ca_file)
                 self._contexts[ca_file] = held
         except (OSError, ValueError) as exc:
             raise FetchError(f"ca_file {ca_file}: {_os_reason(exc)}") from exc

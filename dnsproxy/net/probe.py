@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import structlog
 
+from dnsproxy.authorities import client_context
 from dnsproxy.core.health import Outcome, Probe, Result
 from dnsproxy.core.verify import Verifier
 from dnsproxy.errors import StartError
@@ -47,7 +48,7 @@ class Prober:
         self._timeout = settings.timeout
         self._judges_signer = settings.ca_file is not None
         try:
-            self._context = ssl.create_default_context(cafile=settings.ca_file)
+            self._context = client_context(settings.ca_file)
         except (OSError, ValueError) as exc:
             reason = exc.strerror if isinstance(exc, OSError) and not isinstance(exc, ssl.SSLError) else None
             raise StartError(

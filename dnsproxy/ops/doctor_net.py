@@ -14,6 +14,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from dnsproxy.authorities import client_context
 from dnsproxy.errors import StartError
 from dnsproxy.ops.doctor_services import HttpReply, Reached
 
@@ -30,7 +31,7 @@ def tls_context(ca_file: Path | None, *, verify: bool) -> ssl.SSLContext:
         StartError: ``ca_file`` cannot be used.
     """
     try:
-        context = ssl.create_default_context(cafile=ca_file)
+        context = client_context(ca_file)
     except (OSError, ValueError) as exc:
         raise StartError(f"learn.verify.ca_file: {ca_file}: {_reason(exc)}") from exc
     if not verify:
