@@ -107,5 +107,5 @@ def test_another_layout_does_without(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_library_without_the_calls_does_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: object())
+    monkeypatch.setattr(ctypes, "PyDLL", lambda *_, **__: object())
     assert load_batch_calls() is None
