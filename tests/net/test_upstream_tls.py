@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from pathlib import Path
 
@@ -145,16 +146,13 @@ async def test_p17_a_server_that_speaks_no_tls(certificate: Path) -> None:
 async def test_p17_a_handshake_that_hangs_is_given_up(
     certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.close()
-
     monkeypatch.setattr(channel, "CONNECT_SECONDS", 0.1)
-    server = await asyncio.start_server(hang, "127.0.0.1", 0)
-    upstream = Upstream("hung", server.sockets[0].getsockname()[:2], secure=Secure(NAME))
-    async with server, world(upstream, dialer=Dialer([upstream], certificate)) as made:
-        assert read((await made.ask(query("www.example.")))[0]).rcode() == 2
-        assert upstream.stats.failures == {"timeout": 3}
+    # The kernel takes connections, and nobody says a word.
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        upstream = Upstream("hung", server.getsockname()[:2], secure=Secure(NAME))
+        async with world(upstream, dialer=Dialer([upstream], certificate)) as made:
+            assert read((await made.ask(query("www.example.")))[0]).rcode() == 2
+            assert upstream.stats.failures == {"timeout": 3}
 
 
 def test_an_authority_that_cannot_be_read(tmp_path: Path) -> None:
