@@ -99,7 +99,9 @@ class Http1Client(EncryptedClient):
     def _put(self, reply: Reply, *, last: bool = False) -> None:
         headers = [*reply.headers, ("connection", "close")] if last else list(reply.headers)
         self._send(h11.Response(status_code=reply.status, headers=headers))
-        self._send(h11.Data(data=reply.body))
+        if self._request is None or self._request.method != b"HEAD":
+            # What HEAD asks for is the head (RFC 9110 §9.3.2).
+            self._send(h11.Data(data=reply.body))
         self._send(h11.EndOfMessage())
         if self._http.our_state is h11.MUST_CLOSE:
             self.close()

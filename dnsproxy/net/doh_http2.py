@@ -55,6 +55,7 @@ class Http2Client(EncryptedClient):
         self._asked: set[int] = set()
         self._bodies: dict[int, bytes] = {}
         self._resets = 0
+        self._unwritten = 0
         self._flush_planned = False
         self._http = h2.connection.H2Connection(
             h2.config.H2Configuration(client_side=False, header_encoding="utf-8")
@@ -67,6 +68,8 @@ class Http2Client(EncryptedClient):
                 _Codes.MAX_HEADER_LIST_SIZE: _MAX_HEADERS,
             },
         )
+        # h2 tells the other end of the bound, and keeps its own unless it is told too.
+        self._http.decoder.max_header_list_size = _MAX_HEADERS
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
@@ -84,6 +87,10 @@ class Http2Client(EncryptedClient):
             self._flush()
             self.close()
             return
+        self.take_rest()
+
+    def take_rest(self) -> None:
+        """Send what there is room for again."""
         self._pump()
         self._flush()
 
@@ -126,7 +133,9 @@ class Http2Client(EncryptedClient):
         if isinstance(message, bytes):
             self.ask(message, stream)
         else:
-            self._put(stream, reply_to(message))
+            reply = reply_to(message)
+            # What HEAD asks for is the head (RFC 9110 §9.3.2).
+            self._put(stream, reply._replace(body=b"") if request.method == "HEAD" else reply)
 
     def _take_reset(self, stream: int) -> None:
         self._requests.pop(stream, None)
@@ -151,18 +160,21 @@ class Http2Client(EncryptedClient):
             return  # the client has taken it back
         self._asked.discard(stream)
         try:
-            self._http.send_headers(stream, [(":status", str(reply.status)), *reply.headers])
+            fields = [(":status", str(reply.status)), *reply.headers]
+            self._http.send_headers(stream, fields, end_stream=not reply.body)
         except h2.exceptions.ProtocolError:
             return  # it has ended the connection, and is about to be gone
-        self._bodies[stream] = reply.body
-        self._pump()
+        if reply.body:
+            self._bodies[stream] = reply.body
+            self._pump()
         self._plan_flush()
 
     def _pump(self) -> None:
         """Send as much of the responses as the client's windows have room for."""
         try:
             for stream in list(self._bodies):
-                self._pump_stream(stream)
+                if not self._choked:
+                    self._pump_stream(stream)
         except h2.exceptions.ProtocolError:
             self.close()
         if sum(map(len, self._bodies.values())) > _MAX_BODIES:
@@ -178,6 +190,9 @@ class Http2Client(EncryptedClient):
                 return
             http.send_data(stream, body[:room], end_stream=room == len(body))
             body = body[room:]
+            self._unwritten += room
+        if self._unwritten >= encrypted.ENOUGH_UNREAD:
+            self._flush()
 
     def _plan_flush(self) -> None:
         if not self._flush_planned:
@@ -186,4 +201,5 @@ class Http2Client(EncryptedClient):
 
     def _flush(self) -> None:
         self._flush_planned = False
+        self._unwritten = 0
         self.write(self._http.data_to_send())

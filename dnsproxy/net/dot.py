@@ -18,6 +18,7 @@ class DotClient(EncryptedClient):
         super().__init__(house, source)
         self._input = b""
         self._output: list[bytes] = []
+        self._size = 0
 
     def take(self, data: bytes) -> None:
         """See `EncryptedClient.take`."""
@@ -48,8 +49,11 @@ class DotClient(EncryptedClient):
         if not self._output:
             asyncio.get_running_loop().call_soon(self._flush)
         self._output.append(len(message).to_bytes(2, "big") + message)
+        self._size += len(message)
+        if self._size >= encrypted.ENOUGH_UNREAD:
+            self._flush()
 
     def _flush(self) -> None:
         """Send the responses of one round of the loop at once, in one record if they fit."""
-        output, self._output = self._output, []
+        output, self._output, self._size = self._output, [], 0
         self.write(b"".join(output))

@@ -85,7 +85,7 @@ class EncryptedClient(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Write ``data``; a client that does not read is cut."""
-        if self.transport is None or not data:
+        if self.transport is None or self.transport.is_closing() or not data:
             return
         self.transport.write(data)
         if self.transport.get_write_buffer_size() > MAX_UNREAD:
@@ -103,7 +103,8 @@ class EncryptedClient(asyncio.Protocol):
 
     def close(self) -> None:
         """Close the connection when what was written has been sent."""
-        if self.transport is not None:
+        # Closing one of asyncio's TLS transports twice breaks it.
+        if self.transport is not None and not self.transport.is_closing():
             self.transport.close()
 
     # -- what asyncio calls ------------------------------------------------------------------

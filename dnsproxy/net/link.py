@@ -137,7 +137,7 @@ class Link(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Write ``data``; a connection whose other end does not read is cut."""
-        if self.transport is None or not data:
+        if self.transport is None or self.transport.is_closing() or not data:
             return
         self.transport.write(data)
         if self.transport.get_write_buffer_size() > MAX_UNSENT:
@@ -186,7 +186,8 @@ class Link(asyncio.Protocol):
     def close(self) -> None:
         """End the connection in good order."""
         self.retired = True
-        if self.transport is not None:
+        # Closing one of asyncio's TLS transports twice breaks it.
+        if self.transport is not None and not self.transport.is_closing():
             self.transport.close()
 
     def abort(self) -> None:

@@ -66,6 +66,8 @@ class HttpsLink(Link):
                 _Codes.MAX_HEADER_LIST_SIZE: _MAX_HEADERS,
             },
         )
+        # h2 tells the other end of the bound, and keeps its own unless it is told too.
+        self._http.decoder.max_header_list_size = _MAX_HEADERS
 
     def begin(self, transport: asyncio.Transport) -> None:
         """See `Link.begin`."""

@@ -31,6 +31,9 @@ class Transport:
     def abort(self) -> None:
         self.aborts += 1
 
+    def is_closing(self) -> bool:
+        return self.aborts > 0
+
     def close(self) -> None:
         self.aborts += 1
 

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+
+from dnsproxy.errors import StartError
+from dnsproxy.net.certificate import Certificate
+from tests.certificates import make_certificate
+
+
+def test_a_changed_file_is_read_again_and_an_unchanged_one_is_not(tmp_path: Path) -> None:
+    path = make_certificate(tmp_path, "a.example")
+    made = Certificate(path, path)
+    first = made.context()
+    assert made.context() is first
+    assert first.minimum_version is ssl.TLSVersion.TLSv1_2
+    make_certificate(tmp_path, "b.example").replace(path)
+    second = made.context()
+    assert second is not first
+    assert made.context() is second
+
+
+def test_what_a_link_leads_to_is_followed(tmp_path: Path) -> None:
+    # As Kubernetes swaps the files of a secret.
+    link = tmp_path / "current"
+    link.symlink_to(make_certificate(tmp_path, "a.example"))
+    made = Certificate(link, link)
+    first = made.context()
+    other = tmp_path / "next"
+    other.symlink_to(make_certificate(tmp_path, "b.example"))
+    other.replace(link)
+    assert made.context() is not first
+
+
+def test_a_certificate_is_kept_until_its_successor_is_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    whole = make_certificate(tmp_path, "a.example").read_bytes()
+    certificate.write_bytes(whole)
+    key.write_bytes(whole)
+    made = Certificate(certificate, key)
+    first = made.context()
+    successor = make_certificate(tmp_path, "b.example").read_bytes()
+    certificate.write_bytes(successor)
+    for _ in range(3):
+        assert made.context() is first
+    assert capsys.readouterr().out.count("does not belong to the certificate") == 1
+    certificate.unlink()
+    assert made.context() is first
+    certificate.write_bytes(successor)
+    key.write_bytes(successor)
+    assert made.context() is not first
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"), [(None, "No such file"), (b"", "no usable certificate"), (b"junk", "no usable")]
+)
+def test_files_that_cannot_be_used(tmp_path: Path, content: bytes | None, complaint: str) -> None:
+    path = tmp_path / "cert.pem"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(StartError, match=f"serve.tls: .*cert.pem with .*: .*{complaint}"):
+        Certificate(path, path)
+
+
+def test_a_key_with_a_password_is_refused_without_asking(tmp_path: Path) -> None:
+    path = make_certificate(tmp_path, "a.example")
+    key = serialization.load_pem_private_key(path.read_bytes(), None)
+    locked = tmp_path / "locked.pem"
+    locked.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+    with pytest.raises(StartError, match=r"serve\.tls"):
+        Certificate(path, locked)

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import socket
+import ssl
+from pathlib import Path
+
+import pytest
+
+from dnsproxy.errors import StartError
+from dnsproxy.net import encrypted, tls
+from tests.certificates import make_certificate
+from tests.fakes.encrypted import NAME, dot, http2, tls_world
+from tests.fakes.upstream import until
+from tests.messages import REGISTRY, addresses, query
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    return make_certificate(tmp_path, NAME)
+
+
+async def test_p17_both_kinds_of_clients_on_one_port(certificate: Path) -> None:
+    async with tls_world(certificate) as made, dot(made) as one, http2(made) as other:
+        one.send(query(REGISTRY))
+        assert addresses(await one.receive()) == ["10.94.205.198"]
+        assert (await other.reply(other.request(query(REGISTRY)))).status == 200
+        assert sorted(type(client).__name__ for client in made.clients) == ["DotClient", "Http2Client"]
+
+
+async def test_p17_a_new_certificate_is_presented_to_the_next_client(
+    certificate: Path, tmp_path: Path
+) -> None:
+    async with tls_world(certificate) as made, dot(made) as first:
+        folder = tmp_path / "new"
+        folder.mkdir()
+        successor = make_certificate(folder, NAME)
+        shutil.copyfile(successor, certificate)
+        made.certificate = successor
+        async with dot(made) as second:
+            for client in (first, second):
+                client.send(query(REGISTRY))
+                assert addresses(await client.receive()) == ["10.94.205.198"]
+
+
+async def test_p17_a_full_house_is_cut_and_a_place_is_free_again(certificate: Path) -> None:
+    async with tls_world(certificate, max_clients=1) as made:
+        async with dot(made) as first:
+            first.send(query(REGISTRY))
+            await first.receive()
+            with pytest.raises((ConnectionError, ssl.SSLError)):
+                await made.connect()
+            assert made.engine.stats.drops == {"tcp_clients": 1}
+        await made.all_gone()
+        async with dot(made) as second:
+            second.send(query(REGISTRY))
+            await second.receive()
+
+
+async def test_p17_one_client_does_not_take_all_places(certificate: Path) -> None:
+    async with tls_world(certificate, max_per_client=1) as made, dot(made):
+        with pytest.raises((ConnectionError, ssl.SSLError)):
+            await made.connect()
+        assert made.engine.stats.drops == {"tcp_per_client": 1}
+
+
+@pytest.mark.parametrize("junk", [b"GET / HTTP/1.0\r\n\r\n", b"\0\x1d" + query(REGISTRY), b""])
+async def test_p17_what_is_no_handshake_is_counted_and_leaves_nothing(certificate: Path, junk: bytes) -> None:
+    async with tls_world(certificate) as made:
+        reader, writer = await asyncio.open_connection(*made.listener.address)
+        writer.write(junk)
+        if not junk:
+            writer.write_eof()
+        async with asyncio.timeout(10):
+            with contextlib.suppress(ConnectionError):
+                await reader.read()
+        await until(lambda: made.engine.stats.drops)
+        await made.all_gone()
+        assert made.engine.stats.drops == {"tls_handshake": 1}
+        writer.close()
+
+
+async def test_p17_a_handshake_that_hangs_is_given_up(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tls, "HANDSHAKE_SECONDS", 0.1)
+    async with tls_world(certificate) as made:
+        _, writer = await asyncio.open_connection(*made.listener.address)
+        await until(lambda: made.engine.stats.drops == {"tls_handshake": 1})
+        await made.all_gone()
+        writer.close()
+
+
+async def test_p17_old_tls_is_not_spoken(certificate: Path) -> None:
+    async with tls_world(certificate) as made:
+        context = made.context()
+        with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+            context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        with pytest.raises((ConnectionError, ssl.SSLError)):
+            await asyncio.open_connection(*made.listener.address, ssl=context, server_hostname=NAME)
+        await made.all_gone()
+
+
+async def test_p17_idle_connections_are_closed(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encrypted, "IDLE_SECONDS", 0.1)
+    async with tls_world(certificate) as made, dot(made) as one, http2(made) as other:
+        one.send(query(REGISTRY))
+        await one.receive()
+        assert await one.closed()
+        assert await other.ended()
+        await made.all_gone()
+        await until(lambda: made.listener._sweep is None)
+
+
+async def test_closing_ends_what_is_connected_and_what_shakes_hands(certificate: Path) -> None:
+    async with tls_world(certificate) as made, dot(made) as client:
+        _, writer = await asyncio.open_connection(*made.listener.address)
+        await until(lambda: made.listener._handshakes)
+        await made.listener.close()
+        assert await client.closed()
+        await made.all_gone()
+        writer.close()
+
+
+async def test_the_port_taken_is_told(certificate: Path) -> None:
+    async with tls_world(certificate) as made:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            again = tls.TlsListener(
+                made.engine, made.listener.forwarder, made.places, made.listener._certificate, "/q"
+            )
+            with pytest.raises(StartError, match=f"cannot listen on tls 127.0.0.1 port {port}"):
+                await again.open("127.0.0.1", port)
+            with pytest.raises(StartError, match="not listening"):
+                _ = again.address
