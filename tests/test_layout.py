@@ -240,8 +240,8 @@ def test_tasks_belong_to_a_group() -> None:
 # --- datagram streams
 
 # For each datagram that the kernel does not take at once, CPython 3.13.0 to 3.13.5 never take back 8 of the
-# octets that they count as waiting (gh-135444). After some 8,000 of these, `send` waits for ever. A stream per
-# conversation sends one or a few.
+# octets that they count as waiting (gh-135444). After some 8,000 of these, `send` waits for ever. A stream
+# per conversation sends one or a few.
 LONG_STREAMS = {"ops.demo_world": "the demo's resolver, bound to loopback, where the kernel takes everything"}
 
 
