@@ -12,8 +12,13 @@ import os
 from setuptools import Extension, setup
 
 QUERY_PATH = [
-    *(f"dnsproxy/core/{name}.py" for name in ("access", "cache", "engine", "exchange", "names", "policy")),
-    *(f"dnsproxy/core/{name}.py" for name in ("prepared", "question", "response", "stats", "upstreams", "wire")),
+    *(f"dnsproxy/core/{name}.py" for name in ("access", "answers", "cache", "chance", "engine", "exchange")),
+    *(f"dnsproxy/core/{name}.py" for name in ("failures", "group", "inflight", "limiter", "names", "policy")),
+    *(
+        f"dnsproxy/core/{name}.py"
+        for name in ("prepared", "prober", "question", "recent", "response", "stats")
+    ),
+    *(f"dnsproxy/core/{name}.py" for name in ("upstreams", "wire")),
     *(f"dnsproxy/net/{name}.py" for name in ("connection", "hot", "mmsg", "tcp", "udp", "upstream")),
 ]
 

@@ -131,7 +131,7 @@ class Proxy:
         from dnsproxy.core.explain import Question  # noqa: PLC0415 - not needed to answer queries
 
         allowed = None if client is None else AccessList(self.settings.serve.allow).allows(client)
-        return await self.plane.explain(Question(key, qtype, allowed))
+        return await self.plane.explain(Question(key, qtype, allowed, client))
 
     async def start(self) -> None:
         """Answer from the last known good, then open the admin endpoint.

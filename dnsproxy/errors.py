@@ -65,6 +65,7 @@ class DropReason(StrEnum):
     TLS_HANDSHAKE = "tls_handshake"
     REFUSED_CLIENT = "refused_client"
     OVERLOADED = "overloaded"
+    RATE_LIMITED = "rate_limited"
 
 
 class WireError(DnsproxyError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 from time import monotonic, time
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -11,10 +12,14 @@ from dnsproxy.core import names
 from dnsproxy.core.access import AccessList
 from dnsproxy.core.book import Book
 from dnsproxy.core.cache import Cache, CachePolicy
+from dnsproxy.core.chance import Chance
 from dnsproxy.core.engine import Engine
 from dnsproxy.core.exchange import Limits
+from dnsproxy.core.features import Features
+from dnsproxy.core.group import Group
+from dnsproxy.core.limiter import RateLimiter
 from dnsproxy.core.places import Places
-from dnsproxy.core.policy import DEFAULT_ZONE, build_rules
+from dnsproxy.core.policy import build_rules
 from dnsproxy.core.totals import Traffic
 from dnsproxy.core.upstreams import Secure, Upstream
 from dnsproxy.errors import StartError
@@ -78,17 +83,35 @@ def build_engine(settings: Settings) -> Engine:
     Raises:
         StartError: an upstream is this proxy itself, or the system's resolvers cannot be read.
     """
-    groups = {names.to_key(zone): _group(settings, hosts) for zone, hosts in settings.forward.zones.items()}
-    groups[DEFAULT_ZONE] = _group(settings, settings.forward.upstreams)
+    serve, forward, cache = settings.serve, settings.forward, settings.cache
+    chance = Chance(os.urandom)
+    known: dict[Endpoint, Upstream] = {}
+    groups = {
+        names.to_key(zone): Group(_upstreams(settings, hosts, known), forward.policy, chance)
+        for zone, hosts in ((".", forward.upstreams), *forward.zones.items())
+    }
+    limit = serve.rate_limit
     return Engine(
-        AccessList(settings.serve.allow),
+        AccessList(serve.allow),
         groups,
         limits=limits_of(settings),
-        max_in_flight=settings.forward.max_in_flight,
-        cache=Cache(
-            settings.cache.size,
-            CachePolicy(settings.cache.min_ttl, settings.cache.max_ttl, settings.cache.negative_ttl),
+        max_in_flight=forward.max_in_flight,
+        cache=Cache(cache.size, CachePolicy(cache.min_ttl, cache.max_ttl, cache.negative_ttl, cache.stale)),
+        chance=chance,
+        features=Features(
+            prefetch=cache.prefetch,
+            nxdomain_cut=cache.nxdomain_cut,
+            minimal_any=forward.minimal_any,
+            mix_case=forward.case_randomization,
+            version=serve.identity.version,
+            identity=serve.identity.server,
+            probe_interval=forward.probe.interval,
         ),
+        limiter=RateLimiter(
+            limit.per_client, limit.exempt, ipv4_prefix=limit.ipv4_prefix, ipv6_prefix=limit.ipv6_prefix
+        )
+        if limit.per_client
+        else None,
     )
 
 
@@ -97,12 +120,18 @@ def limits_of(settings: Settings) -> Limits:
     return Limits(settings.forward.timeout.attempt, settings.forward.timeout.total)
 
 
-def _group(settings: Settings, resolvers: list[Endpoint | Literal["system"]]) -> tuple[Upstream, ...]:
-    endpoints = expand_resolvers(resolvers)
-    for endpoint in endpoints:
+def _upstreams(
+    settings: Settings, resolvers: list[Endpoint | Literal["system"]], known: dict[Endpoint, Upstream]
+) -> tuple[Upstream, ...]:
+    """Return what to forward to; what several zones have in common is one upstream with one health."""
+    found = []
+    for endpoint in expand_resolvers(resolvers):
         if is_own(endpoint, (*settings.serve.listen, *settings.serve.tls.listen)):
             raise StartError(f"upstream {endpoint} is this proxy's own listening address")
-    return tuple(_upstream(settings, endpoint) for endpoint in endpoints)
+        if endpoint not in known:
+            known[endpoint] = _upstream(settings, endpoint)
+        found.append(known[endpoint])
+    return tuple(dict.fromkeys(found))
 
 
 def _upstream(settings: Settings, endpoint: Endpoint) -> Upstream:
@@ -111,7 +140,15 @@ def _upstream(settings: Settings, endpoint: Endpoint) -> Upstream:
         get = settings.forward.https_method == "get"
         secure = Secure(endpoint.server_name, endpoint.path or None, get=get)
     address = (endpoint.host, endpoint.port)
-    return Upstream(str(endpoint), address, tcp=endpoint.transport == "tcp", secure=secure)
+    probe = settings.forward.probe
+    return Upstream(
+        str(endpoint),
+        address,
+        tcp=endpoint.transport == "tcp",
+        secure=secure,
+        rise=probe.rise,
+        fall=probe.fall,
+    )
 
 
 class Server:
@@ -122,7 +159,7 @@ class Server:
         self._wanted = settings.wanted()
         self._zones = [names.to_key(zone) for zone in settings.forward.zones]
         self.engine = build_engine(settings)
-        self._bootstrap = _group(settings, list(settings.forward.bootstrap))
+        self._bootstrap = _upstreams(settings, list(settings.forward.bootstrap), {})
         self._dialer = Dialer(self.engine.upstreams(), settings.forward.ca_file)
         self._forwarder: Forwarder | None = None
         self._udp: list[UdpListener] = []

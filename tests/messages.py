@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import random
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import ip_network
 
 import dns.flags
@@ -14,8 +15,12 @@ import dns.rrset
 from dnsproxy.core.access import AccessList
 from dnsproxy.core.book import Book
 from dnsproxy.core.cache import Cache, CachePolicy
+from dnsproxy.core.chance import Chance
 from dnsproxy.core.engine import Engine, Forward
 from dnsproxy.core.exchange import Limits
+from dnsproxy.core.features import Features
+from dnsproxy.core.group import Group
+from dnsproxy.core.limiter import RateLimiter
 from dnsproxy.core.policy import Owned, Ruleset, build_rules
 from dnsproxy.core.registry import Wanted
 from dnsproxy.core.upstreams import Upstream
@@ -68,6 +73,11 @@ def _rrset(record: str) -> dns.rrset.RRset:
     return dns.rrset.from_text(name, int(ttl), "IN", kind, data)
 
 
+def seeded() -> Chance:
+    """The same random octets in every run."""
+    return Chance(random.Random(1).randbytes)  # noqa: S311 - nothing is protected by them
+
+
 def engine(
     owned: Sequence[Owned] = (),
     *,
@@ -77,15 +87,23 @@ def engine(
     policy: CachePolicy | None = None,
     max_in_flight: int = 100,
     limits: Limits = LIMITS,
+    order: str = "sequential",
+    features: Features | None = None,
+    limiter: RateLimiter | None = None,
+    draw: Callable[[int], bytes] = bytes,
 ) -> Engine:
-    """An engine with one upstream, a small cache and the owned names given."""
-    group = tuple(upstreams or [Upstream("one", ("192.0.2.1", 53))])
+    """An engine with one upstream, a small cache and the owned names given; ``draw`` is zeros for chance."""
+    groups = {b"\x00": tuple(upstreams or [Upstream("one", ("192.0.2.1", 53))]), **(zones or {})}
+    chance = Chance(draw)
     made = Engine(
         AccessList([ip_network(text) for text in allow]),
-        {b"\x00": group, **(zones or {})},
+        {zone: Group(members, order, chance) for zone, members in groups.items()},
         limits=limits,
         max_in_flight=max_in_flight,
         cache=Cache(1000, policy or CachePolicy()),
+        chance=chance,
+        features=features or Features(),
+        limiter=limiter,
     )
     made.swap_rules(Ruleset(owned, (zones or {}).keys()))
     return made

@@ -42,7 +42,8 @@ def settings(upstream: str, port: int | None = None, more: str = "") -> Settings
         f"""
 registries: [{{name: hz, region: cn-hangzhou, instance: abc}}]
 serve: {{listen: ["127.0.0.1:{port}", "[::1]:{port}"]}}
-forward: {{upstreams: ["{upstream}"], timeout: {{attempt: 200ms, total: 500ms}}}}
+forward:
+  {{upstreams: ["{upstream}"], timeout: {{attempt: 200ms, total: 500ms}}, probe: {{interval: forever}}}}
 {more}
 """
     )
@@ -142,6 +143,7 @@ async def test_p17_an_upstream_over_tls_whose_host_is_a_name(tmp_path: Path) -> 
             "upstreams": [f"tls://dns.example:{upstream.address[1]}"],
             "bootstrap": [str(resolver.endpoint)],
             "ca_file": str(certificate),
+            "probe": {"interval": "forever"},
         }
         given = {"forward": forward, "serve": {"listen": [f"127.0.0.1:{port}"]}}
         async with serving(Settings.model_validate(given)) as (server, _):
@@ -152,11 +154,14 @@ async def test_p17_an_upstream_over_tls_whose_host_is_a_name(tmp_path: Path) -> 
         assert (upstream.accepted, resolver.total) == (1, 1)
 
 
-def test_zones_have_their_own_upstreams() -> None:
+def test_zones_have_their_own_upstreams_and_share_what_they_have_in_common() -> None:
+    other = settings("127.0.0.1:8").forward.upstreams
     given = settings("127.0.0.1:9")
-    forward = given.forward.model_copy(update={"zones": {"corp.example.": given.forward.upstreams}})
+    zones = {"corp.example.": [*other, *given.forward.upstreams], "one.example.": other}
+    forward = given.forward.model_copy(update={"zones": zones})
     engine = build_engine(given.model_copy(update={"forward": forward}))
-    assert [upstream.name for upstream in engine.upstreams()] == ["127.0.0.1:9"] * 2
+    assert [upstream.name for upstream in engine.upstreams()] == ["127.0.0.1:9", "127.0.0.1:8"]
+    assert len(engine.groups) == 3
 
 
 async def test_p17_segments_pipelining_and_junk_over_tcp() -> None:

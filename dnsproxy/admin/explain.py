@@ -16,14 +16,23 @@ from dnsproxy.errors import WorkerError
 
 _ENDINGS = {
     Outcome.REFUSED_CLIENT: "REFUSED: serve.allow does not hold this client",
+    Outcome.RATE_LIMITED: "dropped, or told to use TCP: the client is over serve.rate_limit",
     Outcome.REFUSED_TYPE: "REFUSED: not a type that a forwarder answers",
     Outcome.LEARNED: "answered from what was learned",
     Outcome.STALE: "answered from what was learned, marked stale (EDE 3): its snapshot has expired",
     Outcome.NODATA: "answered with no data: the name is owned and has no record of this type",
     Outcome.NOT_READY: "SERVFAIL (EDE 14): the name is owned and no address is known",
     Outcome.CACHE: "answered from the cache",
+    Outcome.SPECIAL: "answered here: a special-use name that no zone of forward.zones holds",
+    Outcome.MINIMAL_ANY: "answered with HINFO (RFC 8482): forward.minimal_any is on",
+    Outcome.NXDOMAIN_CUT: "NXDOMAIN: a name above it does not exist (cache.nxdomain_cut)",
+    Outcome.STALE_CACHE: "answered from the cache, marked stale (EDE 3), and asked for anew",
+    Outcome.FAILED: "SERVFAIL (EDE 13): it failed just now",
+    Outcome.JOIN: "waits for the answer that is being asked for already",
+    Outcome.NO_UPSTREAM: "SERVFAIL (EDE 22): every upstream leads back to this proxy",
     Outcome.FORWARD: "forwarded to the upstreams in this order",
 }
+_ASKING = frozenset({Outcome.FORWARD, Outcome.JOIN, Outcome.STALE_CACHE, Outcome.NO_UPSTREAM})
 
 
 class Explains(Protocol):
@@ -68,6 +77,10 @@ def explain_document(found: Explanation, facts: Facts) -> dict[str, Any]:
         "cached": [asdict(entry) for entry in found.cached],
         "zone": found.zone,
         "upstreams": [asdict(upstream) for upstream in found.upstreams],
+        "policy": found.policy,
+        "special": found.special,
+        "failure": asdict(found.failure) if found.failure else None,
+        "waiting": found.waiting,
     }
 
 
@@ -84,7 +97,7 @@ def steps(document: Mapping[str, Any]) -> Iterator[str]:
     if document["client"]:
         verdict = "may not ask" if outcome is Outcome.REFUSED_CLIENT else "may ask"
         yield f"client {document['client']}: {verdict}"
-    if outcome in (Outcome.REFUSED_CLIENT, Outcome.REFUSED_TYPE):
+    if outcome in (Outcome.REFUSED_CLIENT, Outcome.RATE_LIMITED, Outcome.REFUSED_TYPE):
         yield _ENDINGS[outcome]
         return
     if document["owned"]:
@@ -93,11 +106,18 @@ def steps(document: Mapping[str, Any]) -> Iterator[str]:
         return
     yield "owned: no rule holds this name"
     yield from _cache_steps(document["cached"])
-    if outcome is Outcome.FORWARD:
+    if document["special"]:
+        yield f"special use: {document['special'].removesuffix('.')}"
+    if document["failure"]:
+        seconds = document["failure"]["seconds"]
+        yield f"failure: EDE {document['failure']['ede']}, not asked again for {seconds:.1f} s"
+    if outcome in _ASKING:
         yield f"zone: {document['zone'].removesuffix('.') or 'the default one'}"
+    if document["waiting"] is not None:
+        yield f"in flight: asked already, {document['waiting']} clients wait"
     yield _ENDINGS[outcome]
-    if outcome is Outcome.FORWARD:
-        yield from _upstream_steps(document["upstreams"])
+    if outcome in _ASKING:
+        yield from _upstream_steps(document["upstreams"], document["policy"])
 
 
 def _owned_steps(owned: Mapping[str, Any], status: Mapping[str, Any]) -> Iterator[str]:
@@ -134,12 +154,21 @@ def _cache_steps(cached: list[Mapping[str, Any]]) -> Iterator[str]:
         yield "cache: no fresh entry"
     for entry in cached:
         kind = "" if entry["variant"] == "plain" else f" for queries with {entry['variant']}"
-        yield f"cache: {entry['rcode']}{kind}, {entry['age']} s old, fresh for {entry['ttl']} s more"
+        if entry["ttl"] or not entry["stale_for"]:
+            life = f"fresh for {entry['ttl']} s more"
+        else:
+            life = f"expired, of use for {entry['stale_for']} s more when upstreams fail"
+        if entry["prefetch_in"] is not None:
+            life += f", asked for anew by hits from {entry['prefetch_in']} s on"
+        yield f"cache: {entry['rcode']}{kind}, {entry['age']} s old, {life}"
 
 
-def _upstream_steps(upstreams: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _upstream_steps(upstreams: Sequence[Mapping[str, Any]], policy: str) -> Iterator[str]:
+    if len(upstreams) > 1:
+        yield f"policy: {policy}"
     for place, upstream in enumerate(upstreams, start=1):
         rtt = f", {upstream['rtt'] * 1000:.1f} ms" if upstream["rtt"] is not None else ""
         failures = ", ".join(f"{count} {reason}" for reason, count in upstream["failures"].items())
         failed = f"; failures: {failures}" if failures else ""
-        yield f"upstream {place}: {upstream['name']} {'up' if upstream['up'] else 'DOWN'}{rtt}{failed}"
+        state = "LOOP, not asked" if upstream["looped"] else "up" if upstream["up"] else "DOWN"
+        yield f"upstream {place}: {upstream['name']} {state}{rtt}{failed}"

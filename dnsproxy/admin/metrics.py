@@ -74,6 +74,12 @@ def _traffic(stats: Stats) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "dnsproxy_cache_misses", "Queries not found in the cache.", value=stats.cache_misses
     )
+    refreshes = CounterMetricFamily(
+        "dnsproxy_cache_refreshes", "Answers asked for anew with nobody waiting.", labels=["reason"]
+    )
+    for reason in ("prefetch", "stale"):
+        refreshes.add_metric([reason], stats.refreshes[reason])
+    yield refreshes
     yield _durations(stats)
 
 
@@ -158,11 +164,15 @@ def _upstreams(facts: Facts) -> Iterator[Metric]:
     failures = CounterMetricFamily(
         "dnsproxy_upstream_failures", "Attempts that gave nothing.", labels=["upstream", "reason"]
     )
+    looped = GaugeMetricFamily(
+        "dnsproxy_upstream_looped", "1 while it leads back to this proxy and is left out.", labels=label
+    )
     for name, stats in facts.upstreams.items():
         up.add_metric([name], stats.up)
+        looped.add_metric([name], stats.looped)
         sent.add_metric([name], stats.sent)
         if stats.rtt is not None:
             rtt.add_metric([name], stats.rtt)
         for reason, count in stats.failures.items():
             failures.add_metric([name, reason], count)
-    yield from (up, rtt, sent, failures)
+    yield from (up, looped, rtt, sent, failures)

@@ -22,9 +22,12 @@ ENTRY_OVERHEAD: Final = 420
 
 
 class Entry:
-    """One cached response, without id, question and OPT. Times are monotonic seconds."""
+    """One cached response, without id, question and OPT. Times are monotonic seconds.
 
-    __slots__ = ("counts", "expires", "flags", "rcode", "sections", "slot", "stored", "ttl_offsets", "used")
+    ``hits`` counts the look-ups since the clock's hand passed, or since it was stored.
+    """
+
+    __slots__ = ("counts", "expires", "flags", "hits", "rcode", "sections", "slot", "stored", "ttl_offsets")
 
     def __init__(self, response: Response, stored: float, ttl: float) -> None:
         self.flags = response.flags & AD
@@ -35,15 +38,16 @@ class Entry:
         self.stored = stored
         self.expires = stored + ttl
         self.slot = -1
-        self.used = False
+        self.hits = 0
 
 
 class CachePolicy(NamedTuple):
-    """Bounds on lifetimes, in seconds."""
+    """Bounds on lifetimes, in seconds; ``stale`` is how long an expired answer may still be of use."""
 
     min_ttl: float = 0.0
     max_ttl: float = 3600.0
     negative_ttl: float = 60.0
+    stale: float = 0.0
 
 
 DEFAULT_POLICY = CachePolicy()
@@ -63,6 +67,7 @@ class Cache:
         self._min_ttl = policy.min_ttl
         self._max_ttl = policy.max_ttl
         self._negative_ttl = policy.negative_ttl
+        self.stale_for = policy.stale
         # A kilobyte an entry is well over the mean of real traffic (about 150 octets
         # of sections), and bounds a flood of names with 64 kB answers.
         self._max_octets = max_octets if max_octets is not None else size * 1024
@@ -80,8 +85,20 @@ class Cache:
         entry = self._entries.get(key)
         if entry is None or entry.expires <= now:
             return None
-        entry.used = True
+        entry.hits += 1
         return entry
+
+    def stale(self, key: bytes, now: float) -> Entry | None:
+        """Return the entry for ``key``, fresh or expired, unless it expired too long ago (RFC 8767)."""
+        entry = self._entries.get(key)
+        if entry is None or entry.expires + self.stale_for <= now:
+            return None
+        entry.hits += 1
+        return entry
+
+    def peek(self, key: bytes) -> Entry | None:
+        """Return the entry for ``key`` whatever its age; nothing is changed."""
+        return self._entries.get(key)
 
     def keep(self, key: bytes, response: Response, now: float) -> Entry:
         """Return ``response`` as an entry, and put it in if it may live (RFC 2308, RFC 2181 §8).
@@ -91,6 +108,8 @@ class Cache:
         """
         entry = Entry(response, now, 0.0)
         if response.ttl is None or (response.rcode != NOERROR and response.rcode != NXDOMAIN):  # noqa: PLR1714 - a set is made for each `in`
+            if response.rcode == NOERROR or response.rcode == NXDOMAIN:  # noqa: PLR1714 - as above
+                self.remove(key)  # what was there is out of date, and this must not be kept
             return entry
         cap = self._negative_ttl if response.negative else self._max_ttl
         ttl = float(response.ttl)
@@ -100,6 +119,8 @@ class Cache:
         if ttl > 0:
             entry.expires = now + ttl
             self.put(key, entry)
+        else:
+            self.remove(key)
         return entry
 
     def _within_bounds(self, entry: Entry, cap: float) -> bytes:
@@ -166,8 +187,8 @@ class Cache:
             if key is None:
                 continue
             entry = self._entries[key]
-            if entry.used:
-                entry.used = False
+            if entry.hits:
+                entry.hits = 0
                 continue
             self.remove(key)
             return

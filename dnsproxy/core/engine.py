@@ -11,71 +11,67 @@ from collections.abc import Iterator, Sequence
 from math import floor
 from typing import Final
 
-from dnsproxy.core import message, wire
+from dnsproxy.core import answers, message, wire
 from dnsproxy.core.access import AccessList
+from dnsproxy.core.answers import EDE_NOT_AUTHORITATIVE, EDE_NOT_READY, EDE_NOT_SUPPORTED, EDE_STALE
 from dnsproxy.core.cache import Cache, Entry
-from dnsproxy.core.exchange import Exchange, Failure, Limits
-from dnsproxy.core.policy import Owned, Ruleset
+from dnsproxy.core.chance import Chance
+from dnsproxy.core.exchange import Exchange, Forward, Limits
+from dnsproxy.core.features import NO_FEATURES, Features
+from dnsproxy.core.group import Group
+from dnsproxy.core.inflight import InFlight
+from dnsproxy.core.limiter import PASS, SLIPS, RateLimiter
+from dnsproxy.core.policy import DEFAULT_ZONE, Owned, Ruleset
 from dnsproxy.core.prepared import Prepared, PreparedTable
-from dnsproxy.core.question import cache_key, refusal
-from dnsproxy.core.response import Response, aged, read_name, scan_response
-from dnsproxy.core.stats import CACHE, ERROR, FORWARD, LEARNED, STALE, Stats, request_number, response_number
-from dnsproxy.core.upstreams import Upstream, order
+from dnsproxy.core.question import cache_key, chaos_text, may_be_special, refusal
+from dnsproxy.core.special import SpecialZones
+from dnsproxy.core.stats import CACHE, ERROR, LEARNED, LOCAL, STALE, Stats, request_number, response_number
+from dnsproxy.core.upstreams import Upstream
 from dnsproxy.core.wire import Query, without_cookie
 from dnsproxy.errors import DropReason, WireError
 
-# Extended DNS Errors (RFC 8914 §4).
-EDE_STALE: Final = 3
-EDE_NOT_READY: Final = 14
-EDE_NO_REACHABLE_AUTHORITY: Final = 22
-EDE_NETWORK_ERROR: Final = 23
-# Seconds that a failure is remembered (RFC 9520 §3.2 asks for 1 s at least and 5 min at most).
-FAILURE_TTL: Final = 2.0
-# Queries that may wait for one exchange, and cached answers that hold learned addresses.
-MAX_WAITERS = 1_000
-MAX_DERIVED = 1_000
+__all__ = ["Engine", "Forward"]
+
+# In the last part of its life a busy entry is asked for anew: before it ends, as unbound does.
+PREFETCH_PART: Final = 0.1
+# Look-ups that make an entry busy, the one that finds it near its end included.
+PREFETCH_HITS: Final = 2
+ANY_TTL: Final = 3_600
 _TC: Final = 0x02  # in the third octet of a message
-_NO_RECORDS: Final = (0, 0, 0)
-_NETWORK_FAILURES: Final = frozenset({Failure.NETWORK, Failure.CERTIFICATE, Failure.TLS, Failure.HTTP})
-
-
-class Forward:
-    """Ask upstream: ``exchange`` is shared by identical questions; ``is_new`` for the first of them."""
-
-    __slots__ = ("exchange", "is_new", "query")
-
-    def __init__(self, exchange: Exchange, query: Query, *, is_new: bool) -> None:
-        self.exchange = exchange
-        self.query = query
-        self.is_new = is_new
 
 
 class Engine:
     """Rules, cache and exchanges in flight, behind one function.
 
-    ``groups`` are the upstreams by zone key, the default ones under the root.
+    ``groups`` are the upstreams by zone key, the default ones under the root. ``limiter`` is the rate
+    limit for clients over UDP, if there is one.
     """
 
     def __init__(
         self,
         access: AccessList,
-        groups: dict[bytes, tuple[Upstream, ...]],
+        groups: dict[bytes, Group],
         *,
         limits: Limits,
         max_in_flight: int,
         cache: Cache,
+        chance: Chance,
+        features: Features = NO_FEATURES,
+        limiter: RateLimiter | None = None,
     ) -> None:
         self.stats = Stats()
         self.cache = cache
         self.prepared = PreparedTable(self.stats)
         self.rules = Ruleset()
-        self._access = access
         self.groups = groups
-        self._limits = limits
-        self._max_in_flight = max_in_flight
-        self._in_flight: dict[bytes, Exchange] = {}
-        # Keys of cached answers that end in learned addresses, to be forgotten when those change.
-        self._derived: set[bytes] = set()
+        self.special = SpecialZones()
+        self.features = features
+        self.limiter = limiter
+        self.exchanges = InFlight(groups, limits, max_in_flight, cache, self.stats, chance, features)
+        self._access = access
+        self._denies = features.minimal_any or features.nxdomain_cut
+        self._any_record = message.any_record(message.QUESTION_NAME, ANY_TTL)
+        self._prefetch_part = PREFETCH_PART if features.prefetch else 0.0
 
     # -- queries ----------------------------------------------------------
 
@@ -89,13 +85,20 @@ class Engine:
         """
         steps: list[bytes | Forward | DropReason] = []
         access = self._access
+        limiter = self.limiter
         table = self.prepared.entries
         for data, source in zip(messages, sources):  # noqa: B905 - `strict` would not be compiled to a loop
             # 1. May this client ask at all?
             if not access.allows(source):
                 steps.append(self._refuse_client(data))
                 continue
-            # 2. Has this very packet been answered before?
+            # 2. Has it asked too much?
+            if limiter is not None:
+                verdict = limiter.verdict(source, now)
+                if verdict != PASS:
+                    steps.append(self._limit(data, verdict))
+                    continue
+            # 3. Has this very packet been answered before?
             prepared = table.get(without_cookie(data))
             tail = None if prepared is None else prepared.take(now)
             if tail is not None:
@@ -115,7 +118,7 @@ class Engine:
         return self._decide(data, now, tcp=True)
 
     def _decide(self, data: bytes, now: float, *, tcp: bool) -> bytes | Forward | DropReason:
-        # 3. Is it a query that can be answered?
+        # 4. Is it a query that can be answered?
         try:
             query = wire.scan_query(data)
         except WireError as exc:
@@ -127,25 +130,43 @@ class Engine:
             query.limit = wire.TCP_LIMIT
         rcode = query.rcode or refusal(query)
         if rcode:
-            return self._respond_error(query, rcode)
+            return self._refuse(query, rcode)
 
-        # 4. Is the name ours? Then it is answered here, whatever the type.
+        # 5. Is the name ours? Then it is answered here, whatever the type.
         owned = self.rules.find_owned(query.key)
         if owned is not None:
             return self._answer_owned(query, owned, now, None if tcp else request)
 
-        # 5. Only clients that want recursion see the cache or the upstreams.
-        if not query.flags & wire.RD:
-            return self._respond_error(query, wire.REFUSED)
+        # 6. Only clients that want recursion see the cache.
         key = cache_key(query)
-        entry = self.cache.get(key, now)
-        if entry is not None:
-            self.stats.cache_hits += 1
-            return self._answer_cached(query, entry, now, None if tcp else request)
-        self.stats.cache_misses += 1
+        if query.flags & wire.RD:
+            entry = self.cache.get(key, now)
+            if entry is not None:
+                self.stats.cache_hits += 1
+                return self._answer_cached(query, key, entry, now, None if tcp else request)
+            self.stats.cache_misses += 1
+        return self._miss(query, key, now, None if tcp else request)
 
-        # 6. Ask upstream, together with whoever asks the same now.
-        return self._forward(query, key, now)
+    def _miss(
+        self, query: Query, key: bytes, now: float, request: int | None
+    ) -> bytes | Forward | DropReason:
+        # 7. Is it a name that no upstream need be asked for?
+        zone = self.rules.find_zone(query.key)
+        if self._denies or (len(zone) == 1 and may_be_special(query.key)):
+            denied = self._deny(query, zone, now, request)
+            if denied is not None:
+                return denied
+        if not query.flags & wire.RD:
+            return self._error(query, wire.REFUSED, EDE_NOT_AUTHORITATIVE)
+
+        # 8. Has it failed just now?
+        if self.exchanges.failures.active:
+            remembered = self.exchanges.remembered(query, key, zone, now)
+            if remembered is not None:
+                return remembered
+
+        # 9. Ask upstream, together with whoever asks the same now.
+        return self.exchanges.start(query, key, zone, now)
 
     def _refuse_client(self, data: bytes) -> bytes | DropReason:
         self.stats.drops[DropReason.REFUSED_CLIENT] += 1
@@ -153,18 +174,41 @@ class Engine:
             query = wire.scan_query(data)
         except WireError:
             return DropReason.REFUSED_CLIENT
-        # Never larger than the query: our OPT has no options.
-        return self._respond_error(query, wire.REFUSED)
+        self.stats.count_response(response_number(wire.REFUSED, ERROR))
+        return answers.refuse_stranger(query)
 
-    def _respond_error(self, query: Query, rcode: int, ede: int | None = None) -> bytes:
+    def _limit(self, data: bytes, verdict: int) -> bytes | DropReason:
+        self.stats.drops[DropReason.RATE_LIMITED] += 1
+        if verdict == SLIPS:
+            try:
+                query = wire.scan_query(data)
+            except WireError:
+                return DropReason.RATE_LIMITED
+            if not query.rcode:
+                self.stats.count_response(response_number(wire.NOERROR, ERROR))
+                return answers.truncated(query)
+        return DropReason.RATE_LIMITED
+
+    def _error(self, query: Query, rcode: int, *reasons: int) -> bytes:
         self.stats.count_response(response_number(rcode, ERROR))
-        options = b"" if ede is None else wire.error_option(ede)
-        return wire.respond(query, wire.RA, rcode, _NO_RECORDS, b"", options)
+        return answers.error(query, rcode, *reasons)
+
+    def _refuse(self, query: Query, rcode: int) -> bytes:
+        """Answer a query that is at fault, or that is not a forwarder's business."""
+        if query.qclass == wire.CH and not query.rcode:
+            text = chaos_text(query, self.features.version, self.features.identity)
+            if text is not None:
+                self.stats.count_response(response_number(wire.NOERROR, LOCAL))
+                record = message.chaos_record(message.QUESTION_NAME, text)
+                return wire.respond(query, wire.AA | wire.RA, wire.NOERROR, (1, 0, 0), record)
+        if rcode == wire.REFUSED or rcode == wire.NOTIMP:  # noqa: PLR1714 - a set is made for each `in`
+            return self._error(query, rcode, EDE_NOT_SUPPORTED)
+        return self._error(query, rcode)
 
     def _answer_owned(self, query: Query, owned: Owned, now: float, request: int | None) -> bytes:
         given = owned.at(now)
         if given is None:
-            return self._respond_error(query, wire.SERVFAIL, EDE_NOT_READY)
+            return self._error(query, wire.SERVFAIL, EDE_NOT_READY)
         stale = now >= owned.stale_at
         options = wire.error_option(EDE_STALE) if stale else b""
         flags = wire.AA | wire.RA
@@ -181,96 +225,68 @@ class Engine:
             self.prepared.keep(query, Prepared(tails, request, number, until))
         return responses[0]
 
-    def _answer_cached(self, query: Query, entry: Entry, now: float, request: int | None) -> bytes:
-        response = self._from_entry(query, entry, now)
+    def _answer_cached(
+        self, query: Query, key: bytes, entry: Entry, now: float, request: int | None
+    ) -> bytes:
+        response = answers.from_entry(query, entry, now)
         number = response_number(entry.rcode, CACHE)
         self.stats.count_response(number)
+        # What is prepared ends when prefetching may begin, so that the next hit comes by here.
+        until = self.prefetch_at(entry)
+        if now >= until:
+            until = entry.expires
+            if entry.hits >= PREFETCH_HITS:
+                self.exchanges.refresh(query, key, self.rules.find_zone(query.key), "prefetch", now)
         if request is not None:
             made = entry.stored + floor(now - entry.stored)
             tails, offsets = [response[2:]], _ttl_offsets(query, entry, response)
-            self.prepared.keep(query, Prepared(tails, request, number, entry.expires, made, offsets))
+            self.prepared.keep(query, Prepared(tails, request, number, until, made, offsets))
         return response
 
-    def _from_entry(self, query: Query, entry: Entry, now: float) -> bytes:
-        elapsed = floor(now - entry.stored)
-        sections = aged(entry.sections, entry.ttl_offsets, elapsed) if elapsed else entry.sections
-        flags = _client_flags(query, entry.flags)
-        return wire.respond(query, flags, entry.rcode, entry.counts, sections)
+    def prefetch_at(self, entry: Entry) -> float:
+        """Return from when on a busy ``entry`` is asked for anew; its end when that is off."""
+        return entry.expires - (entry.expires - entry.stored) * self._prefetch_part
 
-    def _forward(self, query: Query, key: bytes, now: float) -> Forward | DropReason:
-        exchange = self._in_flight.get(key)
-        if exchange is not None and len(exchange.waiters) < MAX_WAITERS:
-            return Forward(exchange, query, is_new=False)
-        if exchange is not None or len(self._in_flight) >= self._max_in_flight:
-            self.stats.drops[DropReason.OVERLOADED] += 1
-            return DropReason.OVERLOADED
-        group = self.groups[self.rules.find_zone(query.key)]
-        exchange = Exchange(key, query, order(group, now), self._limits, now)
-        self._in_flight[key] = exchange
-        return Forward(exchange, query, is_new=True)
+    def _deny(self, query: Query, zone: bytes, now: float, request: int | None) -> bytes | None:
+        """Answer for what exists here only, or nowhere; or not at all."""
+        special = self.special.find(query.key) if zone == DEFAULT_ZONE else None
+        if special is not None:
+            rcode, counts, sections = self.special.answer(special, query.key, query.qtype)
+            response = wire.respond(query, wire.AA | wire.RA, rcode, counts, sections)
+            if request is not None:
+                number = response_number(rcode, LOCAL)
+                self.prepared.keep(query, Prepared([response[2:]], request, number, float("inf")))
+        elif self.features.minimal_any and query.qtype == wire.ANY:
+            rcode = wire.NOERROR
+            response = wire.respond(query, wire.RA, rcode, (1, 0, 0), self._any_record)
+        else:
+            cuts = self.exchanges.cuts
+            cut = None if cuts is None or query.do else cuts.find(zone, query.key, now)
+            if cut is None:
+                return None
+            rcode = wire.NXDOMAIN
+            response = wire.respond(query, wire.RA, rcode, (0, 1, 0), cut.record(now))
+        self.stats.count_response(response_number(rcode, LOCAL))
+        return response
 
     # -- exchanges --------------------------------------------------------
 
     def complete(self, exchange: Exchange, now: float) -> list[bytes]:
         """End ``exchange`` and return the responses to its waiters, in their order."""
-        self._in_flight.pop(exchange.key, None)
-        response = exchange.response
-        if response is not None and (response.cnames or response.opt_inside):
-            response = self._rewritten(exchange, response, now)
-        if response is None:
-            return self._failed(exchange, now)
-        entry = self.cache.keep(exchange.key, response, now)
-        waiters = exchange.waiters
-        self.stats.count_response(response_number(entry.rcode, FORWARD), len(waiters))
-        return [self._from_entry(waiter[0], entry, now) for waiter in waiters]
-
-    def _failed(self, exchange: Exchange, now: float) -> list[bytes]:
-        network = exchange.last_failure in _NETWORK_FAILURES
-        ede = EDE_NETWORK_ERROR if network else EDE_NO_REACHABLE_AUTHORITY
-        failure = Response(0, 0)
-        failure.rcode = wire.SERVFAIL
-        self.cache.put(exchange.key, Entry(failure, now, FAILURE_TTL))
-        return [self._respond_error(waiter[0], wire.SERVFAIL, ede) for waiter in exchange.waiters]
-
-    def _rewritten(self, exchange: Exchange, response: Response, now: float) -> Response | None:
-        """Give a CNAME chain that leads to an owned name the learned addresses; take a misplaced OPT out.
-
-        None when the response cannot be used.
-        """
-        reply = exchange.reply
-
-        def find(key: bytes) -> Owned | None:
-            owned = self.rules.find_owned(key)
-            return None if owned is None else owned.at(now)
-
-        try:
-            if any(find(read_name(reply, at)) is not None for at in response.cnames):
-                reply = message.with_owned_targets(reply, find)
-            if reply is not exchange.reply:
-                response = scan_response(reply, response.question_end)
-                if len(self._derived) >= MAX_DERIVED:
-                    response.ttl = None
-                else:
-                    self._derived.add(exchange.key)
-            elif response.opt_inside:
-                response = scan_response(message.without_opt(reply), response.question_end)
-        except WireError:
-            return None
-        return response
+        return self.exchanges.complete(exchange, now)
 
     # -- changes ----------------------------------------------------------
 
     def swap_rules(self, rules: Ruleset) -> None:
         """Put new rules in force for every query from now on."""
-        self.rules = rules
-        for key in self._derived:
-            self.cache.remove(key)
-        self._derived.clear()
+        self.rules = self.exchanges.rules = rules
+        self.exchanges.chains.forget()
         self.prepared.clear()
 
     def flush(self, name_key: bytes | None) -> int:
         """Forget the cached answers of one name, or all; return how many."""
         self.prepared.clear()
+        self.exchanges.forget(name_key)
         if name_key is None:
             return self.cache.clear()
         doomed = [key for key in self.cache.keys() if key[:-5] == name_key]  # noqa: SIM118 - not a dict
@@ -283,23 +299,16 @@ class Engine:
         return self.stats
 
     def upstreams(self) -> Iterator[Upstream]:
-        """Yield every upstream of every zone."""
-        for group in self.groups.values():
-            yield from group
+        """Yield every upstream of every zone once."""
+        yield from dict.fromkeys(upstream for group in self.groups.values() for upstream in group.members)
 
     @property
     def in_flight(self) -> int:
         """How many exchanges wait for an upstream."""
-        return len(self._in_flight)
+        return len(self.exchanges)
 
 
 def _ttl_offsets(query: Query, entry: Entry, response: bytes) -> tuple[int, ...]:
     """Return where the TTLs of ``entry`` are in ``response`` without its id; nowhere after truncation."""
     start = query.question_end - 2
     return () if response[2] & _TC else tuple([start + offset for offset in entry.ttl_offsets])
-
-
-def _client_flags(query: Query, flags: int) -> int:
-    """Return RA, and AD for a client that has said it understands AD (RFC 6840 §5.7, §5.8)."""
-    wants_ad = query.do or query.flags & wire.AD
-    return wire.RA | (flags & wire.AD if wants_ad else 0)

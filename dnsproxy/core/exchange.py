@@ -12,8 +12,9 @@ from enum import Enum, StrEnum
 from typing import Any, Final
 
 from dnsproxy.core import wire
-from dnsproxy.core.response import Response, scan_response
-from dnsproxy.core.upstreams import NO_EDNS_FOR, Upstream
+from dnsproxy.core.chance import Chance
+from dnsproxy.core.response import Response, error_told, scan_response
+from dnsproxy.core.upstreams import CASE_LOST_FOR, NO_EDNS_FOR, Upstream
 from dnsproxy.core.wire import Query
 from dnsproxy.errors import WireError
 
@@ -30,6 +31,10 @@ class Failure(StrEnum):
     TIMEOUT = "timeout"
     NETWORK = "network"
     RCODE = "rcode"
+    # It answered with the name in another case than asked for, while ``forward.case_randomization`` is on.
+    CASE = "case"
+    # A probe that was sent to it came back to us.
+    LOOP = "loop"
     # Of encrypted transports: the certificate is not to be trusted, TLS failed otherwise, HTTP did.
     CERTIFICATE = "certificate"
     TLS = "tls"
@@ -52,6 +57,17 @@ _NEXT: Final = Verdict.NEXT
 _DONE: Final = Verdict.DONE
 
 
+# What an exchange is for. Only the first two have waiters, a refresh those that joined it.
+PLAIN: Final = 0
+REFRESH: Final = 1
+PROBE: Final = 2
+# The slower one of two that raced.
+SPENT: Final = 3
+
+Waiter = tuple[Query, Any, Any, float]
+"""A query with what its listener wants to be called with, and when it came."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Seconds for one attempt and for all of them together."""
@@ -72,36 +88,59 @@ class Attempt:
         self.tcp = tcp
 
 
+class Forward:
+    """Ask upstream: ``exchange`` is shared by identical questions; ``is_new`` for the first of them."""
+
+    __slots__ = ("exchange", "is_new", "query")
+
+    def __init__(self, exchange: Exchange, query: Query, *, is_new: bool) -> None:
+        self.exchange = exchange
+        self.query = query
+        self.is_new = is_new
+
+
 class Exchange:
     """The state of one question in flight.
 
     ``waiters`` belongs to the shell: whom to tell. ``response`` is set once a
-    final reply came; ``reply`` is its whole message.
+    final reply came; ``reply`` is its whole message. ``zone`` is the key of the zone whose upstreams
+    are asked. Two exchanges that race for one answer are each other's ``partner``; they
+    have one list of waiters and one number of sends. ``error`` is the reason that an upstream gave
+    for failing (RFC 8914), 0 without one.
     """
 
     __slots__ = (
-        *("_do", "_flags", "_limits", "_sends", "_sent_edns", "_turn", "_upstreams", "_use_tcp"),
+        *("_case_lost", "_do", "_exact_case", "_flags", "_limits", "_sends", "_sent_edns", "_turn"),
         *(
+            "_upstreams",
+            "_use_tcp",
             "attempt_deadline",
             "deadline",
+            "error",
             "key",
             "last_failure",
-            "question",
-            "reply",
-            "response",
-            "sent_at",
-            "upstream",
-            "waiters",
+            "partner",
         ),
+        *("purpose", "question", "reply", "response", "sent_at", "upstream", "waiters", "zone"),
     )
 
     def __init__(
-        self, key: bytes, query: Query, upstreams: tuple[Upstream, ...], limits: Limits, now: float
+        self,
+        key: bytes,
+        query: Query,
+        upstreams: tuple[Upstream, ...],
+        limits: Limits,
+        now: float,
+        zone: bytes = b"\x00",
     ) -> None:
         self.key = key
+        self.zone = zone
+        self.purpose = PLAIN
+        self.partner: Exchange | None = None
+        self.error = 0
         self.question = query.data[wire.HEADER : query.question_end]
         self.deadline = now + limits.total
-        self.waiters: list[tuple[Query, Any, Any, float]] = []
+        self.waiters: list[Waiter] = []
         self.response: Response | None = None
         self.reply = b""
         self.last_failure: Failure | None = None
@@ -117,11 +156,41 @@ class Exchange:
         self._sends = 0
         self._use_tcp = False
         self._sent_edns = True
+        self._exact_case = False
+        self._case_lost = False
+
+    def mix_case(self, chance: Chance) -> None:
+        """Ask with the letters of the name in random case, and take only replies that have the same.
+
+        A spoofer must then hit one more bit per letter (draft-vixie-dnsext-dns0x20).
+        """
+        self.question = chance.mixed_case(self.question)
+        self._exact_case = True
 
     @property
-    def attempt_number(self) -> int:
-        """How many attempts there were; a timer that remembers an earlier number is out of date."""
-        return self._sends
+    def has_second(self) -> bool:
+        """Whether there is another upstream that is worth asking at the same time."""
+        return len(self._upstreams) > 1 and self._upstreams[1].usable
+
+    def race(self, query: Query, now: float) -> Exchange:
+        """Return the exchange that asks the second upstream while this one asks the first."""
+        order = self._upstreams
+        other = Exchange(self.key, query, order[1:] + order[:1], self._limits, now, self.zone)
+        # When its first one fails this one goes on to the third, for the second is being asked.
+        self._upstreams = (order[0], *order[2:], order[1])
+        other.question = self.question
+        other._exact_case = self._exact_case
+        other.waiters = self.waiters
+        other.partner, self.partner = self, other
+        return other
+
+    def give_up(self) -> None:
+        """Send nothing more; a reply to what was sent is still taken."""
+        self._sends = MAX_SENDS
+
+    def send_once(self) -> None:
+        """Let there be one attempt only."""
+        self._sends = MAX_SENDS - 1
 
     def next_attempt(self, now: float) -> Attempt | None:
         """Return what to send next, or None when the sends or the time are used up."""
@@ -129,13 +198,19 @@ class Exchange:
             return None
         upstream = self._upstreams[self._turn % len(self._upstreams)]
         self._sends += 1
+        if self.partner is not None:
+            self.partner._sends = self._sends  # noqa: SLF001 - of the same class
         self.upstream = upstream
         self.sent_at = now
         upstream.stats.sent += 1
         self._sent_edns = upstream.no_edns_until <= now
         payload = wire.upstream_query(self.question, self._flags, edns=self._sent_edns, do=self._do)
         self.attempt_deadline = min(now + self._limits.attempt, self.deadline)
-        return Attempt(upstream, payload, self.attempt_deadline, tcp=self._use_tcp or upstream.tcp)
+        tcp = self._use_tcp or upstream.tcp
+        if self._exact_case and now < upstream.case_lost_until:
+            # It changes the case of what it is asked. Nobody can forge an answer over TCP.
+            tcp = True
+        return Attempt(upstream, payload, self.attempt_deadline, tcp=tcp)
 
     def receive_reply(self, data: bytes, now: float) -> Verdict:
         """Judge a message that came from the upstream asked, with the id sent.
@@ -163,7 +238,12 @@ class Exchange:
         if echoed == self.question:
             return True
         # Case may differ in the name; type and class may not.
-        return echoed[-4:] == self.question[-4:] and echoed[:-4].lower() == self.question[:-4].lower()
+        same = echoed[-4:] == self.question[-4:] and echoed[:-4].lower() == self.question[:-4].lower()
+        if same and self._exact_case and not self._use_tcp:
+            # Forged, or from a server that does not keep the case: who it is shows when the wait ends.
+            self._case_lost = True
+            return self.upstream.tcp or self.upstream.case_lost_until > self.sent_at
+        return same
 
     def _retry_over_tcp(self) -> Verdict:
         if self._use_tcp or self.upstream.tcp:
@@ -185,6 +265,7 @@ class Exchange:
             return _NEXT
         if rcode in _TRY_NEXT_RCODES or rcode == wire.BADVERS:
             self.upstream.stats.failures[Failure.RCODE] += 1
+            self.error = error_told(data, response.question_end) or self.error
             self._pass_on(Failure.RCODE)
             return _NEXT
         self.response = response
@@ -196,12 +277,20 @@ class Exchange:
         if self._sends >= MAX_SENDS:
             return False
         self._sends += 1
+        if self.partner is not None:
+            self.partner._sends = self._sends  # noqa: SLF001 - of the same class
         self.upstream.stats.sent += 1
         return True
 
     def fail_attempt(self, reason: Failure, now: float) -> None:
         """Record that the attempt under way gave nothing: no reply in time, or no connection."""
-        self.upstream.record_failure(reason, now)
+        upstream = self.upstream
+        if self._case_lost and reason is Failure.TIMEOUT:
+            self._case_lost = False
+            upstream.case_lost_until = now + CASE_LOST_FOR
+            upstream.stats.failures[Failure.CASE] += 1
+            return
+        upstream.record_failure(reason, now)
         self._pass_on(reason)
 
     def _pass_on(self, reason: Failure) -> None:

@@ -6,11 +6,12 @@ which can be any exception on hostile bytes, leave here as `WireError`.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Protocol
 
-from dnslib import AAAA, CNAME, QTYPE, RR, SOA, A, DNSLabel, DNSRecord
+from dnslib import AAAA, CLASS, CNAME, PTR, QTYPE, RD, RR, SOA, TXT, A, DNSLabel, DNSRecord
 
 from dnsproxy.core import names
 from dnsproxy.errors import WireError
@@ -62,6 +63,21 @@ def cname_record(owner: bytes, target: str, ttl: int) -> bytes:
     return _record(owner, QTYPE.CNAME, CNAME(target), ttl)
 
 
+def ptr_record(owner: bytes, target: str, ttl: int) -> bytes:
+    """Return a PTR record to ``target``."""
+    return _record(owner, QTYPE.PTR, PTR(target), ttl)
+
+
+def chaos_record(owner: bytes, text: str) -> bytes:
+    """Return a TXT record of class CH with ``text``, at most 255 octets, not to be cached (RFC 4892)."""
+    return _record(owner, QTYPE.TXT, TXT(text.encode()), 0, CLASS.CH)
+
+
+def any_record(owner: bytes, ttl: int) -> bytes:
+    """Return the HINFO record that stands for all types (RFC 8482 §4.2)."""
+    return _record(owner, QTYPE.HINFO, RD(b"\x07RFC8482\x00"), ttl)
+
+
 def soa_record(owner: bytes, serial: int, ttl: int) -> bytes:
     """Return the SOA that lets a NODATA response be cached for ``ttl`` seconds (RFC 2308 §3)."""
     return _record(owner, QTYPE.SOA, _soa(DNSLabel(b""), serial, ttl).rdata, ttl)
@@ -72,12 +88,38 @@ def _soa(owner: DNSLabel, serial: int, ttl: int) -> RR:
     return RR(owner, QTYPE.SOA, rdata=SOA(MNAME, _RNAME, times), ttl=ttl)
 
 
-def _record(owner: bytes, rtype: int, data: object, ttl: int) -> bytes:
+def _record(owner: bytes, rtype: int, data: object, ttl: int, rclass: int = CLASS.IN) -> bytes:
     # dnslib packs a whole message; with the root as owner and nothing before it
     # to compress against, the record stands after the header and the owner's one octet.
     packed = DNSRecord(rr=None)
-    packed.add_answer(RR(DNSLabel(b""), rtype=rtype, rdata=data, ttl=ttl))
+    packed.add_answer(RR(DNSLabel(b""), rtype=rtype, rclass=rclass, rdata=data, ttl=ttl))
     return owner + bytes(packed.pack())[13:]
+
+
+def negative_soa(data: bytes) -> bytes | None:
+    """Return the SOA record of an NXDOMAIN response, its names written out; None without one.
+
+    Raises:
+        WireError: dnslib cannot decode it, or it is longer than `MAX_DECODED`.
+    """
+    found: list[bytes] = []
+
+    def look(record: DNSRecord) -> bool:
+        for rr in record.auth:
+            if rr.rtype == QTYPE.SOA:
+                times = (*rr.rdata.times,)
+                found.append(_whole_soa(_spelled(rr.rname), rr.ttl, rr.rdata.mname, rr.rdata.rname, times))
+                break
+        return False
+
+    _rewritten(data, look)
+    return found[0] if found else None
+
+
+def _whole_soa(owner: bytes, ttl: int, mname: DNSLabel, rname: DNSLabel, times: tuple[int, ...]) -> bytes:
+    # Not by `_record`: dnslib would compress the second name against the first, by an offset that is false.
+    data = _spelled(mname) + _spelled(rname) + struct.pack(">5I", *times)
+    return owner + struct.pack(">HHIH", QTYPE.SOA, CLASS.IN, ttl, len(data)) + data
 
 
 def without_opt(data: bytes) -> bytes:
@@ -165,8 +207,11 @@ def _address_rr(owner: DNSLabel, ttl: int, address: str) -> RR:
 
 
 def _key(label: DNSLabel) -> bytes:
-    wire = b"".join(bytes([len(part)]) + part for part in label.label) + names.ROOT
-    return wire.lower()
+    return _spelled(label).lower()
+
+
+def _spelled(label: DNSLabel) -> bytes:
+    return b"".join(bytes([len(part)]) + part for part in label.label) + names.ROOT
 
 
 def _rewritten(data: bytes, change: Callable[[DNSRecord], bool]) -> bytes:

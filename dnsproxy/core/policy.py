@@ -110,12 +110,13 @@ def _rotations(alias: list[bytes], records: list[bytes]) -> list[tuple[Counts, b
 class Ruleset:
     """Owned names and forward zones, each by key. The exact name wins, then the longest suffix."""
 
-    __slots__ = ("_exact", "_wild", "_zones")
+    __slots__ = ("_exact", "_wild", "_zoned", "_zones")
 
     def __init__(self, owned: Iterable[Owned] = (), zones: Iterable[bytes] = ()) -> None:
         self._exact: dict[bytes, Owned] = {}
         self._wild: dict[bytes, Owned] = {}
         self._zones = frozenset(zones) - {DEFAULT_ZONE}
+        self._zoned = bool(self._zones)
         for entry in owned:
             if entry.name.startswith("*."):
                 self._wild[names.to_key(entry.name[2:])] = entry
@@ -141,8 +142,8 @@ class Ruleset:
 
     def find_zone(self, key: bytes) -> bytes:
         """Return the key of the longest configured forward zone that holds ``key``."""
-        if not self._zones:
-            return DEFAULT_ZONE
+        if not self._zoned:
+            return b"\x00"  # DEFAULT_ZONE, without looking it up: every miss comes by here
         if key in self._zones:
             return key
         return next((parent for parent in names.parents(key) if parent in self._zones), DEFAULT_ZONE)

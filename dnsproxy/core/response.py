@@ -12,10 +12,21 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from dnsproxy.core.names import MAX_LABEL, MAX_NAME
-from dnsproxy.core.wire import CNAME, NXDOMAIN, OPT, SOA, MalformedError, skip_name
+from dnsproxy.core.wire import (
+    CNAME,
+    COUNTS,
+    EXTENDED_ERROR,
+    NXDOMAIN,
+    OPT,
+    RECORD,
+    SOA,
+    MalformedError,
+    skip_name,
+)
 from dnsproxy.errors import WireError
 
 _TTL: Final = struct.Struct(">I")
+_OPTION: Final = struct.Struct(">HH")
 
 
 class Response:
@@ -118,6 +129,36 @@ def _set_lifetime(response: Response, ttl: int, soa_minimum: int | None) -> None
         response.ttl = min(ttl, soa_minimum)
     elif response.ttl_offsets and not response.negative:
         response.ttl = ttl
+
+
+def error_told(data: bytes, question_end: int) -> int:
+    """Return the first Extended DNS Error code in a response that has been scanned, 0 when there is none."""
+    found = 0
+    try:
+        position = question_end
+        rtype: int
+        length: int
+        for _ in range(sum(COUNTS.unpack_from(data, 2)[2:])):
+            position = skip_name(data, position)
+            rtype, _, _, length = RECORD.unpack_from(data, position)
+            position += 10 + length
+            if rtype == OPT:
+                found = _error_option(data, position - length, position)
+    except (IndexError, struct.error, MalformedError):
+        return 0
+    return found
+
+
+def _error_option(data: bytes, position: int, end: int) -> int:
+    code: int
+    length: int
+    while position < end:
+        code, length = _OPTION.unpack_from(data, position)
+        position += 4
+        if code == EXTENDED_ERROR and length >= 2 and position + 2 <= end:
+            return data[position] << 8 | data[position + 1]
+        position += length
+    return 0
 
 
 def read_name(data: bytes, position: int) -> bytes:

@@ -40,12 +40,16 @@ DURATION_BOUNDS: Final[list[float]] = [
 
 @dataclass(slots=True)
 class UpstreamStats:
-    """What one upstream did: sends, failures by kind, and the decaying round-trip time in seconds."""
+    """What one upstream did: sends, failures by kind, and the decaying round-trip time in seconds.
+
+    ``looped``: a probe came back, so that it is left out.
+    """
 
     sent: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     rtt: float | None = None
     up: bool = True
+    looped: bool = False
 
 
 @dataclass(slots=True)
@@ -55,6 +59,7 @@ class Stats:
     ``requests`` by (proto, type), ``responses`` by (rcode, source), ``drops``
     by reason. The engine counts the first two by number, in ``asked`` and ``answered``,
     because a count under a pair of texts costs 0.4 us; `settle` brings them up to date.
+    ``refreshes`` counts what was asked for anew behind the clients' backs, by reason.
     ``durations`` counts per bucket of `DURATION_BOUNDS`, the last
     one unbounded; ``duration_sum`` is in seconds.
     """
@@ -64,6 +69,7 @@ class Stats:
     drops: Counter[str] = field(default_factory=Counter)
     durations: list[int] = field(default_factory=lambda: [0] * (len(DURATION_BOUNDS) + 1))
     duration_sum: float = 0.0
+    refreshes: Counter[str] = field(default_factory=Counter)
     cache_hits: int = 0
     cache_misses: int = 0
     asked: dict[int, int] = field(default_factory=dict)

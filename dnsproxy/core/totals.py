@@ -82,6 +82,7 @@ class Totals:
             held = [traffic.upstreams[name] for traffic in living if name in traffic.upstreams]
             known = [one.rtt for one in held if one.rtt is not None]
             total.up = all(one.up for one in held)
+            total.looped = any(one.looped for one in held)
             total.rtt = sum(known) / len(known) if known else None
         return Traffic(
             stats,

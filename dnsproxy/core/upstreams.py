@@ -1,4 +1,4 @@
-"""Health and order of upstreams. Remembers; never sends."""
+"""Health of upstreams: which ones answer, how fast, and when to probe them. Remembers; never sends."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from typing import Final
 
 from dnsproxy.core.stats import UpstreamStats
 
-# After this many failures in a row an upstream goes to the end of the order.
-FAILURES_TO_DOWN: Final = 3
-# Seconds until one query tries it again; doubled each time, at most the second value.
-RETRY_FIRST: Final = 1.0
-RETRY_MOST: Final = 30.0
-# How long an upstream that cannot do EDNS is asked without it, in seconds.
+# After so many failures in a row an upstream is down, after so many replies in a row it is up again.
+FALL: Final = 3
+RISE: Final = 2
+# Seconds until a dead one is probed; doubled each time, at most the second value.
+PROBE_FIRST: Final = 1.0
+PROBE_MOST: Final = 30.0
+# Seconds for which an upstream that cannot do EDNS, or does not keep the case of names, is asked otherwise.
 NO_EDNS_FOR: Final = 900.0
+CASE_LOST_FOR: Final = 900.0
 # Weight of the newest round-trip time in the decaying mean (RFC 6298 §2 uses 1/8 too).
 RTT_WEIGHT: Final = 0.125
+# What a failure counts for in that mean, in seconds: no less than most attempts may take.
+FAILURE_RTT: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +41,25 @@ class Upstream:
     ``name`` identifies it in logs and metrics, ``address`` is (host, port), ``tcp``
     tells that it is only asked over TCP, which is so for every ``secure`` one. Only a
     ``secure`` one may have a host that is a name.
+
+    ``usable`` is False while it is down or ``looped``: a probe sent to it has come back to us.
+    ``failing`` counts its failures in a row. ``probe_at`` is when it should next be probed.
     """
 
     __slots__ = (
-        *("_failures", "_retry_at", "_retry_delay", "address", "name", "no_edns_until"),
-        *("secure", "stats", "tcp"),
+        *("_delay", "_fall", "_replies", "_rise", "address", "case_lost_until", "failing", "looped", "name"),
+        *("no_edns_until", "probe_at", "secure", "stats", "tcp", "usable"),
     )
 
     def __init__(
-        self, name: str, address: tuple[str, int], *, tcp: bool = False, secure: Secure | None = None
+        self,
+        name: str,
+        address: tuple[str, int],
+        *,
+        tcp: bool = False,
+        secure: Secure | None = None,
+        rise: int = RISE,
+        fall: int = FALL,
     ) -> None:
         self.name = name
         self.address = address
@@ -53,9 +67,15 @@ class Upstream:
         self.secure = secure
         self.stats = UpstreamStats()
         self.no_edns_until = 0.0
-        self._failures = 0
-        self._retry_at = 0.0
-        self._retry_delay = RETRY_FIRST
+        self.case_lost_until = 0.0
+        self.failing = 0
+        self.looped = False
+        self.usable = True
+        self.probe_at = 0.0
+        self._rise = rise
+        self._fall = fall
+        self._replies = 0
+        self._delay = PROBE_FIRST
 
     def __repr__(self) -> str:
         return f"<Upstream {self.name} {'up' if self.stats.up else 'down'}>"
@@ -64,39 +84,43 @@ class Upstream:
         """Record that it responded ``rtt`` seconds after the send, whatever the RCODE."""
         stats = self.stats
         stats.rtt = rtt if stats.rtt is None else stats.rtt + RTT_WEIGHT * (rtt - stats.rtt)
-        if self._failures:
-            self._failures = 0
-            self._retry_delay = RETRY_FIRST
-            stats.up = True
+        if self.failing:
+            self._recover()
+
+    def _recover(self) -> None:
+        self._replies += 1
+        if not self.stats.up and self._replies < self._rise:
+            # It may be back: make sure soon.
+            self.probe_at = 0.0
+            return
+        self.failing = 0
+        self.stats.up = True
+        self.usable = not self.looped
 
     def record_failure(self, reason: str, now: float) -> None:
         """Record a timeout or network error; ``reason`` is the metric's label."""
-        self.stats.failures[reason] += 1
-        self._failures += 1
-        if self._failures >= FAILURES_TO_DOWN and self.stats.up:
-            self.stats.up = False
-            self._retry_at = now + self._retry_delay
+        stats = self.stats
+        stats.failures[reason] += 1
+        stats.rtt = FAILURE_RTT if stats.rtt is None else stats.rtt + RTT_WEIGHT * (FAILURE_RTT - stats.rtt)
+        self.failing += 1
+        self._replies = 0
+        if self.failing >= self._fall and stats.up:
+            stats.up = self.usable = False
+            self._delay = PROBE_FIRST
+            self.probe_at = now + PROBE_FIRST
 
-    def may_lead(self, now: float) -> bool:
-        """Tell whether a new query may go here first; at most one query per back-off tries a dead one."""
-        if self.stats.up:
-            return True
-        if now < self._retry_at:
-            return False
-        self._retry_delay = min(self._retry_delay * 2, RETRY_MOST)
-        self._retry_at = now + self._retry_delay
-        return True
+    def record_loop(self, now: float, *, looped: bool) -> None:
+        """Record whether a probe that was sent to it has come back to us."""
+        if looped != self.looped:
+            self.looped = self.stats.looped = looped
+            self._delay = PROBE_FIRST
+            self.probe_at = now + PROBE_FIRST
+        self.usable = self.stats.up and not looped
 
-
-def order(group: tuple[Upstream, ...], now: float) -> tuple[Upstream, ...]:
-    """Return ``group`` in the order to try: those that are up as configured, then the others.
-
-    With every upstream down the configured order is kept: all are still tried.
-    """
-    for upstream in group:
-        if not upstream.stats.up:
-            break
-    else:
-        return group
-    leading = [upstream for upstream in group if upstream.may_lead(now)]
-    return (*leading, *(upstream for upstream in group if upstream not in leading))
+    def probed(self, now: float, interval: float) -> None:
+        """Record that a probe is sent; the next is due after ``interval``, or sooner if it is not usable."""
+        if self.usable:
+            self.probe_at = now + interval
+        else:
+            self.probe_at = now + self._delay
+            self._delay = min(self._delay * 2, PROBE_MOST)

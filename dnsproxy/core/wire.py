@@ -31,11 +31,14 @@ A: Final = 1
 NS: Final = 2
 CNAME: Final = 5
 SOA: Final = 6
+TXT: Final = 16
 AAAA: Final = 28
 OPT: Final = 41
 ANY: Final = 255
 IN: Final = 1
+CH: Final = 3
 COOKIE: Final = 10
+EXTENDED_ERROR: Final = 15
 
 # What we tell peers that we can receive, and the most we send over UDP: fits the
 # smallest IPv6 MTU without fragments (RFC 9715 §3.1).
@@ -227,7 +230,7 @@ def skip_name(data: bytes, position: int) -> int:
 
 def error_option(info_code: int) -> bytes:
     """Return an Extended DNS Error option (RFC 8914 §2) without text."""
-    return struct.pack(">HHH", 15, 2, info_code)
+    return struct.pack(">HHH", EXTENDED_ERROR, 2, info_code)
 
 
 # Our OPT with neither options nor DO, which is nearly every one.

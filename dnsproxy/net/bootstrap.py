@@ -11,8 +11,9 @@ from time import monotonic
 from dnsproxy.core import message, names, wire
 from dnsproxy.core.engine import Forward
 from dnsproxy.core.exchange import Exchange, Limits
+from dnsproxy.core.group import by_health
 from dnsproxy.core.question import cache_key
-from dnsproxy.core.upstreams import Upstream, order
+from dnsproxy.core.upstreams import Upstream
 from dnsproxy.core.wire import Query
 from dnsproxy.errors import WireError
 from dnsproxy.net.upstream import Forwarder
@@ -67,9 +68,7 @@ class Bootstrap:
         question = names.to_key(host) + qtype.to_bytes(2, "big") + wire.IN.to_bytes(2, "big")
         query = wire.scan_query(b"\0\0" + wire.upstream_query(question, wire.RD, edns=False, do=False))
         query.limit = wire.TCP_LIMIT
-        exchange = Exchange(
-            _PRIVATE + cache_key(query), query, order(self._resolvers, now), self._limits, now
-        )
+        exchange = Exchange(_PRIVATE + cache_key(query), query, by_health(self._resolvers), self._limits, now)
         response: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
         def take(_token: object, data: bytes, _query: Query) -> None:

@@ -13,8 +13,11 @@ import os
 import socket
 from collections.abc import Callable
 from functools import partial
+from math import inf
 from time import monotonic
 from typing import Any
+
+import structlog
 
 from dnsproxy.core.engine import Engine, Forward
 from dnsproxy.core.exchange import Attempt, Exchange, Failure, Verdict
@@ -24,6 +27,8 @@ from dnsproxy.net.channel import Channel
 from dnsproxy.net.datagrams import open_mover
 from dnsproxy.net.dial import Dialer
 from dnsproxy.net.loop import Readiness
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 # An off-path attacker must guess port and id while the socket lives. Opening one
 # and closing one costs about 10 us, so 200 queries share 0.05 us each of it.
@@ -94,6 +99,9 @@ class Forwarder:
         self._mover = open_mover()
         self._unsent: list[_UpstreamSocket] = []
         self._ids = _Ids()
+        self._work = engine.exchanges
+        self._wake_at = inf
+        self._waker = self._loop.call_soon(self._wake)
 
     def submit(self, forward: Forward, respond: Respond, token: object, now: float) -> None:
         """Add a waiter to the exchange of ``forward``, and start it if it is new; `flush` sends."""
@@ -104,6 +112,9 @@ class Forwarder:
 
     def flush(self) -> None:
         """Send the queries gathered since the last flush: one system call per socket, not per query."""
+        work = self._work
+        if work.begun or work.late or work.wake_at < self._wake_at:
+            self._do_work()
         while self._unsent:
             used = self._unsent.pop()
             messages, used.outbox = used.outbox, []
@@ -118,12 +129,36 @@ class Forwarder:
 
     def close(self) -> None:
         """Give up everything in flight and close all sockets."""
+        self._waker.cancel()
         if self._timer is not None:
             self._timer.cancel()
         for channel in self._channels.values():
             channel.close()
         for used in list(self._sockets):
             self._close_socket(used)
+
+    # -- what the engine wants done beside queries ---------------------------------
+
+    def _wake(self) -> None:
+        """Let the engine do what time has brought."""
+        self._wake_at = inf
+        for state, name in self._work.tick(monotonic()):
+            (log.info if state == "up" else log.warning)(f"upstream.{state}", upstream=name)
+        self.flush()
+
+    def _do_work(self) -> None:
+        work = self._work
+        now = monotonic()
+        late, work.late = work.late, []
+        for (query, respond, token, arrived), response in late:
+            respond(token, response, query)
+            self._engine.stats.record_duration(now - arrived)
+        while work.begun:
+            self._advance(work.begun.pop(), now)
+        if work.wake_at < self._wake_at:
+            self._waker.cancel()
+            self._wake_at = work.wake_at
+            self._waker = self._loop.call_later(max(work.wake_at - now, 0.0), self._wake)
 
     # -- one exchange ------------------------------------------------------------
 

@@ -26,6 +26,10 @@ from dnsproxy.settings.values import (
 MAX_WORKERS = 64
 
 
+# One character-string of a TXT record (RFC 1035 §3.3.14), in ASCII.
+ShortText = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[\x20-\x7e]+$")]
+
+
 def _ranges(*texts: str) -> list[Network]:
     return [ip_network(text) for text in texts]
 
@@ -52,6 +56,22 @@ class TlsListenSettings(Model):
         return self
 
 
+class RateLimitSettings(Model):
+    """Queries per second over UDP for each client, 0 for no limit; a client is an address or a prefix."""
+
+    per_client: int = Field(0, ge=0, le=1_000_000)
+    exempt: list[Range] = Field(default_factory=list)
+    ipv4_prefix: int = Field(32, ge=8, le=32)
+    ipv6_prefix: int = Field(64, ge=16, le=128)
+
+
+class IdentitySettings(Model):
+    """What is told of this server to those who ask in class CH (RFC 4892); null is REFUSED."""
+
+    version: ShortText | None = None
+    server: ShortText | None = None
+
+
 class ServeSettings(Model):
     """The DNS listeners."""
 
@@ -68,6 +88,16 @@ class ServeSettings(Model):
     max_tcp_per_client: int = Field(128, ge=1, le=100_000)
     workers: Annotated[int | Literal["auto"], BeforeValidator(_workers)] = 1
     tls: TlsListenSettings = TlsListenSettings()
+    rate_limit: RateLimitSettings = RateLimitSettings()
+    identity: IdentitySettings = IdentitySettings()
+
+
+class ProbeSettings(Model):
+    """Background probes: seconds between two, replies in a row until up, failures in a row until down."""
+
+    interval: Annotated[Duration, Field(ge=1)] = 60.0
+    rise: int = Field(2, ge=1, le=100)
+    fall: int = Field(3, ge=1, le=100)
 
 
 class TimeoutSettings(Model):
@@ -87,6 +117,10 @@ class ForwardSettings(Model):
     https_method: Literal["post", "get"] = "post"
     timeout: TimeoutSettings = TimeoutSettings()
     max_in_flight: int = Field(1000, ge=1, le=60_000)
+    policy: Literal["fastest", "sequential", "random", "race"] = "fastest"
+    probe: ProbeSettings = ProbeSettings()
+    case_randomization: bool = False
+    minimal_any: bool = False
 
     @model_validator(mode="after")
     def _bootstrapped(self) -> Self:
@@ -108,6 +142,9 @@ class CacheSettings(Model):
     min_ttl: Annotated[Duration, Field(le=3600)] = 0.0
     max_ttl: Annotated[Duration, Field(ge=1, le=604_800)] = 3600.0
     negative_ttl: Annotated[Duration, Field(le=10_800)] = 60.0
+    stale: Annotated[Duration, Field(le=604_800)] = 86_400.0
+    prefetch: bool = True
+    nxdomain_cut: bool = False
 
 
 class AdminSettings(Model):

@@ -15,7 +15,7 @@ from dnsproxy.core.engine import Engine
 from dnsproxy.core.explain import Explanation, Question, explain, type_code
 from dnsproxy.core.registry import Wanted
 from dnsproxy.core.stats import Stats
-from dnsproxy.core.upstreams import FAILURES_TO_DOWN, Upstream
+from dnsproxy.core.upstreams import FALL, Upstream
 from dnsproxy.errors import WorkerError
 from tests.messages import REGISTRY, engine, hangzhou, query, resolve
 from tests.strategies import learned, snapshot
@@ -93,15 +93,16 @@ def test_probe_results_and_what_operators_did() -> None:
 def test_a_forwarded_name_with_its_upstreams() -> None:
     one, two = Upstream("one", ("192.0.2.1", 53)), Upstream("two", ("192.0.2.2", 53))
     two.record_response(0.02)
-    for _ in range(FAILURES_TO_DOWN):
+    for _ in range(FALL):
         one.record_failure("timeout", 0.0)
     assert path(engine(zones={names.to_key("corp.example"): (one, two)}), "a.corp.example") == [
         "owned: no rule holds this name",
         "cache: no fresh entry",
         "zone: corp.example",
         "forwarded to the upstreams in this order",
+        "policy: sequential",
         "upstream 1: two up, 20.0 ms",
-        "upstream 2: one DOWN; failures: 3 timeout",
+        "upstream 2: one DOWN, 1000.0 ms; failures: 3 timeout",
     ]
 
 

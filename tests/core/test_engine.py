@@ -14,8 +14,7 @@ import dns.rdatatype
 import dns.rrset
 import pytest
 
-from dnsproxy.core import engine as engine_module
-from dnsproxy.core import names, wire
+from dnsproxy.core import chains, inflight, names, wire
 from dnsproxy.core.book import Book
 from dnsproxy.core.cache import CachePolicy
 from dnsproxy.core.engine import Engine, Forward
@@ -333,7 +332,7 @@ def test_p06_answers_made_from_learned_addresses_go_with_them() -> None:
 
 
 def test_p06_derived_answers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "MAX_DERIVED", 2)
+    monkeypatch.setattr(chains, "MAX_DERIVED", 2)
     made = engine(hangzhou())
     for name in ("a.example.", "b.example.", "c.example."):
         assert len(addresses(resolve(made, query(name), [f"{name} 300 IN CNAME {BUCKET}"]))) == 2
@@ -643,7 +642,7 @@ def test_p12_at_most_three_sends_for_a_failing_question_which_is_remembered() ->
 
 
 def test_p12_waiters_of_one_exchange_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "MAX_WAITERS", 3)
+    monkeypatch.setattr(inflight, "MAX_WAITERS", 3)
     made = engine()
     for ident in range(3):
         forward(made, query("www.example.", ident=ident))

@@ -9,7 +9,7 @@ from dnsproxy.core import names, wire
 from dnsproxy.core.engine import Engine
 from dnsproxy.core.explain import CachedView, Explanation, Outcome, OwnedView, Question, explain, type_code
 from dnsproxy.core.policy import Owned, Ruleset
-from dnsproxy.core.upstreams import FAILURES_TO_DOWN, Upstream
+from dnsproxy.core.upstreams import FALL, Upstream
 from tests.messages import OSS, REGISTRY, addresses, answer, engine, hangzhou, query, resolve, unknown_rules
 
 
@@ -95,34 +95,32 @@ def test_the_flags_of_a_variant() -> None:
 def test_the_zone_and_the_order_of_its_upstreams() -> None:
     one, two = Upstream("one", ("192.0.2.1", 53)), Upstream("two", ("192.0.2.2", 53))
     two.record_response(0.02)
-    for _ in range(FAILURES_TO_DOWN):
+    for _ in range(FALL):
         one.record_failure("timeout", 0.0)
     made = engine(zones={names.to_key("corp.example"): (one, two)})
     found = ask(made, "a.corp.example")
     assert (found.outcome, found.zone) == (Outcome.FORWARD, "corp.example.")
     assert [(held.name, held.up, held.rtt) for held in found.upstreams] == [
         ("two", True, 0.02),
-        ("one", False, None),
+        ("one", False, 1.0),
     ]
-    assert found.upstreams[1].failures == {"timeout": FAILURES_TO_DOWN}
+    assert found.upstreams[1].failures == {"timeout": FALL}
 
 
 def test_nothing_is_changed_by_looking() -> None:
     dead = Upstream("dead", ("192.0.2.1", 53))
-    for _ in range(FAILURES_TO_DOWN):
+    for _ in range(FALL):
         dead.record_failure("timeout", 0.0)
     made = engine(hangzhou(), upstreams=[dead])
     resolve(made, query("www.example."), ["www.example. 60 IN A 192.0.2.1"])
     key = next(iter(made.cache.keys()))
-    made.cache._entries[key].used = False
+    made.cache._entries[key].hits = 0
     turns = [addresses(answer(made, query(OSS, ident=i), 2.0 + i)) for i in range(2)]
     stats = copy.deepcopy(made.stats_now())
     for name in ("www.example", OSS, REGISTRY):
         ask(made, name, now=50.0)
     assert made.stats_now() == stats
-    assert made.cache._entries[key].used is False
-    # The second look would find a turn that the first one had spent.
-    assert dead.may_lead(50.0) is True
+    assert made.cache._entries[key].hits == 0
     assert addresses(answer(made, query(OSS), 60.0)) == turns[0]
 
 

@@ -5,15 +5,21 @@ that are indented belong to the step above: records in presentation form, those
 of the authority section after ``AUTHORITY``.
 
     UPSTREAMS one two             names of the upstreams; ``tcp:one`` for one asked over TCP only
-    LIMITS attempt=1 total=3      seconds; also waiters=N, queries that may share an exchange
+    LIMITS attempt=1 total=3      seconds; also waiters=N, queries that may share an exchange, and places=N,
+                                  exchanges at one time
+    POLICY race                   or sequential, fastest, random
+    FEATURES prefetch mix_case    also stale=SECONDS, probe_interval=SECONDS, rate=N queries per second
     SWAP valid=60 ttl=30          a snapshot: its names and addresses follow, indented
     QUERY 1 www.example. A        asked by client 1; then any of edns, do, cd, ad, tcp, size=N
     SENT one udp www.example. A   the next message sent, to whom and how; then any of edns, do, cd
     SENT nothing                  nothing was sent that has not been named
+    PROBED one                    a probe went to it; no other, with ``PROBED nothing``
+    LOOP one                      its oldest question comes back to us as a query, and gets SERVFAIL
     REPLY one NOERROR             one's reply to the oldest question it has; then tc, ad, plain, id=wrong
     TIMEOUT one                   the oldest question that one has gets no reply: the clock goes on
     REFUSED one                   the same, by a network error, now
-    ELAPSE 2.5                    seconds go by
+    ELAPSE 2.5                    seconds go by, and the shell lets the engine do what is due
+    STATE one up                  up, down or loop: the last that the engine told of it
     ANSWER 1 NOERROR              what client 1 got; then any of aa, tc, ad, ede=N
     WAITS 1                       client 1 has no answer yet
     DROPPED 1 overloaded          client 1 gets none, and why
@@ -33,15 +39,18 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 
-from dnsproxy.core import engine as engine_module
+from dnsproxy.core import inflight
 from dnsproxy.core.book import Book
+from dnsproxy.core.cache import CachePolicy
 from dnsproxy.core.engine import Engine, Forward
-from dnsproxy.core.exchange import Attempt, Exchange, Failure, Limits, Verdict
+from dnsproxy.core.exchange import PROBE, Attempt, Exchange, Failure, Limits, Verdict
+from dnsproxy.core.features import Features
+from dnsproxy.core.limiter import RateLimiter
 from dnsproxy.core.policy import build_rules
 from dnsproxy.core.registry import Wanted
 from dnsproxy.core.upstreams import Upstream
 from dnsproxy.errors import DropReason
-from tests.messages import CLIENT, engine, query, read, reply_to
+from tests.messages import CLIENT, engine, query, read, reply_to, seeded
 from tests.strategies import learned, snapshot
 
 # Unix time when the scenario's clock shows 0.
@@ -102,7 +111,14 @@ class Replay:
         self.open: list[Asked] = []
         self.unnamed: list[Asked] = []
         self.answers: dict[str, bytes | DropReason] = {}
-        self.waiters = engine_module.MAX_WAITERS
+        self.waiters = inflight.MAX_WAITERS
+        self.places = 100
+        self.policy = "sequential"
+        self.features = Features()
+        self.stale = 0.0
+        self.limiter: RateLimiter | None = None
+        self.states: dict[str, str] = {}
+        self.probes: list[Asked] = []
 
     def run(self, steps: list[Step], set_waiters: Callable[[int], None]) -> None:
         """Carry out ``steps``; an assertion that fails names its line."""
@@ -121,6 +137,7 @@ class Replay:
     def do_limits(self, step: Step) -> None:
         values = step.values()
         self.waiters = int(values.get("waiters", self.waiters))
+        self.places = int(values.get("places", self.places))
         self.limits = Limits(
             values.get("attempt", self.limits.attempt), values.get("total", self.limits.total)
         )
@@ -130,7 +147,29 @@ class Replay:
             Upstream(word.removeprefix("tcp:"), ("192.0.2.1", 53), tcp=word.startswith("tcp:"))
             for word in step.words
         ]
-        self.engine = engine(upstreams=made, limits=self.limits)
+        self.engine = engine(
+            upstreams=made,
+            limits=self.limits,
+            max_in_flight=self.places,
+            order=self.policy,
+            features=self.features,
+            policy=CachePolicy(stale=self.stale),
+            limiter=self.limiter,
+            draw=seeded().octets,
+        )
+        self._tick()
+
+    def do_policy(self, step: Step) -> None:
+        (self.policy,) = step.words
+
+    def do_features(self, step: Step) -> None:
+        values = step.values()
+        on = {word: True for word in step.words if "=" not in word}
+        if "probe_interval" in values:
+            on["probe_interval"] = values["probe_interval"]  # type: ignore[assignment]
+        self.features = Features(**on)  # type: ignore[arg-type]
+        self.stale = values.get("stale", 0.0)
+        self.limiter = RateLimiter(values["rate"]) if "rate" in values else None
 
     def do_swap(self, step: Step) -> None:
         values = step.values()
@@ -149,9 +188,17 @@ class Replay:
         self.engine.swap_rules(rules)
 
     def do_elapse(self, step: Step) -> None:
-        self.now += float(step.words[0])
-        late = [asked for asked in self.open if asked.attempt.deadline < self.now]
+        until = self.now + float(step.words[0])
+        late = [asked for asked in self.open if asked.attempt.deadline < until]
         assert not late, f"{step.place}: an attempt would have timed out before"
+        while self.engine.exchanges.wake_at <= until:
+            self.now = max(self.engine.exchanges.wake_at, self.now)
+            self._tick()
+        self.now = until
+
+    def do_state(self, step: Step) -> None:
+        name, state = step.words
+        assert self.states.get(name, "up") == state, step.place
 
     # -- clients
 
@@ -175,6 +222,7 @@ class Replay:
                 self._advance(taken.exchange)
         else:
             self.answers[ident] = taken
+        self._do_work()
 
     def do_answer(self, step: Step) -> None:
         ident, rcode = step.words[:2]
@@ -198,6 +246,18 @@ class Replay:
         assert self.answers.pop(ident, None) == reason, step.place
 
     # -- upstreams
+
+    def do_probed(self, step: Step) -> None:
+        told = [asked.attempt.upstream.name for asked in self.probes]
+        assert told == [word for word in step.words if word != "nothing"], f"{step.place}: {told}"
+        self.probes.clear()
+
+    def do_loop(self, step: Step) -> None:
+        asked = self._oldest(step, step.words[0])
+        taken = self.engine.receive(asked.message, CLIENT, self.now)
+        assert isinstance(taken, bytes), step.place
+        assert read(taken).rcode() == dns.rcode.SERVFAIL, step.place
+        self._tick()
 
     def do_sent(self, step: Step) -> None:
         if step.words == ["nothing"]:
@@ -266,7 +326,7 @@ class Replay:
             return
         asked = Asked(exchange, attempt, b"\x12\x34" + attempt.payload)
         self.open.append(asked)
-        self.unnamed.append(asked)
+        (self.probes if exchange.purpose == PROBE else self.unnamed).append(asked)
 
     def _fail(self, asked: Asked, reason: Failure) -> None:
         self.open.remove(asked)
@@ -277,6 +337,19 @@ class Replay:
         responses = self.engine.complete(exchange, self.now)
         for (_, _, ident, _), response in zip(exchange.waiters, responses, strict=True):
             self.answers[ident] = response
+        self._do_work()
+
+    def _tick(self) -> None:
+        self.states.update((name, state) for state, name in self.engine.exchanges.tick(self.now))
+        self._do_work()
+
+    def _do_work(self) -> None:
+        work = self.engine.exchanges
+        while work.begun:
+            self._advance(work.begun.pop(0))
+        while work.late:
+            waiter, response = work.late.pop(0)
+            self.answers[waiter[2]] = response
 
 
 def _records(section: list[dns.rrset.RRset]) -> list[str]:

@@ -1,0 +1,64 @@
+"""The response to one query from what is known: a cached entry, fresh or stale, or a failure."""
+
+from __future__ import annotations
+
+from math import floor
+from typing import Final
+
+from dnsproxy.core import wire
+from dnsproxy.core.cache import Entry
+from dnsproxy.core.response import aged, with_ttls
+from dnsproxy.core.wire import Query
+
+# Extended DNS Errors (RFC 8914 §4).
+EDE_STALE: Final = 3
+EDE_CACHED_ERROR: Final = 13
+EDE_NOT_READY: Final = 14
+EDE_PROHIBITED: Final = 18
+EDE_STALE_NXDOMAIN: Final = 19
+EDE_NOT_AUTHORITATIVE: Final = 20
+EDE_NOT_SUPPORTED: Final = 21
+EDE_NO_REACHABLE_AUTHORITY: Final = 22
+EDE_NETWORK_ERROR: Final = 23
+# RFC 8767 §4: stale data goes out with a TTL of at most 30 s, and 30 s is what it recommends.
+STALE_TTL: Final = 30
+_NO_RECORDS: Final = (0, 0, 0)
+
+
+def error(query: Query, rcode: int, *reasons: int) -> bytes:
+    """Return an empty response with ``rcode`` and the Extended DNS Errors ``reasons``."""
+    options = b"".join([wire.error_option(reason) for reason in reasons])
+    return wire.respond(query, wire.RA, rcode, _NO_RECORDS, b"", options)
+
+
+def refuse_stranger(query: Query) -> bytes:
+    """Return REFUSED, with the reason if that makes it no larger than the query, which may be forged."""
+    response = error(query, wire.REFUSED, EDE_PROHIBITED)
+    return response if len(response) <= len(query.data) else error(query, wire.REFUSED)
+
+
+def truncated(query: Query) -> bytes:
+    """Return an empty response that tells the client to ask over TCP."""
+    return wire.respond(query, wire.RA | wire.TC, wire.NOERROR, _NO_RECORDS, b"")
+
+
+def from_entry(query: Query, entry: Entry, now: float) -> bytes:
+    """Return the response from a fresh ``entry``."""
+    elapsed = floor(now - entry.stored)
+    sections = aged(entry.sections, entry.ttl_offsets, elapsed) if elapsed else entry.sections
+    # AD is for a client that has said it understands it (RFC 6840 §5.7, §5.8).
+    flags = wire.RA
+    if entry.flags and (query.do or query.flags & wire.AD):
+        flags |= entry.flags
+    return wire.respond(query, flags, entry.rcode, entry.counts, sections)
+
+
+def from_stale(query: Query, entry: Entry) -> bytes:
+    """Return the response from an expired ``entry``, without AD: its signatures may have expired too."""
+    sections = with_ttls(entry.sections, entry.ttl_offsets, _stale_ttl)
+    reason = EDE_STALE_NXDOMAIN if entry.rcode == wire.NXDOMAIN else EDE_STALE
+    return wire.respond(query, wire.RA, entry.rcode, entry.counts, sections, wire.error_option(reason))
+
+
+def _stale_ttl(_ttl: int) -> int:
+    return STALE_TTL

@@ -1,0 +1,318 @@
+"""Questions that are with an upstream: shared, bounded, raced, asked anew behind the clients' backs.
+
+`start` begins an exchange for a client, `complete` ends one. What is to be done besides, the
+shell finds in ``begun`` (exchanges to carry out that no query was returned for) and in ``late``
+(responses to clients that wait no longer), and calls `tick` at ``wake_at``.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dnsproxy.core import answers, wire
+from dnsproxy.core.answers import EDE_NETWORK_ERROR, EDE_NO_REACHABLE_AUTHORITY
+from dnsproxy.core.cache import Cache, Entry
+from dnsproxy.core.chains import Chains
+from dnsproxy.core.chance import Chance
+from dnsproxy.core.cuts import Cuts
+from dnsproxy.core.exchange import (
+    PLAIN,
+    PROBE,
+    REFRESH,
+    SPENT,
+    Exchange,
+    Failure,
+    Forward,
+    Limits,
+    Waiter,
+)
+from dnsproxy.core.failures import Failures
+from dnsproxy.core.features import Features
+from dnsproxy.core.group import Group
+from dnsproxy.core.policy import Ruleset
+from dnsproxy.core.prober import LOOK_EVERY, Prober
+from dnsproxy.core.stats import ERROR, FORWARD, STALE, Stats, response_number
+from dnsproxy.core.wire import Query
+from dnsproxy.errors import DropReason
+
+# Queries that may wait for one exchange.
+MAX_WAITERS = 1_000
+# RFC 8767 §5, the client response timer: who waits longer than this for an answer gets a stale one.
+CLIENT_WAIT: Final = 1.8
+# Exchanges that nobody waits for, at the most one in so many of those that may be in flight.
+REFRESH_PART: Final = 10
+# When all places are taken the oldest question gives way to a new one, if it has waited for so many
+# seconds: most that can be answered are by then. Those younger stay, or a flood would let none be
+# answered (as unbound's jostle-timeout, 200 ms).
+JOSTLE_AFTER: Final = 0.2
+_NETWORK_FAILURES: Final = frozenset({Failure.NETWORK, Failure.CERTIFICATE, Failure.TLS, Failure.HTTP})
+
+
+class InFlight:
+    """Exchanges by cache key, and all that decides how they begin and end."""
+
+    def __init__(
+        self,
+        groups: dict[bytes, Group],
+        limits: Limits,
+        most: int,
+        cache: Cache,
+        stats: Stats,
+        chance: Chance,
+        features: Features,
+    ) -> None:
+        self.begun: list[Exchange] = []
+        self.late: list[tuple[Waiter, bytes]] = []
+        self.wake_at = 0.0
+        self.failures = Failures()
+        self.chains = Chains(cache)
+        self.cuts = Cuts() if features.nxdomain_cut else None
+        self.prober = Prober(groups, features.probe_interval, limits.attempt, chance)
+        self.rules = Ruleset()
+        self._groups = groups
+        self._limits = limits
+        self._most = most
+        self._cache = cache
+        self._stats = stats
+        self._chance = chance
+        self._mixes_case = features.mix_case
+        self._times_clients = cache.stale_for > 0 and limits.total > CLIENT_WAIT
+        races = any(group.races for group in groups.values())
+        # One test for every miss in place of one for each of these.
+        self._is_plain = not (self._mixes_case or races or self._times_clients)
+        self._exchanges: dict[bytes, Exchange] = {}
+        self._refreshing = 0
+        # Clients that get a stale answer at a time, if theirs has not come by then; in that order.
+        self._timed: list[tuple[float, Exchange]] = []
+
+    def __len__(self) -> int:
+        return len(self._exchanges)
+
+    def waiting(self, key: bytes) -> int | None:
+        """Return how many clients wait for the answer of ``key``; None when it is not being asked for."""
+        exchange = self._exchanges.get(key)
+        return None if exchange is None else len(exchange.waiters)
+
+    # -- beginnings -----------------------------------------------------------
+
+    def start(self, query: Query, key: bytes, zone: bytes, now: float) -> Forward | bytes | DropReason:
+        """Ask upstream, together with whoever asks the same now."""
+        exchange = self._exchanges.get(key)
+        if exchange is not None:
+            return self._join(exchange, query, now)
+        if self.prober.awaited and self.prober.came_back(query.key, now):
+            return self._fail(query, EDE_NO_REACHABLE_AUTHORITY)
+        if len(self._exchanges) >= self._most and not self._make_room(now):
+            self._stats.drops[DropReason.OVERLOADED] += 1
+            return DropReason.OVERLOADED
+        order = self._groups[zone].order()
+        if not order:
+            return self._unreachable(query, key, now)
+        exchange = Exchange(key, query, order, self._limits, now, zone)
+        if not (self._is_plain and order[0].usable):
+            early = self._start_otherwise(exchange, query, now)
+            if early is not None:
+                return early
+        self._exchanges[key] = exchange
+        return Forward(exchange, query, is_new=True)
+
+    def _join(self, exchange: Exchange, query: Query, now: float) -> Forward | bytes | DropReason:
+        if exchange.purpose == REFRESH and self._cache.stale_for:
+            entry = self._cache.stale(exchange.key, now)
+            if entry is not None:
+                return self._stale(query, entry)
+        if len(exchange.waiters) < MAX_WAITERS:
+            return Forward(exchange, query, is_new=False)
+        self._stats.drops[DropReason.OVERLOADED] += 1
+        return DropReason.OVERLOADED
+
+    def _start_otherwise(self, exchange: Exchange, query: Query, now: float) -> bytes | None:
+        """Do what only some configurations, or failures, ask for; return a stale answer if one is due."""
+        if self._mixes_case:
+            exchange.mix_case(self._chance)
+        entry = self._cache.stale(exchange.key, now) if self._cache.stale_for else None
+        if entry is not None:
+            if not exchange.upstream.usable:
+                # Nobody answers, as far as is known. One who asks need not wait for that to change.
+                if self._may_refresh():
+                    self._begin_refresh(exchange, "stale")
+                return self._stale(query, entry)
+            if self._times_clients:
+                self._timed.append((now + CLIENT_WAIT, exchange))
+                self.wake_at = min(self.wake_at, now + CLIENT_WAIT)
+        if self._groups[exchange.zone].races and exchange.has_second:
+            self.begun.append(exchange.race(query, now))
+        return None
+
+    def _make_room(self, now: float) -> bool:
+        """Give up the oldest exchange, if it has waited long enough; tell whether there is room."""
+        oldest = next(iter(self._exchanges.values()))
+        if now - (oldest.deadline - self._limits.total) < JOSTLE_AFTER:
+            return False
+        del self._exchanges[oldest.key]
+        self._stats.drops[DropReason.OVERLOADED] += len(oldest.waiters)
+        for waiter in oldest.waiters:
+            query = waiter[0]
+            if query.limit == wire.TCP_LIMIT:
+                # A connection waits for each of its answers.
+                self.late.append((waiter, answers.error(query, wire.SERVFAIL, EDE_NO_REACHABLE_AUTHORITY)))
+        oldest.waiters.clear()
+        oldest.give_up()
+        if oldest.partner is not None:
+            oldest.partner.give_up()
+        return True
+
+    # -- refreshes ------------------------------------------------------------
+
+    def refresh(self, query: Query, key: bytes, zone: bytes, reason: str, now: float) -> None:
+        """Ask for what ``query`` asks, with nobody waiting, if that is not being done and there is room."""
+        if key in self._exchanges or not self._may_refresh():
+            return
+        if reason == "prefetch" and self.failures.active and self.failures.get(key, now) is not None:
+            return
+        order = self._groups[zone].order()
+        if order:
+            exchange = Exchange(key, query, order, self._limits, now, zone)
+            if self._mixes_case:
+                exchange.mix_case(self._chance)
+            self._begin_refresh(exchange, reason)
+
+    def _may_refresh(self) -> bool:
+        bound = -(-self._most // REFRESH_PART)
+        return self._refreshing < bound and 2 * len(self._exchanges) < self._most + 1
+
+    def _begin_refresh(self, exchange: Exchange, reason: str) -> None:
+        exchange.purpose = REFRESH
+        self._refreshing += 1
+        self._exchanges[exchange.key] = exchange
+        self._stats.refreshes[reason] += 1
+        self.begun.append(exchange)
+
+    def forget(self, name_key: bytes | None) -> None:
+        """Forget what failed and what does not exist, of one name or of all."""
+        self.failures.forget_name(name_key)
+        if self.cuts is not None:
+            self.cuts.clear()
+
+    # -- answers without an exchange ---------------------------------------------
+
+    def remembered(self, query: Query, key: bytes, zone: bytes, now: float) -> bytes | None:
+        """Return what to answer while a failure of the same question is remembered, if anything."""
+        failed = self.failures.get(key, now)
+        if failed is None:
+            return None
+        entry = self._cache.stale(key, now) if self._cache.stale_for else None
+        if entry is not None:
+            if now >= failed.until:
+                self.refresh(query, key, zone, "stale", now)
+            return self._stale(query, entry)
+        if now < failed.until:
+            return self._fail(query, failed.ede, answers.EDE_CACHED_ERROR)
+        return None
+
+    def _stale(self, query: Query, entry: Entry) -> bytes:
+        self._stats.count_response(response_number(entry.rcode, STALE))
+        return answers.from_stale(query, entry)
+
+    def _fail(self, query: Query, *reasons: int) -> bytes:
+        self._stats.count_response(response_number(wire.SERVFAIL, ERROR))
+        return answers.error(query, wire.SERVFAIL, *reasons)
+
+    def _unreachable(self, query: Query, key: bytes, now: float) -> bytes:
+        entry = self._cache.stale(key, now) if self._cache.stale_for else None
+        return self._fail(query, EDE_NO_REACHABLE_AUTHORITY) if entry is None else self._stale(query, entry)
+
+    # -- ends -------------------------------------------------------------------
+
+    def complete(self, exchange: Exchange, now: float) -> list[bytes]:
+        """End ``exchange`` and return the responses to its waiters, in their order."""
+        if (exchange.purpose != PLAIN or exchange.partner is not None) and not self._ends(exchange, now):
+            return []
+        key = exchange.key
+        # One that had given way is not there any more, but perhaps one that asks the same again.
+        if self._exchanges.get(key) is exchange:
+            del self._exchanges[key]
+        response = exchange.response
+        if response is not None and (response.cnames or response.opt_inside):
+            response = self.chains.rewritten(exchange, response, self.rules, now)
+        if response is None:
+            return self._failed(exchange, now)
+        entry = self._cache.keep(key, response, now)
+        if self.failures.active:
+            self.failures.forget(key)
+        if self.cuts is not None:
+            self._cut(exchange, entry, now)
+        waiters = exchange.waiters
+        if waiters:
+            self._stats.count_response(response_number(entry.rcode, FORWARD), len(waiters))
+        return [answers.from_entry(waiter[0], entry, now) for waiter in waiters]
+
+    def _ends(self, exchange: Exchange, now: float) -> bool:
+        """Take the end of a probe, a refresh or one that races; tell whether anybody's question has ended."""
+        if exchange.purpose == PROBE:
+            self.prober.complete(exchange, now)
+            return False
+        if exchange.purpose == SPENT:
+            return False
+        if exchange.purpose == REFRESH:
+            self._refreshing -= 1
+        other = exchange.partner
+        if other is None:
+            return True
+        exchange.partner = other.partner = None
+        if exchange.response is None:
+            # The other one goes on, for all who wait or are still to come.
+            exchange.waiters = []
+            if self._exchanges.get(exchange.key) is exchange:
+                self._exchanges[exchange.key] = other
+            return False
+        other.waiters = []
+        other.purpose = SPENT
+        if self._exchanges.get(exchange.key) is other:
+            self._exchanges[exchange.key] = exchange
+        return True
+
+    def _failed(self, exchange: Exchange, now: float) -> list[bytes]:
+        network = exchange.last_failure in _NETWORK_FAILURES
+        ede = exchange.error or (EDE_NETWORK_ERROR if network else EDE_NO_REACHABLE_AUTHORITY)
+        self.failures.remember(exchange.key, ede, now)
+        entry = self._cache.stale(exchange.key, now) if self._cache.stale_for else None
+        if entry is not None:
+            return [self._stale(waiter[0], entry) for waiter in exchange.waiters]
+        return [self._fail(waiter[0], ede) for waiter in exchange.waiters]
+
+    def _cut(self, exchange: Exchange, entry: Entry, now: float) -> None:
+        if self.cuts is None:
+            return
+        name = exchange.key[:-5]
+        if entry.rcode != wire.NXDOMAIN:
+            self.cuts.exists(exchange.zone, name)
+        elif entry.expires > now and not entry.counts[0]:
+            self.cuts.keep(exchange.zone, name, exchange.reply, entry.expires - now, now)
+
+    # -- time -------------------------------------------------------------------
+
+    def tick(self, now: float) -> list[tuple[str, str]]:
+        """Do what is due, probes and stale answers; return what there is to tell (`Prober.news`)."""
+        while self._timed and self._timed[0][0] <= now:
+            self._answer_late(self._timed.pop(0)[1], now)
+        self.begun.extend(self.prober.due(now))
+        self.failures.tidy(now)
+        self.wake_at = now + LOOK_EVERY
+        if self._timed:
+            self.wake_at = min(self.wake_at, self._timed[0][0])
+        return self.prober.news()
+
+    def _answer_late(self, exchange: Exchange, now: float) -> None:
+        """Give those who wait a stale answer; the exchange goes on for those to come."""
+        entry = self._cache.stale(exchange.key, now)
+        # Of two that race the other one may have taken over.
+        current = self._exchanges.get(exchange.key)
+        if entry is None or current is None or current.deadline != exchange.deadline:
+            return
+        for waiter in current.waiters:
+            self.late.append((waiter, self._stale(waiter[0], entry)))
+        current.waiters.clear()
+        if current.purpose == PLAIN and current.partner is None:
+            current.purpose = REFRESH
+            self._refreshing += 1

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dnsproxy.core.recent import Recent
+
+
+def test_what_is_used_stays_and_the_rest_goes() -> None:
+    held: Recent[int] = Recent(10)
+    held.put(b"busy", 1)
+    for number in range(1000):
+        held.put(b"%d" % number, number)
+        assert held.get(b"busy") == 1
+    assert len(held) <= 10
+    assert held.get(b"0") is None
+    assert held.get(b"999") == 999
+
+
+def test_peeking_saves_nothing() -> None:
+    held: Recent[int] = Recent(10)
+    held.put(b"seen", 1)
+    for number in range(10):
+        held.put(b"%d" % number, number)
+        held.peek(b"seen")
+    assert held.peek(b"seen") is None
+
+
+def test_remove_and_clear() -> None:
+    held: Recent[int] = Recent(4)
+    for number in range(4):
+        held.put(b"%d" % number, number)
+    held.remove(b"0")
+    held.remove(b"3")
+    held.remove(b"9")
+    assert sorted(held.keys()) == [b"1", b"2"]
+    held.clear()
+    assert (len(held), held.keys()) == (0, [])
+
+
+@given(
+    st.integers(0, 12),
+    st.lists(st.tuples(st.sampled_from(["put", "get", "remove"]), st.binary(max_size=1)), max_size=150),
+)
+def test_it_is_bounded_and_tells_nothing_wrong(size: int, steps: list[tuple[str, bytes]]) -> None:
+    held: Recent[int] = Recent(size)
+    model: dict[bytes, int] = {}
+    for number, (verb, key) in enumerate(steps, 1):
+        if verb == "put":
+            held.put(key, number)
+            model[key] = number
+            assert held.get(key) == number
+        elif verb == "get":
+            assert held.get(key) in (None, model.get(key))
+        else:
+            held.remove(key)
+            model.pop(key, None)
+        assert len(held) <= max(size, 2)
+        assert len(held.keys()) == len(set(held.keys())) == len(held)
