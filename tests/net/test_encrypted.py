@@ -56,7 +56,7 @@ class Client(EncryptedClient):
         self.write(response)
 
     def decline(self, token: Hashable, reason: DropReason) -> None:
-        assert token == "token"
+        assert str(token) == "token"
         self.write(reason.value.encode())
 
 
