@@ -67,7 +67,7 @@ compiled: ## Make .venv-compiled with the query path compiled by mypyc, and run 
 	cd build/compiled && ../../.venv-compiled/bin/python -c \
 	  'import dnsproxy.core.wire as m; assert m.__file__.endswith(".so"), m.__file__'
 	cd build/compiled && ../../.venv-compiled/bin/python -m pytest -n $(JOBS) \
-	  tests/core tests/net tests/properties tests/test_server.py
+	  tests/core tests/net tests/properties tests/scenarios tests/test_server.py
 
 format: ## Put the code into its one format
 	@scripts/setup.sh dev
