@@ -59,6 +59,12 @@ def _traffic(stats: Stats) -> Iterator[Metric]:
     for (proto, qtype), count in stats.requests.items():
         requests.add_metric([proto, qtype], count)
     yield requests
+    encrypted = CounterMetricFamily(
+        "dnsproxy_encrypted_requests", "Those of proto tcp that came over TLS.", labels=["proto"]
+    )
+    for proto in ("tls", "https"):
+        encrypted.add_metric([proto], stats.encrypted[proto])
+    yield encrypted
     responses = CounterMetricFamily("dnsproxy_responses", "Responses sent.", labels=["rcode", "source"])
     for (rcode, source), count in stats.responses.items():
         responses.add_metric([rcode, source], count)

@@ -60,11 +60,13 @@ class Stats:
     by reason. The engine counts the first two by number, in ``asked`` and ``answered``,
     because a count under a pair of texts costs 0.4 us; `settle` brings them up to date.
     ``refreshes`` counts what was asked for anew behind the clients' backs, by reason.
+    ``encrypted`` counts, by protocol (``tls``, ``https``), those of ``requests`` under ``tcp`` that came so.
     ``durations`` counts per bucket of `DURATION_BOUNDS`, the last
     one unbounded; ``duration_sum`` is in seconds.
     """
 
     requests: Counter[tuple[str, str]] = field(default_factory=Counter)
+    encrypted: Counter[str] = field(default_factory=Counter)
     responses: Counter[tuple[str, str]] = field(default_factory=Counter)
     drops: Counter[str] = field(default_factory=Counter)
     durations: list[int] = field(default_factory=lambda: [0] * (len(DURATION_BOUNDS) + 1))

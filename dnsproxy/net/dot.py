@@ -14,6 +14,8 @@ from dnsproxy.net.encrypted import EncryptedClient, House
 class DotClient(EncryptedClient):
     """One connection; responses go out in any order."""
 
+    proto = "tls"
+
     def __init__(self, house: House, source: bytes) -> None:
         super().__init__(house, source)
         self._input = b""

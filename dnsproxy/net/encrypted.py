@@ -37,6 +37,8 @@ class House(Protocol):
 class EncryptedClient(asyncio.Protocol):
     """One connection. Subclasses take queries from the stream and put responses on it."""
 
+    proto = "https"
+
     def __init__(self, house: House, source: bytes) -> None:
         self.house = house
         self.source = source
@@ -66,6 +68,7 @@ class EncryptedClient(asyncio.Protocol):
         """Have ``query`` answered, now or later; `flush` afterwards."""
         house = self.house
         now = self._active = monotonic()
+        house.engine.stats.encrypted[self.proto] += 1
         step = house.engine.receive(query, self.source, now, tcp=True)
         if isinstance(step, bytes):
             self.answer(token, query, step)

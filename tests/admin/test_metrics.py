@@ -71,6 +71,7 @@ def test_every_name_of_the_design_with_its_type() -> None:
     }
     expected = {
         "dnsproxy_requests": "counter",
+        "dnsproxy_encrypted_requests": "counter",
         "dnsproxy_responses": "counter",
         "dnsproxy_request_duration_seconds": "histogram",
         "dnsproxy_drops": "counter",
@@ -92,10 +93,13 @@ def test_every_name_of_the_design_with_its_type() -> None:
 def test_traffic() -> None:
     stats = Stats(cache_hits=3, cache_misses=2)
     stats.requests["udp", "A"] = 5
+    stats.encrypted["tls"] = 2
     stats.responses["NOERROR", "learned"] = 4
     stats.drops[DropReason.OVERLOADED] = 2
     samples = scrape(facts(stats=stats, cache_entries=8, in_flight=6))
     assert one(samples, "dnsproxy_requests_total", proto="udp", type="A") == 5
+    assert one(samples, "dnsproxy_encrypted_requests_total", proto="tls") == 2
+    assert one(samples, "dnsproxy_encrypted_requests_total", proto="https") == 0
     assert one(samples, "dnsproxy_responses_total", rcode="NOERROR", source="learned") == 4
     assert one(samples, "dnsproxy_drops_total", reason="overloaded") == 2
     assert one(samples, "dnsproxy_cache_hits_total") == 3

@@ -27,6 +27,8 @@ async def test_p17_both_kinds_of_clients_on_one_port(certificate: Path) -> None:
         one.send(query(REGISTRY))
         assert addresses(await one.receive()) == ["10.94.205.198"]
         assert (await other.reply(other.request(query(REGISTRY)))).status == 200
+        assert made.engine.stats.encrypted == {"tls": 1, "https": 1}
+        assert made.engine.stats_now().requests == {("tcp", "A"): 2}
         assert sorted(type(client).__name__ for client in made.clients) == ["DotClient", "Http2Client"]
 
 
