@@ -19,6 +19,8 @@ from dnsproxy.core.book import Book
 from dnsproxy.core.cache import CachePolicy
 from dnsproxy.core.engine import Engine, Forward
 from dnsproxy.core.exchange import Failure, Verdict
+from dnsproxy.core.features import Features
+from dnsproxy.core.limiter import RateLimiter
 from dnsproxy.core.policy import Owned, Ruleset, build_rules
 from dnsproxy.core.registry import Wanted
 from dnsproxy.core.upstreams import Upstream
@@ -155,6 +157,32 @@ def test_p03_any_gets_one_rrset() -> None:
 def test_p03_chaos_is_refused(name: str) -> None:
     response = read(answer(engine(), query(name, "TXT", rdclass="CH")))
     assert (response.rcode(), response.answer) == (wire.REFUSED, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *(("version.bind.", "dnsproxy"), ("VERSION.SERVER.", "dnsproxy")),
+        *(("id.server.", "a-1"), ("hostname.bind.", "a-1")),
+    ],
+)
+def test_p03_chaos_names_are_answered_when_configured(name: str, text: str) -> None:
+    made = engine(features=Features(version="dnsproxy", identity="a-1"))
+    (found,) = read(answer(made, query(name, "TXT", rdclass="CH"))).answer
+    assert (found.name.to_text(), found.rdclass, str(found[0])) == (name, 3, f'"{text}"')
+    assert read(answer(made, query("other.bind.", "TXT", rdclass="CH"))).rcode() == wire.REFUSED
+    assert read(answer(made, query(name, "A", rdclass="CH"))).rcode() == wire.REFUSED
+    half = engine(features=Features(version="dnsproxy"))
+    assert read(answer(half, query("id.server.", "TXT", rdclass="CH"))).rcode() == wire.REFUSED
+
+
+def test_p03_any_of_a_forwarded_name_is_forwarded_unless_answered_here() -> None:
+    assert forward(engine(), query("www.example.", "ANY")).is_new
+    made = engine(hangzhou(), features=Features(minimal_any=True))
+    (found,) = read(answer(made, query("www.example.", "ANY"))).answer
+    assert found.to_text() == 'www.example. 3600 IN HINFO "RFC8482" ""'
+    assert forward(made, query("www.example.")).is_new
+    assert len(addresses(answer(made, query(OSS, "ANY")))) == 2
 
 
 # -- 4: wildcards
@@ -1038,6 +1066,47 @@ def test_p26_the_prepared_table_serves_no_stranger() -> None:
 def test_p26_strangers_junk_is_dropped(data: bytes) -> None:
     made = engine(allow=["10.0.0.0/8"])
     assert made.receive(data, CLIENT, 1.0) is DropReason.REFUSED_CLIENT
+
+
+def test_p26_beyond_the_rate_half_is_told_to_use_tcp_and_the_rest_dropped() -> None:
+    made = engine(hangzhou(), limiter=RateLimiter(2))
+    data = query(REGISTRY, use_edns=0)
+    steps = made.receive_batch([data] * 6, [CLIENT] * 6, 1.0)
+    kinds = [
+        step if isinstance(step, DropReason) else read(step).flags & wire.TC
+        for step in steps
+        if type(step) is not Forward
+    ]
+    dropped = DropReason.RATE_LIMITED
+    assert kinds == [0, 0, dropped, wire.TC, dropped, wire.TC]
+    told = steps[3]
+    assert type(told) is bytes
+    assert (read(told).answer, read(told).edns, len(told) <= len(data)) == ([], 0, True)
+    assert made.stats.drops == {dropped: 4}
+    assert addresses(answer(made, data, tcp=True)) == ["10.94.205.198"]
+
+
+def test_p26_junk_beyond_the_rate_is_dropped() -> None:
+    made = engine(limiter=RateLimiter(1))
+    steps = made.receive_batch([b"", b"", b"", query("a.")[:15], query("a.")[:15]], [CLIENT] * 5, 1.0)
+    assert steps[1:] == [DropReason.RATE_LIMITED] * 4
+
+
+# -- refusals tell why
+
+
+@pytest.mark.parametrize(
+    ("data", "rcode", "code"),
+    [
+        (query("a.example.", use_edns=0, flags=0), wire.REFUSED, 20),
+        (query("a.example.", "AXFR", use_edns=0), wire.REFUSED, 21),
+        (query("version.bind.", "TXT", rdclass="CH", use_edns=0), wire.REFUSED, 21),
+    ],
+    ids=["no recursion wanted", "meta type", "class CH"],
+)
+def test_p09_refusals_carry_a_reason(data: bytes, rcode: int, code: int) -> None:
+    response = answer(engine(), data)
+    assert (read(response).rcode(), ede(response)) == (rcode, [code])
 
 
 # -- 27: overload

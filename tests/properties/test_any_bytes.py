@@ -7,10 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dnsproxy.core import wire
-from dnsproxy.core.engine import Forward
+from dnsproxy.core.cache import CachePolicy
+from dnsproxy.core.engine import Engine, Forward
+from dnsproxy.core.exchange import Exchange, Failure, Limits
+from dnsproxy.core.features import Features
+from dnsproxy.core.limiter import RateLimiter
 from dnsproxy.core.wire import scan_query
 from dnsproxy.errors import DropReason
-from tests.messages import CLIENT, REGISTRY, engine, forward, hangzhou, query, reply_to
+from tests.messages import CLIENT, REGISTRY, engine, forward, hangzhou, query, reply_to, seeded
 
 LABEL = st.binary(min_size=1, max_size=20).map(lambda octets: bytes((len(octets),)) + octets)
 NAME = st.lists(LABEL, max_size=6).map(lambda labels: b"".join(labels) + b"\0")
@@ -39,6 +43,101 @@ MUTATED = st.builds(
     st.integers(0, 200),
     st.binary(max_size=8),
 )
+
+
+EVERYTHING = Features(
+    prefetch=True,
+    nxdomain_cut=True,
+    minimal_any=True,
+    mix_case=True,
+    version="dnsproxy",
+    identity="one",
+    probe_interval=60.0,
+)
+
+
+def with_everything() -> Engine:
+    """An engine that has every feature on, and a probe on its way."""
+    made = engine(
+        hangzhou(),
+        order="race",
+        features=EVERYTHING,
+        limiter=RateLimiter(1000),
+        policy=CachePolicy(stale=3600.0),
+        limits=Limits(2.0, 4.0),
+        max_in_flight=3,
+        draw=seeded().octets,
+    )
+    made.exchanges.tick(0.0)
+    return made
+
+
+SPECIAL = st.sampled_from(
+    [
+        *(
+            query(name, qtype)
+            for name in ("localhost.", "x.local.", "1.0.0.127.in-addr.arpa.")
+            for qtype in ("A", "PTR")
+        ),
+        *(query(name, "TXT", rdclass="CH") for name in ("version.bind.", "id.server.", "other.bind.")),
+        query("www.example.", "ANY"),
+    ]
+)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.one_of(st.binary(max_size=300), WELL_FORMED, MUTATED, SPECIAL),
+            st.booleans(),
+            st.floats(0, 100),
+        ),
+        max_size=12,
+    ),
+    st.lists(st.sampled_from(["answer", "deny", "fail", "junk", "silence"]), min_size=1, max_size=12),
+)
+def test_p10_with_every_feature_on_nothing_is_raised(
+    queries: list[tuple[bytes, bool, float]], fates: list[str]
+) -> None:
+    made = with_everything()
+    now, waiting = 1.0, 0
+    for place, (data, tcp, wait) in enumerate(queries):
+        now += wait
+        made.exchanges.tick(now)
+        step = made.receive(data, CLIENT, now, tcp=tcp)
+        assert isinstance(step, bytes | Forward | DropReason)
+        begun = made.exchanges.begun
+        if isinstance(step, Forward):
+            step.exchange.waiters.append((step.query, None, None, now))
+            waiting += 1
+            begun += [step.exchange] if step.is_new else []
+        while begun:
+            exchange = begun.pop()
+            carry_out(exchange, fates[place % len(fates)], now)
+            responses = made.complete(exchange, now)
+            assert len(responses) == len(exchange.waiters)
+            waiting -= len(responses)
+            for response in responses:
+                assert response[2] & 0x80
+    made.exchanges.late.clear()
+    assert waiting >= 0
+
+
+def carry_out(exchange: Exchange, fate: str, now: float) -> None:
+    """Do with every attempt of ``exchange`` what ``fate`` says, until there is none."""
+    while exchange.response is None and (attempt := exchange.next_attempt(now)) is not None:
+        asked = b"\x12\x34" + attempt.payload
+        if fate == "silence":
+            exchange.fail_attempt(Failure.TIMEOUT, now)
+        elif fate == "junk":
+            exchange.receive_reply(asked + b"\xff" * 9, now)
+            exchange.fail_attempt(Failure.NETWORK, now)
+        else:
+            rcode = {"answer": 0, "deny": 3, "fail": 2}[fate]
+            soa = b"\0\0\x06\0\1\0\0\0\x3c\0\x16\0\0" + b"\0\0\0\x3c" * 5
+            end = wire.HEADER + len(exchange.question)
+            flags = bytes((0x81, 0x80 | rcode))
+            exchange.receive_reply(asked[:2] + flags + b"\0\1\0\0\0\1\0\0" + asked[12:end] + soa, now)
 
 
 @given(st.one_of(st.binary(max_size=600), WELL_FORMED, MUTATED), st.booleans())

@@ -15,7 +15,8 @@ of the authority section after ``AUTHORITY``.
     SENT nothing                  nothing was sent that has not been named
     PROBED one                    a probe went to it; no other, with ``PROBED nothing``
     LOOP one                      its oldest question comes back to us as a query, and gets SERVFAIL
-    REPLY one NOERROR             one's reply to the oldest question it has; then tc, ad, plain, id=wrong
+    REPLY one NOERROR             one's reply to the oldest question it has; then tc, ad, plain, id=wrong,
+                                  or lower: the name as it was not asked for
     TIMEOUT one                   the oldest question that one has gets no reply: the clock goes on
     REFUSED one                   the same, by a network error, now
     ELAPSE 2.5                    seconds go by, and the shell lets the engine do what is due
@@ -233,8 +234,10 @@ class Replay:
         assert dns.rcode.to_text(got.rcode()) == rcode, step.place
         flags = {flag: bool(got.flags & dns.flags.from_text(flag)) for flag in ("aa", "tc", "ad")}
         assert flags == step.has("aa", "tc", "ad"), f"{step.place}: {dns.flags.to_text(got.flags)}"
-        codes = [float(option.code) for option in got.options if isinstance(option, dns.edns.EDEOption)]
-        assert codes == [value for key, value in step.values().items() if key == "ede"], step.place
+        codes = [
+            f"ede={int(option.code)}" for option in got.options if isinstance(option, dns.edns.EDEOption)
+        ]
+        assert codes == [word for word in step.words if word.startswith("ede=")], step.place
         found = _records(got.answer) + [f"AUTHORITY {line}" for line in _records(got.authority)]
         assert sorted(found) == sorted(step.lines), step.place
 
@@ -280,10 +283,10 @@ class Replay:
 
     def do_reply(self, step: Step) -> None:
         name, rcode = step.words[:2]
-        flags = step.has("tc", "ad", "plain", "id=wrong")
+        flags = step.has("tc", "ad", "plain", "id=wrong", "lower")
         asked = self._oldest(step, name)
         data = reply_to(
-            asked.message,
+            asked.message[:12] + asked.message[12:].lower() if flags["lower"] else asked.message,
             [line for line in step.lines if not line.startswith("AUTHORITY")],
             rcode=dns.rcode.from_text(rcode),
             authority=[
