@@ -74,15 +74,18 @@ def _unbound_config(
 
 
 class Dnsmasq:
-    """Answers for ``hosts`` (name to IPv4 address, TTL 60 s) and asks nobody."""
+    """Answers for ``hosts`` (name to IPv4 address, TTL 60 s); asks who is at ``port_behind``, or nobody."""
 
-    def __init__(self, folder: Path, name: str, port: int, hosts: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path, name: str, port: int, hosts: Mapping[str, str], port_behind: int | None = None
+    ) -> None:
         self.port = port
         config = folder / f"{name}.conf"
         lines = [
             *("no-resolv", "no-hosts", "no-daemon", "no-poll", "bind-interfaces", "user=root"),
             *("listen-address=127.0.0.1", f"port={self.port}", "pid-file=", "log-facility=-"),
             *(f"host-record={host},{address},60" for host, address in hosts.items()),
+            *([] if port_behind is None else [f"server=127.0.0.1#{port_behind}"]),
         ]
         config.write_text("\n".join(lines) + "\n")
         self.process = Process(name, ["dnsmasq", "--conf-file=" + str(config)], folder / f"{name}.log")

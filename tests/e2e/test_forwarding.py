@@ -27,7 +27,7 @@ def two_upstreams(world: World) -> World:
     """Unbound first, dnsmasq second, each with an address of its own for the name; nothing is cached."""
     second = world.add_dnsmasq("second", {OTHER: SECOND_ADDRESS})
     world.configure(
-        forward={"upstreams": [world.upstream.endpoint, second.endpoint]},
+        forward={"upstreams": [world.upstream.endpoint, second.endpoint], "policy": "sequential"},
         cache={"size": 0},
         learn={"sources": []},
     )

@@ -155,9 +155,9 @@ class World:
         self._processes.append(unbound.process)
         return unbound
 
-    def add_dnsmasq(self, name: str, hosts: Mapping[str, str]) -> Dnsmasq:
+    def add_dnsmasq(self, name: str, hosts: Mapping[str, str], port_behind: int | None = None) -> Dnsmasq:
         """Make one more nameserver, which ends with the world."""
-        dnsmasq = Dnsmasq(self.folder, name, self._ports.take(), hosts)
+        dnsmasq = Dnsmasq(self.folder, name, self._ports.take(), hosts, port_behind)
         self._processes.append(dnsmasq.process)
         return dnsmasq
 
