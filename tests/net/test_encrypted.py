@@ -6,43 +6,12 @@ from typing import cast
 
 import pytest
 
-from dnsproxy.core.engine import Engine
 from dnsproxy.core.wire import scan_query
 from dnsproxy.errors import DropReason
 from dnsproxy.net import encrypted
 from dnsproxy.net.encrypted import EncryptedClient
-from dnsproxy.net.upstream import Forwarder
-from tests.fakes.links import Transport
-from tests.messages import CLIENT, REGISTRY, engine, hangzhou, query
-
-
-class Reading(Transport):
-    """Notes whether it is read from."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.reads = True
-
-    def set_write_buffer_limits(self, high: int) -> None:
-        assert high == encrypted.ENOUGH_UNREAD
-
-    def pause_reading(self) -> None:
-        self.reads = False
-
-    def resume_reading(self) -> None:
-        self.reads = True
-
-
-class House:
-    path = "/dns-query"
-
-    def __init__(self) -> None:
-        self.engine: Engine = engine(hangzhou())
-        self.forwarder = Forwarder(self.engine)
-        self.left: list[EncryptedClient] = []
-
-    def forget(self, client: EncryptedClient) -> None:
-        self.left.append(client)
+from tests.fakes.serving import House, Reading
+from tests.messages import CLIENT, REGISTRY, query
 
 
 class Client(EncryptedClient):
