@@ -30,6 +30,7 @@ Work = Callable[[int, socket.socket], int]
 
 _MESSAGE = struct.Struct("!ii")
 _START, _END = 0, 1
+_NO_FORK = -1  # in place of a status
 _SET_PDEATHSIG, _SET_NAME = 1, 15  # prctl(2)
 
 
@@ -102,6 +103,8 @@ def _gone(cause: OSError | None) -> WorkerError:
 
 
 def _ending(status: int) -> str:
+    if status == _NO_FORK:
+        return "not started: the system has no memory or process left"
     code = os.waitstatus_to_exitcode(status)
     return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
@@ -120,7 +123,12 @@ def _nurse(requests: socket.socket, work: Work) -> int:
         action, number = _MESSAGE.unpack(message)
         if action == _START:
             with socket.socket(fileno=fds[0]) as end:
-                pid = os.fork()
+                try:
+                    pid = os.fork()
+                except OSError:
+                    # The control process tries again later; the other workers must not end for it.
+                    requests.send(_MESSAGE.pack(number, _NO_FORK))
+                    continue
                 if pid == 0:
                     requests.close()
                     _in_child(f"dnsproxy-w{number}", nursery, lambda: work(number, end))  # noqa: B023 - called at once

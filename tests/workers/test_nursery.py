@@ -184,3 +184,36 @@ def test_processes_are_named() -> None:
         """
     )
     assert done.stdout.split() == ["dnsproxy-w12", "dnsproxy-nurse"], done.stderr
+
+
+def test_a_fork_that_fails_ends_nobody() -> None:
+    done = run(
+        """
+        nursery.close()
+        fork, calls = os.fork, []
+
+        def seldom():
+            calls.append(1)
+            if len(calls) == 3:
+                raise OSError(11, "Resource temporarily unavailable")
+            return fork()
+
+        os.fork = seldom
+        nursery = Nursery(work)
+        one, pid = started(1)
+        failed = nursery.start_worker(2)
+        assert failed.recv(1) == b""
+        nursery.end_worker(2)
+        print(*ended())
+        two, other = started(2)
+        one.send(b"5")
+        assert one.recv(1) == b""
+        nursery.end_worker(1)
+        print(*ended())
+        nursery.close()
+        """
+    )
+    assert done.stdout.splitlines() == [
+        "2 not started: the system has no memory or process left",
+        "1 exit code 5",
+    ], done.stderr
