@@ -52,10 +52,11 @@ def for_one_of(settings: Settings, count: int) -> Settings:
     serve, forward = settings.serve, settings.forward
     zones = {zone: _expanded(hosts) for zone, hosts in forward.zones.items()}
     upstreams = _expanded(forward.upstreams)
-    clients, in_flight = -(-serve.max_tcp_clients // count), -(-forward.max_in_flight // count)
+    bounds = {key: -(-getattr(serve, key) // count) for key in ("max_tcp_clients", "max_tcp_per_client")}
+    in_flight = -(-forward.max_in_flight // count)
     return settings.model_copy(
         update={
-            "serve": serve.model_copy(update={"max_tcp_clients": clients}),
+            "serve": serve.model_copy(update=bounds),
             "forward": forward.model_copy(
                 update={"upstreams": upstreams, "zones": zones, "max_in_flight": in_flight}
             ),

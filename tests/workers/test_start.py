@@ -29,6 +29,7 @@ def test_what_is_shared_out_and_what_is_not() -> None:
     )
     shared = for_one_of(settings, 3)
     assert (shared.serve.max_tcp_clients, shared.forward.max_in_flight) == (171, 334)
+    assert shared.serve.max_tcp_per_client == 43
     assert shared.cache.size == 5000
     assert for_one_of(settings, 64).serve.max_tcp_clients == 8
     assert shared.model_copy(update={"serve": settings.serve, "forward": settings.forward}) == settings
