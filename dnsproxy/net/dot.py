@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Hashable
 
 from dnsproxy.core import wire
@@ -19,8 +18,6 @@ class DotClient(EncryptedClient):
     def __init__(self, house: House, source: bytes) -> None:
         super().__init__(house, source)
         self._input = b""
-        self._output: list[bytes] = []
-        self._size = 0
 
     def take(self, data: bytes) -> None:
         """See `EncryptedClient.take`."""
@@ -35,7 +32,6 @@ class DotClient(EncryptedClient):
             end = position + 2 + int.from_bytes(data[position : position + 2], "big")
             if end - position - 2 < wire.HEADER:
                 # Not DNS: there is no telling where a next message would start.
-                self._flush()
                 self.close()
                 data = b""
                 break
@@ -48,14 +44,5 @@ class DotClient(EncryptedClient):
     def answer(self, token: Hashable, query: bytes, response: bytes) -> None:  # noqa: ARG002 - none is needed
         """See `EncryptedClient.answer`."""
         message = for_encrypted(query, response, encrypted.IDLE_SECONDS)
-        if not self._output:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._output.append(len(message).to_bytes(2, "big") + message)
-        self._size += len(message)
-        if self._size >= encrypted.ENOUGH_UNREAD:
-            self._flush()
-
-    def _flush(self) -> None:
-        """Send the responses of one round of the loop at once, in one record if they fit."""
-        output, self._output, self._size = self._output, [], 0
-        self.write(b"".join(output))
+        # A record each: there are programs that read one message and wait for the next record.
+        self.write(len(message).to_bytes(2, "big") + message)

@@ -37,9 +37,14 @@ class FramedLink(Link):
         self._outbox.append(len(message).to_bytes(2, "big") + message)
 
     def _flush(self) -> None:
-        """Send the queries of one round of the loop at once: one record, one segment."""
+        """Send the queries of one round of the loop: over TCP at once, over TLS in a record each.
+
+        dnsdist (1.7, seen) reads the first query of a record and waits for the socket
+        to become readable, while the others lie in OpenSSL's buffer.
+        """
         outbox, self._outbox = self._outbox, []
-        self.write(b"".join(outbox))
+        for message in outbox if self.channel.context is not None else [b"".join(outbox)]:
+            self.write(message)
 
     def receive(self, data: bytes, now: float) -> None:
         """Take whole messages from the stream; what belongs to no query is passed over."""

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import asyncio
+import ssl
 from collections.abc import Callable, Iterable
+from typing import cast
 
 import pytest
 
 from dnsproxy.core import options
+from dnsproxy.net.upstream_tcp import FramedLink
+from dnsproxy.net.upstream_tls import ClientContext
 from tests.fakes.forwarding import at, numbered, respond, world
+from tests.fakes.links import Keeper, Transport, waiting
 from tests.fakes.upstream import Asked, FakeUpstream, silence, until
 from tests.messages import addresses, query
 
@@ -90,3 +96,17 @@ async def test_p10_junk_between_replies_is_passed_over(junk: bytes) -> None:
         fake.send_stream(respond(fake.asked[0]))
         await until(lambda: made.responses)
         assert addresses(made.responses[0]) == ["192.0.2.1"]
+
+
+@pytest.mark.parametrize(("encrypted", "writes"), [(False, 1), (True, 3)])
+async def test_p17_queries_go_at_once_over_tcp_and_in_a_record_each_over_tls(
+    encrypted: bool, writes: int
+) -> None:
+    keeper, transport = Keeper(), Transport()
+    keeper.context = ClientContext(ssl.PROTOCOL_TLS_CLIENT) if encrypted else None
+    ids = iter([b"\0\1", b"\0\2", b"\0\3"])
+    link = FramedLink(keeper, lambda: next(ids))
+    link.connection_made(cast("asyncio.Transport", transport))
+    for _ in range(3):
+        link.take(waiting())
+    await until(lambda: len(transport.written) == writes)
