@@ -12,7 +12,10 @@ from math import floor
 from typing import Final
 
 from dnsproxy.core import message, names
+from dnsproxy.core.cache import Entry
+from dnsproxy.core.exchange import Exchange
 from dnsproxy.core.recent import Recent
+from dnsproxy.core.wire import NXDOMAIN
 from dnsproxy.errors import WireError
 
 MAX_CUTS: Final = 20_000
@@ -58,6 +61,14 @@ class Cuts:
             return
         if soa is not None:
             self._cuts.put(zone + key, Cut(soa, ttl, now))
+
+    def learn(self, exchange: Exchange, entry: Entry, now: float) -> None:
+        """Take what the end of ``exchange`` says of its name; ``entry`` is what was made of the reply."""
+        name = exchange.key[:-5]
+        if entry.rcode != NXDOMAIN:
+            self.exists(exchange.zone, name)
+        elif entry.expires > now and not entry.counts[0]:
+            self.keep(exchange.zone, name, exchange.reply, entry.expires - now, now)
 
     def find(self, zone: bytes, key: bytes, now: float) -> Cut | None:
         """Return the cut that ``key`` lies below; only what the same zone's upstreams said counts."""

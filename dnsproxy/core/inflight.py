@@ -29,7 +29,7 @@ from dnsproxy.core.exchange import (
 from dnsproxy.core.failures import Failures
 from dnsproxy.core.features import Features
 from dnsproxy.core.group import Group
-from dnsproxy.core.policy import Ruleset
+from dnsproxy.core.policy import DEFAULT_ZONE, Ruleset
 from dnsproxy.core.prober import LOOK_EVERY, Prober
 from dnsproxy.core.stats import ERROR, FORWARD, STALE, Stats, response_number
 from dnsproxy.core.wire import Query
@@ -70,6 +70,7 @@ class InFlight:
         self.prober = Prober(groups, features.probe_interval, limits.attempt, chance)
         self.rules = Ruleset()
         self._groups = groups
+        self._default_group = groups[DEFAULT_ZONE]
         self._limits = limits
         self._most = most
         self._cache = cache
@@ -105,7 +106,8 @@ class InFlight:
         if len(self._exchanges) >= self._most and not self._make_room(now):
             self._stats.drops[DropReason.OVERLOADED] += 1
             return DropReason.OVERLOADED
-        order = self._groups[zone].order()
+        group = self._default_group if len(zone) == 1 else self._groups[zone]
+        order = group.order()
         if not order:
             return self._unreachable(query, key, now)
         exchange = Exchange(key, query, order, self._limits, now, zone)
@@ -117,8 +119,8 @@ class InFlight:
         return Forward(exchange, query, is_new=True)
 
     def _join(self, exchange: Exchange, query: Query, now: float) -> Forward | bytes | DropReason:
-        if exchange.purpose == REFRESH and self._cache.stale_for:
-            entry = self._cache.stale(exchange.key, now)
+        if exchange.purpose == REFRESH:
+            entry = self._stale_entry(exchange.key, now)
             if entry is not None:
                 return self._stale(query, entry)
         if len(exchange.waiters) < MAX_WAITERS:
@@ -130,7 +132,7 @@ class InFlight:
         """Do what only some configurations, or failures, ask for; return a stale answer if one is due."""
         if self._mixes_case:
             exchange.mix_case(self._chance)
-        entry = self._cache.stale(exchange.key, now) if self._cache.stale_for else None
+        entry = self._stale_entry(exchange.key, now)
         if entry is not None:
             if not exchange.upstream.usable:
                 # Nobody answers, as far as is known. One who asks need not wait for that to change.
@@ -201,7 +203,7 @@ class InFlight:
         failed = self.failures.get(key, now)
         if failed is None:
             return None
-        entry = self._cache.stale(key, now) if self._cache.stale_for else None
+        entry = self._stale_entry(key, now)
         if entry is not None:
             if now >= failed.until:
                 self.refresh(query, key, zone, "stale", now)
@@ -209,6 +211,9 @@ class InFlight:
         if now < failed.until:
             return self._fail(query, failed.ede, answers.EDE_CACHED_ERROR)
         return None
+
+    def _stale_entry(self, key: bytes, now: float) -> Entry | None:
+        return self._cache.stale(key, now) if self._cache.stale_for else None
 
     def _stale(self, query: Query, entry: Entry) -> bytes:
         self._stats.count_response(response_number(entry.rcode, STALE))
@@ -219,7 +224,7 @@ class InFlight:
         return answers.error(query, wire.SERVFAIL, *reasons)
 
     def _unreachable(self, query: Query, key: bytes, now: float) -> bytes:
-        entry = self._cache.stale(key, now) if self._cache.stale_for else None
+        entry = self._stale_entry(key, now)
         return self._fail(query, EDE_NO_REACHABLE_AUTHORITY) if entry is None else self._stale(query, entry)
 
     # -- ends -------------------------------------------------------------------
@@ -241,7 +246,7 @@ class InFlight:
         if self.failures.active:
             self.failures.forget(key)
         if self.cuts is not None:
-            self._cut(exchange, entry, now)
+            self.cuts.learn(exchange, entry, now)
         waiters = exchange.waiters
         if waiters:
             self._stats.count_response(response_number(entry.rcode, FORWARD), len(waiters))
@@ -276,19 +281,10 @@ class InFlight:
         network = exchange.last_failure in _NETWORK_FAILURES
         ede = exchange.error or (EDE_NETWORK_ERROR if network else EDE_NO_REACHABLE_AUTHORITY)
         self.failures.remember(exchange.key, ede, now)
-        entry = self._cache.stale(exchange.key, now) if self._cache.stale_for else None
+        entry = self._stale_entry(exchange.key, now)
         if entry is not None:
             return [self._stale(waiter[0], entry) for waiter in exchange.waiters]
         return [self._fail(waiter[0], ede) for waiter in exchange.waiters]
-
-    def _cut(self, exchange: Exchange, entry: Entry, now: float) -> None:
-        if self.cuts is None:
-            return
-        name = exchange.key[:-5]
-        if entry.rcode != wire.NXDOMAIN:
-            self.cuts.exists(exchange.zone, name)
-        elif entry.expires > now and not entry.counts[0]:
-            self.cuts.keep(exchange.zone, name, exchange.reply, entry.expires - now, now)
 
     # -- time -------------------------------------------------------------------
 
