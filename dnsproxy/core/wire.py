@@ -206,7 +206,7 @@ def _scan_opt(query: Query, start: int, end: int) -> None:
 
 
 def without_cookie(data: bytes) -> bytes:
-    """Return a message without its id and, if it seems to end with a client cookie, without the cookie's octets.
+    """Return a message without its id and, if it seems to end with a client cookie, without its octets.
 
     A cookie changes with each query of dig and of unbound and means nothing to us (RFC 7873
     §5.2.1 lets a server ignore it).
