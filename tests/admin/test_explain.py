@@ -11,6 +11,7 @@ from dnsproxy.admin.explain import answer, explain_document, steps
 from dnsproxy.admin.status import Facts
 from dnsproxy.core import names
 from dnsproxy.core.book import Book
+from dnsproxy.core.cache import CachePolicy
 from dnsproxy.core.engine import Engine
 from dnsproxy.core.explain import Explanation, Question, explain, type_code
 from dnsproxy.core.registry import Wanted
@@ -115,6 +116,31 @@ def test_cached_answers() -> None:
         "cache: NOERROR, 10 s old, fresh for 50 s more",
         "cache: NOERROR for queries with DO, 9 s old, fresh for 51 s more",
         "answered from the cache",
+    ]
+
+
+def test_what_is_known_of_a_failing_name() -> None:
+    one = Upstream("one", ("192.0.2.1", 53))
+    made = engine(upstreams=[one, Upstream("two", ("192.0.2.2", 53))], policy=CachePolicy(stale=100.0))
+    resolve(made, query("www.example."), ["www.example. 5 IN A 192.0.2.1"], now=1.0)
+    made.exchanges.failures.remember(names.to_key("www.example") + b"\0\1\0\1\0", 22, 10.0)
+    one.record_loop(10.0, looped=True)
+    assert path(made, "www.example") == [
+        "owned: no rule holds this name",
+        "cache: NOERROR, 10 s old, expired, of use for 95 s more when upstreams fail",
+        "failure: EDE 22, not asked again for 1.0 s",
+        "zone: the default one",
+        "answered from the cache, marked stale (EDE 3), and asked for anew",
+        "policy: sequential",
+        "upstream 1: two up",
+        "upstream 2: one LOOP, not asked, 0.0 ms",
+    ]
+
+
+def test_a_name_that_no_upstream_is_asked_for() -> None:
+    assert path(engine(), "a.local")[-2:] == [
+        "special use: local",
+        "answered here: a special-use name that no zone of forward.zones holds",
     ]
 
 

@@ -6,11 +6,36 @@ from typing import Any
 import pytest
 
 from dnsproxy.core import names, wire
-from dnsproxy.core.engine import Engine
-from dnsproxy.core.explain import CachedView, Explanation, Outcome, OwnedView, Question, explain, type_code
+from dnsproxy.core.cache import CachePolicy
+from dnsproxy.core.engine import Engine, Forward
+from dnsproxy.core.exchange import Failure
+from dnsproxy.core.explain import (
+    CachedView,
+    Explanation,
+    FailureView,
+    Outcome,
+    OwnedView,
+    Question,
+    explain,
+    type_code,
+)
+from dnsproxy.core.features import Features
+from dnsproxy.core.limiter import RateLimiter
 from dnsproxy.core.policy import Owned, Ruleset
 from dnsproxy.core.upstreams import FALL, Upstream
-from tests.messages import OSS, REGISTRY, addresses, answer, engine, hangzhou, query, resolve, unknown_rules
+from tests.messages import (
+    CLIENT,
+    OSS,
+    REGISTRY,
+    addresses,
+    answer,
+    engine,
+    forward,
+    hangzhou,
+    query,
+    resolve,
+    unknown_rules,
+)
 
 
 def ask(made: Engine, name: str, qtype: str = "A", now: float = 1.0, **facts: Any) -> Explanation:
@@ -141,3 +166,106 @@ def test_types_by_name_and_number(text: str, code: int) -> None:
 def test_what_is_no_type(text: str) -> None:
     with pytest.raises(ValueError, match="is not a type"):
         type_code(text)
+
+
+# -- the paths of a query that no rule owns
+
+
+def outcome(made: Engine, name: str, qtype: str = "A", now: float = 1.0, **facts: Any) -> Outcome:
+    return ask(made, name, qtype, now, **facts).outcome
+
+
+def failed(made: Engine, name: str, now: float) -> None:
+    exchange = forward(made, query(name), now).exchange
+    while exchange.next_attempt(now) is not None:
+        exchange.fail_attempt(Failure.TIMEOUT, now)
+    made.complete(exchange, now)
+
+
+def test_a_client_over_its_rate() -> None:
+    made = engine(hangzhou(), limiter=RateLimiter(1))
+    assert outcome(made, REGISTRY, client=CLIENT) is Outcome.LEARNED
+    answer(made, query(REGISTRY))
+    assert outcome(made, REGISTRY, client=CLIENT) is Outcome.RATE_LIMITED
+    assert outcome(made, REGISTRY) is Outcome.LEARNED
+
+
+def test_special_names_unless_a_zone_holds_them() -> None:
+    found = ask(engine(), "1.2.3.10.in-addr.arpa", "PTR")
+    assert (found.outcome, found.special) == (Outcome.SPECIAL, "10.in-addr.arpa.")
+    zones: dict[bytes, tuple[Upstream, ...]] = {
+        names.to_key("10.in-addr.arpa"): (Upstream("corp", ("192.0.2.9", 53)),)
+    }
+    assert outcome(engine(zones=zones), "1.2.3.10.in-addr.arpa", "PTR") is Outcome.FORWARD
+
+
+def test_what_features_answer() -> None:
+    made = engine(features=Features(minimal_any=True, nxdomain_cut=True))
+    assert outcome(made, "www.example", "ANY") is Outcome.MINIMAL_ANY
+    soa = "example. 900 IN SOA ns.example. host.example. 1 2 3 4 300"
+    resolve(made, query("no.example."), rcode=3, authority=[soa])
+    assert outcome(made, "a.no.example") is Outcome.NXDOMAIN_CUT
+
+
+def test_a_failure_that_is_remembered() -> None:
+    made = engine()
+    failed(made, "www.example.", 1.0)
+    found = ask(made, "www.example", now=2.0)
+    assert (found.outcome, found.failure) == (Outcome.FAILED, FailureView(22, 1.0))
+    later = ask(made, "www.example", now=5.0)
+    assert (later.outcome, later.failure) == (Outcome.FORWARD, FailureView(22, 0.0))
+
+
+def test_a_stale_answer_for_a_failure_or_without_anybody_up() -> None:
+    one = Upstream("one", ("192.0.2.1", 53))
+    made = engine(upstreams=[one], policy=CachePolicy(stale=100.0))
+    resolve(made, query("www.example."), ["www.example. 60 IN A 192.0.2.1"])
+    found = ask(made, "www.example", now=71.0)
+    assert found.outcome is Outcome.FORWARD
+    assert found.cached == (CachedView("plain", "NOERROR", age=70, ttl=0, stale_for=90),)
+    for _ in range(FALL):
+        one.record_failure("timeout", 71.0)
+    assert outcome(made, "www.example", now=71.0) is Outcome.STALE_CACHE
+    assert outcome(made, "www.example", now=161.0) is Outcome.FORWARD
+
+
+def test_one_that_is_being_asked_for_already() -> None:
+    made = engine()
+    forward(made, query("www.example."))
+    found = ask(made, "www.example")
+    assert (found.outcome, found.waiting) == (Outcome.JOIN, 1)
+
+
+def test_loops_and_the_policy() -> None:
+    upstreams = [Upstream("one", ("192.0.2.1", 53)), Upstream("two", ("192.0.2.2", 53))]
+    upstreams[0].record_response(0.5)
+    upstreams[1].record_response(0.1)
+    made = engine(upstreams=upstreams, order="fastest")
+    found = ask(made, "www.example")
+    assert (found.policy, [held.name for held in found.upstreams]) == ("fastest", ["two", "one"])
+    upstreams[1].record_loop(1.0, looped=True)
+    assert [(held.name, held.looped) for held in ask(made, "www.example").upstreams] == [
+        ("one", False),
+        ("two", True),
+    ]
+    upstreams[0].record_loop(1.0, looped=True)
+    assert outcome(made, "www.example") is Outcome.NO_UPSTREAM
+
+
+def test_when_a_hit_would_prefetch() -> None:
+    made = engine(features=Features(prefetch=True))
+    resolve(made, query("www.example."), ["www.example. 60 IN A 192.0.2.1"])
+    assert ask(made, "www.example", now=11.0).cached[0].prefetch_in == 44
+
+
+def test_looking_goes_where_the_engine_goes() -> None:
+    """Each outcome against what the engine then does."""
+    kinds = {Outcome.FORWARD: Forward, Outcome.JOIN: Forward}
+    made = engine(hangzhou(), policy=CachePolicy(stale=100.0), features=Features(minimal_any=True))
+    resolve(made, query("www.example."), ["www.example. 60 IN A 192.0.2.1"])
+    failed(made, "www.example.", 65.0)
+    failed(made, "gone.example.", 65.0)
+    for name in ("www.example", "gone.example", "new.example", "x.local", REGISTRY, "new.example"):
+        for now in (30.0, 65.5, 68.0):
+            expected = kinds.get(outcome(made, name, now=now), bytes)
+            assert type(made.receive(query(name), CLIENT, now)) is expected, (name, now)
