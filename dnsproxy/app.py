@@ -157,6 +157,7 @@ class Proxy:
             "proxy.started",
             version=__version__,
             listen=[str(listen) for listen in self.settings.serve.listen],
+            tls=[str(listen) for listen in self.settings.serve.tls.listen],
             names=len(self.vetting.wanted()),
             serial=self.learner.book.serial,
         )
