@@ -62,7 +62,13 @@ def test_p17_unbound_as_upstream(world: World, certificate: Path, transport: str
     secure = Secure(world, certificate)
     upstream = secure.upstream(transport)
     world.configure(
-        forward={"upstreams": [upstream], "ca_file": str(certificate), "https_method": method},
+        # Probes in the background would be counted too.
+        forward={
+            "upstreams": [upstream],
+            "ca_file": str(certificate),
+            "https_method": method,
+            "probe": {"interval": "forever"},
+        },
         cache={"size": 0},
         learn={"sources": []},
     )
@@ -87,7 +93,12 @@ def test_p17_an_upstream_with_another_name_gives_way_to_the_next(
     secure = Secure(world, certificate)
     wrong = secure.upstream(transport, "other.example")
     world.configure(
-        forward={"upstreams": [wrong, world.upstream.endpoint], "ca_file": str(certificate)},
+        forward={
+            "upstreams": [wrong, world.upstream.endpoint],
+            "policy": "sequential",
+            "ca_file": str(certificate),
+            "probe": {"interval": "forever"},
+        },
         learn={"sources": []},
     )
     secure.unbound.start()
@@ -104,7 +115,11 @@ def test_p17_a_hung_tls_upstream_gives_way_and_comes_back(world: World, certific
     secure = Secure(world, certificate)
     upstream = secure.upstream("tls")
     world.configure(
-        forward={"upstreams": [upstream, world.upstream.endpoint], "ca_file": str(certificate)},
+        forward={
+            "upstreams": [upstream, world.upstream.endpoint],
+            "policy": "sequential",
+            "ca_file": str(certificate),
+        },
         cache={"size": 0},
         learn={"sources": []},
     )
