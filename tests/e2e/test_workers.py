@@ -215,6 +215,7 @@ def test_a_killed_worker_is_missed_by_nobody_for_long(doubled: World) -> None:
         assert (first["restarts"], second["pid"], second["restarts"]) == (1, old[1], 0)
         asked = len(asking.answers)
         wait_for(lambda: workers(doubled)[0]["queries"] > 20, "the new one gets its share")
+        wait_for(lambda: len(asking.answers) > asked + 20, "the client goes on")
         assert set(asking.answers[asked:]) == {NEW_ADDRESS}
     assert seen == sorted(seen)
     assert seen[0] >= counted > 0
