@@ -6,7 +6,6 @@ On sockets of its own rather than asyncio's transports: those cost 60 us more pe
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 from functools import partial
 from ipaddress import ip_address
@@ -15,19 +14,13 @@ from typing import Final
 
 from dnsproxy.core.engine import Engine
 from dnsproxy.core.places import Places
-from dnsproxy.errors import StartError
 from dnsproxy.net import connection
 from dnsproxy.net.loop import Readiness
+from dnsproxy.net.stream import EXHAUSTED, EXHAUSTED_SECONDS, IDLE_LOOKS, bound_address, listen
 from dnsproxy.net.upstream import Forwarder
 
-_BACKLOG: Final = 512
 # Connections taken per wake-up before other sockets get their turn.
 _ACCEPTS: Final = 32
-# Out of descriptors or memory: the listening socket stays readable, so look again only after a while.
-_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-_EXHAUSTED_SECONDS: Final = 1.0
-# How often idle connections are looked for within the time that they may be idle.
-IDLE_LOOKS: Final = 8
 
 
 class TcpListener:
@@ -50,23 +43,13 @@ class TcpListener:
         Raises:
             StartError: the address cannot be bound.
         """
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        try:
-            self._sock = socket.create_server(
-                (host, port), family=family, backlog=_BACKLOG, reuse_port=reuse_port
-            )
-        except OSError as exc:
-            raise StartError(f"cannot listen on tcp {host} port {port}: {exc.strerror}") from exc
-        self._sock.setblocking(False)
+        self._sock = listen("tcp", host, port, reuse_port=reuse_port)
         self._ready.add(self._sock.fileno(), self._accept)
 
     @property
     def address(self) -> tuple[str, int]:
         """The address and port that are really bound."""
-        if self._sock is None:
-            raise StartError("not listening")
-        name = self._sock.getsockname()
-        return str(name[0]), int(name[1])
+        return bound_address(self._sock)
 
     def _accept(self) -> None:
         if self._sock is None:
@@ -75,9 +58,9 @@ class TcpListener:
             try:
                 sock, peer = self._sock.accept()
             except OSError as exc:  # nobody waits any more, or the client has gone again
-                if exc.errno in _EXHAUSTED:
+                if exc.errno in EXHAUSTED:
                     self._ready.remove(self._sock.fileno())
-                    self._pause = self._loop.call_later(_EXHAUSTED_SECONDS, self._resume)
+                    self._pause = self._loop.call_later(EXHAUSTED_SECONDS, self._resume)
                 return
             source = ip_address(str(peer[0]).partition("%")[0]).packed
             refusal = self._places.take(source)

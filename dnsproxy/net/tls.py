@@ -7,7 +7,6 @@ nothing, DNS over TLS.
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 import ssl
 from ipaddress import ip_address
@@ -16,24 +15,19 @@ from typing import cast
 
 from dnsproxy.core.engine import Engine
 from dnsproxy.core.places import Places
-from dnsproxy.errors import DropReason, StartError
+from dnsproxy.errors import DropReason
 from dnsproxy.net import encrypted
 from dnsproxy.net.certificate import Certificate
 from dnsproxy.net.doh_http1 import Http1Client
 from dnsproxy.net.doh_http2 import Http2Client
 from dnsproxy.net.dot import DotClient
 from dnsproxy.net.encrypted import EncryptedClient
+from dnsproxy.net.stream import EXHAUSTED, EXHAUSTED_SECONDS, IDLE_LOOKS, bound_address, listen
 from dnsproxy.net.upstream import Forwarder
 
 # Seconds for a handshake, and for the client's goodbye.
 HANDSHAKE_SECONDS = 5.0
 _GOODBYE_SECONDS = 1.0
-_BACKLOG = 512
-# How often idle connections are looked for within the time that they may be idle.
-_IDLE_LOOKS = 8
-# Out of descriptors or memory: the listening socket stays readable, so look again only after a while.
-_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-_EXHAUSTED_SECONDS = 1.0
 _SPOKEN: dict[str | None, type[EncryptedClient]] = {"h2": Http2Client, "http/1.1": Http1Client}
 
 
@@ -75,31 +69,21 @@ class TlsListener:
         Raises:
             StartError: the address cannot be bound.
         """
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        try:
-            self._sock = socket.create_server(
-                (host, port), family=family, backlog=_BACKLOG, reuse_port=reuse_port
-            )
-        except OSError as exc:
-            raise StartError(f"cannot listen on tls {host} port {port}: {exc.strerror}") from exc
-        self._sock.setblocking(False)
+        self._sock = listen("tls", host, port, reuse_port=reuse_port)
         self._accepting = self._loop.create_task(self._accept(self._sock))
 
     @property
     def address(self) -> tuple[str, int]:
         """The address and port that are really bound."""
-        if self._sock is None:
-            raise StartError("not listening")
-        name = self._sock.getsockname()
-        return str(name[0]), int(name[1])
+        return bound_address(self._sock)
 
     async def _accept(self, listening: socket.socket) -> None:
         while True:
             try:
                 sock, peer = await self._loop.sock_accept(listening)
             except OSError as exc:  # the client has gone again, or we are short of something
-                if exc.errno in _EXHAUSTED:
-                    await asyncio.sleep(_EXHAUSTED_SECONDS)
+                if exc.errno in EXHAUSTED:
+                    await asyncio.sleep(EXHAUSTED_SECONDS)
                 continue
             source = ip_address(str(peer[0]).partition("%")[0]).packed
             refusal = self._places.take(source)
@@ -146,7 +130,7 @@ class TlsListener:
             self._places.leave(client.source)
 
     def _plan_sweep(self) -> None:
-        self._sweep = self._loop.call_later(encrypted.IDLE_SECONDS / _IDLE_LOOKS, self._close_idle)
+        self._sweep = self._loop.call_later(encrypted.IDLE_SECONDS / IDLE_LOOKS, self._close_idle)
 
     def _close_idle(self) -> None:
         self._sweep = None

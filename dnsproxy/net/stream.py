@@ -1,0 +1,43 @@
+"""Listening sockets for streams, as the TCP and the TLS listener both open them."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Final
+
+from dnsproxy.errors import StartError
+
+_BACKLOG: Final = 512
+# Out of descriptors or memory: the listening socket stays readable, so look again only after a while.
+EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+EXHAUSTED_SECONDS: Final = 1.0
+# How often idle connections are looked for within the time that they may be idle.
+IDLE_LOOKS: Final = 8
+
+
+def listen(transport: str, host: str, port: int, *, reuse_port: bool) -> socket.socket:
+    """Return a non-blocking socket that listens; ``transport`` is what the complaint calls it.
+
+    Raises:
+        StartError: the address cannot be bound.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        sock = socket.create_server((host, port), family=family, backlog=_BACKLOG, reuse_port=reuse_port)
+    except OSError as exc:
+        raise StartError(f"cannot listen on {transport} {host} port {port}: {exc.strerror}") from exc
+    sock.setblocking(False)
+    return sock
+
+
+def bound_address(sock: socket.socket | None) -> tuple[str, int]:
+    """Return the address and port that are really bound.
+
+    Raises:
+        StartError: there is no socket.
+    """
+    if sock is None:
+        raise StartError("not listening")
+    name = sock.getsockname()
+    return str(name[0]), int(name[1])

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import pytest
+
+from dnsproxy.errors import StartError
+from dnsproxy.net.stream import bound_address, listen
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_it_listens_without_blocking_on_the_address_that_it_tells(host: str) -> None:
+    with listen("tcp", host, 0, reuse_port=False) as sock:
+        assert bound_address(sock) == sock.getsockname()[:2]
+        with pytest.raises(BlockingIOError):
+            sock.accept()
+
+
+def test_an_address_in_use_is_named() -> None:
+    with listen("tcp", "127.0.0.1", 0, reuse_port=False) as sock:
+        port = bound_address(sock)[1]
+        with pytest.raises(
+            StartError, match=f"cannot listen on tls 127.0.0.1 port {port}: Address already in use"
+        ):
+            listen("tls", "127.0.0.1", port, reuse_port=False)
+
+
+def test_several_share_a_port_when_they_say_so() -> None:
+    with listen("tcp", "127.0.0.1", 0, reuse_port=True) as one:
+        port = bound_address(one)[1]
+        with listen("tcp", "127.0.0.1", port, reuse_port=True) as other:
+            assert bound_address(other) == bound_address(one)
+
+
+def test_no_socket_has_no_address() -> None:
+    with pytest.raises(StartError, match="not listening"):
+        bound_address(None)
