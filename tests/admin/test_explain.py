@@ -15,9 +15,9 @@ from dnsproxy.core.cache import CachePolicy
 from dnsproxy.core.engine import Engine
 from dnsproxy.core.explain import Explanation, Question, explain, type_code
 from dnsproxy.core.registry import Wanted
-from dnsproxy.core.stats import Stats
 from dnsproxy.core.upstreams import FALL, Upstream
 from dnsproxy.errors import WorkerError
+from tests.fakes.facts import facts_of
 from tests.messages import REGISTRY, engine, hangzhou, query, resolve
 from tests.strategies import learned, snapshot
 
@@ -26,17 +26,8 @@ def facts(**changes: Any) -> Facts:
     values: dict[str, Any] = {
         "wanted": [Wanted(REGISTRY, "registry", "hz")],
         "book": Book().merged(snapshot(learned(REGISTRY, ("10.94.205.198",), observed_at=1010), serial=7)),
-        "sources": [],
-        "rejected": {},
-        "stats": Stats(),
-        "upstreams": {},
-        "cache_entries": 0,
-        "in_flight": 0,
-        "wall_now": 1050.0,
-        "started_at": 1000.0,
-        "draining": False,
     }
-    return Facts(**{**values, **changes})
+    return facts_of(**{**values, **changes})
 
 
 class Operated:

@@ -23,6 +23,7 @@ from dnsproxy.core.totals import WorkerView
 from dnsproxy.core.verify import AddressState
 from dnsproxy.errors import DropReason, Rejection
 from dnsproxy.version import __version__
+from tests.fakes.facts import facts_of
 from tests.strategies import learned, snapshot
 
 WANTED = [
@@ -39,17 +40,8 @@ def facts(**changes: Any) -> Facts:
     values: dict[str, Any] = {
         "wanted": WANTED,
         "book": Book().merged(snapshot(learned("a.example.", observed_at=1010), serial=SERIAL)),
-        "sources": [],
-        "rejected": {},
-        "stats": Stats(),
-        "upstreams": {},
-        "cache_entries": 0,
-        "in_flight": 0,
-        "wall_now": 1050.0,
-        "started_at": 1000.0,
-        "draining": False,
     }
-    return Facts(**{**values, **changes})
+    return facts_of(**{**values, **changes})
 
 
 def scrape(given: Facts) -> Samples:

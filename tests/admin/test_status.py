@@ -18,6 +18,7 @@ from dnsproxy.core.stats import Stats, UpstreamStats
 from dnsproxy.core.totals import WorkerView
 from dnsproxy.core.verify import AddressState
 from dnsproxy.version import __version__
+from tests.fakes.facts import facts_of
 from tests.strategies import learned, snapshot
 
 REGISTRY = Wanted("a.example.", "registry", "hangzhou")
@@ -31,17 +32,8 @@ def facts(**changes: Any) -> Facts:
     values: dict[str, Any] = {
         "wanted": [REGISTRY, PINNED],
         "book": Book().merged(TAKEN),
-        "sources": [],
-        "rejected": {},
-        "stats": Stats(),
-        "upstreams": {},
-        "cache_entries": 0,
-        "in_flight": 0,
-        "wall_now": 1050.0,
-        "started_at": 1000.0,
-        "draining": False,
     }
-    return Facts(**{**values, **changes})
+    return facts_of(**{**values, **changes})
 
 
 def test_names() -> None:

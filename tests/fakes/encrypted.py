@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import struct
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from dnsproxy.net.encrypted import EncryptedClient
 from dnsproxy.net.tls import TlsListener
 from dnsproxy.net.upstream import Forwarder
 from tests.fakes.forwarding import respond
+from tests.fakes.tcp import TcpClient
 from tests.fakes.upstream import FakeUpstream, Hook, until
 from tests.messages import engine, hangzhou
 
@@ -100,30 +100,14 @@ async def tls_world(
         assert not world.failures, world.failures
 
 
-def framed(*messages: bytes) -> bytes:
-    return b"".join(struct.pack(">H", len(message)) + message for message in messages)
-
-
-class DotPeer:
+class DotPeer(TcpClient):
     """A client of DNS over TLS."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    def send(self, *messages: bytes) -> None:
-        self.writer.write(framed(*messages))
-
-    async def receive(self) -> bytes:
-        async with asyncio.timeout(10):
-            (length,) = struct.unpack(">H", await self.reader.readexactly(2))
-            return await self.reader.readexactly(length)
 
     async def closed(self) -> bool:
         """Wait for the end of the connection; False when something else comes."""
         async with asyncio.timeout(10):
             try:
-                return await self.reader.read(1) == b""
+                return await self._reader.read(1) == b""
             except ConnectionError:
                 return True
 

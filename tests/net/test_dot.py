@@ -9,8 +9,9 @@ from dnsproxy.core import options
 from dnsproxy.core.policy import Owned
 from dnsproxy.net import encrypted
 from tests.certificates import make_certificate
-from tests.fakes.encrypted import NAME, dot, framed, tls_world
+from tests.fakes.encrypted import NAME, dot, tls_world
 from tests.fakes.forwarding import numbered, respond
+from tests.fakes.tcp import framed
 from tests.fakes.upstream import silence, until
 from tests.messages import REGISTRY, addresses, query, read
 
