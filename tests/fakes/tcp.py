@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,8 +19,9 @@ from dnsproxy.net.hot import Serve
 from dnsproxy.net.loop import Readiness
 from dnsproxy.net.tcp import TcpListener
 from dnsproxy.net.upstream import Forwarder
-from tests.fakes.upstream import Asked, FakeUpstream, Hook, until
-from tests.messages import engine, hangzhou, read, reply_to
+from tests.fakes.forwarding import respond
+from tests.fakes.upstream import FakeUpstream, Hook, until
+from tests.messages import engine, hangzhou
 
 # struct linger: on, for 0 seconds. Closing sends a reset.
 RESET = struct.pack("ii", 1, 0)
@@ -77,11 +78,6 @@ class TcpWorld:
         """Let the upstream answer all that it was asked so far."""
         for asked in list(self.upstream.asked):
             self.upstream.send(respond(asked), asked.peer)
-
-
-def respond(asked: Asked) -> Iterable[bytes]:
-    name = read(asked.data).question[0].name
-    return [reply_to(asked.data, [f"{name} 60 IN A 192.0.2.1"])]
 
 
 @asynccontextmanager

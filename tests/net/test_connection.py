@@ -15,7 +15,8 @@ from dnsproxy.core.upstreams import Upstream
 from dnsproxy.net import connection as connection_module
 from dnsproxy.net.connection import ENOUGH_UNREAD, IDLE_SECONDS, MAX_WAITING
 from dnsproxy.net.loop import HotLoop
-from tests.fakes.tcp import RESET, TcpWorld, connected, framed, respond, tcp_world, unread
+from tests.fakes.forwarding import respond
+from tests.fakes.tcp import RESET, TcpWorld, connected, framed, tcp_world, unread
 from tests.fakes.upstream import Asked, silence, until
 from tests.messages import OSS, REGISTRY, addresses, query, read, reply_to
 
