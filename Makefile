@@ -2,6 +2,8 @@
 
 PYTHON ?=
 ARGS ?=
+# 1 has `make faults` take its longer forms.
+FULL ?=
 # Two workers suit the smallest machines. No test owns a fixed port or path.
 JOBS ?= 2
 PYTEST = .venv/bin/python -m pytest -n $(JOBS)
@@ -10,7 +12,7 @@ export PYTHON
 # Debian keeps unbound and dnsmasq where only root's PATH looks.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help run test lint types unit e2e netns bench profile compiled format clean
+.PHONY: help run test lint types unit e2e netns faults bench profile compiled format clean
 .DEFAULT_GOAL := help
 # Every target starts with the same set-up, which must not run twice at once.
 .NOTPARALLEL:
@@ -39,7 +41,7 @@ types: ## Check types
 
 unit: ## Run the tests that start no process; ARGS="-k seal" adds options
 	@scripts/setup.sh dev
-	$(PYTEST) -m "not e2e and not netns" $(ARGS)
+	$(PYTEST) -m "not e2e and not netns and not faults" $(ARGS)
 
 e2e: ## Run the tests that start real processes and foreign DNS programs
 	@scripts/setup.sh packages
@@ -50,6 +52,11 @@ netns: ## Run the tests in network namespaces, with a real registry and skopeo; 
 	@scripts/setup.sh packages
 	@scripts/setup.sh dev
 	$(PYTEST) -m netns $(ARGS)
+
+faults: ## Run the tests of faults: bad networks, helpers, hosts; FULL=1 for their longer forms
+	@scripts/setup.sh packages
+	@scripts/setup.sh dev
+	DNSPROXY_FAULTS_FULL=$(FULL) $(PYTEST) -m faults $(ARGS)
 
 bench: ## Measure a compiled build beside unbound, dnsdist, dnsmasq, BIND and the PowerDNS recursor
 	@bench/setup.sh

@@ -62,7 +62,7 @@ forbid_services() {
 install_packages() {
     missing=
     for pair in unbound:unbound dnsmasq:dnsmasq-base kdig:knot-dnsutils dig:bind9-dnsutils curl:curl \
-        ip:iproute2 nginx:nginx docker-registry:docker-registry skopeo:skopeo; do
+        ip:iproute2 faketime:faketime nginx:nginx docker-registry:docker-registry skopeo:skopeo; do
         command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
     done
     [ -n "$missing" ] || return 0

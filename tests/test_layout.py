@@ -76,7 +76,7 @@ LOOSE_TASKS = {
 NO_TEST_NEEDED = frozenset({"__init__", "__main__", "version"})
 # Tests that mirror no module: this one, whole-program tests, and those of several modules together.
 NOT_MIRRORED = frozenset({"test_layout.py"})
-WHOLE_PROGRAM = frozenset({"e2e", "netns", "properties", "scenarios"})
+WHOLE_PROGRAM = frozenset({"e2e", "faults", "netns", "properties", "scenarios"})
 
 
 @cache

@@ -1,0 +1,47 @@
+"""What the tests of faults have in common: worlds of processes, and the foreign programs that they need."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.processes import find_program
+from tests.e2e.world import World
+
+PROGRAMS = ("unbound", "unbound-control", "dig", "faketime")
+# Cases take their longer form where this is set: `make faults FULL=1`, `make soak`.
+FULL = bool(os.environ.get("DNSPROXY_FAULTS_FULL"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _programs() -> None:
+    missing = [program for program in PROGRAMS if find_program(program) is None]
+    if not missing:
+        return
+    reason = f"FAULTS NOT TESTED, missing: {', '.join(missing)}; run scripts/setup.sh packages"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def full() -> bool:
+    """Whether the longer form of each case was asked for."""
+    return FULL
+
+
+@pytest.fixture
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A world of the test's own in which nothing runs yet."""
+    # A short name: the path of a Unix socket has 107 octets at most.
+    with World(tmp_path_factory.mktemp("w")) as made:
+        yield made
+
+
+@pytest.fixture
+def started(world: World) -> World:
+    """A world of the test's own, in which every name is learned."""
+    world.start()
+    return world
