@@ -26,12 +26,27 @@ class DiscoverSettings(Model):
     """What to ask for, of whom, and whom to believe."""
 
     host: Domain | None = None
+    """The name to ask, as clients use it. By default that of the instance; for generic, the first of `names`
+    whose role is registry.
+    """
     port: int = Field(443, ge=1, le=65_535)
+    """Port of the registry and, besides 443, of its token service."""
     realm_suffixes: list[Domain] = Field(default_factory=lambda: ["aliyuncs.com."])
+    """Only hosts below these domains, or the registry itself, are believed to be its token service. For
+    generic the default is none.
+    """
     storage_suffixes: list[Domain] = Field(default_factory=lambda: ["aliyuncs.com."])
+    """The same for its storage."""
     ca_file: Path | None = None
+    """PEM file of the authority of the registry's certificate; null: the system's."""
     credentials_file: Path | None = None
+    """A docker `config.json`, or a file with one line `user:password`; needs `repository`. It is read anew
+    each time, so a short-lived password can be replaced. null: asked without, as for a public image.
+    """
     repository: str | None = Field(None, max_length=255, pattern=f"^{_PATH}{_REFERENCE}$")
+    """A small image that may be pulled, such as `team/app:1.0`; without a tag, latest. With it the storage
+    host is the one that a layer of this image is redirected to.
+    """
 
     @model_validator(mode="after")
     def _used(self) -> Self:

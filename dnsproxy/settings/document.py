@@ -10,6 +10,7 @@ from dnsproxy.core.guard import Limits, LimitTable
 from dnsproxy.core.registry import Sought, Wanted
 from dnsproxy.settings.learning import HelperSettings, LearnSettings
 from dnsproxy.settings.registries import RegistrySettings
+from dnsproxy.settings.schema import json_schema
 from dnsproxy.settings.serving import (
     AdminSettings,
     CacheSettings,
@@ -24,13 +25,25 @@ class Settings(Model):
     """The whole file."""
 
     registries: list[RegistrySettings] = Field(default_factory=list)
+    """The registries to reach, and the names that belong to them. Helper and proxy need the same list: the
+    helper resolves these names, and the proxy believes a helper about no others.
+    """
     helper: HelperSettings = HelperSettings()
+    """`dnsproxy helper`: runs in the source region, resolves the names there, publishes them signed."""
     learn: LearnSettings = LearnSettings()
+    """How the proxy learns what helpers have seen."""
     serve: ServeSettings = ServeSettings()
+    """`dnsproxy serve`: the DNS listeners."""
     forward: ForwardSettings = ForwardSettings()
+    """Where every name that is not learned is resolved."""
     cache: CacheSettings = CacheSettings()
+    """Cached answers of forwarded queries. Learned names are not in here and never evicted."""
     admin: AdminSettings = AdminSettings()
+    """Health, metrics and the commands that ask or order a running proxy, over HTTP. Without a token, orders
+    (pin, freeze, rollback ...) are taken from this host only.
+    """
     log: LogSettings = LogSettings()
+    """What is logged, on standard error."""
 
     @model_validator(mode="after")
     def _distinct_labels(self) -> Self:
@@ -73,4 +86,4 @@ class Settings(Model):
 
 def schema() -> dict[str, Any]:
     """Return the JSON schema of the file."""
-    return Settings.model_json_schema(mode="validation")
+    return json_schema(Settings)

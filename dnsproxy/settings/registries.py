@@ -17,11 +17,25 @@ class NameSettings(Model):
     """A name listed by hand: learned when neither addresses nor cname is given."""
 
     name: Name
+    """The name; `*.` in front covers everything below it, not the name itself."""
     role: Role = "other"
+    """A label for status, logs and metrics. The first name whose role is registry is also the one that
+    discovery asks, for generic.
+    """
     addresses: Addresses = Field(default_factory=list)
+    """Pinned: always these IPv4 or IPv6 addresses, never learned. Not together with `cname`."""
     cname: Name | None = None
+    """Learned through this other name, such as a PrivateLink endpoint. Not together with `addresses`, nor for
+    a wildcard.
+    """
     allowed: list[Range] = Field(default_factory=list)
+    """The ranges that its addresses may be in, public ones too. By default the internal ranges: RFC 1918,
+    100.64.0.0/10 and fc00::/7.
+    """
     ports: Ports | None = None
+    """TCP ports that it must answer on, in place of `learn.verify.ports`; an empty list: it is not probed.
+    null: as there.
+    """
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -36,23 +50,52 @@ class NetworkSettings(Model):
     """What this side's network makes of the addresses of a registry."""
 
     routed: list[Range] = Field(default_factory=list)
+    """Ranges that the route tables of this side reach. A learned address outside them is reported, not
+    refused. Without any, nothing is reported.
+    """
     conflicts: list[Range] = Field(default_factory=list)
+    """Ranges that this side uses itself. An address in one of them is refused, unless a more specific range
+    of `routed` holds it.
+    """
     allow_public: bool = False
+    """Answer public addresses too; for generic registries only."""
 
 
 class RegistrySettings(Model):
     """A registry instance and the names that belong to it."""
 
     name: str = Field(min_length=1, max_length=64)
+    """Label in status, logs and metrics; no two alike."""
     provider: Literal["acr", "generic"] = "acr"
+    """`acr` (Alibaba Cloud Container Registry, Enterprise Edition) knows its names from region and instance;
+    `generic` has those under `names` only.
+    """
     region: str | None = None
+    """acr: must be given. The instance's host is `<instance>-registry-vpc.<region>.cr.aliyuncs.com`."""
     instance: str | None = None
+    """acr: must be given; see `region`."""
     chart: bool = False
+    """acr: also `<instance>-chart-vpc.<region>.cr.aliyuncs.com`, for Helm charts."""
     auth: Literal["discover", "regional", "none"] | Name = "discover"
+    """The host that hands out tokens. `discover`: the helper asks `https://<registry>/v2/` and takes the host
+    that it names, or none when the instance has taken over its own authentication. `regional`, for acr:
+    `dockerauth-vpc.<region>.aliyuncs.com`, right for most instances, not for all. `none`: nothing to
+    learn; the default for generic. Or a host, as the WWW-Authenticate header of `/v2/` names it.
+    """
     storage: Literal["regional", "discover", "none"] | Name = "regional"
+    """Where image layers come from. `regional`, for acr: `oss-<region>-internal.aliyuncs.com` and every
+    bucket below it. `discover`: one bucket, where a layer of `discover.repository` is redirected to; for
+    acr, without a repository, the default bucket of the instance whose id the registry tells. `none`:
+    nothing to learn; the default for generic. Or a host: one bucket.
+    """
     discover: DiscoverSettings = DiscoverSettings()
+    """How the helper asks the registry, over HTTPS; used for what is set to `discover`."""
     names: list[NameSettings] = Field(default_factory=list)
+    """Further names, or others in place of the above. A name that has neither `addresses` nor `cname` is
+    learned.
+    """
     network: NetworkSettings = NetworkSettings()
+    """What this side's network makes of the addresses of this registry."""
 
     @model_validator(mode="before")
     @classmethod

@@ -6,7 +6,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from dnsproxy.settings.values import (
     Duration,
@@ -41,13 +41,28 @@ def _workers(value: object) -> object:
     return value
 
 
+Workers = Annotated[
+    int | Literal["auto"],
+    BeforeValidator(_workers),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": MAX_WORKERS}, {"const": "auto"}]}),
+]
+
+
 class TlsListenSettings(Model):
     """Listeners for DNS over TLS (RFC 7858) and over HTTPS (RFC 8484); the client says which by ALPN."""
 
     listen: list[Listen] = Field(default_factory=list)
+    """Numeric addresses with ports, such as 0.0.0.0:853 and 0.0.0.0:443. Both protocols are served on each:
+    HTTPS for clients that offer h2 or http/1.1 by ALPN, TLS for others.
+    """
     cert_file: Path | None = None
+    """PEM file of the certificate, with intermediate ones; needed with `listen`, and read again when it
+    changes.
+    """
     key_file: Path | None = None
+    """PEM file of its private key; likewise."""
     path: UrlPath = "/dns-query"
+    """Path of the URL for DNS over HTTPS."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -60,16 +75,24 @@ class RateLimitSettings(Model):
     """Queries per second over UDP for each client, 0 for no limit; a client is an address or a prefix."""
 
     per_client: int = Field(0, ge=0, le=1_000_000)
+    """Queries per second over UDP and client; 0 for no limit. Of those beyond it every second one is told to
+    use TCP, the others are dropped.
+    """
     exempt: list[Range] = Field(default_factory=list)
+    """Client ranges without a limit."""
     ipv4_prefix: int = Field(32, ge=8, le=32)
+    """IPv4 addresses that share so many bits are one client."""
     ipv6_prefix: int = Field(64, ge=16, le=128)
+    """The same for IPv6."""
 
 
 class IdentitySettings(Model):
     """What is told of this server to those who ask in class CH (RFC 4892); null is REFUSED."""
 
     version: ShortText | None = None
+    """Text for `version.bind`; null: refused."""
     server: ShortText | None = None
+    """Text for `id.server`; null: refused."""
 
 
 class ServeSettings(Model):
@@ -78,49 +101,90 @@ class ServeSettings(Model):
     listen: list[Listen] = Field(
         default_factory=lambda: [Endpoint("0.0.0.0", 53), Endpoint("::", 53)], min_length=1
     )
+    """Numeric addresses with ports; UDP and TCP on each."""
     allow: list[Range] = Field(
         default_factory=lambda: _ranges(
             *("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"),
             *("::1/128", "fc00::/7", "fe80::/10"),
         )
     )
+    """Client ranges to answer; others get REFUSED. The list replaces the default."""
     max_tcp_clients: int = Field(512, ge=1, le=100_000)
+    """TCP and TLS connections at one time, of all clients."""
     max_tcp_per_client: int = Field(128, ge=1, le=100_000)
-    workers: Annotated[int | Literal["auto"], BeforeValidator(_workers)] = 1
+    """The same, of one address; of one /64 for IPv6."""
+    workers: Workers = 1
+    """Processes that answer, each with a cache of its own of `cache.size`; `auto`: one for each processor
+    that this program may use. Above 1, one more process learns and tells the workers.
+    """
     tls: TlsListenSettings = TlsListenSettings()
+    """Listeners for DNS over TLS and DNS over HTTPS."""
     rate_limit: RateLimitSettings = RateLimitSettings()
+    """A limit for each client; off by default."""
     identity: IdentitySettings = IdentitySettings()
+    """What `version.bind` and `id.server` (class CH) are answered with."""
 
 
 class ProbeSettings(Model):
     """Background probes: seconds between two, replies in a row until up, failures in a row until down."""
 
     interval: Annotated[Duration, Field(ge=1)] = 60.0
+    """Time between two probes of an upstream; `forever`: the dead ones only, which are probed after 1, 2, 4
+    ... 30 s.
+    """
     rise: int = Field(2, ge=1, le=100)
+    """It is up after so many replies in a row."""
     fall: int = Field(3, ge=1, le=100)
+    """It is down after so many failures in a row."""
 
 
 class TimeoutSettings(Model):
     """Bounds of one forwarded query: for one attempt, and for all of them together."""
 
     attempt: Annotated[Duration, Field(ge=0.01, le=30)] = 0.8
+    """Longest time of one attempt."""
     total: Annotated[Duration, Field(ge=0.01, le=60)] = 1.8
+    """Longest time of all attempts for one query; then it is answered SERVFAIL, or with an expired answer."""
 
 
 class ForwardSettings(Model):
     """Where every other name is resolved."""
 
     upstreams: list[Forwarding] = Field(default_factory=system_resolvers, min_length=1)
+    """As `helper.resolvers`; the order is the preference. Also `tls://10.0.0.5#dns.example` (port 853) and
+    `https://10.0.0.5/dns-query#dns.example` (port 443, HTTP/2): the certificate must be for the name
+    behind `#`, or else for the host as written.
+    """
     zones: dict[Name, list[Forwarding]] = Field(default_factory=dict)
+    """Zones with resolvers of their own, such as `corp.example.com: [10.0.0.53]`; the longest match counts.
+    Special-use names (localhost, local, home.arpa, invalid, onion, reverse zones of private ranges) are
+    answered by the proxy itself unless a zone here holds them.
+    """
     bootstrap: list[Numeric] = Field(default_factory=list)
+    """Resolvers, as `10.0.0.2` or `tcp://10.0.0.2`, that tell the addresses of upstreams whose host is a
+    name, such as `tls://dns.example`. Not this proxy. Without any, upstreams must be numeric.
+    """
     ca_file: Path | None = None
+    """PEM file of the authority of the upstreams' certificates; null: the system's."""
     https_method: Literal["post", "get"] = "post"
+    """How `https://` upstreams are asked."""
     timeout: TimeoutSettings = TimeoutSettings()
+    """Bounds of one forwarded query."""
     max_in_flight: int = Field(1000, ge=1, le=60_000)
+    """Forwarded queries at one time. Beyond that the oldest gives way if it has waited 0.2 s."""
     policy: Literal["fastest", "sequential", "random", "race"] = "fastest"
+    """Which upstream is asked first, of those that answer: `fastest` (by the decaying mean of their times;
+    one query in 50 tries another), `sequential` (the first in the list), `random`, or `race` (as fastest,
+    two at the same time). An upstream that fails is followed by the next with every policy.
+    """
     probe: ProbeSettings = ProbeSettings()
+    """Background probes of upstreams. One that leads back to this proxy is found by them, and left out."""
     case_randomization: bool = False
+    """Ask with the letters of names in random case (0x20), against forgers. An upstream that does not keep
+    the case is asked over TCP.
+    """
     minimal_any: bool = False
+    """Answer queries for ANY with one HINFO record (RFC 8482) in place of forwarding them."""
 
     @model_validator(mode="after")
     def _bootstrapped(self) -> Self:
@@ -139,23 +203,34 @@ class CacheSettings(Model):
     """The answer cache; ``size`` counts entries, 0 turns it off."""
 
     size: int = Field(100_000, ge=0, le=10_000_000)
+    """Entries; 0: no cache."""
     min_ttl: Annotated[Duration, Field(le=3600)] = 0.0
+    """Lower bound put on the TTLs of answers."""
     max_ttl: Annotated[Duration, Field(ge=1, le=604_800)] = 3600.0
+    """Upper bound put on the TTLs of answers."""
     negative_ttl: Annotated[Duration, Field(le=10_800)] = 60.0
+    """Upper bound for "no such name" and "no such data"."""
     stale: Annotated[Duration, Field(le=604_800)] = 86_400.0
+    """How long an expired answer is still given when upstreams fail, with a TTL of 30 s; 0: never."""
     prefetch: bool = True
+    """Ask anew for answers that are in use, in the last tenth of their life."""
     nxdomain_cut: bool = False
+    """A name that does not exist has none below it (RFC 8020). Some servers deny names that do."""
 
 
 class AdminSettings(Model):
     """The HTTP endpoint for operators."""
 
     listen: Listen | None = Endpoint("127.0.0.1", 9153)
+    """Numeric address and port; null: none."""
     token_file: Path | None = None
+    """File with the bearer token to ask for; null: none is asked for."""
 
 
 class LogSettings(Model):
     """Logging; ``auto`` is readable on a terminal and JSON elsewhere."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least level that is written."""
     format: Literal["auto", "console", "json"] = "auto"
+    """`auto`: console on a terminal, JSON elsewhere."""

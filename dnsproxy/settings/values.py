@@ -8,7 +8,17 @@ import sys
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import core_schema
 
 from dnsproxy.core import names
 from dnsproxy.core.learned import canonical_addresses
@@ -176,15 +186,43 @@ def _path(value: str) -> str:
     return value
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration)]
-Name = Annotated[str, AfterValidator(_name)]
-Range = Annotated[Network, BeforeValidator(_network)]
-Listen = Annotated[Endpoint, BeforeValidator(lambda value: parse_endpoint(value, None))]
-Resolver = Annotated[Endpoint | Literal["system"], BeforeValidator(_resolver)]
-Numeric = Annotated[Endpoint, BeforeValidator(lambda value: parse_endpoint(value, 53))]
-Forwarding = Annotated[Endpoint | Literal["system"], BeforeValidator(_upstream)]
-UrlPath = Annotated[str, AfterValidator(_path)]
-Addresses = Annotated[list[str], AfterValidator(_addresses)]
+def _written(title: str, pattern: str | None = None) -> WithJsonSchema:
+    """Say in the JSON schema how a value stands in the file, which is not what it becomes."""
+    kinds = {"title": title, "type": "string"}
+    return WithJsonSchema(kinds if pattern is None else kinds | {"pattern": f"^(?:{pattern})$"})
+
+
+class _DurationText:
+    """The same for a duration, with the bounds that a field gives it: they hold for a plain number."""
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        bounds = handler(schema)
+        return {
+            "title": "duration",
+            "type": ["number", "string"],
+            # pydantic leaves them by its own names where a field reads text.
+            "minimum": bounds.get("ge", 0),
+            **({"maximum": bounds["le"]} if "le" in bounds else {}),
+            "pattern": f"^(?:{_DURATION.pattern}|forever)$",
+        }
+
+
+# Every float of the configuration is one of these: `schema.as_written` counts on it.
+Duration = Annotated[float, BeforeValidator(parse_duration), _DurationText()]
+Name = Annotated[str, AfterValidator(_name), _written("domain name")]
+Range = Annotated[Network, BeforeValidator(_network), _written("range of addresses")]
+Listen = Annotated[
+    Endpoint, BeforeValidator(lambda value: parse_endpoint(value, None)), _written("address with port")
+]
+Resolver = Annotated[Endpoint | Literal["system"], BeforeValidator(_resolver), _written("resolver")]
+Numeric = Annotated[
+    Endpoint, BeforeValidator(lambda value: parse_endpoint(value, 53)), _written("numeric resolver")
+]
+Forwarding = Annotated[Endpoint | Literal["system"], BeforeValidator(_upstream), _written("upstream")]
+UrlPath = Annotated[str, AfterValidator(_path), _written("path of a URL", _PATH.pattern)]
+Addresses = Annotated[list[Annotated[str, _written("IP address")]], AfterValidator(_addresses)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Ports = Annotated[list[Port], AfterValidator(_ports)]
 Role = Literal["registry", "auth", "storage", "chart", "other"]
@@ -198,4 +236,6 @@ def system_resolvers() -> list[Endpoint | Literal["system"]]:
 class Model(BaseModel):
     """Frozen, and every unknown key is a mistake."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", arbitrary_types_allowed=True, use_attribute_docstrings=True
+    )
