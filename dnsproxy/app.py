@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from dataclasses import asdict
-from time import time
+from time import monotonic, time
 from typing import TYPE_CHECKING
 
 import structlog
@@ -16,6 +17,7 @@ from dnsproxy.core.access import AccessList
 from dnsproxy.core.book import Book
 from dnsproxy.core.learned import Scope
 from dnsproxy.core.registry import undiscovered
+from dnsproxy.core.trend import Trend
 from dnsproxy.errors import StartError
 from dnsproxy.keys import read_trusted_keys
 from dnsproxy.net.refresh import Learner
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
     from dnsproxy.embedded import EmbeddedHelpers
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+# Seconds between two looks at the counters, for the charts of the last hour. One costs some 20 us.
+SAMPLE_SECONDS = 2.0
 
 
 class Proxy:
@@ -63,6 +68,7 @@ class Proxy:
         fetch = self._embedded.fetch if self._embedded else None
         self.learner = Learner(settings.learn, keys, scope, self.vetting.take, fetch=fetch)
         self.draining = False
+        self._trend = Trend()
         self._admin: AdminServer | None = None
 
     def _embed(self) -> EmbeddedHelpers | None:
@@ -86,6 +92,7 @@ class Proxy:
         """Return all that status and metrics are made from."""
         from dnsproxy.admin.status import Facts, SourceView  # noqa: PLC0415 - not needed to answer queries
 
+        settings = self.settings
         traffic = self.plane.traffic()
         return Facts(
             wanted=self.vetting.wanted(),
@@ -100,11 +107,17 @@ class Proxy:
             wall_now=time(),
             started_at=self.started_at,
             draining=self.draining,
-            max_stale=self.settings.learn.max_stale,
-            undiscovered=undiscovered(self.settings.sought(), self.learner.book.found()),
+            max_stale=settings.learn.max_stale,
+            undiscovered=undiscovered(settings.sought(), self.learner.book.found()),
             vetted={entry.name: self.vetting.vetted(entry) for entry in self.vetting.wanted()},
             refused=self.vetting.screen.refused,
             orders=self.vetting.orders,
+            recent=self._trend.recent(monotonic()),
+            ttl=settings.learn.ttl,
+            # Each worker may fill a cache of its own.
+            cache_size=settings.cache.size * max(1, len(traffic.workers)),
+            host=os.uname().nodename,
+            listen=[str(listen) for listen in (*settings.serve.listen, *settings.serve.tls.listen)],
         )
 
     @property
@@ -187,6 +200,13 @@ class Proxy:
                 tasks.create_task(self._embedded.run())
             tasks.create_task(self.learner.run())
             tasks.create_task(self.vetting.run())
+            if self.settings.admin.listen is not None:
+                tasks.create_task(self._sample())
+
+    async def _sample(self) -> None:
+        while True:
+            self._trend.record(monotonic(), self.plane.traffic().stats)
+            await asyncio.sleep(SAMPLE_SECONDS)
 
     async def close(self) -> None:
         """Stop answering and keep what was learned."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from dnsproxy.keys import read_private_key, write_key_pair
 from dnsproxy.server import Server
 from dnsproxy.settings import Settings
 from dnsproxy.settings.learning import SourceSettings
+from dnsproxy.settings.values import Endpoint
 from tests.fakes.nameserver import Nameserver, zone
 from tests.strategies import learned
 
@@ -157,3 +159,23 @@ async def test_an_admin_port_in_use_leaves_nothing_open(settings: Settings) -> N
             await proxy.start()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         udp.bind(("127.0.0.1", settings.serve.listen[0].port))
+
+
+async def test_the_last_hour_is_told_where_there_is_an_admin_endpoint(
+    settings: Settings, tmp_path: Path
+) -> None:
+    publish(tmp_path, "10.0.0.1", 1)
+    admin = settings.admin.model_copy(update={"listen": Endpoint("127.0.0.1", 0)})
+    proxy = Proxy(settings.model_copy(update={"admin": admin}))
+    assert proxy.facts().recent.minutes == ()
+    stop = asyncio.Event()
+    await proxy.start()
+    running = asyncio.ensure_future(proxy.run(stop))
+    await until(lambda: proxy.facts().recent.minutes != ())
+    facts = proxy.facts()
+    assert facts.recent.total().queries == 0
+    assert (facts.ttl, facts.cache_size, facts.host) == (30, 100_000, os.uname().nodename)
+    assert facts.listen == [str(listen) for listen in settings.serve.listen]
+    stop.set()
+    await running
+    await proxy.close()

@@ -9,10 +9,12 @@ from typing import Any
 
 from dnsproxy.core.book import Book, Entry
 from dnsproxy.core.orders import Orders
+from dnsproxy.core.policy import STALE_TTL
 from dnsproxy.core.registry import Sought, Wanted
 from dnsproxy.core.screen import Vetted
 from dnsproxy.core.stats import Stats, UpstreamStats
 from dnsproxy.core.totals import WorkerView
+from dnsproxy.core.trend import Recent
 from dnsproxy.version import __version__
 
 
@@ -35,7 +37,8 @@ class Facts:
     ``wall_now`` and ``started_at`` are Unix seconds, ``max_stale`` seconds: how long
     addresses stay in service after their snapshot has expired. ``book`` is what is answered, ``vetted``
     what is known of the addresses of each name, also of those that are held back or refused. ``workers`` is
-    empty where one process does everything.
+    empty where one process does everything. ``ttl`` is what clients are given with learned addresses, in
+    seconds; ``cache_size`` counts entries, of all workers together.
     """
 
     wanted: Sequence[Wanted]
@@ -55,6 +58,11 @@ class Facts:
     refused: Mapping[str, int] = field(default_factory=dict)
     orders: Orders = field(default_factory=Orders)
     workers: Sequence[WorkerView] = ()
+    recent: Recent = field(default_factory=Recent)
+    ttl: int = STALE_TTL
+    cache_size: int = 0
+    host: str = ""
+    listen: Sequence[str] = ()
 
     def in_service(self, wanted: Wanted) -> Entry | None:
         """Return what is answered for a learned name; None when pinned, unknown or too old."""
@@ -85,6 +93,9 @@ def status_document(facts: Facts) -> dict[str, Any]:
     stats = facts.stats
     return {
         "version": __version__,
+        "host": facts.host,
+        "listen": list(facts.listen),
+        "now": facts.wall_now,
         "uptime": round(facts.wall_now - facts.started_at, 1),
         "serial": facts.book.serial,
         "ready": not missing and not facts.draining,
@@ -96,15 +107,40 @@ def status_document(facts: Facts) -> dict[str, Any]:
         "refused": dict(facts.refused),
         **orders_document(facts.orders),
         "upstreams": [
-            {"name": name, "up": held.up, "rtt": held.rtt, "sent": held.sent, "failures": dict(held.failures)}
+            {
+                "name": name,
+                "up": held.up,
+                "looped": held.looped,
+                "rtt": held.rtt,
+                "sent": held.sent,
+                "failures": dict(held.failures),
+            }
             for name, held in facts.upstreams.items()
         ],
-        "cache": {"entries": facts.cache_entries, "hits": stats.cache_hits, "misses": stats.cache_misses},
+        "cache": {
+            "entries": facts.cache_entries,
+            "size": facts.cache_size,
+            "hits": stats.cache_hits,
+            "misses": stats.cache_misses,
+        },
         "in_flight": facts.in_flight,
         "requests": sum(stats.requests.values()),
         "responses": _by_source(stats.responses.items()),
         "drops": dict(stats.drops),
+        "recent": _recent(facts.recent),
         "workers": [_worker(facts, worker) for worker in facts.workers],
+    }
+
+
+def _recent(recent: Recent) -> dict[str, Any]:
+    """Return the last hour: per minute, oldest first, and the rate in queries per second."""
+    return {
+        "queries_per_second": None if recent.rate is None else round(recent.rate, 2),
+        "queries": [minute.queries for minute in recent.minutes],
+        "answers": {source: list(counts) for source, counts in recent.by_source().items()},
+        "cache_hits": [minute.hits for minute in recent.minutes],
+        "cache_misses": [minute.misses for minute in recent.minutes],
+        "drops": [minute.drops for minute in recent.minutes],
     }
 
 
@@ -138,6 +174,8 @@ def _name(facts: Facts, entry: Wanted) -> dict[str, Any]:
         "cname": entry.cname,
         "source": None,
         "serial": None,
+        "ttl": facts.ttl,
+        "source_ttl": None,
         "age": facts.age(entry),
         "observed_at": None,
         "status": "missing",
@@ -158,6 +196,8 @@ def _name(facts: Facts, entry: Wanted) -> dict[str, Any]:
             "cname": held.learned.cname,
             "source": held.snapshot.issuer,
             "serial": held.snapshot.serial,
+            "ttl": min(facts.ttl, STALE_TTL) if expired else facts.ttl,
+            "source_ttl": held.learned.ttl,
             "observed_at": held.learned.observed_at,
             "status": "stale" if expired or held.learned.status != "ok" else "ok",
         }
@@ -173,6 +213,7 @@ def _details(vetted: Vetted) -> Iterator[dict[str, Any]]:
             "routed": vetted.routed.get(state.address),
             "probe": {str(port): text for port, text in state.result.ports.items()} if state.result else {},
             "checked_at": state.checked_at,
+            "since": state.since,
         }
     for finding in vetted.refused:
         yield {
@@ -182,6 +223,7 @@ def _details(vetted: Vetted) -> Iterator[dict[str, Any]]:
             "routed": vetted.routed.get(finding.address),
             "probe": {},
             "checked_at": None,
+            "since": None,
         }
 
 

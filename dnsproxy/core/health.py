@@ -46,6 +46,11 @@ class Result:
     ports: Mapping[int, str]
 
     @property
+    def has_answered(self) -> bool:
+        """Whether every port did."""
+        return self.outcome is Outcome.ANSWERED
+
+    @property
     def complaint(self) -> str:
         """What is wrong, for people; empty when nothing is."""
         wrong = [f"port {port}: {text}" for port, text in sorted(self.ports.items()) if text != "ok"]
@@ -56,7 +61,8 @@ class Result:
 class Health:
     """One address. ``alive`` is None while nobody can tell.
 
-    ``due`` is monotonic seconds, ``checked_at`` Unix time.
+    ``due`` is monotonic seconds, ``checked_at`` Unix time, as is ``since``: the first of the
+    probes, without a break up to the last one, that all answered or all did not.
     """
 
     alive: bool | None
@@ -64,6 +70,7 @@ class Health:
     in_flight: bool = False
     result: Result | None = None
     checked_at: float | None = None
+    since: float | None = None
     _failures: int = 0
     _tries: int = 0
     _failing_since: float = 0.0
@@ -76,8 +83,10 @@ class Health:
         The next is due after ``interval`` seconds, after failures sooner.
         """
         self.in_flight = False
+        if self.result is None or result.has_answered is not self.result.has_answered:
+            self.since = wall_now
         self.result, self.checked_at = result, wall_now
-        if result.outcome is Outcome.ANSWERED:
+        if result.has_answered:
             self.alive, self._failures, self._tries = True, 0, 0
             self.due = now + interval
             return

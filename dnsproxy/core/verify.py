@@ -56,7 +56,10 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class AddressState:
-    """One address of a name. ``alive`` is None while nobody can tell; ``reason`` is for people, or None."""
+    """One address of a name. ``alive`` is None while nobody can tell; ``reason`` is for people, or None.
+
+    ``checked_at`` and ``since`` are as in `Health`.
+    """
 
     address: str
     serving: bool
@@ -64,6 +67,7 @@ class AddressState:
     reason: str | None
     result: Result | None
     checked_at: float | None
+    since: float | None = None
 
 
 @dataclass(slots=True)
@@ -259,7 +263,9 @@ class Verifier:
             health = held.health[address]
             is_served = address in serving
             reason = self._reason(health, is_served=is_served)
-            yield AddressState(address, is_served, health.alive, reason, health.result, health.checked_at)
+            yield AddressState(
+                address, is_served, health.alive, reason, health.result, health.checked_at, health.since
+            )
 
     def _reason(self, health: Health, *, is_served: bool) -> str | None:
         if health.result is not None and health.result.outcome is not Outcome.ANSWERED:

@@ -16,6 +16,7 @@ from dnsproxy.core.registry import Sought, Wanted
 from dnsproxy.core.screen import Vetted
 from dnsproxy.core.stats import Stats, UpstreamStats
 from dnsproxy.core.totals import WorkerView
+from dnsproxy.core.trend import Counts, Recent
 from dnsproxy.core.verify import AddressState
 from dnsproxy.version import __version__
 from tests.fakes.facts import facts_of
@@ -47,6 +48,8 @@ def test_names() -> None:
             "cname": None,
             "source": "helper-a",
             "serial": 7,
+            "ttl": 30,
+            "source_ttl": 60,
             "age": 40.0,
             "observed_at": 1010,
             "status": "ok",
@@ -60,6 +63,8 @@ def test_names() -> None:
             "cname": None,
             "source": "pinned",
             "serial": None,
+            "ttl": 30,
+            "source_ttl": None,
             "age": None,
             "observed_at": None,
             "status": "pinned",
@@ -74,6 +79,8 @@ def test_names() -> None:
             "cname": None,
             "source": None,
             "serial": None,
+            "ttl": 30,
+            "source_ttl": None,
             "age": None,
             "observed_at": None,
             "status": "missing",
@@ -119,11 +126,13 @@ def test_what_the_helper_could_not_confirm_is_stale(status: str, expected: str) 
 def test_after_max_stale_a_name_is_missing_as_clients_see_it(
     beyond: int, max_stale: float, status: str, *, ready: bool
 ) -> None:
-    given = facts(wall_now=float(TAKEN.expires_at + beyond), max_stale=max_stale, wanted=[REGISTRY])
+    given = facts(wall_now=float(TAKEN.expires_at + beyond), max_stale=max_stale, wanted=[REGISTRY], ttl=600)
     document = status_document(given)
     (name,) = document["names"]
     assert (name["status"], document["ready"]) == (status, ready)
     assert bool(name["addresses"]) is ready
+    # Stale answers are given for 30 s at most (RFC 8767 §4).
+    assert name["ttl"] == (30 if status == "stale" else 600)
     # How old the last known addresses are is what an operator asks next.
     assert name["age"] == given.wall_now - 1010
 
@@ -152,8 +161,8 @@ def test_details_of_addresses() -> None:
     refused = Result(Outcome.FAILED, {443: "Connection refused", 80: "ok"})
     vetted = Vetted(
         (
-            AddressState("10.0.0.1", True, True, None, Result(Outcome.ANSWERED, {443: "ok"}), 1040.5),
-            AddressState("10.0.0.2", False, False, refused.complaint, refused, 1041.0),
+            AddressState("10.0.0.1", True, True, None, Result(Outcome.ANSWERED, {443: "ok"}), 1040.5, 1020.5),
+            AddressState("10.0.0.2", False, False, refused.complaint, refused, 1041.0, 1041.0),
             AddressState("10.0.0.3", False, None, "not probed yet", None, None),
         ),
         (Finding("127.0.0.1", Refusal.LOOPBACK, "127.0.0.1 is in 127.0.0.0/8"),),
@@ -168,6 +177,7 @@ def test_details_of_addresses() -> None:
             "routed": True,
             "probe": {"443": "ok"},
             "checked_at": 1040.5,
+            "since": 1020.5,
         },
         {
             "address": "10.0.0.2",
@@ -176,6 +186,7 @@ def test_details_of_addresses() -> None:
             "routed": False,
             "probe": {"443": "Connection refused", "80": "ok"},
             "checked_at": 1041.0,
+            "since": 1041.0,
         },
         {
             "address": "10.0.0.3",
@@ -184,6 +195,7 @@ def test_details_of_addresses() -> None:
             "routed": None,
             "probe": {},
             "checked_at": None,
+            "since": None,
         },
         {
             "address": "127.0.0.1",
@@ -192,6 +204,7 @@ def test_details_of_addresses() -> None:
             "routed": None,
             "probe": {},
             "checked_at": None,
+            "since": None,
         },
     ]
 
@@ -254,11 +267,18 @@ def test_the_rest() -> None:
             refused={"public": 2},
             cache_entries=8,
             in_flight=1,
+            cache_size=100,
+            host="idc-1",
+            listen=["10.0.0.10:53"],
+            recent=Recent((Counts(5, (3, 0, 1, 0, 1, 0), 1, 2, 0), Counts(1, drops=2)), 0.16666),
         )
     )
     rest = {key: value for key, value in document.items() if key not in {"names", "sources"}}
     assert rest == {
         "version": __version__,
+        "host": "idc-1",
+        "listen": ["10.0.0.10:53"],
+        "now": 1050.0,
         "uptime": 50.0,
         "serial": 7,
         "ready": True,
@@ -269,13 +289,35 @@ def test_the_rest() -> None:
         "pinned": [],
         "frozen": None,
         "upstreams": [
-            {"name": "10.0.0.2:53", "up": False, "rtt": 0.02, "sent": 9, "failures": {"timeout": 1}}
+            {
+                "name": "10.0.0.2:53",
+                "up": False,
+                "looped": False,
+                "rtt": 0.02,
+                "sent": 9,
+                "failures": {"timeout": 1},
+            }
         ],
-        "cache": {"entries": 8, "hits": 3, "misses": 2},
+        "cache": {"entries": 8, "size": 100, "hits": 3, "misses": 2},
         "in_flight": 1,
         "requests": 6,
         "responses": {"learned": 4, "forward": 2},
         "drops": {"short": 2},
+        "recent": {
+            "queries_per_second": 0.17,
+            "queries": [5, 1],
+            "answers": {
+                "learned": [3, 0],
+                "local": [0, 0],
+                "cache": [1, 0],
+                "stale": [0, 0],
+                "forward": [1, 0],
+                "error": [0, 0],
+            },
+            "cache_hits": [1, 0],
+            "cache_misses": [2, 0],
+            "drops": [0, 2],
+        },
         "workers": [],
     }
     assert json.loads(json.dumps(document)) == document

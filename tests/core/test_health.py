@@ -82,3 +82,12 @@ def test_a_complaint_names_the_ports_that_fail() -> None:
     assert OK.complaint == ""
     mixed = Result(Outcome.FAILED, {443: "timed out", 80: "Connection refused", 8443: "ok"})
     assert mixed.complaint == "port 80: Connection refused; port 443: timed out"
+
+
+def test_since_when_it_answers_or_does_not() -> None:
+    health = Health(True, 0.0)
+    assert health.since is None
+    told = []
+    for now, result in enumerate([OK, OK, FAILED, NO_ROUTE, HOST, OK, FAILED]):
+        told.append(record(health, result, float(now)).since)
+    assert told == [1000.0, 1000.0, 1002.0, 1002.0, 1002.0, 1005.0, 1006.0]
