@@ -7,7 +7,7 @@ A book is immutable; `Book.merged` returns the next one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dnsproxy.core.learned import LearnedName, Snapshot
@@ -58,12 +58,14 @@ class Change:
 class Book:
     """``entries`` by canonical name; ``latest`` is each issuer's last accepted snapshot.
 
-    ``finds`` are by issuer, registry and role. Use `dataclasses.replace` to change a part.
+    ``finds`` are by issuer, registry and role. ``documents`` are the snapshots that any of these came
+    from, in the order in which they were accepted. Use `dataclasses.replace` to change a part.
     """
 
     entries: Mapping[str, Entry] = field(default_factory=dict)
     latest: Mapping[str, Snapshot] = field(default_factory=dict)
     finds: Mapping[tuple[str, str, str], Find] = field(default_factory=dict)
+    documents: tuple[Snapshot, ...] = ()
 
     @property
     def serial(self) -> int:
@@ -80,7 +82,15 @@ class Book:
             held = entries.get(learned.name)
             if learned.addresses and (held is None or _replaces(held, learned, snapshot.issuer)):
                 entries[learned.name] = Entry(learned, snapshot)
-        return Book(entries, {**self.latest, snapshot.issuer: snapshot}, finds)
+        latest = {**self.latest, snapshot.issuer: snapshot}
+        sources = (
+            *latest.values(),
+            *(e.snapshot for e in entries.values()),
+            *(f.snapshot for f in finds.values()),
+        )
+        needed = {source.identity for source in sources} - {snapshot.identity}
+        documents = (*(held for held in self.documents if held.identity in needed), snapshot)
+        return Book(entries, latest, finds, documents)
 
     def _finds_after(self, snapshot: Snapshot) -> dict[tuple[str, str, str], Find]:
         told = {(snapshot.issuer, *found.subject): Find(found, snapshot) for found in snapshot.found}
@@ -124,18 +134,11 @@ class Book:
         return changes
 
     def snapshots(self) -> list[Snapshot]:
-        """Return every snapshot that is needed to build this book again, each issuer's in its own order.
+        """Return every snapshot that is needed to build this book again, in the order to merge them.
 
         A name that two issuers confirm may be with the other one in the book built again.
         """
-        needed: Iterable[Snapshot] = [
-            *self.latest.values(),
-            *(entry.snapshot for entry in self.entries.values()),
-            *(find.snapshot for find in self.finds.values()),
-        ]
-        distinct = {s.identity: s for s in needed}
-        # Serial first, as in `learned.judge`: a helper whose clock was set back still counts on.
-        return sorted(distinct.values(), key=lambda s: (s.serial, s.issued_at, s.issuer))
+        return list(self.documents)
 
 
 def _replaces(held: Entry, offered: LearnedName, issuer: str) -> bool:

@@ -257,17 +257,37 @@ def judge(current: Snapshot | None, candidate: Snapshot, wall_now: float, scope:
     if candidate.issued_at - CLOCK_SKEW > wall_now:
         ahead = candidate.issued_at - wall_now
         return Rejected(Rejection.NOT_YET_VALID, f"issued {ahead:.0f} s in the future")
+    if current is not None:
+        if (candidate.serial, candidate.issued_at) == (current.serial, current.issued_at):
+            return Unchanged()
+        if _is_behind(candidate, current, wall_now):
+            return Rejected(Rejection.OLDER, f"{_age(candidate)}, in use {_age(current)}")
     return judge_content(current, candidate, scope)
 
 
-def judge_content(current: Snapshot | None, candidate: Snapshot, scope: Scope) -> Verdict:
-    """As `judge`, without the time window: for what this proxy had accepted before and kept on disk."""
-    if current is not None:
-        held, offered = (current.serial, current.issued_at), (candidate.serial, candidate.issued_at)
-        if offered == held:
-            return Unchanged()
-        if offered < held:
-            return Rejected(Rejection.OLDER, f"serial {candidate.serial}, in use {current.serial}")
+def _is_behind(candidate: Snapshot, current: Snapshot, wall_now: float) -> bool:
+    """Tell whether ``candidate`` was made before ``current``.
+
+    The serial leads, since it grows even when a helper's clock is set back. But a
+    serial begins as a time in milliseconds: one that lies in the future is left over from a
+    clock that was wrong, and a helper that has lost its state cannot know it. It orders nothing, or
+    such a helper would be refused until that time comes.
+    """
+    latest = wall_now + CLOCK_SKEW
+    if current.issued_at > latest:
+        # Taken while this host's own clock was as far ahead as the helper's.
+        return False
+    if max(current.serial, candidate.serial) > latest * 1000:
+        return candidate.issued_at <= current.issued_at
+    return (candidate.serial, candidate.issued_at) < (current.serial, current.issued_at)
+
+
+def _age(snapshot: Snapshot) -> str:
+    return f"serial {snapshot.serial} of {snapshot.issued_at}"
+
+
+def judge_content(current: Snapshot | None, candidate: Snapshot, scope: Scope) -> Accepted | Rejected:
+    """As `judge`, without time window and age: for what was accepted before, in the order of that."""
     found = scope.admit(candidate.found)
     # As in `registry.with_found`, the first that found a name owns it.
     admitted = {name: entry.registry for entry in reversed(found) for name in entry.names}
@@ -275,8 +295,15 @@ def judge_content(current: Snapshot | None, candidate: Snapshot, scope: Scope) -
     foreign = tuple(name for name in offered_all if name not in admitted and not scope.allows(name))
     left_out = set(foreign)
     # The limits of a found name are those of its registry, which is not for the helper to choose.
-    listed = (replace(e, registry=admitted.get(e.name, e.registry)) for e in candidate.names)
-    ours = replace(candidate, names=tuple(e for e in listed if e.name not in left_out), found=found)
+    # Nothing was seen after it was signed: a time that says so is from a clock that has been set back since.
+    newest = candidate.issued_at
+    listed = (
+        replace(e, registry=admitted.get(e.name, e.registry), observed_at=min(e.observed_at, newest))
+        for e in candidate.names
+        if e.name not in left_out
+    )
+    found = tuple(replace(entry, observed_at=min(entry.observed_at, newest)) for entry in found)
+    ours = replace(candidate, names=tuple(listed), found=found)
     if foreign and not ours.names:
         return Rejected(Rejection.NOT_OURS, f"none of its {len(foreign)} names is configured here")
     known = {e.name for e in current.names if e.addresses} if current else set()

@@ -87,7 +87,8 @@ def observe(
             addresses=known.addresses if known else (),
             cname=wanted.cname,
             ttl=known.ttl if known else 0,
-            observed_at=known.observed_at if known else 0,
+            # A later time is from a clock that has been set back since; no proxy could tell this name's age.
+            observed_at=min(known.observed_at, int(wall_now)) if known else 0,
             resolvers=known.resolvers if known else (),
             status="stale" if known else "failed",
         )

@@ -42,6 +42,12 @@ class Findings:
                 self._observed[entry.subject] = entry.observed_at
                 self._seen[entry.subject] = dict.fromkeys(entry.names, float(entry.observed_at))
 
+    def bring_back(self, wall_now: float) -> None:
+        """Let nothing have been seen after ``wall_now``: the clock may have been set back."""
+        self._observed = {subject: min(seen, wall_now) for subject, seen in self._observed.items()}
+        for seen in self._seen.values():
+            seen.update({name: wall_now for name, at in seen.items() if at > wall_now})
+
     def found(self) -> tuple[Found, ...]:
         """Return what is known; a role that was never found out is not in it."""
         return tuple(

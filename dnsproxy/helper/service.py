@@ -144,15 +144,20 @@ class Helper:
 
     async def round(self) -> Snapshot:
         """Look at every name once and publish what was seen."""
-        names, found = self.wanted, self._found()
+        names = self.wanted
         looks = await self._look_everywhere(names)
         wall_now = self._wall()
+        if self._seeker is not None:
+            self._seeker.findings.bring_back(wall_now)
+        found = self._found()
         before = {entry.name: entry for entry in self._last.names} if self._last else {}
         entries = tuple(
             observe(before.get(wanted.name), wanted, seen, wall_now)
             for wanted, seen in zip(names, looks, strict=True)
         )
-        snapshot = next_snapshot(self._last, self._issuer, entries, wall_now, found)
+        snapshot = next_snapshot(
+            self._last, self._issuer, entries, wall_now, found, restarted=self.current is None
+        )
         self._journal.record(before, entries, looks, snapshot.serial)
         self._bad_rounds = 0 if all(entry.status == "ok" for entry in entries) else self._bad_rounds + 1
         await self._publish(snapshot)
@@ -225,17 +230,24 @@ def next_snapshot(
     entries: tuple[LearnedName, ...],
     wall_now: float,
     found: tuple[Found, ...] = (),
+    *,
+    restarted: bool = False,
 ) -> Snapshot:
     """Return the snapshot after ``last``; ``wall_now`` is Unix time in seconds.
 
     The serial grows when a name, an address, a CNAME, a status or a finding has changed.
     It also grows when the clock was set back, or proxies would take an earlier
-    time of issue for an older snapshot.
+    time of issue for an older snapshot; and when the helper has ``restarted``, for ``last`` may be
+    from a backup, older than what proxies have.
     """
     issued_at = int(wall_now)
     if last is None:
         serial = int(wall_now * 1000)
-    elif _essence(last.names, last.found) != _essence(entries, found) or issued_at < last.issued_at:
+    elif (
+        restarted
+        or _essence(last.names, last.found) != _essence(entries, found)
+        or issued_at < last.issued_at
+    ):
         serial = max(last.serial + 1, int(wall_now * 1000))
     else:
         serial = last.serial

@@ -153,6 +153,17 @@ def test_snapshots_rebuild_contested_names_hardly_older(history: list[Snapshot])
         assert entry.age_from - rebuilt.entries[name].age_from <= TAKEOVER_AFTER
 
 
+def test_snapshots_are_in_the_order_in_which_they_were_accepted() -> None:
+    # The second came from a helper that had lost its state, and with it a serial from a wrong clock.
+    first = snapshot(learned("a.example."), learned("b.example."), serial=9, at=1000)
+    second = snapshot(learned("b.example.", ("10.0.0.2",)), serial=3, at=1060)
+    third = snapshot(learned("b.example.", ("10.0.0.3",)), serial=3, at=1090)
+    book = book_of(first, second, third)
+    assert book.snapshots() == [first, third]
+    assert book_of(*book.snapshots()) == book
+    assert book.entries["b.example."].learned.addresses == ("10.0.0.3",)
+
+
 # --- what registries told
 
 

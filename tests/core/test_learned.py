@@ -179,21 +179,77 @@ def test_age_is_serial_then_time_of_issue(serial: int, at: int, expected: type) 
     assert not isinstance(verdict, Rejected) or verdict.reason is Rejection.OLDER
 
 
-@given(strategies.snapshots, strategies.snapshots, st.booleans())
-def test_nothing_older_is_ever_accepted(
-    current: Snapshot,
-    candidate: Snapshot,
-    same_serial: bool,
+# What a helper's clock may have been when it drew the serial, and the proxy's when it took the snapshot.
+NOW = 1_000_000
+TOMORROW = NOW + 86_400
+
+
+def issued(serial_at: int, at: int) -> Snapshot:
+    """A snapshot whose serial began as the time ``serial_at``."""
+    return snapshot(learned(), serial=serial_at * 1000, at=at)
+
+
+@pytest.mark.parametrize(
+    ("current", "candidate", "expected"),
+    [
+        # The helper's clock was a day ahead, was set right, and then all it knew was lost.
+        (issued(TOMORROW, NOW - 60), issued(NOW, NOW), Accepted),
+        # That is no way back for a replay.
+        (issued(NOW - 30, NOW - 30), issued(TOMORROW, NOW - 60), Rejected),
+        (issued(TOMORROW, NOW - 30), issued(TOMORROW + 1, NOW - 60), Rejected),
+        # While it is known, it goes on from there.
+        (issued(TOMORROW, NOW - 60), issued(TOMORROW, NOW), Accepted),
+        (issued(TOMORROW, NOW - 60), issued(TOMORROW + 1, NOW), Accepted),
+        # Both clocks were a day ahead when this was taken.
+        (issued(TOMORROW, TOMORROW), issued(NOW, NOW), Accepted),
+        # A serial that may be a time: it leads.
+        (issued(NOW + CLOCK_SKEW, NOW - 60), issued(NOW, NOW), Rejected),
+    ],
+)
+def test_a_serial_from_the_future_locks_no_helper_out(
+    current: Snapshot, candidate: Snapshot, expected: type
+) -> None:
+    verdict = judge(current, candidate, NOW, SCOPE)
+    assert isinstance(verdict, expected)
+    assert not isinstance(verdict, Rejected) or verdict.reason is Rejection.OLDER
+
+
+def test_a_refusal_as_older_tells_both_ages() -> None:
+    verdict = judge(issued(NOW, NOW), issued(NOW - 5, NOW - 4), NOW, SCOPE)
+    assert verdict == Rejected(
+        Rejection.OLDER, "serial 999995000 of 999996, in use serial 1000000000 of 1000000"
+    )
+
+
+@given(strategies.snapshots, strategies.snapshots, st.booleans(), strategies.whole_numbers)
+def test_nothing_is_accepted_that_is_behind_in_serial_and_time(
+    current: Snapshot, candidate: Snapshot, same_serial: bool, ahead: int
 ) -> None:
     if same_serial:  # or the second part of the comparison would hardly ever matter
         candidate = replace(candidate, serial=current.serial)
-    scope = scope_of(current, candidate)
-    for verdict in (
-        judge(current, candidate, float(candidate.issued_at), scope),
-        judge_content(current, candidate, scope),
-    ):
-        if isinstance(verdict, Accepted):
-            assert (candidate.serial, candidate.issued_at) > (current.serial, current.issued_at)
+    wall_now = max(candidate.issued_at, current.issued_at - ahead)
+    verdict = judge(current, candidate, float(wall_now), scope_of(current, candidate))
+    if isinstance(verdict, Accepted) and current.issued_at <= wall_now:
+        assert candidate.serial > current.serial or candidate.issued_at > current.issued_at
+
+
+@given(strategies.snapshots, strategies.snapshots)
+def test_what_was_accepted_before_is_accepted_again_in_the_same_order(
+    first: Snapshot, second: Snapshot
+) -> None:
+    # Its age was judged then, by a clock that may have been set since.
+    scope = scope_of(first, second)
+    verdict = judge_content(first, second, scope)
+    assert not isinstance(verdict, Rejected) or verdict.reason is not Rejection.OLDER
+
+
+def test_nothing_was_seen_after_it_was_signed() -> None:
+    ahead = replace(
+        snapshot(learned(observed_at=TOMORROW), at=NOW), found=(Found("hangzhou", "auth", (), TOMORROW),)
+    )
+    verdict = judge(None, ahead, NOW, SEEKING)
+    assert isinstance(verdict, Accepted)
+    assert verdict.snapshot.names[0].observed_at == verdict.snapshot.found[0].observed_at == NOW
 
 
 def test_names_out_of_scope_are_left_out() -> None:

@@ -59,6 +59,11 @@ def test_when_all_fail_the_old_addresses_stay_and_keep_their_date(looks: list[Lo
     assert observe(KNOWN, WANTED, looks, NOW) == replace(KNOWN, status="stale")
 
 
+def test_a_date_from_before_the_clock_was_set_back_is_brought_back() -> None:
+    earlier = KNOWN.observed_at - 50
+    assert observe(KNOWN, WANTED, [failed()], earlier + 0.9).observed_at == earlier
+
+
 def test_a_stale_name_stays_stale_and_then_recovers() -> None:
     stale = observe(replace(KNOWN, status="stale"), WANTED, [failed()], NOW)
     assert (stale.status, stale.observed_at) == ("stale", KNOWN.observed_at)
