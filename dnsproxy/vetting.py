@@ -188,10 +188,11 @@ class Vetting:
         if turned is not None:
             states = {state.address: state for state in self._verifier.states(probe.name)}
             state = states[probe.address]
-            report, event = (
-                (log.info, "learned.reachable") if turned else (log.warning, "learned.unreachable")
-            )
-            report(event, name=probe.name, address=probe.address, serving=state.serving, reason=state.reason)
+            facts = {"name": probe.name, "address": probe.address, "serving": state.serving}
+            if turned:
+                log.info("learned.reachable", **facts, reason=state.reason)
+            else:
+                log.warning("learned.unreachable", **facts, reason=state.reason)
         if changed:
             self._emit()
 

@@ -17,6 +17,7 @@ import pytest
 import typer
 
 import dnsproxy.cli
+from dnsproxy.events import EVENTS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "dnsproxy"
@@ -27,7 +28,18 @@ MAX_LINES = 320
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "version", "core"}),
     frozenset(
-        {"settings", "config", "logs", "keys", "system", "processors", "tokens", "files", "authorities"}
+        {
+            "settings",
+            "config",
+            "events",
+            "logs",
+            "keys",
+            "system",
+            "processors",
+            "tokens",
+            "files",
+            "authorities",
+        }
     ),
     frozenset({"net", "helper", "admin", "ops"}),
     frozenset({"server", "vetting", "embedded", "app", "workers"}),
@@ -265,6 +277,83 @@ def test_a_datagram_stream_lives_for_one_conversation() -> None:
     assert len(found) > 2
     kept = {module for module, _, closes in found if not closes}
     assert kept == set(LONG_STREAMS)
+
+
+# --- log events
+
+LEVELS = {"debug", "info", "warning", "error", "exception"}
+
+
+def facts_of(call: ast.Call, function: ast.AST) -> set[str]:
+    """The keys of a log call; those behind ``**`` from the dictionary of that name in the same function."""
+    keys: set[str] = set()
+    for keyword in call.keywords:
+        if keyword.arg is not None:
+            keys.add(keyword.arg)
+            continue
+        assert isinstance(keyword.value, ast.Name), ast.unparse(call)
+        (found,) = (
+            node.value
+            for node in ast.walk(function)
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == keyword.value.id
+        )
+        assert isinstance(found, ast.Dict), ast.unparse(found)
+        keys |= {str(key.value) for key in found.keys if isinstance(key, ast.Constant)}
+    return keys
+
+
+def logged(tree: ast.Module) -> Iterator[tuple[str, str, set[str]]]:
+    """Event, level and facts of each ``log.<level>(...)``."""
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    for function in functions:
+        for call in ast.walk(function):
+            if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)):
+                continue
+            if ast.unparse(call.func.value) == "log" and call.func.attr in LEVELS:
+                (name,) = call.args
+                assert isinstance(name, ast.Constant), f"not a constant: {ast.unparse(call)}"
+                facts = facts_of(call, function)
+                if call.func.attr == "exception":
+                    yield str(name.value), "error", facts | {"exception"}
+                else:
+                    yield str(name.value), call.func.attr, facts
+
+
+def test_log_calls_are_recognised() -> None:
+    source = """
+def one():
+    facts = {"a": 1, "b": 2}
+    log.info("x.one", **facts, c=3)
+    log.exception("x.two", d=4)
+"""
+    assert list(logged(ast.parse(source))) == [
+        ("x.one", "info", {"a", "b", "c"}),
+        ("x.two", "error", {"d", "exception"}),
+    ]
+
+
+def test_nothing_is_logged_in_another_way() -> None:
+    for module, tree in modules().items():
+        uses = [
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "log" and node.attr in LEVELS
+        ]
+        assert len(list(logged(tree))) >= len(uses), f"{module}: not a call with a constant, in a function"
+
+
+def test_the_register_of_events_is_the_source() -> None:
+    levels: dict[str, set[str]] = {}
+    facts: dict[str, set[str]] = {}
+    for tree in modules().values():
+        for event, level, keys in logged(tree):
+            levels.setdefault(event, set()).add(level)
+            facts.setdefault(event, set()).update(keys)
+    registered = {name: {event.level} for name, event in EVENTS.items()}
+    assert levels == registered, (
+        "dnsproxy/events.py does not have what the source logs, or the other way round"
+    )
+    assert facts == {name: set(event.fields) for name, event in EVENTS.items()}
 
 
 # --- tests

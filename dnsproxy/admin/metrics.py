@@ -29,6 +29,11 @@ def render(facts: Callable[[], Facts]) -> bytes:
     return generate_latest(registry)
 
 
+def families(facts: Facts) -> list[Metric]:
+    """Return every metric with its type, labels and help; docs/reference/metrics.md is made from it."""
+    return list(_FactsCollector(lambda: facts).collect())
+
+
 class _FactsCollector(Collector):
     def __init__(self, facts: Callable[[], Facts]) -> None:
         self._facts = facts

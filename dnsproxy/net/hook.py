@@ -80,7 +80,7 @@ class Hook:
         try:
             code, output = await self._run(json.dumps(document).encode() + b"\n")
         except OSError as exc:
-            log.error("learned.hook_failed", program=str(self._path), reason=exc.strerror or str(exc))  # noqa: TRY400 - the system's reason says all
+            log.warning("learned.hook_failed", program=str(self._path), reason=exc.strerror or str(exc))
             return
         seconds = round(asyncio.get_running_loop().time() - started, 3)
         facts = {"program": str(self._path), "seconds": seconds, "output": output}

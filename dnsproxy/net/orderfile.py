@@ -47,9 +47,9 @@ class OrderFile:
             self._written = read_orders(self.path)
         except OSError as exc:
             # A traceback would say nothing more than the system's reason.
-            log.error("learned.orders_unreadable", path=str(self.path), reason=exc.strerror)  # noqa: TRY400
+            log.error("learned.orders_unreadable", file=str(self.path), reason=exc.strerror)  # noqa: TRY400
         except (ValueError, RecursionError, SnapshotError) as exc:
-            log.warning("learned.orders_rejected", path=str(self.path), detail=str(exc))
+            log.warning("learned.orders_rejected", file=str(self.path), detail=str(exc))
         else:
             return self._written
         # The next write takes its place, and somebody's pins may be in it.

@@ -103,7 +103,7 @@ class Learner:
             tokens = read_state(path)
         except OSError as exc:
             # A traceback would say nothing more than the system's reason.
-            log.error("learned.state_unreadable", path=str(path), reason=exc.strerror)  # noqa: TRY400
+            log.error("learned.state_unreadable", file=str(path), reason=exc.strerror)  # noqa: TRY400
             return
         failed = 0
         for token in tokens:
@@ -116,7 +116,7 @@ class Learner:
             try:
                 write_state(path, self._needed_tokens())
             except OSError as exc:
-                log.error("learned.state_write_failed", path=str(path), reason=exc.strerror)  # noqa: TRY400
+                log.error("learned.state_write_failed", file=str(path), reason=exc.strerror)  # noqa: TRY400
         if self.book.entries:
             log.info("learned.loaded", names=len(self.book.entries), serial=self.book.serial)
             self._on_book(self.book)

@@ -143,7 +143,12 @@ class Forwarder:
         """Let the engine do what time has brought."""
         self._wake_at = inf
         for state, name in self._work.tick(monotonic()):
-            (log.info if state == "up" else log.warning)(f"upstream.{state}", upstream=name)
+            if state == "up":
+                log.info("upstream.up", upstream=name)
+            elif state == "down":
+                log.warning("upstream.down", upstream=name)
+            else:
+                log.warning("upstream.loop", upstream=name)
         self.flush()
 
     def _do_work(self) -> None:

@@ -1,0 +1,251 @@
+"""The register of log events: what each one means, how loud it is, and the facts it carries.
+
+Operators match on these names, so they are as stable as a metric's. ``tests/test_layout.py`` keeps this
+register and the calls in the source in step; ``docs/reference/log-events.md`` is made from it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Event(NamedTuple):
+    """One event. ``fields`` are the keys of its facts, each explained in `FIELDS`.
+
+    With ``per`` the same event with the same values of these fields is logged once a minute at the
+    most, the rest counted (see `core.repeats`). Without it, which is for what happens once for each
+    change, all are logged.
+    """
+
+    level: str
+    meaning: str
+    fields: tuple[str, ...] = ()
+    per: tuple[str, ...] | None = None
+
+
+FIELDS = {
+    "address": "an IP address",
+    "addresses": "reason of the refusal by address; 20 at the most",
+    "advice": "what to do about it",
+    "answered": "how many workers did as they were told",
+    "changed": "how many names have other addresses than before",
+    "changes": "name, old and new addresses of each change; 20 at the most",
+    "count": "how many there are",
+    "detail": "the reason in words",
+    "exception": "the traceback",
+    "file": "a file of this host",
+    "frozen": "whether changes are held off by order",
+    "how": "exit code or signal",
+    "id": "the helper's `helper.id`",
+    "issuer": "the helper that signed the snapshot",
+    "kept": "the names found earlier, which stay in use",
+    "kept_as": "the new name of the file",
+    "listen": "addresses and ports that are listened on",
+    "name": "a domain name",
+    "names": "domain names; in `proxy.started`, `helper.started` and `learned.loaded` how many",
+    "new": "the addresses from now on",
+    "old": "the addresses until now",
+    "output": "the beginning of what the program printed",
+    "pids": "process ids",
+    "pinned": "the names that are pinned by order; 20 at the most",
+    "port": "a TCP port",
+    "program": "path of the program",
+    "reason": "why, as the system or a label of the metrics says it",
+    "reasons": "why, of each resolver",
+    "registry": "the registry's label in the configuration",
+    "resolver": "a resolver that the helper asks",
+    "resolvers": "the resolvers that the helper asks",
+    "restart_in": "seconds until it is started again",
+    "restarts": "how often it was started again",
+    "role": "what the name is for: registry, auth, storage, chart or other",
+    "rolled_back_to": "the serial that the addresses were put back to; null without",
+    "seconds": "how long it took",
+    "serial": "the serial of a snapshot, or the highest one in use",
+    "serving": "whether the address is answered",
+    "source": "the URL of a source of snapshots, without credentials",
+    "status": "the outcome as the snapshot has it",
+    "tls": "addresses and ports of DNS over TLS and HTTPS; in `helper.listening` whether it is TLS",
+    "upstream": "a resolver that queries are forwarded to",
+    "version": "the version of this program",
+    "worker": "the number of a worker",
+    "workers": "how many workers there are",
+}
+
+# In every line, whatever the event.
+COMMON = {
+    "timestamp": "UTC, ISO 8601",
+    "level": "debug, info, warning or error",
+    "event": "the name of the event",
+    "worker": "the number of the worker that logged it; not there when no worker did",
+    "repeated": "how often the same was to be logged since it last was; only on events that are limited",
+}
+
+EVENTS = {
+    # -- the proxy
+    "proxy.started": Event("info", "It answers queries.", ("version", "listen", "tls", "names", "serial")),
+    "proxy.stopped": Event("info", "All listeners are closed and what was learned is on disk."),
+    "admin.open": Event(
+        "warning",
+        "The admin endpoint is open to other hosts and asks for no token.",
+        ("listen", "advice"),
+    ),
+    # -- what was learned
+    "learned.loaded": Event("info", "The state file gave the last known good.", ("names", "serial")),
+    "learned.state_unreadable": Event(
+        "error", "The state file cannot be read; it is left as it is.", ("file", "reason")
+    ),
+    "learned.state_rejected": Event(
+        "warning", "A document of the state file is not used; the others are.", ("reason", "detail")
+    ),
+    "learned.state_set_aside": Event(
+        "warning", "A damaged file was kept under another name.", ("file", "kept_as")
+    ),
+    "learned.state_set_aside_failed": Event(
+        "error", "A damaged file could not be kept under another name.", ("file", "reason")
+    ),
+    "learned.state_write_failed": Event(
+        "error",
+        "The state file cannot be written: a restart would forget what came last. Tried again.",
+        ("file", "reason"),
+    ),
+    "learned.state_written": Event("info", "The state file can be written again.", ("file",)),
+    "learned.source_failed": Event(
+        "warning", "A source could not be read; what is known goes on being answered.", ("source", "reason")
+    ),
+    "learned.source_recovered": Event("info", "A source is well again.", ("source",)),
+    "learned.source_crashed": Event(
+        "error", "A mistake of this program while pulling; tried again.", ("source", "exception"), ("source",)
+    ),
+    "learned.embedded_crashed": Event(
+        "error",
+        "A mistake of this program in a helper inside the proxy; it is started again.",
+        ("source", "exception"),
+        ("source",),
+    ),
+    "learned.rejected": Event(
+        "warning",
+        "A snapshot was not taken.",
+        ("source", "reason", "serial", "detail"),
+        ("source", "reason"),
+    ),
+    "learned.swapped": Event(
+        "info", "A snapshot with other addresses was taken.", ("issuer", "serial", "changed", "changes")
+    ),
+    "learned.refreshed": Event("debug", "A snapshot confirmed what is known.", ("issuer", "serial")),
+    "learned.kept": Event(
+        "warning",
+        "A snapshot has no addresses for names that have some; these stay.",
+        ("issuer", "serial", "names"),
+        ("issuer", "names"),
+    ),
+    "learned.foreign_names": Event(
+        "warning",
+        "A snapshot has names that are not configured here; they are not used.",
+        ("issuer", "names"),
+    ),
+    "learned.refused": Event(
+        "warning", "Addresses of a name cannot be right and are not answered.", ("name", "count", "addresses")
+    ),
+    "learned.refused_no_more": Event("info", "No address of the name is refused any more.", ("name",)),
+    "learned.in_service": Event("info", "From now on other addresses are answered.", ("changed", "changes")),
+    "learned.reachable": Event(
+        "info", "An address answers probes again.", ("name", "address", "serving", "reason")
+    ),
+    "learned.unreachable": Event(
+        "warning",
+        "An address does not answer probes.",
+        ("name", "address", "serving", "reason"),
+    ),
+    "learned.probe_crashed": Event(
+        "error",
+        "A mistake of this program while probing; it counts as no result.",
+        ("name", "address", "exception"),
+        ("name", "address"),
+    ),
+    "learned.orders": Event(
+        "info", "An operator's order is in force.", ("pinned", "frozen", "rolled_back_to")
+    ),
+    "learned.orders_unreadable": Event(
+        "error", "The file of orders cannot be read; none is in force.", ("file", "reason")
+    ),
+    "learned.orders_rejected": Event(
+        "warning", "The file of orders makes no sense; none is in force.", ("file", "detail")
+    ),
+    "learned.hook_done": Event(
+        "info", "The program of `learn.on_change` has run.", ("program", "seconds", "output")
+    ),
+    "learned.hook_failed": Event(
+        "warning",
+        "The program of `learn.on_change` failed, or could not be started.",
+        ("program", "reason", "seconds", "output"),
+        ("program", "reason"),
+    ),
+    # -- upstreams
+    "upstream.up": Event("info", "An upstream answers again.", ("upstream",)),
+    "upstream.down": Event("warning", "An upstream has failed several times in a row.", ("upstream",)),
+    "upstream.loop": Event("warning", "An upstream leads back to this proxy and is left out.", ("upstream",)),
+    "upstream.unreachable": Event(
+        "warning",
+        "No connection to an upstream over TCP, TLS or HTTPS.",
+        ("upstream", "reason", "detail"),
+        ("upstream", "reason", "detail"),
+    ),
+    "upstream.bad_reply": Event("debug", "An upstream's HTTP reply is of no use.", ("detail",), ("detail",)),
+    # -- listeners
+    "tls.certificate_loaded": Event("info", "A changed certificate is in use.", ("file",)),
+    "tls.certificate_kept": Event(
+        "warning", "A changed certificate cannot be used; the old one stays.", ("file", "reason")
+    ),
+    # -- workers
+    "workers.started": Event("info", "All workers answer.", ("pids",)),
+    "workers.not_all_flushed": Event(
+        "warning", "A worker did not say that it has emptied its cache.", ("answered", "workers")
+    ),
+    "workers.book_too_large": Event(
+        "error",
+        "What was learned is too large to be told to workers; they keep what they have.",
+        ("reason",),
+        (),
+    ),
+    "worker.started": Event(
+        "info", "A worker has taken the place of one that ended.", ("worker", "restarts")
+    ),
+    "worker.ended": Event("error", "A worker has ended by itself.", ("worker", "how", "restart_in")),
+    "worker.stuck": Event("error", "A worker says nothing and is being replaced.", ("worker",)),
+    "worker.killed": Event("warning", "A worker did not end when it was told to.", ("worker",)),
+    "worker.bad_message": Event("error", "Nonsense came from another process of this program.", ("reason",)),
+    # -- the helper
+    "helper.started": Event("info", "The helper looks and publishes.", ("id", "names", "resolvers")),
+    "helper.listening": Event("info", "The helper serves its snapshot.", ("address", "port", "tls")),
+    "helper.open": Event(
+        "warning", "The snapshot is open to other hosts without a token.", ("address", "port", "detail")
+    ),
+    "helper.stopped": Event("info", "The helper has stopped."),
+    "helper.restored": Event("info", "The published file gave the last snapshot.", ("serial", "names")),
+    "helper.restore_failed": Event(
+        "warning", "The published file cannot be gone on from.", ("file", "reason")
+    ),
+    "helper.resolved": Event("info", "A name has other addresses.", ("name", "old", "new", "serial")),
+    "helper.resolve_failed": Event(
+        "warning", "A name does not resolve; its last addresses stay.", ("name", "status", "reasons")
+    ),
+    "helper.resolver_failed": Event("warning", "A resolver gives no answers.", ("resolver", "reason")),
+    "helper.resolver_recovered": Event("info", "A resolver gives answers again.", ("resolver",)),
+    "helper.discovered": Event("info", "A registry told its names.", ("registry", "role", "names")),
+    "helper.discover_failed": Event(
+        "warning",
+        "A registry did not tell, or told what must not be believed.",
+        ("registry", "role", "reason", "detail", "kept"),
+    ),
+    "helper.discover_crashed": Event(
+        "error",
+        "A mistake of this program while asking a registry; tried again.",
+        ("registry", "exception"),
+        ("registry",),
+    ),
+    "helper.credentials_exposed": Event(
+        "warning", "Others can read the file with the registry's password.", ("registry", "detail")
+    ),
+    "helper.publish_file_failed": Event("error", "The snapshot cannot be written.", ("file", "reason")),
+    "helper.publish_file_written": Event("info", "The snapshot can be written again.", ("file",)),
+}
