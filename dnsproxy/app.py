@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from dnsproxy import logs
 from dnsproxy.core import names
 from dnsproxy.core.access import AccessList
 from dnsproxy.core.book import Book
@@ -231,7 +232,8 @@ async def run_proxy(settings: Settings, plane: Plane | None = None) -> None:
     proxy = Proxy(settings, plane)
     await proxy.start()
     try:
-        await proxy.run(stop)
+        with logs.summaries():
+            await proxy.run(stop)
     finally:
         await proxy.close()
 
@@ -246,7 +248,8 @@ async def run_helper(settings: Settings) -> None:
 
     stop = asyncio.Event()
     stop_on_signals(stop)
-    await serve_helper(settings, stop)
+    with logs.summaries():
+        await serve_helper(settings, stop)
 
 
 def stop_on_signals(stop: asyncio.Event) -> None:

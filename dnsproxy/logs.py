@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
-from typing import TYPE_CHECKING, TextIO
+from math import inf
+from threading import Lock
+from time import monotonic
+from typing import TYPE_CHECKING, Any, TextIO
+
+from dnsproxy.core.repeats import Repeats
+from dnsproxy.events import EVENTS
 
 if TYPE_CHECKING:
     import structlog
@@ -21,14 +30,81 @@ else:
         del sys.modules["rich"]
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+# Seconds between two looks for summaries: a summary is so much late at the most.
+SUMMARY_SECONDS = 5.0
 
 
-def configure(level: str = "info", output_format: str = "auto", stream: TextIO | None = None) -> None:
+class _Limiter:
+    """The processor that leaves out repetitions of the events that `events.EVENTS` has a ``per`` for."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._repeats: Repeats[tuple[str, dict[str, Any]]] = Repeats()
+        # State files are written, and failures logged, in threads.
+        self._lock = Lock()
+
+    def __call__(
+        self, _logger: object, method: str, facts: structlog.types.EventDict
+    ) -> structlog.types.EventDict:
+        name = facts["event"]
+        event = EVENTS.get(name)
+        if event is None or event.per is None or "repeated" in facts:
+            return facts
+        # Not the traceback: the first one had it, and it would keep frames alive.
+        kept = {key: value for key, value in facts.items() if key != "exc_info"}
+        key = (name, *(str(facts.get(field)) for field in event.per))
+        with self._lock:
+            left_out = self._repeats.take(key, (method, kept), self._clock())
+        if left_out is None:
+            raise structlog.DropEvent
+        if left_out:
+            facts["repeated"] = left_out
+        return facts
+
+    def summarise(self, *, everything: bool) -> None:
+        with self._lock:
+            summaries = self._repeats.due(inf if everything else self._clock())
+        for (method, facts), left_out in summaries:
+            getattr(structlog.get_logger(), method)(**facts, repeated=left_out)
+
+
+_limiter = _Limiter(monotonic)
+
+
+@contextmanager
+def summaries() -> Iterator[None]:
+    """Within this, on the running loop, tell of what was left out as each minute ends; last, of the rest."""
+    loop = asyncio.get_running_loop()
+    limiter = _limiter
+
+    timer: asyncio.TimerHandle
+
+    def look() -> None:
+        nonlocal timer
+        limiter.summarise(everything=False)
+        timer = loop.call_later(SUMMARY_SECONDS, look)
+
+    timer = loop.call_later(SUMMARY_SECONDS, look)
+    try:
+        yield
+    finally:
+        timer.cancel()
+        limiter.summarise(everything=True)
+
+
+def configure(
+    level: str = "info",
+    output_format: str = "auto",
+    stream: TextIO | None = None,
+    clock: Callable[[], float] = monotonic,
+) -> None:
     """Send events to ``stream`` (standard error by default).
 
     ``level`` is debug, info, warning or error; ``output_format`` is console, json, or auto:
-    console on a terminal, JSON elsewhere.
+    console on a terminal, JSON elsewhere. ``clock`` gives the monotonic seconds of `core.repeats`.
     """
+    global _limiter  # noqa: PLW0603 - structlog's configuration is of the whole process, and this is part of it
+    _limiter = _Limiter(clock)
     target = stream or sys.stderr
     console = output_format == "console" or (output_format == "auto" and target.isatty())
     # Plain tracebacks: the pretty ones print local variables, tokens and keys among them.
@@ -42,6 +118,7 @@ def configure(level: str = "info", output_format: str = "auto", stream: TextIO |
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            _limiter,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,

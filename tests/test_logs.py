@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import subprocess
@@ -123,3 +124,85 @@ def test_a_server_does_not_carry_what_only_tables_need() -> None:
     code = "from dnsproxy import logs; import rich, sys; print('rich.text' in sys.modules, rich.__name__)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["False", "rich"]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def reject(reason: str = "expired", serial: int = 1) -> None:
+    structlog.get_logger().warning(
+        "learned.rejected", source="http://h/", reason=reason, serial=serial, detail="x"
+    )
+
+
+def test_a_failure_that_repeats_is_logged_once_a_minute_and_counted() -> None:
+    stream, clock = io.StringIO(), Clock()
+    logs.configure("info", "json", stream, clock)
+    for serial in (1, 2, 3):
+        reject(serial=serial)
+    reject("older")
+    assert [(event["reason"], event["serial"]) for event in events(stream)] == [("expired", 1), ("older", 1)]
+    clock.now += 60
+    reject(serial=4)
+    last = events(stream)[-1]
+    assert (last["serial"], last["repeated"], last["level"]) == (4, 2, "warning")
+
+
+def test_what_is_not_limited_is_logged_every_time() -> None:
+    stream = io.StringIO()
+    logs.configure("info", "json", stream, Clock())
+    for _ in range(3):
+        structlog.get_logger().info("upstream.up", upstream="10.0.0.2:53")
+        structlog.get_logger().warning("test.unknown")
+    assert len(events(stream)) == 6
+    assert not any("repeated" in event for event in events(stream))
+
+
+async def test_the_rest_is_told_when_the_program_ends() -> None:
+    stream = io.StringIO()
+    logs.configure("info", "json", stream, Clock())
+    with logs.summaries():
+        for serial in (1, 2, 3):
+            reject(serial=serial)
+    first, summary = events(stream)
+    assert "repeated" not in first
+    assert (summary["event"], summary["serial"], summary["repeated"]) == ("learned.rejected", 3, 2)
+
+
+async def test_a_summary_comes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "SUMMARY_SECONDS", 0.001)
+    stream, clock = io.StringIO(), Clock()
+    logs.configure("info", "json", stream, clock)
+    with logs.summaries():
+        reject()
+        reject()
+        clock.now += 60
+        async with asyncio.timeout(30):
+            while len(events(stream)) < 2:
+                await asyncio.sleep(0)
+        assert events(stream)[-1]["repeated"] == 1
+
+
+def test_a_summary_has_no_traceback() -> None:
+    stream, clock = io.StringIO(), Clock()
+    logs.configure("info", "json", stream, clock)
+    for _ in range(2):
+        try:
+            int("a mistake")
+        except ValueError:
+            structlog.get_logger().exception("learned.source_crashed", source="http://h/")
+    asyncio.run(summarised())
+    first, summary = events(stream)
+    assert "a mistake" in first["exception"]
+    assert summary["repeated"] == 1
+    assert "exception" not in summary
+
+
+async def summarised() -> None:
+    with logs.summaries():
+        pass

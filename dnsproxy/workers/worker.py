@@ -9,6 +9,7 @@ from time import monotonic
 
 import structlog
 
+from dnsproxy import logs
 from dnsproxy.core.book import Book
 from dnsproxy.core.explain import explain
 from dnsproxy.errors import StartError
@@ -73,9 +74,10 @@ class Worker:
             return 1
         channel.send(Opened(os.getpid()))
         tune_collector()
-        while not self._stopped:
-            self._told.clear()
-            await self._told.wait()
+        with logs.summaries():
+            while not self._stopped:
+                self._told.clear()
+                await self._told.wait()
         return 0
 
     def _stop(self) -> None:
