@@ -26,6 +26,7 @@ from dnsproxy.core.prepared import Prepared, PreparedTable
 from dnsproxy.core.question import cache_key, chaos_text, may_be_special, refusal
 from dnsproxy.core.special import SpecialZones
 from dnsproxy.core.stats import CACHE, ERROR, LEARNED, LOCAL, STALE, Stats, request_number, response_number
+from dnsproxy.core.times import Times
 from dnsproxy.core.upstreams import Upstream
 from dnsproxy.core.wire import Query, without_cookie
 from dnsproxy.errors import DropReason, WireError
@@ -60,6 +61,7 @@ class Engine:
         limiter: RateLimiter | None = None,
     ) -> None:
         self.stats = Stats()
+        self.times = Times(self.stats)
         self.cache = cache
         self.prepared = PreparedTable(self.stats)
         self.rules = Ruleset()
@@ -293,8 +295,9 @@ class Engine:
         return sum(self.cache.remove(key) for key in doomed)
 
     def stats_now(self) -> Stats:
-        """Return the statistics with the hits of the prepared table added."""
+        """Return the statistics with all that is counted apart from them added."""
         self.prepared.settle()
+        self.times.settle()
         self.stats.settle()
         return self.stats
 

@@ -21,9 +21,9 @@ SOURCES: Final = ("learned", "local", "cache", "stale", "forward", "error")
 
 
 # Seconds. From a table hit to the default total time of a forwarded query.
-_FIRST_BOUND: Final = 0.0001
+FIRST_BOUND: Final = 0.0001
 DURATION_BOUNDS: Final[list[float]] = [
-    _FIRST_BOUND,
+    FIRST_BOUND,
     0.0005,
     0.001,
     0.005,
@@ -97,7 +97,7 @@ class Stats:
     def record_duration(self, seconds: float, count: int = 1) -> None:
         """Record that ``count`` queries took ``seconds`` each from arrival to response."""
         # Nearly all are in the first bucket: a hit of the table or the cache.
-        bucket = 0 if seconds <= _FIRST_BOUND else bisect_left(DURATION_BOUNDS, seconds)
+        bucket = 0 if seconds <= FIRST_BOUND else bisect_left(DURATION_BOUNDS, seconds)
         self.durations[bucket] += count
         self.duration_sum += seconds * count
 

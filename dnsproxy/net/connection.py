@@ -134,7 +134,7 @@ class Connection:
             # Not for what is left from before alone: were it taken now, nothing would wake us for the input.
             self._flush()
         if answered:
-            self._engine.stats.record_duration(monotonic() - now, answered)
+            self._engine.times.record(monotonic() - now, answered)
         self._rest()
 
     def _takes_more(self) -> bool:

@@ -5,7 +5,6 @@ A batch costs one call, and a message two or three slices.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import socket
@@ -13,7 +12,8 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from dnsproxy.net.msghdr import BATCH, CMSG_HEADER, CONTROL_AT, PEER, SLOT, Call, Headers, Slots
+from dnsproxy.net.msghdr import BATCH, CMSG_HEADER, CONTROL_AT, PEER, SLOT, Headers, Slots
+from dnsproxy.net.syscalls import SystemCalls
 
 _BLOCKED = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ENOBUFS})
 
@@ -25,11 +25,24 @@ Token = bytes
 # Short messages are copied out by a struct of their length: half the cost of a slice of a view.
 _TAKERS: Final[list[Take]] = [struct.Struct(f"{length}s").unpack_from for length in range(256)]
 
+# The address and the message of the first place at once, for batches of one, by the length of the message.
+TakeBoth = Callable[[memoryview], tuple[bytes, bytes]]
+_SOURCE: Final = "4x4s"
+_SOURCE6: Final = "8x16s"
 
-def _take(view: memoryview, headers: Headers, count: int) -> list[bytes]:
-    """Return copies of the first ``count`` messages received."""
+
+def _take_both(source: str) -> list[TakeBoth]:
+    before = struct.calcsize(f"={source}")
+    return [struct.Struct(f"={source}{PEER - before}x{length}s").unpack_from for length in range(256)]
+
+
+_TAKERS_OF_ONE: Final = _take_both(_SOURCE)
+_TAKERS_OF_ONE6: Final = _take_both(_SOURCE6)
+
+
+def _take(view: memoryview, received: memoryview, count: int) -> list[bytes]:
+    """Return copies of the first ``count`` messages, of the lengths ``received``."""
     messages: list[bytes] = []
-    received = headers.received
     at: int = PEER
     for index in range(count):
         length: int = received[index]
@@ -44,9 +57,10 @@ def _take(view: memoryview, headers: Headers, count: int) -> list[bytes]:
 class BatchSocket:
     """A `DatagramSocket` that moves up to `BATCH` messages per system call."""
 
-    def __init__(self, sock: socket.socket, calls: tuple[Call, Call], *, wildcard: bool) -> None:
+    def __init__(self, sock: socket.socket, calls: SystemCalls, *, wildcard: bool) -> None:
         self._fd = sock.fileno()
-        self._recvmmsg, self._sendmmsg = calls
+        self._recvmmsg, self._sendmmsg, self._sendto = calls.recvmmsg, calls.sendmmsg, calls.sendto
+        self._no_timeout = calls.null
         inet6 = sock.family == socket.AF_INET6
         # CMSG_SPACE of struct in6_pktinfo (20 octets) and struct in_pktinfo (12 octets).
         control_length = (40 if inet6 else 32) if wildcard else 0
@@ -55,13 +69,19 @@ class BatchSocket:
         self._late_slots = Slots()
         self._view = self._slots.view
         self._late_view = self._late_slots.view
-        self._receiving = self._slots.headers(name_length, control_length)
-        self._answering = self._slots.headers(name_length, control_length)
-        self._late = self._late_slots.headers(name_length, control_length)
+        self._receiving = self._slots.headers(calls, name_length, control_length)
+        self._answering = self._slots.headers(calls, name_length, control_length)
+        self._late = self._late_slots.headers(calls, name_length, control_length)
+        # Read for each batch: these are attributes of a class that is not compiled.
+        self._first = self._receiving.pointers[0]
+        self._received = self._receiving.received
+        self._first_peer = calls.pointer(self._slots.address())
+        self._name_length = name_length
+        self._takers_of_one = _TAKERS_OF_ONE6 if inet6 else _TAKERS_OF_ONE
         self._queued = 0
         self._failed = 0
         # All source addresses of a batch in one call: 20 ns each, against 150 by slicing.
-        one = f"8x16s{SLOT - 24}x" if inet6 else f"4x4s{SLOT - 8}x"
+        one = f"{_SOURCE6}{SLOT - 24}x" if inet6 else f"{_SOURCE}{SLOT - 8}x"
         self._sources = [struct.Struct("=" + one * count).unpack_from for count in range(BATCH + 1)]
         # The interface index is last in in6_pktinfo, first in in_pktinfo.
         at = (CONTROL_AT + CMSG_HEADER + (16 if inet6 else 0)) // 4
@@ -71,17 +91,24 @@ class BatchSocket:
 
     def receive(self) -> tuple[list[bytes], Sequence[bytes]]:
         """See `DatagramSocket.receive`."""
-        headers = self._receiving
-        count: int = self._recvmmsg(self._fd, headers.pointers[0], BATCH, 0, None)
+        count: int = self._recvmmsg(self._fd, self._first, BATCH, 0, self._no_timeout)
         if count <= 0:
             return [], ()
         if self._wildcard:
             # Keep only the address: which interface a response leaves by is for the routes to say.
             self._interfaces[:count] = self._none[:count]
-        return _take(self._view, headers, count), self._sources[count](self._view)
+        if count == 1:
+            # Most batches, at a moderate load.
+            length: int = self._received[0]
+            if length < len(_TAKERS):
+                source, message = self._takers_of_one[length](self._view)
+                return [message], (source,)
+        return _take(self._view, self._received, count), self._sources[count](self._view)
 
     def answer(self, responses: Sequence[object]) -> int:
         """See `DatagramSocket.answer`: a response is put where its query was, behind its address."""
+        if len(responses) == 1 and not self._wildcard:
+            return self._answer_one(responses[0])
         view, lengths = self._view, self._answering.to_send
         failed = first = index = 0
         at = PEER
@@ -96,6 +123,13 @@ class BatchSocket:
             index += 1
             at += SLOT
         return failed + self._send(self._answering, first, index)
+
+    def _answer_one(self, response: object) -> int:
+        """Send the response to the first message as it is: neither copied nor described to the kernel."""
+        if not isinstance(response, bytes):
+            return 0
+        sent: int = self._sendto(self._fd, response, len(response), 0, self._first_peer, self._name_length)
+        return 1 if sent < 0 else 0
 
     def _send(self, headers: Headers, first: int, end: int) -> int:
         """Send messages ``first`` to ``end``; one that the kernel refuses is passed over and counted."""
@@ -132,12 +166,14 @@ class BatchSocket:
 class BatchMover:
     """Moves messages on connected sockets, whichever; one instance serves them all in turn."""
 
-    def __init__(self, calls: tuple[Call, Call]) -> None:
-        self._recvmmsg, self._sendmmsg = calls
+    def __init__(self, calls: SystemCalls) -> None:
+        self._recvmmsg, self._sendmmsg = calls.recvmmsg, calls.sendmmsg
+        self._no_timeout = calls.null
+        self._last_error = calls.last_error
         self._slots = Slots()
         self._view = self._slots.view
-        self._headers = self._slots.headers(0, 0)
-        self._sending = self._slots.headers(0, 0)
+        self._headers = self._slots.headers(calls, 0, 0)
+        self._sending = self._slots.headers(calls, 0, 0)
 
     def receive(self, sock: socket.socket) -> list[bytes]:
         """Return up to `BATCH` waiting messages.
@@ -146,11 +182,11 @@ class BatchMover:
             OSError: the peer cannot be reached (an ICMP error has come in).
         """
         headers = self._headers
-        count: int = self._recvmmsg(sock.fileno(), headers.pointers[0], BATCH, 0, None)
+        count: int = self._recvmmsg(sock.fileno(), headers.pointers[0], BATCH, 0, self._no_timeout)
         if count <= 0:
-            _raise_unless_blocked()
+            self._raise_unless_blocked()
             return []
-        return _take(self._view, headers, count)
+        return _take(self._view, headers.received, count)
 
     def send(self, sock: socket.socket, messages: list[bytes]) -> int:
         """Send the first `BATCH` of ``messages``; return how many the kernel took.
@@ -169,12 +205,11 @@ class BatchMover:
             at += SLOT
         sent: int = self._sendmmsg(sock.fileno(), self._sending.pointers[0], count, 0)
         if sent < 0:
-            _raise_unless_blocked()
+            self._raise_unless_blocked()
             return 0
         return sent
 
-
-def _raise_unless_blocked() -> None:
-    number = ctypes.get_errno()
-    if number not in _BLOCKED:
-        raise OSError(number, os.strerror(number))
+    def _raise_unless_blocked(self) -> None:
+        number = self._last_error()
+        if number not in _BLOCKED:
+            raise OSError(number, os.strerror(number))

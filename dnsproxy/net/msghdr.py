@@ -1,15 +1,15 @@
 """The memory that ``recvmmsg`` and ``sendmmsg`` work on, laid out once through ctypes.
 
-Neither call is in Python's socket module. Kept apart from `mmsg`, which moves the
-messages: that one is compiled, and ctypes structures cannot be.
+Kept apart from `mmsg`, which moves the messages: that one is compiled, and ctypes
+structures cannot be.
 """
 
 from __future__ import annotations
 
 import ctypes
-import sys
-from collections.abc import Callable
 from typing import Final
+
+from dnsproxy.net.syscalls import SystemCalls, load_system_calls
 
 # Messages per system call: at 6 us each a full batch keeps other work waiting for 0.4 ms.
 BATCH: Final = 64
@@ -22,8 +22,6 @@ PEER: Final = 72
 LONGEST: Final = SLOT - PEER
 CONTROL_AT: Final = 32
 CMSG_HEADER: Final = 16
-
-Call = Callable[..., int]
 
 
 class _Iovec(ctypes.Structure):
@@ -50,17 +48,9 @@ HEADER = ctypes.sizeof(_Mmsghdr)
 _LENGTH_AT = _Mmsghdr.length.offset // 4
 
 
-def load_batch_calls() -> tuple[Call, Call] | None:
-    """Return ``recvmmsg`` and ``sendmmsg`` of the C library, or None where there are none to use."""
-    if sys.platform != "linux" or ctypes.sizeof(ctypes.c_void_p) != 8 or HEADER != 64:
-        return None
-    # PyDLL keeps the interpreter's lock: the calls never block, and giving it up and taking it again
-    # costs a fifth of a call for one message.
-    library = ctypes.PyDLL(None, use_errno=True)
-    try:
-        return library.recvmmsg, library.sendmmsg
-    except AttributeError:
-        return None
+def load_batch_calls() -> SystemCalls | None:
+    """Return the calls where this layout is the kernel's, or None."""
+    return load_system_calls() if HEADER == 64 else None
 
 
 class Slots:
@@ -70,10 +60,14 @@ class Slots:
         self.memory = bytearray(BATCH * SLOT)
         self.view = memoryview(self.memory)
 
-    def headers(self, name_length: int, control_length: int) -> Headers:
+    def address(self) -> int:
+        """Return where the first place is."""
+        return ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
+
+    def headers(self, calls: SystemCalls, name_length: int, control_length: int) -> Headers:
         """Return message headers over these places; no peers when ``name_length`` is 0."""
-        start = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
-        headers = Headers()
+        start = self.address()
+        headers = Headers(calls)
         for index in range(BATCH):
             peer = start + index * SLOT
             iovec = headers.iovecs[index]
@@ -90,11 +84,11 @@ class Slots:
 class Headers:
     """`BATCH` message headers; ``pointers`` are what the system calls are given, from each one on."""
 
-    def __init__(self) -> None:
+    def __init__(self, calls: SystemCalls) -> None:
         self.iovecs = (_Iovec * BATCH)()
         self.array = (_Mmsghdr * BATCH)()
         start = ctypes.addressof(self.array)
-        self.pointers = [ctypes.c_void_p(start + index * HEADER) for index in range(BATCH)]
+        self.pointers = [calls.pointer(start + index * HEADER) for index in range(BATCH)]
         # Views of the two fields that are touched per message: 28 ns instead of 83 by attribute.
         self.received = memoryview(self.array).cast("B").cast("I")[_LENGTH_AT :: HEADER // 4]
         self.to_send = memoryview(self.iovecs).cast("B").cast("Q")[1::2]

@@ -89,7 +89,7 @@ class UdpListener:
             batch = self._batch
             self._count_failed(self._datagrams.answer(steps) if batch is None else batch.answer(steps))
         # One clock reading for the batch: each of its queries waited this long inside, at the most.
-        self._engine.stats.record_duration(monotonic() - now, answered)
+        self._engine.times.record(monotonic() - now, answered)
 
     def _respond(self, token: Token, response: bytes, _query: Query) -> None:
         if self._closed:

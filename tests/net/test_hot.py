@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import ctypes
+import errno
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +11,9 @@ from time import monotonic
 
 import pytest
 
+from dnsproxy.net import hot
 from dnsproxy.net.hot import HotSockets
+from dnsproxy.net.syscalls import SystemCalls
 
 # A wait that does not end by itself while a test runs.
 LONG = 60.0
@@ -46,14 +50,24 @@ class World:
         sock.close()
 
 
+@pytest.fixture(autouse=True, params=["as loaded", "epoll_wait", "poll"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ways to wait: of this build, of a compiled one, and of a system without the call."""
+    if request.param == "as loaded":
+        return
+    library = ctypes.CDLL(None)
+    calls = SystemCalls(library, None, ctypes.c_void_p, ctypes.get_errno, library.epoll_wait)
+    monkeypatch.setattr(hot, "load_system_calls", lambda: calls if request.param == "epoll_wait" else None)
+
+
 @contextmanager
 def world() -> Iterator[World]:
     others, wake = socket.socketpair()
     reports: list[str] = []
-    hot = HotSockets(others.fileno(), lambda exc: reports.append(str(exc)))
+    made = HotSockets(others.fileno(), lambda exc: reports.append(str(exc)))
     with others, wake:
-        yield World(hot, wake, reports)
-        hot.close()
+        yield World(made, wake, reports)
+        made.close()
 
 
 @contextmanager
@@ -329,3 +343,28 @@ def test_a_closed_set_serves_nobody() -> None:
         made.hot.close()
         with pytest.raises(ValueError, match="closed"):
             made.hot.serve(0)
+
+
+def test_what_ends_a_wait_for_good_is_no_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = ctypes.CDLL(None, use_errno=True)
+    calls = SystemCalls(
+        library, None, ctypes.c_void_p, ctypes.get_errno, lambda *_: library.epoll_wait(-1, 0, 1, 0)
+    )
+    monkeypatch.setattr(hot, "load_system_calls", lambda: calls)
+    with world() as made, pytest.raises(OSError, match="Bad file descriptor"):
+        made.hot.serve(LONG)
+
+
+def test_a_signal_ends_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = ctypes.CDLL(None)
+    results = [-1, -1]
+
+    def wait(*arguments: int) -> int:
+        return results.pop() if results else int(library.epoll_wait(*arguments))
+
+    calls = SystemCalls(library, None, ctypes.c_void_p, lambda: errno.EINTR, wait)
+    monkeypatch.setattr(hot, "load_system_calls", lambda: calls)
+    with world() as made:
+        made.end()
+        assert made.hot.serve(LONG) is True
+        assert results == []
