@@ -154,9 +154,12 @@ def flush(
 @app.command()
 def demo(
     *,
-    listen: Annotated[str, typer.Option(help="Address and port of the proxy.")] = "127.0.0.1:5353",
+    listen: Annotated[
+        str, typer.Option(metavar="ADDRESS:PORT", help="Address and port of the proxy.")
+    ] = "127.0.0.1:5353",
     change_after: Annotated[
-        float | None, typer.Option(help="Seconds after which an address changes at the source.", min=0)
+        float | None,
+        typer.Option(metavar="SECONDS", help="Time after which an address changes at the source.", min=0),
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Ask, print the table, exit 0 or 1.")] = False,
 ) -> None:

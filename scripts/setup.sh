@@ -62,7 +62,8 @@ forbid_services() {
 install_packages() {
     missing=
     for pair in unbound:unbound dnsmasq:dnsmasq-base kdig:knot-dnsutils dig:bind9-dnsutils curl:curl \
-        ip:iproute2 faketime:faketime nginx:nginx docker-registry:docker-registry skopeo:skopeo; do
+        ip:iproute2 faketime:faketime nginx:nginx docker-registry:docker-registry skopeo:skopeo \
+        mandoc:mandoc zsh:zsh fish:fish; do
         command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
     done
     [ -n "$missing" ] || return 0
@@ -156,10 +157,10 @@ make_venv() { # run | dev
     fi
     choose_python
     target=.
-    [ "$1" = run ] || target='.[dev]'
+    [ "$1" = run ] || target='.[dev,docs,release]'
     # Tools that are there already are wanted again: `make run` must not take
     # them away after an edit of pyproject.toml.
-    [ ! -f "$VENV/made-for-dev" ] || target='.[dev]'
+    [ ! -f "$VENV/made-for-dev" ] || target='.[dev,docs,release]'
     say "making $VENV with $("$python" --version)"
     "$python" -m venv --clear "$VENV"
     "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$target"

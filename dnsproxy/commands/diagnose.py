@@ -87,9 +87,15 @@ def doctor(
     admin: AdminOption = None,
     resolver: Annotated[
         list[str] | None,
-        typer.Option("--resolver", help="Server to ask in place of those of resolv.conf; may be repeated."),
+        typer.Option(
+            "--resolver",
+            metavar="ADDRESS",
+            help="Server to ask in place of those of resolv.conf; may be repeated.",
+        ),
     ] = None,
-    timeout: Annotated[float, typer.Option(min=0.1, max=30, help="Seconds for each attempt.")] = 2.0,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.1, max=30, help="Time for each attempt.")
+    ] = 2.0,
     as_json: JsonOption = False,
 ) -> None:
     """Follow a pull hop by hop from this host or container, and name the hop that is broken.
@@ -148,7 +154,9 @@ def explain(
     client: Annotated[
         str | None,
         typer.Option(
-            callback=_client, help="Address of a client: may it ask at all? Default: not looked at."
+            metavar="ADDRESS",
+            callback=_client,
+            help="Address of a client: may it ask at all? Default: not looked at.",
         ),
     ] = None,
     config: ConfigOption = DEFAULT_CONFIG,

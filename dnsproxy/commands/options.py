@@ -13,7 +13,8 @@ from dnsproxy.core.learned import canonical_addresses
 
 DEFAULT_CONFIG = Path("/etc/dnsproxy/config.yaml")
 ConfigOption = Annotated[
-    Path, typer.Option("--config", "-c", envvar="DNSPROXY_CONFIG", help="Configuration file.")
+    Path,
+    typer.Option("--config", "-c", metavar="FILE", envvar="DNSPROXY_CONFIG", help="Configuration file."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
 
@@ -47,6 +48,7 @@ AdminOption = Annotated[
     str | None,
     typer.Option(
         "--admin",
+        metavar="URL",
         callback=_admin_url,
         help="Admin endpoint, as http://127.0.0.1:9153; else the one of --config.",
     ),

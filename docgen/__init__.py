@@ -1,0 +1,1 @@
+"""The generated pages of docs/, made from the program itself: ``python -m docgen``."""
