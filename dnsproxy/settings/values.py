@@ -87,12 +87,19 @@ def _as_address(text: str) -> str | None:
         return None
 
 
+def _refuse_user(text: str) -> None:
+    # No message may show it: what stands before the @ is a password.
+    if "@" in text:
+        raise ValueError("a user name or password has no place here; write the address alone")
+
+
 def parse_endpoint(
     value: object, default_port: int | None, known: tuple[str, ...] = ("udp", "tcp")
 ) -> Endpoint:
     """Read ``10.0.0.2``, ``10.0.0.2:53``, ``[fd00::2]:53`` or ``tcp://10.0.0.2``."""
     if not isinstance(value, str):
         raise ValueError("not an address; write for example 10.0.0.2 or 10.0.0.2:53")  # noqa: TRY004 - pydantic collects ValueError
+    _refuse_user(value)
     transport, separator, rest = value.rpartition("://")
     if separator and transport not in {"udp", "tcp"}:
         listed = f"{', '.join(known[:-1])} and {known[-1]}"
@@ -129,6 +136,7 @@ def parse_upstream(value: object) -> Endpoint:
     """
     if not (isinstance(value, str) and value.startswith(("tls://", "https://"))):
         return parse_endpoint(value, 53, ("udp", "tcp", "tls", "https"))
+    _refuse_user(value)
     match = _SECURE.fullmatch(value)
     if match is None or not (match[2] or match[3]):
         raise ValueError(

@@ -145,7 +145,7 @@ def test_upstreams(value: str, endpoint: Endpoint) -> None:
         ("dns.example", "not an IP address"),
         ("tls://", "cannot read 'tls://'; write for example tls://10.0.0.5#dns.example"),
         ("tls://#dns.example", "cannot read"),
-        ("tls://user@10.0.0.5", "not the name of a host"),
+        ("tls://user@10.0.0.5", "a user name or password has no place here"),
         ("tls://10.0.0.5:0", "not a port"),
         ("tls://10.0.0.5:", "not a port"),
         ("tls://10.0.0.5/dns-query#dns.example", "only https:// has a path"),
@@ -183,3 +183,16 @@ def test_anything_is_a_value_or_a_value_error(value: object) -> None:
             parse(value)
         except ValueError as exc:
             assert str(exc)  # noqa: PT017 - both outcomes are allowed
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("10.0.0.2@x", "user:hunter2@10.0.0.2", "tcp://user:hunter2@10.0.0.2:53"),
+        *("tls://user:hunter2@10.0.0.2", "https://user:hunter2@10.0.0.2/dns-query", "https://a/hunter2@x"),
+    ],
+)
+def test_a_password_is_refused_and_not_shown(value: str) -> None:
+    with pytest.raises(ValueError, match="a user name or password has no place here") as caught:
+        parse_upstream(value)
+    assert "hunter2" not in str(caught.value)
