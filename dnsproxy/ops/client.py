@@ -10,8 +10,9 @@ from typing import Any
 
 import aiohttp
 
-from dnsproxy.errors import DnsproxyError
+from dnsproxy.errors import DnsproxyError, StartError
 from dnsproxy.settings.serving import AdminSettings
+from dnsproxy.tokens import read_token
 
 TIMEOUT = 5.0
 # The proxy understood, and says what is wrong with what was asked.
@@ -30,9 +31,9 @@ class AdminClient:
         self._headers: dict[str, str] = {}
         if token_file is not None:
             try:
-                self._headers["Authorization"] = f"Bearer {token_file.read_text(encoding='utf-8').strip()}"
-            except (OSError, UnicodeDecodeError) as exc:
-                raise AdminError(f"{token_file}: cannot read the token: {exc}") from exc
+                self._headers["Authorization"] = f"Bearer {read_token(token_file)}"
+            except StartError as exc:
+                raise AdminError(str(exc)) from exc
 
     @classmethod
     def from_settings(cls, settings: AdminSettings) -> AdminClient:

@@ -116,12 +116,12 @@ def test_silence_ends_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
         AdminClient(f"http://{server.endpoint}").call("GET", "/")
 
 
-@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
+@pytest.mark.parametrize("content", [None, b"\xff\xfe", b"two words", b"a\r\nX-Header: b", b""])
 def test_a_token_that_cannot_be_read_names_the_file(tmp_path: Path, content: bytes | None) -> None:
     token = tmp_path / "token"
     if content is not None:
         token.write_bytes(content)
-    with pytest.raises(AdminError, match="cannot read the token") as caught:
+    with pytest.raises(AdminError, match="a token is|No such file") as caught:
         AdminClient("http://127.0.0.1:1", token)
     assert str(caught.value).startswith(f"{token}: ")
 
