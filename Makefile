@@ -12,7 +12,7 @@ export PYTHON
 # Debian keeps unbound and dnsmasq where only root's PATH looks.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help run test lint types unit e2e netns faults bench profile compiled pages docs format clean
+.PHONY: help run test lint types unit e2e netns faults fuzz audit bench profile compiled format clean
 .DEFAULT_GOAL := help
 # Every target starts with the same set-up, which must not run twice at once.
 .NOTPARALLEL:
@@ -58,6 +58,18 @@ faults: ## Run the tests of faults: bad networks, helpers, hosts; FULL=1 for the
 	@scripts/setup.sh dev
 	DNSPROXY_FAULTS_FULL=$(FULL) $(PYTEST) -m faults $(ARGS)
 
+fuzz: ## Fuzz the parsers for a minute each; ARGS="--seconds 600 reply --keep" adds options
+	@scripts/setup.sh dev
+	.venv/bin/python -m tests.faults.fuzz $(ARGS)
+
+audit: ## Look up what is installed among known vulnerabilities (asks PyPI and needs it)
+	@scripts/setup.sh dev
+	@mkdir -p build
+	.venv/bin/python -m pip list --format=freeze --exclude dnsproxy >build/installed.txt
+	@test -x build/audit/bin/pip-audit || \
+	  { .venv/bin/python -m venv build/audit && build/audit/bin/python -m pip install --quiet pip-audit; }
+	build/audit/bin/pip-audit --requirement build/installed.txt --no-deps --disable-pip --strict $(ARGS)
+
 bench: ## Measure a compiled build beside unbound, dnsdist, dnsmasq, BIND and the PowerDNS recursor
 	@bench/setup.sh
 	@scripts/setup.sh compiled
@@ -75,14 +87,6 @@ compiled: ## Make .venv-compiled with the query path compiled by mypyc, and run 
 	  'import dnsproxy.core.wire as m; assert m.__file__.endswith(".so"), m.__file__'
 	cd build/compiled && ../../.venv-compiled/bin/python -m pytest -n $(JOBS) \
 	  tests/core tests/net tests/properties tests/scenarios tests/test_server.py
-
-pages: ## Write the pages of docs/ that are made from the program
-	@scripts/setup.sh dev
-	.venv/bin/python -m docgen
-
-docs: ## Build the site of docs/ into build/site
-	@scripts/setup.sh dev
-	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 
 format: ## Put the code into its one format
 	@scripts/setup.sh dev
