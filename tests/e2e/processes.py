@@ -138,6 +138,16 @@ class Process:
         self._argv = [str(word) for word in argv]
         self._process: subprocess.Popen[bytes] | None = None
 
+    def run_by(self, *words: str | Path) -> None:
+        """Put ``words`` before the program from the next start on, such as ``prlimit --nofile=40``."""
+        self._argv[:0] = map(str, words)
+
+    @property
+    def pid(self) -> int:
+        """Its process id, while it runs and until it is started again."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self, is_up: Callable[[], bool]) -> None:
         """Start and wait until ``is_up``."""
         assert not self.alive, f"{self.name} runs already"
