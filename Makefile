@@ -12,7 +12,7 @@ export PYTHON
 # Debian keeps unbound and dnsmasq where only root's PATH looks.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help run test lint types unit e2e netns faults fuzz audit bench profile compiled format clean
+.PHONY: help run test lint types unit e2e netns faults fuzz audit bench profile compiled pages docs format clean
 .DEFAULT_GOAL := help
 # Every target starts with the same set-up, which must not run twice at once.
 .NOTPARALLEL:
@@ -87,6 +87,14 @@ compiled: ## Make .venv-compiled with the query path compiled by mypyc, and run 
 	  'import dnsproxy.core.wire as m; assert m.__file__.endswith(".so"), m.__file__'
 	cd build/compiled && ../../.venv-compiled/bin/python -m pytest -n $(JOBS) \
 	  tests/core tests/net tests/properties tests/scenarios tests/test_server.py
+
+pages: ## Write the pages of docs/ that are made from the program
+	@scripts/setup.sh dev
+	.venv/bin/python -m docgen
+
+docs: ## Build the site of docs/ into build/site
+	@scripts/setup.sh dev
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 
 format: ## Put the code into its one format
 	@scripts/setup.sh dev

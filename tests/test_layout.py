@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import ast
 import re
-import shlex
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
-import typer
 
-import dnsproxy.cli
 from dnsproxy.events import EVENTS
 
 ROOT = Path(__file__).parents[1]
@@ -86,8 +83,8 @@ LOOSE_TASKS = {
 }
 
 NO_TEST_NEEDED = frozenset({"__init__", "__main__", "version"})
-# Tests that mirror no module: this one, whole-program tests, and those of several modules together.
-NOT_MIRRORED = frozenset({"test_layout.py"})
+# Tests that mirror no module: this one, that of the documents, and whole-program tests.
+NOT_MIRRORED = frozenset({"test_layout.py", "test_documents.py"})
 WHOLE_PROGRAM = frozenset({"e2e", "faults", "netns", "properties", "scenarios"})
 
 
@@ -382,48 +379,7 @@ def test_every_test_mirrors_a_module() -> None:
         if relative.parts[0] in WHOLE_PROGRAM or str(relative) in NOT_MIRRORED:
             continue
         source = relative.with_name(relative.name.removeprefix("test_"))
-        # The benchmark has tests too: tests/bench/ mirrors bench/.
+        # The benchmark and the generator of pages have tests too: tests/bench/ mirrors bench/.
         if not (PACKAGE / source).is_file() and not (ROOT / source).is_file():
             strays.append(str(relative))
     assert strays == []
-
-
-# --- the README
-
-
-def shell_lines(first_word: str) -> list[list[str]]:
-    """Commands of the README's ``sh`` blocks that start with ``first_word``, as words."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^[ ]*```sh\n(.*?)^[ ]*```", text, re.DOTALL | re.MULTILINE)
-    lines = [line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    return [shlex.split(line, comments=True) for line in lines if line.split(maxsplit=1)[:1] == [first_word]]
-
-
-def test_the_readme_shows_commands() -> None:
-    assert shell_lines("dnsproxy")
-    assert shell_lines("make")
-
-
-@pytest.mark.parametrize("words", shell_lines("dnsproxy"), ids=" ".join)
-def test_a_command_of_the_readme_parses(words: list[str]) -> None:
-    command = typer.main.get_command(dnsproxy.cli.app)
-    with command.make_context("dnsproxy", words[1:]) as context:
-        if not hasattr(command, "resolve_command"):
-            pytest.fail("the program has no sub-commands")
-        name, sub_command, rest = command.resolve_command(context, words[1:])
-        # Parses options and arguments, and runs nothing.
-        with sub_command.make_context(name, rest, parent=context):
-            pass
-
-
-def test_a_wrong_command_would_be_noticed() -> None:
-    for words in (["dnsproxy", "no-such-command"], ["dnsproxy", "check", "--no-such-option"]):
-        with pytest.raises(Exception, match=r"[Nn]o such"):
-            test_a_command_of_the_readme_parses(words)
-
-
-@pytest.mark.parametrize("words", shell_lines("make"), ids=" ".join)
-def test_a_make_target_of_the_readme_exists(words: list[str]) -> None:
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z0-9]+):.*##", makefile, re.MULTILINE))
-    assert {word for word in words[1:] if "=" not in word} <= targets

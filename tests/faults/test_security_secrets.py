@@ -176,7 +176,8 @@ def _talk(world: World, planted: Planted, *commands: tuple[str, ...]) -> None:
         page = fetch(world.helper_port, path, {"Authorization": "Bearer nothing"})
         planted.spoken[f"the helper's {path}"] = f"{page.headers}{page.body.decode()}"
     for words in commands:
-        arguments = (*words, world.config) if words == ("check",) else (*words, "--config", world.config)
+        option = () if words == ("check",) else ("--config",)
+        arguments: list[str | Path] = [*words, *option, world.config]
         done = run_command(*dnsproxy_argv(*arguments))
         planted.spoken[" ".join(words)] = done.stdout + done.stderr
 
