@@ -1,4 +1,4 @@
-"""`dig` and `kdig`: ask, and read what they print."""
+"""`dig`, `kdig` and `drill`: ask, and read what they print."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tests.e2e.processes import run_command
 
-_RCODE = re.compile(r"->>HEADER<<-.* status: (\w+)")
+_RCODE = re.compile(r"->>HEADER<<-.* (?:status|rcode): (\w+)")
 _FLAGS = re.compile(r"^;; [Ff]lags: ([a-z ]*);", re.MULTILINE)
 _EXTENDED_ERROR = re.compile(r"^;+ EDE: (\d+)", re.MULTILINE)
 _SECTION = re.compile(r"^;; (ANSWER|AUTHORITY|ADDITIONAL) SECTION:\n((?:[^;\n].*\n?)*)", re.MULTILINE)
@@ -41,7 +41,7 @@ class Reply:
 
 
 def parse(text: str) -> Reply:
-    """Read the long form that dig and kdig both print."""
+    """Read the long form that dig, kdig and drill print."""
     rcode, flags = _RCODE.search(text), _FLAGS.search(text)
     if rcode is None or flags is None:
         return Reply(text)
@@ -75,6 +75,11 @@ class Server:
     def kdig(self, *arguments: str) -> Reply:
         """Ask once with kdig, for at most 2 s."""
         return parse(self._run("kdig", *arguments))
+
+    def drill(self, *arguments: str) -> Reply:
+        """Ask once with drill, for at most as long as it waits (5 s)."""
+        done = run_command("drill", "-p", str(self.port), *arguments, f"@{self.host}")
+        return parse(done.stdout)
 
     def short(self, *arguments: str) -> list[str]:
         """Return the lines of ``dig ... +short``, sorted."""

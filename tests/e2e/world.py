@@ -152,14 +152,18 @@ class World:
     ) -> Unbound:
         """Make one more nameserver, which ends with the world."""
         unbound = Unbound(self.folder, name, self._ports.take(), zones, records, options)
-        self._processes.append(unbound.process)
+        self.add_process(unbound.process)
         return unbound
 
     def add_dnsmasq(self, name: str, hosts: Mapping[str, str], port_behind: int | None = None) -> Dnsmasq:
         """Make one more nameserver, which ends with the world."""
         dnsmasq = Dnsmasq(self.folder, name, self._ports.take(), hosts, port_behind)
-        self._processes.append(dnsmasq.process)
+        self.add_process(dnsmasq.process)
         return dnsmasq
+
+    def add_process(self, process: Process) -> None:
+        """Let ``process``, which the test starts, end with the world."""
+        self._processes.append(process)
 
     def start(self) -> None:
         """Start all four and wait until every name is learned."""
