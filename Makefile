@@ -12,7 +12,7 @@ export PYTHON
 # Debian keeps unbound and dnsmasq where only root's PATH looks.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help run test lint types unit e2e netns faults fuzz audit bench profile compiled pages docs format clean
+.PHONY: help run test lint types unit e2e interop netns faults fuzz audit bench profile compiled pages docs format clean
 .DEFAULT_GOAL := help
 # Every target starts with the same set-up, which must not run twice at once.
 .NOTPARALLEL:
@@ -27,6 +27,7 @@ run: ## Run the demo on loopback; ARGS="--once" adds options
 test: ## Lint, check types, run every test
 	@scripts/setup.sh packages
 	@$(MAKE) --no-print-directory lint types
+	@.venv/bin/python -m tests.interop.judges
 	$(PYTEST) $(ARGS)
 
 lint: ## Check style, formatting and shell scripts
@@ -41,12 +42,17 @@ types: ## Check types
 
 unit: ## Run the tests that start no process; ARGS="-k seal" adds options
 	@scripts/setup.sh dev
-	$(PYTEST) -m "not e2e and not netns and not faults" $(ARGS)
+	$(PYTEST) -m "not e2e and not netns and not faults and not interop" $(ARGS)
 
 e2e: ## Run the tests that start real processes and foreign DNS programs
 	@scripts/setup.sh packages
 	@scripts/setup.sh dev
 	$(PYTEST) -m e2e $(ARGS)
+
+interop: ## Have foreign clients, resolvers and decoders judge the proxy; prints their versions
+	@scripts/setup.sh packages
+	@scripts/setup.sh dev
+	$(PYTEST) tests/interop $(ARGS)
 
 netns: ## Run the tests in network namespaces, with a real registry and skopeo; as root
 	@scripts/setup.sh packages

@@ -14,6 +14,7 @@ cd "$(dirname "$0")/.."
 PATH="$PATH:/usr/sbin:/sbin"
 
 VENV=.venv
+UNPACKED=build/judges
 POLICY=/usr/sbin/policy-rc.d
 OLDEST="3, 11"
 
@@ -63,19 +64,44 @@ install_packages() {
     missing=
     for pair in unbound:unbound dnsmasq:dnsmasq-base kdig:knot-dnsutils dig:bind9-dnsutils curl:curl \
         ip:iproute2 faketime:faketime nginx:nginx docker-registry:docker-registry skopeo:skopeo \
-        mandoc:mandoc zsh:zsh fish:fish; do
+        mandoc:mandoc zsh:zsh fish:fish drill:ldnsutils named:bind9 dnsdist:dnsdist \
+        pdns_recursor:pdns-recursor dnsperf:dnsperf musl-gcc:musl-tools; do
         command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
     done
-    [ -n "$missing" ] || return 0
-    forbid_services
-    # shellcheck disable=SC2086 # a list of package names
-    apt_install $missing
+    if [ -n "$missing" ]; then
+        forbid_services
+        # shellcheck disable=SC2086 # a list of package names
+        apt_install $missing
+    fi
     # Not started now, and not at the next boot either.
-    for daemon in unbound nginx docker-registry; do
-        case "$missing" in
-        *" $daemon"*) systemctl disable --quiet "$daemon.service" 2>/dev/null || true ;;
+    for pair in unbound:unbound nginx:nginx docker-registry:docker-registry bind9:named dnsdist:dnsdist \
+        pdns-recursor:pdns-recursor; do
+        case "$missing " in
+        *" ${pair%%:*} "*) systemctl disable --quiet "${pair##*:}.service" 2>/dev/null || true ;;
         esac
     done
+    unpack_resolved
+}
+
+# The package of systemd-resolved, once installed, is the machine's resolver: it
+# replaces /etc/resolv.conf. The tests need the program alone, so it is unpacked
+# into build/, with the library of its own version.
+unpack_resolved() {
+    for program in "$UNPACKED" "" /usr; do
+        [ ! -x "$program/lib/systemd/systemd-resolved" ] || return 0
+    done
+    say "unpacking systemd-resolved into $UNPACKED"
+    rm -rf "$UNPACKED" && mkdir -p "$UNPACKED"
+    for package in libsystemd-shared systemd-resolved; do
+        (cd "$UNPACKED" && apt_download "$package" && dpkg-deb -x "$package"_*.deb . && rm "$package"_*.deb)
+    done
+}
+
+# As the user who may read the folder, where apt would otherwise warn.
+apt_download() {
+    apt-get -qq -o APT::Sandbox::User="$(id -un)" download "$1" >&2 ||
+        { [ "$(id -u)" -eq 0 ] && apt_get update && apt-get -qq download "$1" >&2; } ||
+        fail "apt-get download $1 failed"
 }
 
 # --- Python ------------------------------------------------------------------

@@ -1,0 +1,97 @@
+"""A host of its own: a network namespace whose resolver is the proxy, on port 53, and nothing else.
+
+A second namespace hangs on it by a cable, so that the host has addresses of both families besides its
+loopback: stub resolvers leave families out that a host has no address of.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from subprocess import CompletedProcess
+from types import TracebackType
+from typing import Any, Self
+
+from tests.e2e.processes import Process, dnsproxy_argv, run_command
+from tests.interop.authority import Authority
+from tests.interop.world import settings
+from tests.netns.spaces import Spaces
+
+PROXY, AUTHORITY = "127.0.0.1", "127.0.0.2"
+ADDRESS, ADDRESS6 = "10.77.0.2", "fd77::2"
+
+
+class Island:
+    """Authority and proxy on one host; `start` runs both. The proxy asks ``upstream``."""
+
+    def __init__(self, folder: Path, upstream: str = AUTHORITY) -> None:
+        self.folder = folder
+        self._upstream = upstream
+        self._stack = ExitStack()
+        self._processes: list[Process] = []
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            spaces = stack.enter_context(Spaces())
+            stack.callback(self._end)
+            self.space, sea = spaces.add("island"), spaces.add("sea")
+            spaces.join(self.space, sea)
+            self.space.set_address("sea", f"{ADDRESS}/24")
+            # An IPv6 address is of use at once only without looking for a double.
+            self.space.ip("address", "add", f"{ADDRESS6}/64", "dev", "sea", "nodad")
+            # BIND listens on addresses that an interface has, and on no others.
+            self.space.set_address("lo", f"{AUTHORITY}/32")
+            self.authority = Authority(self.folder, 53, AUTHORITY, tuple(self.space.within()))
+            self.proxy = self.add_process("proxy", *dnsproxy_argv("serve", "--config", self._configure()))
+            self._processes.append(self.authority.process)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def _end(self) -> None:
+        for process in self._processes:
+            process.kill()
+            # Captured by pytest, and shown only when a test fails.
+            print(f"--- {process.name}\n{process.text()[-8_000:]}")  # noqa: T201
+
+    def _configure(self) -> Path:
+        file = self.folder / "config.yaml"
+        document: dict[str, Any] = {
+            "registries": settings(),
+            "learn": {"sources": [], "state_file": str(self.folder / "learned.jws"), "verify": {"ports": []}},
+            "serve": {"listen": [f"{PROXY}:53", "[::1]:53", f"{ADDRESS}:53"]},
+            "forward": {
+                "upstreams": [self._upstream],
+                "timeout": {"attempt": "3s", "total": "9s"},
+            },
+            "log": {"format": "json"},
+        }
+        # JSON is YAML.
+        file.write_text(json.dumps(document, indent=2))
+        return file
+
+    def add_process(self, name: str, *argv: str) -> Process:
+        """Make a program of this host, which ends with it."""
+        process = Process(name, self.space.within(*argv), self.folder / f"{name}.log")
+        self._processes.append(process)
+        return process
+
+    def start(self) -> None:
+        self.authority.start()
+        self.start_proxy()
+
+    def start_proxy(self) -> None:
+        self.proxy.start(lambda: bool(self.proxy.events("proxy.started")))
+
+    def resolver(self, *lines: str) -> None:
+        """Let the programs of this host read these lines in resolv.conf."""
+        self.space.write("resolv.conf", *lines)
+
+    def run(self, *words: str | Path) -> CompletedProcess[str]:
+        """Run a command on this host."""
+        return run_command(*self.space.within(*words))
