@@ -83,15 +83,9 @@ LOOSE_TASKS = {
 }
 
 NO_TEST_NEEDED = frozenset({"__init__", "__main__", "version"})
-<<<<<<< HEAD
 # Tests that mirror no module: this one, that of the documents, and whole-program tests.
 NOT_MIRRORED = frozenset({"test_layout.py", "test_documents.py"})
-WHOLE_PROGRAM = frozenset({"e2e", "faults", "netns", "properties", "scenarios"})
-=======
-# Tests that mirror no module: this one, whole-program tests, and those of several modules together.
-NOT_MIRRORED = frozenset({"test_layout.py"})
 WHOLE_PROGRAM = frozenset({"e2e", "faults", "interop", "netns", "properties", "scenarios"})
->>>>>>> 2d057af (Have foreign clients, resolvers, decoders and servers judge the proxy)
 
 
 @cache
