@@ -12,7 +12,7 @@ export PYTHON
 # Debian keeps unbound and dnsmasq where only root's PATH looks.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help run test lint types unit e2e interop netns faults fuzz audit bench profile compiled pages docs format clean
+.PHONY: help run test lint types unit e2e interop netns faults fuzz audit soak bench profile compiled pages docs format clean
 .DEFAULT_GOAL := help
 # Every target starts with the same set-up, which must not run twice at once.
 .NOTPARALLEL:
@@ -75,6 +75,11 @@ audit: ## Look up what is installed among known vulnerabilities (asks PyPI and n
 	@test -x build/audit/bin/pip-audit || \
 	  { .venv/bin/python -m venv build/audit && build/audit/bin/python -m pip install --quiet pip-audit; }
 	build/audit/bin/pip-audit --requirement build/installed.txt --no-deps --disable-pip --strict $(ARGS)
+
+soak: ## An hour of mixed load with troubles at random; writes docs/soak.md; ARGS="--minutes 5"
+	@scripts/setup.sh packages
+	@scripts/setup.sh dev
+	.venv/bin/python -m tests.soak.run $(ARGS)
 
 bench: ## Measure a compiled build beside unbound, dnsdist, dnsmasq, BIND and the PowerDNS recursor
 	@bench/setup.sh

@@ -108,6 +108,7 @@ class Proxy:
             wall_now=time(),
             started_at=self.started_at,
             draining=self.draining,
+            tasks=len(asyncio.all_tasks()),
             max_stale=settings.learn.max_stale,
             undiscovered=undiscovered(settings.sought(), self.learner.book.found()),
             vetted={entry.name: self.vetting.vetted(entry) for entry in self.vetting.wanted()},

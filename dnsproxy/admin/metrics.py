@@ -49,6 +49,7 @@ class _FactsCollector(Collector):
         yield from _upstreams(facts)
         yield _gauge("dnsproxy_cache_entries", "Answers in the cache.", facts.cache_entries)
         yield _gauge("dnsproxy_in_flight", "Exchanges that wait for an upstream.", facts.in_flight)
+        yield _gauge("dnsproxy_tasks", "Tasks of the event loop that serves this page.", facts.tasks)
         yield from _workers(facts)
         build = InfoMetricFamily("dnsproxy_build", "Version of the program.")
         build.add_metric([], {"version": __version__, "python": platform.python_version()})

@@ -38,7 +38,7 @@ class Facts:
     addresses stay in service after their snapshot has expired. ``book`` is what is answered, ``vetted``
     what is known of the addresses of each name, also of those that are held back or refused. ``workers`` is
     empty where one process does everything. ``ttl`` is what clients are given with learned addresses, in
-    seconds; ``cache_size`` counts entries, of all workers together.
+    seconds; ``cache_size`` counts entries, of all workers together; ``tasks`` are those of the event loop.
     """
 
     wanted: Sequence[Wanted]
@@ -63,6 +63,7 @@ class Facts:
     cache_size: int = 0
     host: str = ""
     listen: Sequence[str] = ()
+    tasks: int = 0
 
     def in_service(self, wanted: Wanted) -> Entry | None:
         """Return what is answered for a learned name; None when pinned, unknown or too old."""
