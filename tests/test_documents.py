@@ -156,3 +156,17 @@ def test_links_between_files_lead_somewhere() -> None:
     ]
     assert links()
     assert broken == []
+
+
+def test_every_line_of_the_protocol_is_told_and_has_a_test() -> None:
+    lines = {f"{number:02}" for number in range(1, 29)}
+    rows = re.findall(
+        r"^\| (\d+) \|", (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert {f"{int(number):02}" for number in rows} == lines
+    tested = {
+        number
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for number in re.findall(r"def test_p(\d\d)_", path.read_text(encoding="utf-8"))
+    }
+    assert tested == lines

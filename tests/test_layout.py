@@ -265,7 +265,7 @@ def opened_and_closed(tree: ast.Module) -> Iterator[tuple[str, bool]]:
                 yield function.name, closes
 
 
-def test_a_datagram_stream_lives_for_one_conversation() -> None:
+def test_p28_a_datagram_stream_lives_for_one_conversation() -> None:
     found = [
         (module, name, closes)
         for module, tree in modules().items()

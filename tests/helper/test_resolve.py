@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import struct
 import time
+from contextlib import suppress
 
 import pytest
 from dnslib import CNAME, QTYPE, RR, A, DNSRecord
@@ -226,8 +228,31 @@ async def test_a_lost_query_is_made_up_for_by_the_second_attempt() -> None:
         assert (await resolve(NAME, A_TYPE, server.endpoint, BRISK)).addresses == ("192.0.2.1",)
 
 
+async def test_p28_a_flood_of_wrong_replies_ends_at_the_deadline() -> None:
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.setblocking(False)
+
+        async def flood() -> None:
+            _, client = await loop.sock_recvfrom(sock, 512)
+            while True:
+                # As many as its socket holds, each time that it has had its turn.
+                for _ in range(100):
+                    sock.sendto(b"\xff" * 40, client)
+                await asyncio.sleep(0)
+
+        flooding = loop.create_task(flood())
+        with pytest.raises(ResolveError, match=r"no response within 0.3 s"):
+            async with asyncio.timeout(20):
+                await resolve(NAME, A_TYPE, Endpoint(*sock.getsockname()), Patience(0.3, 1))
+        flooding.cancel()
+        with suppress(asyncio.CancelledError):
+            await flooding
+
+
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
-async def test_a_closed_port_is_told_from_silence(transport: str) -> None:
+async def test_p28_a_closed_port_is_told_from_silence(transport: str) -> None:
     endpoint = closed_port()._replace(transport=transport)
     with pytest.raises(ResolveError, match="connection refused"):
         # The deadline is far off: the refusal itself must end the wait.

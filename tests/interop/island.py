@@ -1,12 +1,13 @@
 """A host of its own: a network namespace whose resolver is the proxy, on port 53, and nothing else.
 
-A second namespace hangs on it by a cable, so that the host has addresses of both families besides its
-loopback: stub resolvers leave families out that a host has no address of.
+A second one hangs on it by a cable, so that the host has addresses of both families besides its loopback:
+stub resolvers leave families out that a host has no address of. Clients may also ask from there.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -20,14 +21,29 @@ from tests.netns.spaces import Spaces
 
 PROXY, AUTHORITY = "127.0.0.1", "127.0.0.2"
 ADDRESS, ADDRESS6 = "10.77.0.2", "fd77::2"
+# Responses would leave from the addresses above, unless the proxy takes care.
+SECOND, SECOND6 = "10.78.0.2", "fd78::2"
+LISTEN = (f"{PROXY}:53", "[::1]:53", f"{ADDRESS}:53")
 
 
 class Island:
-    """Authority and proxy on one host; `start` runs both. The proxy asks ``upstream``."""
+    """Authority and proxy on one host; `start` runs both.
 
-    def __init__(self, folder: Path, upstream: str = AUTHORITY) -> None:
+    The proxy asks ``upstream``, or else the authority, which has port ``authority_port``; ``serve`` is put
+    into that section of its configuration.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        upstream: str | None = None,
+        authority_port: int = 53,
+        serve: Mapping[str, Any] | None = None,
+    ) -> None:
         self.folder = folder
-        self._upstream = upstream
+        self._port = authority_port
+        self._upstream = upstream or f"{AUTHORITY}:{authority_port}"
+        self._serve = {"listen": LISTEN} | dict(serve or {})
         self._stack = ExitStack()
         self._processes: list[Process] = []
 
@@ -35,14 +51,19 @@ class Island:
         with ExitStack() as stack:
             spaces = stack.enter_context(Spaces())
             stack.callback(self._end)
-            self.space, sea = spaces.add("island"), spaces.add("sea")
-            spaces.join(self.space, sea)
-            self.space.set_address("sea", f"{ADDRESS}/24")
+            self.space, self.sea = spaces.add("island"), spaces.add("sea")
+            spaces.join(self.space, self.sea)
+            self.space.set_address("sea", f"{ADDRESS}/24", f"{SECOND}/32")
+            self.sea.set_address("island", "10.77.0.1/24")
+            self.sea.set_route(ADDRESS, f"{SECOND}/32")
             # An IPv6 address is of use at once only without looking for a double.
-            self.space.ip("address", "add", f"{ADDRESS6}/64", "dev", "sea", "nodad")
+            for address in (f"{SECOND6}/128", f"{ADDRESS6}/64"):
+                self.space.ip("address", "add", address, "dev", "sea", "nodad")
+            self.sea.ip("address", "add", "fd77::1/64", "dev", "island", "nodad")
+            self.sea.set_route(ADDRESS6, f"{SECOND6}/128")
             # BIND listens on addresses that an interface has, and on no others.
             self.space.set_address("lo", f"{AUTHORITY}/32")
-            self.authority = Authority(self.folder, 53, AUTHORITY, tuple(self.space.within()))
+            self.authority = Authority(self.folder, self._port, AUTHORITY, tuple(self.space.within()))
             self.proxy = self.add_process("proxy", *dnsproxy_argv("serve", "--config", self._configure()))
             self._processes.append(self.authority.process)
             self._stack = stack.pop_all()
@@ -64,7 +85,7 @@ class Island:
         document: dict[str, Any] = {
             "registries": settings(),
             "learn": {"sources": [], "state_file": str(self.folder / "learned.jws"), "verify": {"ports": []}},
-            "serve": {"listen": [f"{PROXY}:53", "[::1]:53", f"{ADDRESS}:53"]},
+            "serve": self._serve,
             "forward": {
                 "upstreams": [self._upstream],
                 "timeout": {"attempt": "3s", "total": "9s"},
@@ -95,3 +116,7 @@ class Island:
     def run(self, *words: str | Path) -> CompletedProcess[str]:
         """Run a command on this host."""
         return run_command(*self.space.within(*words))
+
+    def run_at_sea(self, *words: str | Path) -> CompletedProcess[str]:
+        """Run a command on the other one."""
+        return run_command(*self.sea.within(*words))

@@ -80,7 +80,7 @@ async def test_an_address_is_not_nodata() -> None:
 
 
 @pytest.mark.parametrize("tcp", [False, True])
-async def test_silence_ends_at_the_deadline(monkeypatch: pytest.MonkeyPatch, *, tcp: bool) -> None:
+async def test_p28_silence_ends_at_the_deadline(monkeypatch: pytest.MonkeyPatch, *, tcp: bool) -> None:
     monkeypatch.setattr("dnsproxy.ops.demo_checks.TIMEOUT", 0.05)
     async with Nameserver(lambda _query: None) as server:
         result = await run_check(server.endpoint, Check("a name", REGISTRY, ("10.0.0.1",), tcp=tcp))
@@ -88,7 +88,7 @@ async def test_silence_ends_at_the_deadline(monkeypatch: pytest.MonkeyPatch, *, 
 
 
 @pytest.mark.parametrize("tcp", [False, True])
-async def test_nobody_there_fails(monkeypatch: pytest.MonkeyPatch, *, tcp: bool) -> None:
+async def test_p28_nobody_there_fails(monkeypatch: pytest.MonkeyPatch, *, tcp: bool) -> None:
     monkeypatch.setattr("dnsproxy.ops.demo_checks.TIMEOUT", 0.2)
     result = await run_check(closed_port(), Check("a name", REGISTRY, ("10.0.0.1",), tcp=tcp))
     assert not result.passed

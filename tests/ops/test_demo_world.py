@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import struct
 
 import pytest
 from dnslib import DNSRecord
@@ -114,11 +116,33 @@ async def test_the_helper_can_ask_it() -> None:
         assert (found.addresses, found.ttl) == (("10.94.205.198",), 2)
 
 
-async def test_it_goes_on_after_hostile_datagrams() -> None:
+async def test_p28_it_goes_on_after_hostile_datagrams() -> None:
     async with SimulatedResolver(SourceRegion().lookup, 2) as server:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             for data in (b"", b"\x00" * 11, b"\xff" * 512, query(REGISTRY)[:-3]):
                 sock.sendto(data, server.endpoint[:2])
+        found = await resolve(f"{AUTH}.", 1, server.endpoint)
+        assert found.addresses == ("100.103.7.181",)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 and not os.environ.get("CI"), reason="a raw socket needs root")
+async def test_p28_it_goes_on_after_a_datagram_from_port_zero() -> None:
+    async with SimulatedResolver(SourceRegion().lookup, 2) as server:
+        data = query(REGISTRY)
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP) as raw:
+            for _ in range(3):
+                raw.sendto(
+                    struct.pack(">HHHH", 0, server.endpoint.port, 8 + len(data), 0) + data, ("127.0.0.1", 0)
+                )
+        found = await resolve(f"{AUTH}.", 1, server.endpoint)
+        assert found.addresses == ("100.103.7.181",)
+
+
+async def test_p28_it_goes_on_after_a_client_that_has_gone() -> None:
+    async with SimulatedResolver(SourceRegion().lookup, 2) as server:
+        for _ in range(3):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                sock.sendto(query(REGISTRY), server.endpoint[:2])
         found = await resolve(f"{AUTH}.", 1, server.endpoint)
         assert found.addresses == ("100.103.7.181",)
 

@@ -87,7 +87,7 @@ async def test_one_reply_of_two_may_be_missing() -> None:
 
 
 @pytest.mark.parametrize("tcp", [False, True])
-async def test_nobody_there(*, tcp: bool) -> None:
+async def test_p28_nobody_there(*, tcp: bool) -> None:
     with socket.socket(type=socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM) as held:
         held.bind(("127.0.0.1", 0))
         endpoint = Endpoint("127.0.0.1", held.getsockname()[1])
