@@ -102,6 +102,7 @@ compiled: ## Make .venv-compiled with the query path compiled by mypyc, and run 
 pages: ## Write the pages of docs/ that are made from the program
 	@scripts/setup.sh dev
 	.venv/bin/python -m docgen
+	.venv/bin/python -m scripts.reference
 
 docs: ## Build the site of docs/ into build/site
 	@scripts/setup.sh dev

@@ -17,10 +17,13 @@ QUERY_PATH = [
     *(f"dnsproxy/core/{name}.py" for name in ("failures", "group", "inflight", "limiter", "names", "policy")),
     *(
         f"dnsproxy/core/{name}.py"
-        for name in ("prepared", "prober", "question", "recent", "response", "stats")
+        for name in ("prepared", "prober", "question", "recent", "response", "seen", "stats")
     ),
     *(f"dnsproxy/core/{name}.py" for name in ("times", "upstreams", "wire")),
-    *(f"dnsproxy/net/{name}.py" for name in ("connection", "hot", "mmsg", "tcp", "udp", "upstream")),
+    *(
+        f"dnsproxy/net/{name}.py"
+        for name in ("connection", "hot", "mmsg", "tcp", "udp", "upstream", "watched")
+    ),
 ]
 
 # As in sendmmsg(2), recvmmsg(2), sendto(2) and epoll_wait(2), with `void *` for structures that are

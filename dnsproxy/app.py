@@ -27,6 +27,7 @@ from dnsproxy.server import Plane, Server, tune_collector
 from dnsproxy.settings import Settings
 from dnsproxy.version import __version__
 from dnsproxy.vetting import Vetting
+from dnsproxy.watching import open_watch
 
 if TYPE_CHECKING:
     from dnsproxy.admin.app import AdminServer
@@ -55,7 +56,7 @@ class Proxy:
         """
         self.settings = settings
         self.started_at = time()
-        self.plane: Plane = plane or Server(settings)
+        self.plane: Plane = plane or Server(settings, open_watch(settings))
         if settings.learn.sources:
             check_writable(settings.learn.state_file)
         keys = read_trusted_keys(settings.learn.trusted_keys)

@@ -41,6 +41,7 @@ FIELDS = {
     "kept": "the names found earlier, which stay in use",
     "kept_as": "the new name of the file",
     "listen": "addresses and ports that are listened on",
+    "log": "`queries` or `dnstap`",
     "name": "a domain name",
     "names": "domain names; in `proxy.started`, `helper.started` and `learned.loaded` how many",
     "new": "the addresses from now on",
@@ -64,6 +65,7 @@ FIELDS = {
     "serving": "whether the address is answered",
     "source": "the URL of a source of snapshots, without credentials",
     "status": "the outcome as the snapshot has it",
+    "target": "the file or socket that is written to",
     "tls": "addresses and ports of DNS over TLS and HTTPS; in `helper.listening` whether it is TLS",
     "upstream": "a resolver that queries are forwarded to",
     "version": "the version of this program",
@@ -196,6 +198,13 @@ EVENTS = {
     "tls.certificate_kept": Event(
         "warning", "A changed certificate cannot be used; the old one stays.", ("file", "reason")
     ),
+    # -- the query log and dnstap
+    "log.failed": Event(
+        "warning",
+        "Queries cannot be written down; they are answered all the same.",
+        ("log", "target", "reason"),
+    ),
+    "log.recovered": Event("info", "Queries are written down again.", ("log", "target")),
     # -- workers
     "workers.started": Event("info", "All workers answer.", ("pids",)),
     "workers.not_all_flushed": Event(

@@ -29,6 +29,8 @@ from dnsproxy.net.dial import Dialer
 from dnsproxy.net.tcp import TcpListener
 from dnsproxy.net.udp import UdpListener
 from dnsproxy.net.upstream import Forwarder
+from dnsproxy.net.watch import Watch
+from dnsproxy.net.watched import WatchedUdpListener
 from dnsproxy.settings import Settings
 from dnsproxy.settings.values import Endpoint
 from dnsproxy.system import expand_resolvers, is_own
@@ -152,10 +154,11 @@ def _upstream(settings: Settings, endpoint: Endpoint) -> Upstream:
 
 
 class Server:
-    """Listeners on every configured address, and the engine behind them."""
+    """Listeners on every configured address, and the engine behind them; ``watch`` is told of each query."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, watch: Watch | None = None) -> None:
         self._settings = settings
+        self._watch = watch
         self._wanted = settings.wanted()
         self._zones = [names.to_key(zone) for zone in settings.forward.zones]
         self.engine = build_engine(settings)
@@ -191,6 +194,8 @@ class Server:
         Raises:
             StartError: one of them cannot be bound; those already open are closed again.
         """
+        if self._watch is not None:
+            self._watch.open(self.engine.stats)
         self._forwarder = forwarder = Forwarder(self.engine, self._dialer)
         if self._bootstrap:
             self._dialer.resolve = Bootstrap(forwarder, self._bootstrap, limits_of(self._settings)).resolve
@@ -198,10 +203,8 @@ class Server:
         places = Places(serve.max_tcp_clients, serve.max_tcp_per_client)
         try:
             for listen in serve.listen:
-                self._udp.append(
-                    UdpListener(self.engine, forwarder, listen.host, listen.port, reuse_port=reuse_port)
-                )
-                tcp = TcpListener(self.engine, forwarder, places)
+                self._udp.append(self._open_udp(forwarder, listen, reuse_port=reuse_port))
+                tcp = TcpListener(self.engine, forwarder, places, self._watch)
                 await tcp.open(listen.host, listen.port, reuse_port=reuse_port)
                 self._tcp.append(tcp)
             if self._certificate is not None:
@@ -209,6 +212,12 @@ class Server:
         except StartError:
             await self.close()
             raise
+
+    def _open_udp(self, forwarder: Forwarder, listen: Endpoint, *, reuse_port: bool) -> UdpListener:
+        host, port = listen.host, listen.port
+        if self._watch is None:
+            return UdpListener(self.engine, forwarder, host, port, reuse_port=reuse_port)
+        return WatchedUdpListener(self.engine, forwarder, host, port, self._watch, reuse_port=reuse_port)
 
     async def _open_tls(
         self, forwarder: Forwarder, places: Places, certificate: Certificate, *, reuse_port: bool
@@ -218,7 +227,7 @@ class Server:
 
         tls = self._settings.serve.tls
         for listen in tls.listen:
-            listener = TlsListener(self.engine, forwarder, places, certificate, tls.path)
+            listener = TlsListener(self.engine, forwarder, places, certificate, tls.path, self._watch)
             await listener.open(listen.host, listen.port, reuse_port=reuse_port)
             self._tcp.append(listener)
 
@@ -230,6 +239,8 @@ class Server:
             await tcp.close()
         if self._forwarder is not None:
             self._forwarder.close()
+        if self._watch is not None:
+            await self._watch.close()
 
     # -- Plane: what one process answers without asking others --------------------------
 

@@ -63,7 +63,7 @@ forbid_services() {
 install_packages() {
     missing=
     for pair in unbound:unbound dnsmasq:dnsmasq-base kdig:knot-dnsutils dig:bind9-dnsutils curl:curl \
-        ip:iproute2 faketime:faketime nginx:nginx docker-registry:docker-registry skopeo:skopeo \
+        ip:iproute2 faketime:faketime fstrm_capture:fstrm-bin nginx:nginx docker-registry:docker-registry skopeo:skopeo \
         mandoc:mandoc zsh:zsh fish:fish drill:ldnsutils named:bind9 dnsdist:dnsdist \
         pdns_recursor:pdns-recursor dnsperf:dnsperf musl-gcc:musl-tools; do
         command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"

@@ -39,7 +39,7 @@ LAYERS: tuple[frozenset[str], ...] = (
         }
     ),
     frozenset({"net", "helper", "admin", "ops"}),
-    frozenset({"server", "vetting", "embedded", "app", "workers"}),
+    frozenset({"server", "vetting", "embedded", "watching", "app", "workers"}),
     frozenset({"cli", "commands", "__main__"}),
 )
 SIBLINGS = LAYERS[2]
@@ -61,6 +61,8 @@ ONLY_IN = {
         "ops.": "diagnostics and the demo stand where a client or an upstream stands",
     },
     "yaml": {"config": "the configuration file is the only YAML"},
+    "dnstap_pb": {"net.dnstap": "an extra: imported where it is configured"},
+    "fstrm": {"net.dnstap": "the same"},
     "asyncio_dgram": {
         "helper.": "control plane: the helper's resolver",
         "net.probe": "control plane: health probes",

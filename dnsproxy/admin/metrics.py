@@ -92,7 +92,21 @@ def _traffic(stats: Stats) -> Iterator[Metric]:
     for reason in ("prefetch", "stale"):
         refreshes.add_metric([reason], stats.refreshes[reason])
     yield refreshes
+    yield from _records(stats)
     yield _durations(stats)
+
+
+def _records(stats: Stats) -> Iterator[Metric]:
+    written = CounterMetricFamily(
+        "dnsproxy_log_records", "Records of queries that were written.", labels=["log"]
+    )
+    lost = CounterMetricFamily(
+        "dnsproxy_log_records_lost", "Records of queries that could not be, or not in time.", labels=["log"]
+    )
+    for name in ("queries", "dnstap"):
+        written.add_metric([name], stats.records[name])
+        lost.add_metric([name], stats.records_lost[name])
+    yield from (written, lost)
 
 
 def _durations(stats: Stats) -> HistogramMetricFamily:

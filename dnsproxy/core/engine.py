@@ -255,10 +255,12 @@ class Engine:
         if special is not None:
             rcode, counts, sections = self.special.answer(special, query.key, query.qtype)
             response = wire.respond(query, wire.AA | wire.RA, rcode, counts, sections)
+            number = response_number(rcode, LOCAL)
+            self.stats.count_response(number)
             if request is not None:
-                number = response_number(rcode, LOCAL)
                 self.prepared.keep(query, Prepared([response[2:]], request, number, float("inf")))
-        elif self.features.minimal_any and query.qtype == wire.ANY:
+            return response
+        if self.features.minimal_any and query.qtype == wire.ANY:
             rcode = wire.NOERROR
             response = wire.respond(query, wire.RA, rcode, (1, 0, 0), self._any_record)
         else:

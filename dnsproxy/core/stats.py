@@ -61,6 +61,8 @@ class Stats:
     because a count under a pair of texts costs 0.4 us; `settle` brings them up to date.
     ``refreshes`` counts what was asked for anew behind the clients' backs, by reason.
     ``encrypted`` counts, by protocol (``tls``, ``https``), those of ``requests`` under ``tcp`` that came so.
+    ``records`` and ``records_lost`` count what was written of queries, and what could not be, by log
+    (``queries``, ``dnstap``).
     ``durations`` counts per bucket of `DURATION_BOUNDS`, the last
     one unbounded; ``duration_sum`` is in seconds.
     """
@@ -72,6 +74,8 @@ class Stats:
     durations: list[int] = field(default_factory=lambda: [0] * (len(DURATION_BOUNDS) + 1))
     duration_sum: float = 0.0
     refreshes: Counter[str] = field(default_factory=Counter)
+    records: Counter[str] = field(default_factory=Counter)
+    records_lost: Counter[str] = field(default_factory=Counter)
     cache_hits: int = 0
     cache_misses: int = 0
     asked: dict[int, int] = field(default_factory=dict)

@@ -116,16 +116,10 @@ class Connection:
             if len(data) - start < length:
                 break
             position = start + length
-            message = data[start:position]
-            step = self._engine.receive(message, self._source, now, tcp=True)
-            if isinstance(step, bytes):
-                self._put(message, step)
+            if self._take(data[start:position], now):
                 answered += 1
                 if self._unread >= ENOUGH_UNREAD:
                     self._flush()
-            elif isinstance(step, Forward):
-                self._waiting += 1
-                self._forwarder.submit(step, self._respond, None, now)
         if position:
             self._active = now
             self._input = data[position:]
@@ -136,6 +130,17 @@ class Connection:
         if answered:
             self._engine.times.record(monotonic() - now, answered)
         self._rest()
+
+    def _take(self, message: bytes, now: float) -> bool:
+        """Have a message answered, now or later; tell whether it is."""
+        step = self._engine.receive(message, self._source, now, tcp=True)
+        if isinstance(step, bytes):
+            self._put(message, step)
+            return True
+        if isinstance(step, Forward):
+            self._waiting += 1
+            self._forwarder.submit(step, self._respond, None, now)
+        return False
 
     def _takes_more(self) -> bool:
         return self._waiting < MAX_WAITING and self._unread < ENOUGH_UNREAD

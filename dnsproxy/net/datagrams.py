@@ -44,6 +44,9 @@ class DatagramSocket(Protocol):
     def token(self, index: int) -> Token:
         """Return where a later response to message ``index`` of the last `receive` goes."""
 
+    def port(self, index: int) -> int:
+        """Return the port that message ``index`` of the last `receive` came from."""
+
     def queue(self, token: Token, response: bytes) -> None:
         """Keep a response that took its time for the next `flush`."""
 
@@ -167,6 +170,10 @@ class PlainSocket:
     def token(self, index: int) -> Token:
         """See `DatagramSocket.token`."""
         return self._tokens[index]
+
+    def port(self, index: int) -> int:
+        """See `DatagramSocket.port`."""
+        return int(self._tokens[index][1][1])
 
     def queue(self, token: Token, response: bytes) -> None:
         """See `DatagramSocket.queue`."""

@@ -146,6 +146,11 @@ class BatchSocket:
         """See `DatagramSocket.token`."""
         return _TAKERS[PEER](self._view, index * SLOT)[0]
 
+    def port(self, index: int) -> int:
+        """See `DatagramSocket.port`: the third and fourth octet of both kinds of sockaddr."""
+        at = index * SLOT
+        return int(self._view[at + 2]) << 8 | int(self._view[at + 3])
+
     def queue(self, token: Token, response: bytes) -> None:
         """See `DatagramSocket.queue`."""
         if self._queued == BATCH:

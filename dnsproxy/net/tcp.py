@@ -18,15 +18,20 @@ from dnsproxy.net import connection
 from dnsproxy.net.loop import Readiness
 from dnsproxy.net.stream import EXHAUSTED, EXHAUSTED_SECONDS, IDLE_LOOKS, bound_address, listen
 from dnsproxy.net.upstream import Forwarder
+from dnsproxy.net.watch import Watch
+from dnsproxy.net.watched import WatchedConnection
 
 # Connections taken per wake-up before other sockets get their turn.
 _ACCEPTS: Final = 32
 
 
 class TcpListener:
-    """One listening socket; ``places`` are shared by all of them."""
+    """One listening socket; ``places`` are shared by all of them. ``watch`` is told of each query."""
 
-    def __init__(self, engine: Engine, forwarder: Forwarder, places: Places) -> None:
+    def __init__(
+        self, engine: Engine, forwarder: Forwarder, places: Places, watch: Watch | None = None
+    ) -> None:
+        self._watch = watch
         self.engine = engine
         self.forwarder = forwarder
         self._places = places
@@ -78,9 +83,7 @@ class TcpListener:
 
     def _admit(self, sock: socket.socket, source: bytes) -> None:
         try:
-            client = connection.Connection(
-                sock, source, self.engine, self.forwarder, self._ready, partial(self._forget, source)
-            )
+            client = self._connection(sock, source)
         except Exception:  # the kernel watches no more sockets (epoll(7), max_user_watches)
             self._places.leave(source)
             sock.close()
@@ -88,6 +91,12 @@ class TcpListener:
         self._connections.add(client)
         if self._sweep is None:
             self._sweep = self._loop.call_later(connection.IDLE_SECONDS / IDLE_LOOKS, self._close_idle)
+
+    def _connection(self, sock: socket.socket, source: bytes) -> connection.Connection:
+        forget = partial(self._forget, source)
+        if self._watch is None:
+            return connection.Connection(sock, source, self.engine, self.forwarder, self._ready, forget)
+        return WatchedConnection(sock, source, self.engine, self.forwarder, self._ready, forget, self._watch)
 
     def _forget(self, source: bytes, client: connection.Connection) -> None:
         self._connections.discard(client)

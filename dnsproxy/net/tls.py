@@ -24,6 +24,8 @@ from dnsproxy.net.dot import DotClient
 from dnsproxy.net.encrypted import EncryptedClient
 from dnsproxy.net.stream import EXHAUSTED, EXHAUSTED_SECONDS, IDLE_LOOKS, bound_address, listen
 from dnsproxy.net.upstream import Forwarder
+from dnsproxy.net.watch import Watch
+from dnsproxy.net.watched_encrypted import watched_client
 
 # Seconds for a handshake, and for the client's goodbye.
 HANDSHAKE_SECONDS = 5.0
@@ -46,16 +48,26 @@ class _Greeter(asyncio.Protocol):
 
 
 class TlsListener:
-    """One listening socket; ``places`` are shared with those for TCP, ``path`` is that of HTTPS requests."""
+    """One listening socket; ``places`` are shared with those for TCP, ``path`` is that of HTTPS requests.
+
+    ``watch`` is told of each query.
+    """
 
     def __init__(
-        self, engine: Engine, forwarder: Forwarder, places: Places, certificate: Certificate, path: str
+        self,
+        engine: Engine,
+        forwarder: Forwarder,
+        places: Places,
+        certificate: Certificate,
+        path: str,
+        watch: Watch | None = None,
     ) -> None:
         self.engine = engine
         self.forwarder = forwarder
         self.path = path
         self._places = places
         self._certificate = certificate
+        self._watch = watch
         self._loop = asyncio.get_running_loop()
         self._sock: socket.socket | None = None
         self._clients: set[EncryptedClient] = set()
@@ -116,7 +128,10 @@ class TlsListener:
         """Serve a client whose handshake is done."""
         tls = transport.get_extra_info("ssl_object")
         spoken = tls.selected_alpn_protocol() if isinstance(tls, ssl.SSLObject) else None
-        client = _SPOKEN.get(spoken, DotClient)(self, source)
+        if self._watch is None:
+            client = _SPOKEN.get(spoken, DotClient)(self, source)
+        else:
+            client = watched_client(spoken, self, source, self._watch)
         self._clients.add(client)
         transport.set_protocol(client)
         client.connection_made(transport)

@@ -9,13 +9,13 @@ from pydantic import Field, model_validator
 from dnsproxy.core.guard import Limits, LimitTable
 from dnsproxy.core.registry import Sought, Wanted
 from dnsproxy.settings.learning import HelperSettings, LearnSettings
+from dnsproxy.settings.logging import LogSettings
 from dnsproxy.settings.registries import RegistrySettings
 from dnsproxy.settings.schema import json_schema
 from dnsproxy.settings.serving import (
     AdminSettings,
     CacheSettings,
     ForwardSettings,
-    LogSettings,
     ServeSettings,
 )
 from dnsproxy.settings.values import Model

@@ -225,12 +225,3 @@ class AdminSettings(Model):
     """Numeric address and port; null: none."""
     token_file: Path | None = None
     """File with the bearer token to ask for; null: none is asked for."""
-
-
-class LogSettings(Model):
-    """Logging; ``auto`` is readable on a terminal and JSON elsewhere."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least level that is written."""
-    format: Literal["auto", "console", "json"] = "auto"
-    """`auto`: console on a terminal, JSON elsewhere."""

@@ -16,6 +16,7 @@ from dnsproxy.errors import StartError
 from dnsproxy.net.loop import HotLoop
 from dnsproxy.server import Server, tune_collector
 from dnsproxy.settings import Settings
+from dnsproxy.watching import open_watch
 from dnsproxy.workers.channel import Channel
 from dnsproxy.workers.messages import (
     Ask,
@@ -37,13 +38,14 @@ def run_worker(number: int, sock: socket.socket, settings: Settings) -> int:
     """
     structlog.contextvars.bind_contextvars(worker=number)
     with asyncio.Runner(loop_factory=HotLoop) as runner:
-        return runner.run(Worker(settings).run(sock.dup()))
+        return runner.run(Worker(number, settings).run(sock.dup()))
 
 
 class Worker:
     """The server of one process. It binds its sockets only once it has a book to answer from."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, number: int, settings: Settings) -> None:
+        self._number = number
         self._settings = settings
         self._book: Book | None = None
         self._server: Server | None = None
@@ -66,7 +68,7 @@ class Worker:
 
     async def _serve(self, book: Book, channel: Channel) -> int:
         try:
-            self._server = Server(self._settings)
+            self._server = Server(self._settings, open_watch(self._settings, self._number))
             self._server.swap_book(book)
             await self._server.open(reuse_port=True)
         except StartError as exc:

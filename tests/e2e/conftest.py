@@ -10,7 +10,10 @@ import pytest
 from tests.e2e.processes import find_program
 from tests.e2e.world import World
 
-PROGRAMS = ("unbound", "unbound-control", "dnsmasq", "dig", "kdig", "curl")
+PROGRAMS = (
+    *("unbound", "unbound-control", "dnsmasq", "dig", "kdig", "curl"),
+    *("fstrm_capture", "dnstap-read"),
+)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -23,6 +23,7 @@ from dnsproxy.net.certificate import Certificate
 from dnsproxy.net.encrypted import EncryptedClient
 from dnsproxy.net.tls import TlsListener
 from dnsproxy.net.upstream import Forwarder
+from dnsproxy.net.watch import Watch
 from tests.fakes.forwarding import respond
 from tests.fakes.tcp import TcpClient
 from tests.fakes.upstream import FakeUpstream, Hook, until
@@ -75,6 +76,7 @@ async def tls_world(
     owned: Sequence[Owned] | None = None,
     allow: Sequence[str] = ("127.0.0.0/8",),
     max_in_flight: int = 1000,
+    watch: Watch | None = None,
 ) -> AsyncIterator[TlsWorld]:
     async with FakeUpstream(hook) as upstream:
         made = engine(
@@ -85,7 +87,7 @@ async def tls_world(
         )
         forwarder = Forwarder(made)
         places = Places(max_clients, max_per_client)
-        listener = TlsListener(made, forwarder, places, Certificate(certificate, certificate), PATH)
+        listener = TlsListener(made, forwarder, places, Certificate(certificate, certificate), PATH, watch)
         await listener.open("127.0.0.1", 0)
         world = TlsWorld(made, listener, places, upstream, certificate)
         loop = asyncio.get_running_loop()

@@ -19,6 +19,7 @@ from dnsproxy.net.hot import Serve
 from dnsproxy.net.loop import Readiness
 from dnsproxy.net.tcp import TcpListener
 from dnsproxy.net.upstream import Forwarder
+from dnsproxy.net.watch import Watch
 from tests.fakes.forwarding import respond
 from tests.fakes.upstream import FakeUpstream, Hook, until
 from tests.messages import engine, hangzhou
@@ -91,6 +92,7 @@ async def tcp_world(
     allow: Sequence[str] = ("127.0.0.0/8", "::1/128"),
     upstreams: Sequence[Upstream] = (),
     send_buffer: int = 0,
+    watch: Watch | None = None,
 ) -> AsyncIterator[TcpWorld]:
     """Listen on a free port; ``send_buffer`` is the kernel's per connection, in octets."""
     async with FakeUpstream(hook) as upstream:
@@ -101,7 +103,7 @@ async def tcp_world(
             max_in_flight=1000,
         )
         forwarder = Forwarder(made)
-        listener = TcpListener(made, forwarder, Places(max_clients, max_per_client))
+        listener = TcpListener(made, forwarder, Places(max_clients, max_per_client), watch)
         ready = CountingReadiness()
         listener._ready = ready
         await listener.open(host, 0)

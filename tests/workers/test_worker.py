@@ -49,7 +49,7 @@ class Control:
         ours, theirs = socket.socketpair()
         self.got: list[object] = []
         self.channel = Channel(ours, self.got.append, lambda: self.got.append("end"))
-        self.running = asyncio.ensure_future(Worker(given).run(theirs))
+        self.running = asyncio.ensure_future(Worker(1, given).run(theirs))
 
     async def next(self, count: int) -> object:
         await until(lambda: len(self.got) >= count)
