@@ -57,8 +57,7 @@ class Proxy:
         self.settings = settings
         self.started_at = time()
         self.plane: Plane = plane or Server(settings, open_watch(settings))
-        if settings.learn.sources:
-            check_writable(settings.learn.state_file)
+        disk_failure = check_writable(settings.learn.state_file) if settings.learn.sources else None
         keys = read_trusted_keys(settings.learn.trusted_keys)
         self._embedded = self._embed()
         if self._embedded is not None:
@@ -68,7 +67,9 @@ class Proxy:
         # Learner → vetting → plane: what helpers say, what of it is answered, the answers.
         self.vetting = Vetting(settings, self._swap_book)
         fetch = self._embedded.fetch if self._embedded else None
-        self.learner = Learner(settings.learn, keys, scope, self.vetting.take, fetch=fetch)
+        self.learner = Learner(
+            settings.learn, keys, scope, self.vetting.take, fetch=fetch, disk_failure=disk_failure
+        )
         self.draining = False
         self._trend = Trend()
         self._admin: AdminServer | None = None
@@ -120,6 +121,8 @@ class Proxy:
             # Each worker may fill a cache of its own.
             cache_size=settings.cache.size * max(1, len(traffic.workers)),
             host=os.uname().nodename,
+            state_file=str(settings.learn.state_file),
+            disk_failure=self.learner.disk_failure or self.vetting.disk_failure,
             listen=[str(listen) for listen in (*settings.serve.listen, *settings.serve.tls.listen)],
         )
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+
+# Seconds. No write takes so long: an older temporary file is of a program that was killed in the middle.
+LEFTOVER_AGE = 60.0
 
 
 def write_atomically(path: Path, content: bytes, mode: int) -> None:
@@ -32,6 +36,22 @@ def write_atomically(path: Path, content: bytes, mode: int) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def remove_leftovers(path: Path, wall_now: float) -> int:
+    """Remove what killed programs left of `write_atomically`, for ``path`` and names that go on from it.
+
+    Never raises: what cannot be removed stays. Returns how many were removed.
+    """
+    pattern = re.compile(rf"\.{re.escape(path.name)}(?:\.[a-z]+)?\.[a-z0-9_]{{8}}")
+    removed = 0
+    with suppress(OSError):
+        for entry in path.parent.iterdir():
+            # The clock may have been set back since.
+            if pattern.fullmatch(entry.name) and abs(wall_now - entry.stat().st_mtime) >= LEFTOVER_AGE:
+                entry.unlink()
+                removed += 1
+    return removed
 
 
 def read_text(path: Path) -> str | None:

@@ -271,6 +271,11 @@ class Vetting:
         self._verifier.adopt(self.screen.passed(entries))
         self._order(freeze=Freeze(int(self._wall()), entries, serial))
 
+    @property
+    def disk_failure(self) -> str | None:
+        """Why the orders could not be written last; None when they could."""
+        return self._file.failure
+
     async def saved(self) -> str | None:
         """Write the orders now; return why that failed, None when they are on disk."""
         return await self._file.flush()

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from dnsproxy.files import read_text, write_atomically
+from dnsproxy.files import LEFTOVER_AGE, read_text, remove_leftovers, write_atomically
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o644])
@@ -47,3 +48,20 @@ def test_reading_what_may_not_be_there(tmp_path: Path) -> None:
     assert read_text(tmp_path) is None
     path.write_bytes(b"options caf\xe9\n")
     assert read_text(path) == "options caf\ufffd\n"
+
+
+def test_leftovers_are_removed_once_nobody_can_be_writing_them(tmp_path: Path) -> None:
+    path = tmp_path / "learned.jws"
+    kept = [
+        *(path.name, f"{path.name}.bad-12", f".{path.name}.abcd1234x", f".{path.name}.ABCD1234"),
+        *(".other.jws.abcd1234", f".{path.name}.", f"{path.name}.abcd1234"),
+    ]
+    left = [f".{path.name}.abcd1234", f".{path.name}.orders.a_cd1234", f".{path.name}.key.abcd1234"]
+    for name in (*kept, *left):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (1000, 1000))
+    assert remove_leftovers(path, 1000 + LEFTOVER_AGE - 1) == 0
+    # Also when the clock was set back: nothing is written in the future.
+    assert remove_leftovers(path, 1000 - LEFTOVER_AGE) == len(left)
+    assert {entry.name for entry in tmp_path.iterdir()} == set(kept)
+    assert remove_leftovers(tmp_path / "none" / "file", 2000) == 0

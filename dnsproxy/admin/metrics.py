@@ -136,6 +136,11 @@ def _learned(facts: Facts) -> Iterator[Metric]:
     yield age
     yield known
     yield _gauge("dnsproxy_learned_serial", "Highest serial accepted.", facts.book.serial)
+    yield _gauge(
+        "dnsproxy_state_write_failed",
+        "1 while the state file cannot be written: a restart would forget what came last.",
+        facts.disk_failure is not None,
+    )
     rejected = CounterMetricFamily(
         "dnsproxy_learned_rejected", "Snapshots that were not taken.", labels=["reason"]
     )

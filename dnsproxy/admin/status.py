@@ -64,6 +64,8 @@ class Facts:
     host: str = ""
     listen: Sequence[str] = ()
     tasks: int = 0
+    state_file: str = ""
+    disk_failure: str | None = None
 
     def in_service(self, wanted: Wanted) -> Entry | None:
         """Return what is answered for a learned name; None when pinned, unknown or too old."""
@@ -102,6 +104,7 @@ def status_document(facts: Facts) -> dict[str, Any]:
         "ready": not missing and not facts.draining,
         "draining": facts.draining,
         "missing": missing,
+        "state": {"file": facts.state_file, "failure": facts.disk_failure},
         "names": [_name(facts, entry) for entry in facts.wanted],
         "sources": [_source(facts, source) for source in facts.sources],
         "rejected": dict(facts.rejected),

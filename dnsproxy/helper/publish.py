@@ -19,6 +19,7 @@ import structlog
 from aiohttp import web
 
 from dnsproxy.errors import StartError
+from dnsproxy.files import remove_leftovers
 from dnsproxy.helper.assemble import make_helper
 from dnsproxy.helper.service import Helper, Published
 from dnsproxy.keys import read_private_key
@@ -161,6 +162,8 @@ async def serve_helper(
         token = await asyncio.to_thread(read_token, options.token_file)
     context = await asyncio.to_thread(server_context, options.tls)
     key = await asyncio.to_thread(read_private_key, options.signing_key_file)
+    if options.publish_file is not None:
+        remove_leftovers(options.publish_file, time.time())
     helper = make_helper(settings, options.id, resolvers, key, options.publish_file)
     if not helper.wanted and not settings.sought():
         raise StartError("the helper has no name to learn: list a registry, or names without addresses")

@@ -62,6 +62,11 @@ class OrderFile:
             self._written = orders
             self._writer.offer([json.dumps(orders.to_payload())], urgent=True)
 
+    @property
+    def failure(self) -> str | None:
+        """Why the file could not be written last; None when it could."""
+        return self._writer.failure
+
     async def run(self) -> None:
         """Write what is offered until cancelled."""
         await self._writer.run()

@@ -57,7 +57,8 @@ class Learner:
     """Owns the book; ``on_book`` is called with each new one.
 
     ``trusted`` are the public keys by key id, ``scope`` the names that helpers
-    may speak for. ``wall`` gives Unix time; ``fetch`` is for tests.
+    may speak for. ``wall`` gives Unix time; ``fetch`` is for tests. ``disk_failure`` is why the
+    state file cannot be written, as found at start.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Learner:
         *,
         wall: Callable[[], float] = time.time,
         fetch: Fetch | None = None,
+        disk_failure: str | None = None,
     ) -> None:
         self.book = Book()
         self.rejected: Counter[str] = Counter()
@@ -87,12 +89,17 @@ class Learner:
         self._wake = asyncio.Event()
         self._asked = 0
         self._polls: dict[str, asyncio.Timeout] = {}
-        self._writer = StateWriter(settings.state_file)
+        self._writer = StateWriter(settings.state_file, failure=disk_failure)
 
     @property
     def statuses(self) -> list[SourceStatus]:
         """The state of each source, as configured."""
         return list(self._statuses.values())
+
+    @property
+    def disk_failure(self) -> str | None:
+        """Why the state file could not be written last; None when it could."""
+        return self._writer.failure
 
     # -- start ----------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import structlog
 
 from dnsproxy.errors import StartError
-from dnsproxy.files import write_atomically
+from dnsproxy.files import remove_leftovers, write_atomically
 
 # Octets. Eight snapshots of the largest size that a source may send.
 MAX_STATE = 64 * 1024 * 1024
@@ -28,6 +28,10 @@ MAX_STATE = 64 * 1024 * 1024
 KEEP_ASIDE = 3
 # Seconds between two writes that change no address, and before a failed write is tried again.
 REFRESH_GAP = 60.0
+# Octets written to see whether a file can be: one block of most file systems.
+_PROBE = 4096
+# What a disk that was good before does: it fills up, fails, or is made read-only because it fails.
+DISK_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE})
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -52,9 +56,12 @@ def read_state(path: Path) -> list[str]:
 def write_state(path: Path, tokens: Sequence[str]) -> None:
     """Put ``tokens`` in place of the file at ``path``, on disk when this returns; mode 0600.
 
+    A folder that has gone is made again.
+
     Raises:
         OSError: the folder cannot be written; the old file is as it was.
     """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_atomically(path, "".join(f"{token}\n" for token in tokens).encode("utf-8"), 0o600)
 
 
@@ -92,30 +99,45 @@ def _set_aside_before(path: Path) -> list[tuple[int, Path]]:
     )
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path) -> str | None:
     """Make the folder of ``path`` if need be, and see that a file can be written there.
+
+    Where there is a state to answer from, a disk that has failed since does not keep the
+    program from starting: the reason is logged and returned.
 
     Raises:
         StartError: it cannot; the message is one line.
     """
+    remove_leftovers(path, time.time())
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", dir=path.parent):
-            pass
+        with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", dir=path.parent) as file:
+            # A full disk still takes an empty file, and some tell only when it is synced.
+            file.write(bytes(_PROBE))
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as exc:
-        raise StartError(f"learn.state_file: {path}: cannot be written: {exc.strerror or exc}") from exc
+        reason = exc.strerror or str(exc)
+        if exc.errno not in DISK_FAULTS or not path.is_file():
+            raise StartError(f"learn.state_file: {path}: cannot be written: {reason}") from exc
+        log.error("learned.state_write_failed", file=str(path), reason=reason)  # noqa: TRY400 - the same
+        return reason
+    return None
 
 
 class StateWriter:
     """Writes the state in the background: changed addresses at once, mere refreshes at most once a minute.
 
     A write that fails is logged and tried again with the next change or after
-    a minute; it is never an error of the caller, whose memory stays right.
+    a minute; it is never an error of the caller, whose memory stays right. ``failure``
+    is what was wrong with the disk already.
     """
 
-    def __init__(self, path: Path, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, path: Path, monotonic: Callable[[], float] = time.monotonic, failure: str | None = None
+    ) -> None:
         self._path = path
         self._monotonic = monotonic
         self._pending: list[str] | None = None
@@ -123,7 +145,7 @@ class StateWriter:
         self._written_at = -math.inf
         self._offered = asyncio.Event()
         self._writing: asyncio.Future[None] | None = None
-        self._failure: str | None = None
+        self._failure = failure
 
     @property
     def delay(self) -> float:

@@ -138,6 +138,12 @@ def test_learned() -> None:
     assert one(scrape(facts(wanted=WANTED[:2])), "dnsproxy_ready") == 1
 
 
+@pytest.mark.parametrize("failure", [None, "No space left on device"])
+def test_a_disk_that_cannot_be_written(failure: str | None) -> None:
+    samples = scrape(facts(disk_failure=failure))
+    assert one(samples, "dnsproxy_state_write_failed") == (failure is not None)
+
+
 def test_what_is_no_longer_answered_counts_no_address() -> None:
     samples = scrape(facts(wall_now=1e9, max_stale=60.0))
     assert one(samples, "dnsproxy_learned_addresses", name="a.example.") == 0

@@ -270,6 +270,8 @@ def test_the_rest() -> None:
             cache_size=100,
             host="idc-1",
             listen=["10.0.0.10:53"],
+            state_file="/var/lib/dnsproxy/learned.jws",
+            disk_failure="No space left on device",
             recent=Recent((Counts(5, (3, 0, 1, 0, 1, 0), 1, 2, 0), Counts(1, drops=2)), 0.16666),
         )
     )
@@ -284,6 +286,7 @@ def test_the_rest() -> None:
         "ready": True,
         "draining": False,
         "missing": [],
+        "state": {"file": "/var/lib/dnsproxy/learned.jws", "failure": "No space left on device"},
         "rejected": {"older": 1},
         "refused": {"public": 2},
         "pinned": [],

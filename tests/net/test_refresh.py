@@ -396,6 +396,7 @@ async def test_changed_addresses_are_written_at_once_and_mere_looks_later(world:
 
 async def test_a_disk_that_fails_and_recovers(tmp_path: Path) -> None:
     folder = tmp_path / "state"
+    folder.touch()  # a file where the folder was
     world = World(folder)
     with capture_logs() as logs:
         async with running(world):
@@ -403,7 +404,8 @@ async def test_a_disk_that_fails_and_recovers(tmp_path: Path) -> None:
             world.learner.refresh_now()
             await until(lambda: bool(of(logs, "learned.state_write_failed")))
             assert world.addresses() == ("10.0.0.1",)
-            folder.mkdir()
+            assert world.learner.disk_failure == "File exists"
+            folder.unlink()
             world.outcomes[ONE] = token(SECOND)
             world.learner.refresh_now()
             await until(world.state.exists)

@@ -3,7 +3,10 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import re
+import shutil
 import stat
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +17,7 @@ from structlog.testing import capture_logs
 from dnsproxy.errors import StartError
 from dnsproxy.net import statefile
 from dnsproxy.net.statefile import (
+    DISK_FAULTS,
     KEEP_ASIDE,
     REFRESH_GAP,
     StateWriter,
@@ -168,6 +172,33 @@ def test_a_folder_that_cannot_be_had(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("fault", sorted(DISK_FAULTS))
+def test_a_disk_that_has_failed_since_keeps_nobody_from_starting(
+    path: Path, monkeypatch: pytest.MonkeyPatch, fault: int
+) -> None:
+    def fails(*_arguments: object, **_options: object) -> None:
+        raise OSError(fault, os.strerror(fault))
+
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", fails)
+    # With nothing to answer from it is a mistake of the configuration that somebody should hear of.
+    with pytest.raises(StartError, match=re.escape(os.strerror(fault))):
+        check_writable(path)
+    path.write_text("a.b.c")
+    with capture_logs() as logs:
+        assert check_writable(path) == os.strerror(fault)
+    assert [(event["event"], event["log_level"]) for event in logs] == [
+        ("learned.state_write_failed", "error")
+    ]
+
+
+def test_what_a_killed_program_left_is_removed_at_start(path: Path) -> None:
+    left = path.with_name(f".{path.name}.abcd1234")
+    left.write_text("half")
+    os.utime(left, (1000, 1000))
+    assert check_writable(path) is None
+    assert names_in(path.parent) == []
+
+
 # -- writing in the background -------------------------------------------------------
 
 
@@ -223,7 +254,8 @@ async def test_run_writes_a_change_that_comes_while_a_refresh_waits(path: Path) 
 
 
 async def test_a_failed_write_is_logged_once_and_tried_again(tmp_path: Path) -> None:
-    path, clock = tmp_path / "gone" / "learned.jws", Clock()
+    path, clock = tmp_path / "state" / "learned.jws", Clock()
+    path.parent.touch()  # a file where the folder was
     writer = StateWriter(path, clock)
     with capture_logs() as logs:
         for token in ("a", "b"):
@@ -232,11 +264,11 @@ async def test_a_failed_write_is_logged_once_and_tried_again(tmp_path: Path) -> 
         assert writer.delay == REFRESH_GAP
         clock.now += REFRESH_GAP
         assert writer.delay == 0
-        path.parent.mkdir()
+        path.parent.unlink()
         await writer.flush()
     assert (read_state(path), writer.delay) == (["b"], math.inf)
     assert [event["event"] for event in logs] == ["learned.state_write_failed", "learned.state_written"]
-    assert logs[0]["reason"] == "No such file or directory"
+    assert logs[0]["reason"] == "File exists"
 
 
 async def test_a_cancelled_write_never_ends_after_the_last_one(
@@ -288,3 +320,18 @@ async def test_a_write_that_was_cancelled_is_made_up_for_at_the_end(
     go.set()
     await writer.flush()
     assert read_state(path) == ["a"]
+
+
+async def test_a_folder_that_has_gone_is_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "learned.jws"
+    writer = StateWriter(path, failure="Read-only file system")
+    assert writer.failure == "Read-only file system"
+    for tokens in (["a"], ["b"]):
+        with capture_logs() as logs:
+            writer.offer(tokens, urgent=True)
+            await writer.flush()
+        assert read_state(path) == tokens
+        assert not writer.failure
+        assert [event["event"] for event in logs] == (["learned.state_written"] if tokens == ["a"] else [])
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        shutil.rmtree(path.parent)
