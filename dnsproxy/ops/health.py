@@ -1,0 +1,104 @@
+"""Ask a running proxy or helper of this host how it is, for service managers that have no HTTP client."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import ssl
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from typing import Any
+
+from dnsproxy.errors import DnsproxyError
+from dnsproxy.settings import Settings
+from dnsproxy.settings.values import Endpoint
+
+# Seconds. Those who ask give up after 5 (docker) or 10, and would say nothing of the reason.
+TIMEOUT = 3.0
+# Octets. /ready of a proxy with 1000 missing names has some 100,000.
+_MAX_BODY = 1_048_576
+
+
+class HealthError(DnsproxyError):
+    """It is not well, or does not tell; the message says which in one line."""
+
+
+def proxy_health(settings: Settings, *, ready: bool) -> str:
+    """Return how ``dnsproxy serve`` is; with ``ready`` every name must have an address.
+
+    Raises:
+        HealthError: it is not, or there is no admin endpoint to ask.
+    """
+    listen = settings.admin.listen
+    if listen is None:
+        raise HealthError("admin.listen is null in the configuration: nothing to ask")
+    path = "/ready" if ready else "/health"
+    status, told = _get(HTTPConnection(_reachable(listen), listen.port, timeout=TIMEOUT), path)
+    if status == 200:
+        return "ready" if ready else "ok"
+    if told.get("draining"):
+        raise HealthError("not ready: it is being stopped")
+    missing = told.get("missing")
+    if isinstance(missing, list) and missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise HealthError(f"not ready: no address for {', '.join(map(str, missing[:3]))}{more}")
+    raise HealthError(f"{path}: status {status}")
+
+
+def helper_health(settings: Settings, *, ready: bool) -> str:
+    """Return how ``dnsproxy helper`` is; with ``ready`` it must have a snapshot to give.
+
+    Where it asks for certificates, only a connection is made: this side has none to show.
+
+    Raises:
+        HealthError: it is not, or does not answer.
+    """
+    listen, tls = settings.helper.listen, settings.helper.tls
+    host = _reachable(listen)
+    if tls.client_ca_file is not None:
+        return _connects(host, listen.port)
+    connection = HTTPConnection(host, listen.port, timeout=TIMEOUT)
+    if tls.cert_file is not None:
+        # The certificate is for the name that proxies use. Who listens on this host's own port is asked.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        connection = HTTPSConnection(host, listen.port, timeout=TIMEOUT, context=context)
+    status, told = _get(connection, "/health")
+    if status != 200:
+        raise HealthError(f"/health: status {status}")
+    if ready and told.get("serial") is None:
+        raise HealthError("not ready: no snapshot yet")
+    return str(told.get("status", "ok"))
+
+
+def _reachable(listen: Endpoint) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)
+
+
+def _connects(host: str, port: int) -> str:
+    try:
+        socket.create_connection((host, port), timeout=TIMEOUT).close()
+    except OSError as exc:
+        raise HealthError(f"{host} port {port}: {_reason(exc)}") from exc
+    return "takes connections"
+
+
+def _get(connection: HTTPConnection, path: str) -> tuple[int, dict[str, Any]]:
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        told = json.loads(response.read(_MAX_BODY))
+    except OSError as exc:
+        raise HealthError(f"{connection.host} port {connection.port}: {_reason(exc)}") from exc
+    except (HTTPException, ValueError) as exc:
+        raise HealthError(f"{connection.host} port {connection.port}: not one of dnsproxy's answers") from exc
+    finally:
+        connection.close()
+    return response.status, told if isinstance(told, dict) else {}
+
+
+def _reason(exc: OSError) -> str:
+    if isinstance(exc, TimeoutError):
+        return f"no answer within {TIMEOUT:g} s"
+    return os.strerror(exc.errno).lower() if exc.errno else str(exc)
