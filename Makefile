@@ -26,6 +26,7 @@ run: ## Run the demo on loopback; ARGS="--once" adds options
 
 test: ## Lint, check types, run every test
 	@scripts/setup.sh packages
+	@scripts/setup.sh tools
 	@$(MAKE) --no-print-directory lint types
 	@.venv/bin/python -m tests.interop.judges
 	$(PYTEST) $(ARGS)
@@ -42,7 +43,7 @@ types: ## Check types
 
 unit: ## Run the tests that start no process; ARGS="-k seal" adds options
 	@scripts/setup.sh dev
-	$(PYTEST) -m "not e2e and not netns and not faults and not interop" $(ARGS)
+	$(PYTEST) -m "not e2e and not netns and not faults and not interop and not deploy" $(ARGS)
 
 e2e: ## Run the tests that start real processes and foreign DNS programs
 	@scripts/setup.sh packages
@@ -81,6 +82,11 @@ soak: ## An hour of mixed load with troubles at random; writes docs/soak.md; ARG
 	@scripts/setup.sh dev
 	.venv/bin/python -m tests.soak.run $(ARGS)
 
+deploy: ## Check deploy/, each file with its own tool
+	@scripts/setup.sh packages
+	@scripts/setup.sh tools
+	$(PYTEST) -m deploy $(ARGS)
+
 bench: ## Measure a compiled build beside unbound, dnsdist, dnsmasq, BIND and the PowerDNS recursor
 	@bench/setup.sh
 	@scripts/setup.sh compiled
@@ -114,5 +120,5 @@ format: ## Put the code into its one format
 	.venv/bin/ruff check --fix .
 
 clean: ## Remove the environment, caches and build results
-	rm -rf .venv .venv-compiled build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-compiled .tools build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

