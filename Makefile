@@ -12,7 +12,7 @@ export PYTHON
 # Debian keeps unbound and dnsmasq where only root's PATH looks.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help run test lint types unit e2e interop netns faults fuzz audit soak bench profile compiled pages docs format clean
+.PHONY: help run test lint types unit e2e interop netns faults fuzz audit soak deploy bench profile compiled pages docs format clean
 .DEFAULT_GOAL := help
 # Every target starts with the same set-up, which must not run twice at once.
 .NOTPARALLEL:
