@@ -237,7 +237,7 @@ async def run_proxy(settings: Settings, plane: Plane | None = None) -> None:
     proxy = Proxy(settings, plane)
     await proxy.start()
     try:
-        with logs.summaries():
+        with logs.reporting():
             await proxy.run(stop)
     finally:
         await proxy.close()
@@ -253,7 +253,7 @@ async def run_helper(settings: Settings) -> None:
 
     stop = asyncio.Event()
     stop_on_signals(stop)
-    with logs.summaries():
+    with logs.reporting():
         await serve_helper(settings, stop)
 
 

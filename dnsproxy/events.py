@@ -83,6 +83,13 @@ COMMON = {
 }
 
 EVENTS = {
+    # -- both daemons
+    "program.callback_failed": Event(
+        "error",
+        "A mistake of this program while it served a socket or a timer; it goes on.",
+        ("detail", "reason", "exception"),
+        ("detail", "reason"),
+    ),
     # -- the proxy
     "proxy.started": Event("info", "It answers queries.", ("version", "listen", "tls", "names", "serial")),
     "proxy.stopped": Event("info", "All listeners are closed and what was learned is on disk."),

@@ -71,9 +71,20 @@ class _Limiter:
 _limiter = _Limiter(monotonic)
 
 
+def report_failure(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what nobody expected in a callback or a task (see `asyncio.loop.set_exception_handler`)."""
+    log = structlog.get_logger()
+    failure = context.get("exception")
+    kind = type(failure).__name__ if isinstance(failure, BaseException) else ""
+    log.error("program.callback_failed", detail=str(context["message"]), reason=kind, exc_info=failure)
+
+
 @contextmanager
-def summaries() -> Iterator[None]:
-    """Within this, on the running loop, tell of what was left out as each minute ends; last, of the rest."""
+def reporting() -> Iterator[None]:
+    """Within this, have the running loop tell of failures and, as each minute ends, of what was left out.
+
+    At the end it tells of the rest.
+    """
     loop = asyncio.get_running_loop()
     limiter = _limiter
 
@@ -85,9 +96,12 @@ def summaries() -> Iterator[None]:
         timer = loop.call_later(SUMMARY_SECONDS, look)
 
     timer = loop.call_later(SUMMARY_SECONDS, look)
+    before = loop.get_exception_handler()
+    loop.set_exception_handler(report_failure)
     try:
         yield
     finally:
+        loop.set_exception_handler(before)
         timer.cancel()
         limiter.summarise(everything=True)
 

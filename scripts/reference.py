@@ -19,6 +19,7 @@ from prometheus_client.metrics_core import Metric
 from dnsproxy.admin.metrics import families
 from dnsproxy.admin.status import Facts
 from dnsproxy.core.book import Book
+from dnsproxy.core.querylog import FIELDS as QUERY_FIELDS
 from dnsproxy.core.stats import Stats
 from dnsproxy.events import COMMON, EVENTS, FIELDS, Event
 
@@ -36,11 +37,18 @@ What goes wrong again and again is logged once a minute: an event that is *limit
 it was within the last minute with the same values of the fields in brackets. Those left out are counted, and
 told in `repeated` when the minute is over.
 """
+_QUERIES_INTRO = """\
+With `log.queries`, which is off by default, each query is one line, a JSON object with these fields; those
+that do not apply are left out. A query that gave way to newer ones while it waited for an upstream is
+counted in `dnsproxy_drops_total` and not logged. Lines that could not be written in time are counted in
+`dnsproxy_log_records_lost_total`.
+"""
 _METRICS_INTRO = """\
 `GET /metrics` of the admin endpoint gives them in the text format of Prometheus. With several workers
 each is that of all of them together. A histogram has `_bucket`, `_sum` and `_count`.
 """
 _PARTS = {
+    "program": "Both daemons",
     "proxy": "The proxy",
     "admin": "The admin endpoint",
     "learned": "Learned addresses",
@@ -77,6 +85,8 @@ def log_events() -> str:
         parts.append(table(["event", "level", "meaning", "fields"], (_row(name) for name in names)))
     parts.append("## Fields\n")
     parts.append(table(["field", "meaning"], ([code([key]), FIELDS[key]] for key in sorted(FIELDS))))
+    parts.append(f"## The query log\n\n{_QUERIES_INTRO}")
+    parts.append(table(["field", "meaning"], ([code([key]), text] for key, text in QUERY_FIELDS.items())))
     return "\n".join(parts)
 
 

@@ -288,7 +288,7 @@ def facts_of(call: ast.Call, function: ast.AST) -> set[str]:
     keys: set[str] = set()
     for keyword in call.keywords:
         if keyword.arg is not None:
-            keys.add(keyword.arg)
+            keys.add("exception" if keyword.arg == "exc_info" else keyword.arg)
             continue
         assert isinstance(keyword.value, ast.Name), ast.unparse(call)
         (found,) = (

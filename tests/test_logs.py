@@ -166,7 +166,7 @@ def test_what_is_not_limited_is_logged_every_time() -> None:
 async def test_the_rest_is_told_when_the_program_ends() -> None:
     stream = io.StringIO()
     logs.configure("info", "json", stream, Clock())
-    with logs.summaries():
+    with logs.reporting():
         for serial in (1, 2, 3):
             reject(serial=serial)
     first, summary = events(stream)
@@ -178,7 +178,7 @@ async def test_a_summary_comes_by_itself(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(logs, "SUMMARY_SECONDS", 0.001)
     stream, clock = io.StringIO(), Clock()
     logs.configure("info", "json", stream, clock)
-    with logs.summaries():
+    with logs.reporting():
         reject()
         reject()
         clock.now += 60
@@ -204,5 +204,37 @@ def test_a_summary_has_no_traceback() -> None:
 
 
 async def summarised() -> None:
-    with logs.summaries():
+    with logs.reporting():
         pass
+
+
+async def test_a_mistake_in_a_callback_is_an_event_and_a_repeated_one_is_counted() -> None:
+    stream = io.StringIO()
+    logs.configure("info", "json", stream, Clock())
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+    with logs.reporting():
+        for _ in range(3):
+            loop.call_soon(int, "a mistake")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    first, summary = events(stream)
+    assert (first["event"], first["level"], first["reason"]) == (
+        "program.callback_failed",
+        "error",
+        "ValueError",
+    )
+    assert "invalid literal for int()" in first["exception"]
+    assert summary["repeated"] == 2
+    assert loop.get_exception_handler() is before
+
+
+def test_a_failure_without_an_exception_is_told_as_well() -> None:
+    stream = io.StringIO()
+    logs.configure("info", "json", stream, Clock())
+    loop = asyncio.new_event_loop()
+    logs.report_failure(loop, {"message": "Task was destroyed but it is pending!"})
+    loop.close()
+    (event,) = events(stream)
+    assert (event["detail"], event["reason"]) == ("Task was destroyed but it is pending!", "")
+    assert "exception" not in event

@@ -76,7 +76,7 @@ class Worker:
             return 1
         channel.send(Opened(os.getpid()))
         tune_collector()
-        with logs.summaries():
+        with logs.reporting():
             while not self._stopped:
                 self._told.clear()
                 await self._told.wait()

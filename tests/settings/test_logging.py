@@ -31,8 +31,8 @@ def test_true_is_all_defaults_and_any_key_turns_it_on() -> None:
 
 
 def test_the_fields_are_those_of_the_lines() -> None:
-    assert get_args(QueryField) == FIELDS
-    assert tuple(queries(True).fields) == FIELDS
+    assert get_args(QueryField) == tuple(FIELDS)
+    assert tuple(queries(True).fields) == tuple(FIELDS)
 
 
 @pytest.mark.parametrize(
