@@ -12,7 +12,7 @@ export PYTHON
 # Debian keeps unbound and dnsmasq where only root's PATH looks.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help run test lint types unit e2e interop netns faults fuzz audit soak deploy bench profile compiled pages docs format clean
+.PHONY: help run test lint types unit e2e interop netns faults fuzz audit soak deploy bench profile compiled pages docs lock dist release format clean
 .DEFAULT_GOAL := help
 # Every target starts with the same set-up, which must not run twice at once.
 .NOTPARALLEL:
@@ -113,6 +113,18 @@ pages: ## Write the pages of docs/ that are made from the program
 docs: ## Build the site of docs/ into build/site
 	@scripts/setup.sh dev
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
+
+lock: ## Write requirements.lock and requirements-dev.lock; ARGS="--upgrade" takes newer versions
+	@scripts/setup.sh dev
+	scripts/lock.sh $(ARGS)
+
+dist: ## Build the packages and the bill of materials into dist/, and check them in a clean environment
+	@scripts/setup.sh dev
+	scripts/dist.sh
+
+release: ## Check that this commit is fit for a release, make dist, set the tag
+	@scripts/setup.sh dev
+	scripts/release.sh
 
 format: ## Put the code into its one format
 	@scripts/setup.sh dev

@@ -9,6 +9,7 @@ docs/performance.md.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from setuptools import Extension, setup
 
@@ -54,4 +55,18 @@ def extensions() -> list[Extension]:
     ]
 
 
-setup(ext_modules=extensions())
+# Where man and the shells look, below the prefix: /usr, or the environment that it is installed into.
+SHARED = {
+    "share/man/man1": "docs/man/dnsproxy.1",
+    "share/bash-completion/completions": "completions/dnsproxy",
+    "share/zsh/site-functions": "completions/_dnsproxy",
+    "share/fish/vendor_completions.d": "completions/dnsproxy.fish",
+}
+
+
+def shared_files() -> list[tuple[str, list[str]]]:
+    """Return what goes beside the package; an image is built from less than the whole source."""
+    return [(folder, [file]) for folder, file in SHARED.items() if Path(file).is_file()]
+
+
+setup(ext_modules=extensions(), data_files=shared_files())
