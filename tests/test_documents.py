@@ -53,9 +53,18 @@ def commands(*programs: str) -> list[list[str]]:
         for line in block.text.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             words = words[1:] if words[:1] == ["sudo"] else words
+            if words[:1] in (["kubectl"], ["docker"]):
+                words = inside(words)
             if words and Path(words[0]).name in programs:
                 found[" ".join(words)] = words
     return list(found.values())
+
+
+def inside(words: list[str]) -> list[str]:
+    """What ``kubectl exec POD -- COMMAND`` or ``docker compose exec SERVICE COMMAND`` runs in there."""
+    if words[:3] == ["docker", "compose", "exec"]:
+        return words[4:]
+    return words[words.index("--") + 1 :] if "--" in words else []
 
 
 # --- commands
