@@ -22,6 +22,7 @@ from dnsproxy.server import Server, build_engine
 from dnsproxy.settings import Settings
 from dnsproxy.settings.values import Endpoint
 from tests.certificates import make_certificate, server_context
+from tests.e2e.processes import Ports
 from tests.fakes.forwarding import respond
 from tests.fakes.nameserver import Nameserver, zone
 from tests.fakes.upstream import FakeUpstream
@@ -30,10 +31,12 @@ from tests.strategies import learned, snapshot
 NAME = "abc-registry-vpc.cn-hangzhou.cr.aliyuncs.com."
 
 
+# Kept until this process ends: what is free for TCP alone may be a source port of somebody's UDP.
+_PORTS = Ports()
+
+
 def free_port() -> int:
-    with socket.socket() as tcp:
-        tcp.bind(("127.0.0.1", 0))
-        return int(tcp.getsockname()[1])
+    return _PORTS.take()
 
 
 def settings(upstream: str, port: int | None = None, more: str = "") -> Settings:
