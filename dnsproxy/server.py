@@ -20,6 +20,7 @@ from dnsproxy.core.group import Group
 from dnsproxy.core.limiter import RateLimiter
 from dnsproxy.core.places import Places
 from dnsproxy.core.policy import build_rules
+from dnsproxy.core.returns import Returns
 from dnsproxy.core.totals import Traffic
 from dnsproxy.core.upstreams import Secure, Upstream
 from dnsproxy.errors import StartError
@@ -79,8 +80,8 @@ class Plane(Protocol):
         """Return the path that a query would take, without taking it; raises `WorkerError`."""
 
 
-def build_engine(settings: Settings) -> Engine:
-    """Return an engine for ``settings`` that knows no learned name yet.
+def build_engine(settings: Settings, returns: Returns | None = None) -> Engine:
+    """Return an engine for ``settings`` that knows no learned name yet; workers share ``returns``.
 
     Raises:
         StartError: an upstream is this proxy itself, or the system's resolvers cannot be read.
@@ -108,6 +109,7 @@ def build_engine(settings: Settings) -> Engine:
             version=serve.identity.version,
             identity=serve.identity.server,
             probe_interval=forward.probe.interval,
+            returns=returns,
         ),
         limiter=RateLimiter(
             limit.per_client, limit.exempt, ipv4_prefix=limit.ipv4_prefix, ipv6_prefix=limit.ipv6_prefix
@@ -156,12 +158,14 @@ def _upstream(settings: Settings, endpoint: Endpoint) -> Upstream:
 class Server:
     """Listeners on every configured address, and the engine behind them; ``watch`` is told of each query."""
 
-    def __init__(self, settings: Settings, watch: Watch | None = None) -> None:
+    def __init__(
+        self, settings: Settings, watch: Watch | None = None, returns: Returns | None = None
+    ) -> None:
         self._settings = settings
         self._watch = watch
         self._wanted = settings.wanted()
         self._zones = [names.to_key(zone) for zone in settings.forward.zones]
-        self.engine = build_engine(settings)
+        self.engine = build_engine(settings, returns)
         self._bootstrap = _upstreams(settings, list(settings.forward.bootstrap), {})
         self._dialer = Dialer(self.engine.upstreams(), settings.forward.ca_file)
         self._forwarder: Forwarder | None = None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dnsproxy.core.returns import Returns
+
 
 @dataclass(frozen=True, slots=True)
 class Features:
@@ -12,6 +14,7 @@ class Features:
     ``minimal_any`` answers ANY here (RFC 8482) and ``mix_case`` asks with letters in random case.
     ``version`` and ``identity`` are the texts for version.bind and id.server (RFC 4892), None for REFUSED.
     ``probe_interval`` is the seconds between probes of an upstream that is well; infinite for none.
+    ``returns`` is what the workers of one program share of probes that came back, None for a single process.
     """
 
     prefetch: bool = False
@@ -21,6 +24,7 @@ class Features:
     version: str | None = None
     identity: str | None = None
     probe_interval: float = float("inf")
+    returns: Returns | None = None
 
 
 NO_FEATURES = Features()

@@ -31,6 +31,7 @@ from dnsproxy.core.features import Features
 from dnsproxy.core.group import Group
 from dnsproxy.core.policy import DEFAULT_ZONE, Ruleset
 from dnsproxy.core.prober import LOOK_EVERY, Prober
+from dnsproxy.core.returns import LABEL
 from dnsproxy.core.stats import ERROR, FORWARD, STALE, Stats, response_number
 from dnsproxy.core.wire import Query
 from dnsproxy.errors import DropReason
@@ -67,7 +68,7 @@ class InFlight:
         self.failures = Failures()
         self.chains = Chains(cache)
         self.cuts = Cuts() if features.nxdomain_cut else None
-        self.prober = Prober(groups, features.probe_interval, limits.attempt, chance)
+        self.prober = Prober(groups, features.probe_interval, limits.attempt, chance, features.returns)
         self.rules = Ruleset()
         self._groups = groups
         self._default_group = groups[DEFAULT_ZONE]
@@ -101,7 +102,7 @@ class InFlight:
         exchange = self._exchanges.get(key)
         if exchange is not None:
             return self._join(exchange, query, now)
-        if self.prober.awaited and self.prober.came_back(query.key, now):
+        if query.key[0] == LABEL and self.prober.came_back(query.key, now):
             return self._fail(query, EDE_NO_REACHABLE_AUTHORITY)
         if len(self._exchanges) >= self._most and not self._make_room(now):
             self._stats.drops[DropReason.OVERLOADED] += 1

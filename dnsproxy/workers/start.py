@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
+import os
 from typing import Literal, TypeVar
 
+from dnsproxy.core.returns import KEY_SIZE, Returns
 from dnsproxy.processors import usable_processors
 from dnsproxy.settings import Settings
 from dnsproxy.settings.serving import MAX_WORKERS
@@ -28,7 +31,8 @@ def serve_in_workers(settings: Settings, count: int) -> None:
         WorkerError: nobody answers queries any more.
     """
     shared = for_one_of(settings, count)
-    nursery = Nursery(lambda number, sock: run_worker(number, sock, shared))
+    returns = shared_returns(shared)
+    nursery = Nursery(lambda number, sock: run_worker(number, sock, shared, returns))
     try:
         # Only now: what the control process needs besides would be in the memory of every worker.
         from dnsproxy.app import run_proxy  # noqa: PLC0415
@@ -62,6 +66,15 @@ def for_one_of(settings: Settings, count: int) -> Settings:
             ),
         }
     )
+
+
+def shared_returns(settings: Settings) -> Returns:
+    """Return what workers share of probes that came back, in memory that stays theirs over a fork."""
+    forward = settings.forward
+    most = len(forward.upstreams) + sum(map(len, forward.zones.values()))
+    # Aligned numbers of 8 octets: who reads one while it is written gets the old or the new one.
+    last = memoryview(mmap.mmap(-1, 8 * most)).cast("d")
+    return Returns(os.urandom(KEY_SIZE), last)
 
 
 def _expanded(hosts: list[Host | Literal["system"]]) -> list[object]:

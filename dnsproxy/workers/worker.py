@@ -12,6 +12,7 @@ import structlog
 from dnsproxy import logs
 from dnsproxy.core.book import Book
 from dnsproxy.core.explain import explain
+from dnsproxy.core.returns import Returns
 from dnsproxy.errors import StartError
 from dnsproxy.net.loop import HotLoop
 from dnsproxy.server import Server, tune_collector
@@ -31,22 +32,23 @@ from dnsproxy.workers.messages import (
 )
 
 
-def run_worker(number: int, sock: socket.socket, settings: Settings) -> int:
+def run_worker(number: int, sock: socket.socket, settings: Settings, returns: Returns) -> int:
     """Be worker ``number`` until told to stop or nobody is there to tell; return the exit code.
 
     ``sock`` stays open for the control process, which takes its end for that of this process.
     """
     structlog.contextvars.bind_contextvars(worker=number)
     with asyncio.Runner(loop_factory=HotLoop) as runner:
-        return runner.run(Worker(number, settings).run(sock.dup()))
+        return runner.run(Worker(number, settings, returns).run(sock.dup()))
 
 
 class Worker:
     """The server of one process. It binds its sockets only once it has a book to answer from."""
 
-    def __init__(self, number: int, settings: Settings) -> None:
+    def __init__(self, number: int, settings: Settings, returns: Returns) -> None:
         self._number = number
         self._settings = settings
+        self._returns = returns
         self._book: Book | None = None
         self._server: Server | None = None
         self._told = asyncio.Event()
@@ -68,7 +70,8 @@ class Worker:
 
     async def _serve(self, book: Book, channel: Channel) -> int:
         try:
-            self._server = Server(self._settings, open_watch(self._settings, self._number))
+            watch = open_watch(self._settings, self._number)
+            self._server = Server(self._settings, watch, self._returns)
             self._server.swap_book(book)
             await self._server.open(reuse_port=True)
         except StartError as exc:

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from dnsproxy.core import names
+from dnsproxy.core.chance import Chance
 from dnsproxy.core.exchange import Exchange, Failure
 from dnsproxy.core.group import Group
-from dnsproxy.core.prober import AWAITED_FOR, Prober
+from dnsproxy.core.prober import Prober
+from dnsproxy.core.returns import AWAITED_FOR, KEY_SIZE, Returns
 from dnsproxy.core.upstreams import FALL, Upstream
 from tests.messages import read, reply_to, seeded
 
@@ -132,15 +136,84 @@ def test_p23_an_answer_that_comes_with_the_loop_does_not_clear_it() -> None:
     assert made.news() == []
 
 
-def test_p23_one_that_comes_back_late_still_counts_and_names_are_forgotten() -> None:
+def test_p23_one_that_comes_back_late_still_counts_but_not_for_ever() -> None:
     one = upstream("one")
     made = prober({".": [one]})
     (probe,) = made.due(0.0)
     answered(made, probe, 0.0)
     assert made.came_back(probe.key, 10.0)
-    made.due(AWAITED_FOR)
-    assert probe.key not in made.awaited
-    assert not made.came_back(probe.key, AWAITED_FOR)
+    assert not made.came_back(probe.key, float(AWAITED_FOR))
+
+
+class Workers:
+    """Two workers' probers for upstreams of the same names, ``one`` and ``two``."""
+
+    def __init__(self) -> None:
+        self.returns = Returns(bytes(KEY_SIZE), [0.0, 0.0])
+        self.upstreams: list[list[Upstream]] = []
+        self.probers = [self.start() for _ in range(2)]
+
+    def start(self) -> Prober:
+        held = [upstream("one"), upstream("two")]
+        self.upstreams.append(held)
+        chance = Chance(random.Random(len(self.upstreams)).randbytes)  # noqa: S311
+        group = Group(tuple(held), "sequential", chance)
+        return Prober({names.to_key("."): group}, 60.0, 0.8, chance, self.returns)
+
+    def looped(self) -> list[list[bool]]:
+        return [[one.looped for one in held] for held in self.upstreams]
+
+
+def test_p23_a_probe_that_comes_back_to_another_worker_takes_the_upstream_out_of_both() -> None:
+    made = Workers()
+    first, second = made.probers
+    probe, _ = first.due(5.0)
+    assert second.came_back(probe.key, 5.1)
+    assert made.looped() == [[False, False], [True, False]]
+    first.due(6.0)
+    assert made.looped() == [[True, False], [True, False]]
+    assert (first.news(), second.news()) == ([("loop", "one")], [("loop", "one")])
+    # Counted once, by the one that saw it.
+    assert [held[0].stats.failures for held in made.upstreams] == [{}, {"loop": 1}]
+
+
+def test_p23_a_loop_to_other_workers_is_not_taken_for_its_end() -> None:
+    made = Workers()
+    first, second = made.probers
+    probe, _ = first.due(5.0)
+    assert second.came_back(probe.key, 5.1)
+    (again,) = [each for each in second.due(7.0) if each.upstream.name == "one"]
+    asked = sent(again, 7.0)
+    assert first.came_back(again.key, 7.1)
+    again.receive_reply(reply_to(asked, rcode=2), 7.2)
+    second.complete(again, 7.2)
+    assert made.looped() == [[True, False], [True, False]]
+
+
+def test_p23_each_worker_finds_the_end_of_a_loop() -> None:
+    made = Workers()
+    first, second = made.probers
+    probe, _ = first.due(5.0)
+    assert second.came_back(probe.key, 5.1)
+    first.due(6.0)
+    for worker, expected in ((first, [False, True]), (second, [False, False])):
+        (again,) = [each for each in worker.due(10.0) if each.upstream.name == "one"]
+        answered(worker, again, 10.0)
+        assert [held[0].looped for held in made.upstreams] == expected
+
+
+def test_p23_a_worker_that_is_started_again_does_not_believe_old_news() -> None:
+    made = Workers()
+    first, second = made.probers
+    probe, _ = first.due(5.0)
+    assert second.came_back(probe.key, 5.1)
+    third = made.start()
+    probes = third.due(500.0)
+    assert made.looped()[2] == [False, False]
+    # Its own probes tell how things are.
+    assert first.came_back(probes[0].key, 500.1)
+    third.due(501.0)
+    assert made.looped()[2] == [True, False]
 
 
 def test_a_zone_whose_name_leaves_no_room_is_probed_below_the_root() -> None:

@@ -163,6 +163,30 @@ def test_flush_and_explain_reach_workers(bare: World) -> None:
     assert bare.admin("/api/v1/status").json()["cache"]["entries"] == 0
 
 
+def test_p23_a_loop_is_known_to_both_and_stays_known(world: World) -> None:
+    back = world.add_dnsmasq("back", {}, port_behind=world.server.port)
+    world.configure(
+        serve={"workers": 2},
+        learn={"sources": []},
+        forward={"upstreams": [back.endpoint, world.upstream.endpoint], "policy": "sequential"},
+    )
+    back.start()
+    world.upstream.start()
+    world.start_proxy()
+
+    def told() -> set[int]:
+        return {event["worker"] for event in world.proxy.events("upstream.loop")}
+
+    wait_for(lambda: told() == {1, 2}, "both workers know of the loop")
+    returned = f'dnsproxy_upstream_failures_total{{reason="loop",upstream="{back.endpoint}"}}'
+    seen = world.metric(returned)
+    wait_for(lambda: world.metric(returned) >= seen + 4, "more probes have come back, to whichever worker")
+    # To neither has an answered probe that came back to the other one looked like the end of the loop.
+    assert len(world.proxy.events("upstream.loop")) == 2
+    assert [event for event in world.proxy.events("upstream.up") if event["upstream"] == back.endpoint] == []
+    assert ask(world, OTHER) == OTHER_ADDRESS
+
+
 def test_auto_is_one_for_each_processor(world: World) -> None:
     world.configure(serve={"workers": "auto"}, learn={"sources": []})
     world.start_proxy()

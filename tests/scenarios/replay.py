@@ -49,6 +49,7 @@ from dnsproxy.core.features import Features
 from dnsproxy.core.limiter import RateLimiter
 from dnsproxy.core.policy import build_rules
 from dnsproxy.core.registry import Wanted
+from dnsproxy.core.returns import KEY_SIZE, Returns
 from dnsproxy.core.upstreams import Upstream
 from dnsproxy.errors import DropReason
 from tests.messages import CLIENT, engine, query, read, reply_to, seeded
@@ -153,7 +154,8 @@ class Replay:
             limits=self.limits,
             max_in_flight=self.places,
             order=self.policy,
-            features=self.features,
+            # A key of its own: all lots of a scenario are drawn for its questions.
+            features=replace(self.features, returns=Returns(bytes(KEY_SIZE), [0.0] * len(made))),
             policy=CachePolicy(stale=self.stale),
             limiter=self.limiter,
             draw=seeded().octets,

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from dnsproxy import config
 from dnsproxy.errors import StartError
 from dnsproxy.settings.values import Endpoint
-from dnsproxy.workers.start import for_one_of, worker_count
+from dnsproxy.workers.start import for_one_of, shared_returns, worker_count
 
 RESOLVERS = [Endpoint("192.0.2.1", 53), Endpoint("192.0.2.2", 53)]
 
@@ -61,3 +63,17 @@ def test_they_are_not_looked_up_when_nobody_asks_for_them(
     for_one_of(config.parse("forward: {upstreams: [192.0.2.1]}\n"), 2)
     with pytest.raises(StartError, match="resolv.conf"):
         for_one_of(config.parse("forward: {upstreams: [system]}\n"), 2)
+
+
+def test_what_comes_back_is_shared_over_a_fork() -> None:
+    settings = config.parse(
+        "forward: {upstreams: [192.0.2.1, 192.0.2.2], zones: {corp.example: [192.0.2.3]}}\n"
+    )
+    returns = shared_returns(settings)
+    assert [returns.last[place] for place in range(len(returns.last))] == [0.0, 0.0, 0.0]
+    pid = os.fork()
+    if pid == 0:
+        returns.record(2, 12.5)
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert [returns.last[place] for place in range(len(returns.last))] == [0.0, 0.0, 12.5]

@@ -28,6 +28,7 @@ from dnsproxy.workers.messages import (
     TakeBook,
     TellTraffic,
 )
+from dnsproxy.workers.start import shared_returns
 from dnsproxy.workers.worker import Worker, run_worker
 from tests.strategies import learned, snapshot
 from tests.test_server import NAME, ask, free_port, settings
@@ -49,7 +50,7 @@ class Control:
         ours, theirs = socket.socketpair()
         self.got: list[object] = []
         self.channel = Channel(ours, self.got.append, lambda: self.got.append("end"))
-        self.running = asyncio.ensure_future(Worker(1, given).run(theirs))
+        self.running = asyncio.ensure_future(Worker(1, given, shared_returns(given)).run(theirs))
 
     async def next(self, count: int) -> object:
         await until(lambda: len(self.got) >= count)
@@ -163,7 +164,8 @@ def test_its_end_of_the_pair_outlives_the_loop() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.shutdown(socket.SHUT_WR)
-        assert run_worker(1, theirs, settings("127.0.0.1:9")) == 0
+        given = settings("127.0.0.1:9")
+        assert run_worker(1, theirs, given, shared_returns(given)) == 0
         ours.setblocking(False)
         with pytest.raises(BlockingIOError):
             ours.recv(1)
