@@ -115,13 +115,13 @@ def environment() -> dict[str, str]:
     return kept | {"PATH": PATH, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "COLUMNS": "200"}
 
 
-def run_command(*argv: str | Path) -> subprocess.CompletedProcess[str]:
+def run_command(*argv: str | Path, deadline: float = COMMAND_DEADLINE) -> subprocess.CompletedProcess[str]:
     """Run a program to its end; its exit code is for the caller to judge."""
     return subprocess.run(
         [str(word) for word in argv],
         capture_output=True,
         text=True,
-        timeout=COMMAND_DEADLINE,
+        timeout=deadline,
         check=False,
         cwd=ROOT,
         env=environment(),
