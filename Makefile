@@ -12,7 +12,7 @@ export PYTHON
 # Debian keeps unbound and dnsmasq where only root's PATH looks.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help run test lint types unit e2e interop netns faults fuzz audit soak deploy bench profile compiled pages docs lock dist release format clean
+.PHONY: help run test lint types unit e2e browser interop netns faults fuzz audit soak deploy bench profile compiled pages docs pictures lock dist release format clean
 .DEFAULT_GOAL := help
 # Every target starts with the same set-up, which must not run twice at once.
 .NOTPARALLEL:
@@ -43,12 +43,17 @@ types: ## Check types
 
 unit: ## Run the tests that start no process; ARGS="-k seal" adds options
 	@scripts/setup.sh dev
-	$(PYTEST) -m "not e2e and not netns and not faults and not interop and not deploy" $(ARGS)
+	$(PYTEST) -m "not e2e and not netns and not faults and not interop and not deploy and not browser" $(ARGS)
 
 e2e: ## Run the tests that start real processes and foreign DNS programs
 	@scripts/setup.sh packages
 	@scripts/setup.sh dev
 	$(PYTEST) -m e2e $(ARGS)
+
+browser: ## Run the tests that look at the status page in a real Chromium
+	@scripts/setup.sh packages
+	@scripts/setup.sh dev
+	$(PYTEST) -m browser $(ARGS)
 
 interop: ## Have foreign clients, resolvers and decoders judge the proxy; prints their versions
 	@scripts/setup.sh packages
@@ -125,6 +130,11 @@ dist: ## Build the packages and the bill of materials into dist/, and check them
 release: ## Check that this commit is fit for a release, make dist, set the tag
 	@scripts/setup.sh dev
 	scripts/release.sh
+
+pictures: ## Take the pictures of the status page in docs/images anew; as root
+	@scripts/setup.sh packages
+	@scripts/setup.sh dev
+	.venv/bin/python scripts/screenshots.py
 
 format: ## Put the code into its one format
 	@scripts/setup.sh dev

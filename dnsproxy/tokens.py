@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hmac
 from pathlib import Path
 
@@ -32,6 +33,22 @@ def read_token(path: Path) -> str:
 def is_bearer(authorization: str, token: str) -> bool:
     """Tell whether the value of an Authorization header carries ``token``."""
     scheme, _, given = authorization.partition(" ")
+    return _is_same(given.strip().encode("utf-8", "surrogateescape"), token) and scheme.lower() == "bearer"
+
+
+def is_basic(authorization: str, token: str) -> bool:
+    """Tell whether it carries ``token`` as the password of Basic authentication (RFC 7617), by any user."""
+    scheme, _, given = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return False
+    try:
+        decoded = base64.b64decode(given.strip().encode("ascii"), validate=True)
+    except ValueError:
+        return False
+    _, colon, password = decoded.partition(b":")
+    return bool(colon) and _is_same(password, token)
+
+
+def _is_same(given: bytes, token: str) -> bool:
     # As bytes: compare_digest refuses text that is not ASCII.
-    same = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), token.encode("utf-8"))
-    return same and scheme.lower() == "bearer"
+    return hmac.compare_digest(given, token.encode("utf-8"))

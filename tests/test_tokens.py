@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import pytest
 
 from dnsproxy.errors import StartError
-from dnsproxy.tokens import is_bearer, read_token
+from dnsproxy.tokens import is_basic, is_bearer, read_token
 
 
 def test_white_space_around_a_token_is_not_part_of_it(tmp_path: Path) -> None:
@@ -39,3 +40,31 @@ def test_the_right_token(header: str) -> None:
 )
 def test_a_wrong_one(header: str) -> None:
     assert not is_bearer(header, "s3cret")
+
+
+def basic(credentials: bytes) -> str:
+    return f"Basic {base64.b64encode(credentials).decode()}"
+
+
+@pytest.mark.parametrize("credentials", [b"admin:s3cret", b":s3cret", b"\xff:s3cret"])
+def test_the_right_password(credentials: bytes) -> None:
+    assert is_basic(basic(credentials), "s3cret")
+    assert is_basic(basic(credentials).replace("Basic", "bASIC "), "s3cret")
+    assert not is_bearer(basic(credentials), "s3cret")
+
+
+def test_a_password_may_hold_a_colon() -> None:
+    assert is_basic(basic(b"me:a:b"), "a:b")
+    assert not is_basic(basic(b"me:a:b"), "b")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *("", "Basic", "Basic ", "Basic s3cret", "Basic \udcff", "Basic é", "Bearer s3cret"),
+        *map(basic, (b"", b":", b"s3cret", b"me:", b"me:s3cre", b"me:s3cret2", b"s3cret:me")),
+        basic(b"me:s3cret").rstrip("=") + "!",
+    ],
+)
+def test_a_wrong_password(header: str) -> None:
+    assert not is_basic(header, "s3cret")

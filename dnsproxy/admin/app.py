@@ -1,4 +1,4 @@
-"""The HTTP endpoint for operators: health, readiness, metrics, status, refresh, flush."""
+"""The HTTP endpoint for operators: the status page, health, readiness, metrics, status, refresh, flush."""
 
 from __future__ import annotations
 
@@ -13,19 +13,26 @@ from aiohttp import web
 from dnsproxy.admin import explain
 from dnsproxy.admin.control import Control, ControlApi
 from dnsproxy.admin.metrics import render
+from dnsproxy.admin.page import StatusPage, harden
 from dnsproxy.admin.status import Facts, status_document
 from dnsproxy.core import names
 from dnsproxy.core.explain import Explanation
 from dnsproxy.errors import StartError
 from dnsproxy.settings.serving import AdminSettings
 from dnsproxy.settings.values import Endpoint
-from dnsproxy.tokens import is_bearer, read_token
+from dnsproxy.tokens import is_basic, is_bearer, read_token
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # Probes of kubelets and load balancers carry no token, and learn nothing that a query would not tell.
 _OPEN_PATHS = frozenset({"/health", "/ready"})
+_LOOKING = frozenset({"GET", "HEAD"})
+# A browser shows a dialog for Basic (RFC 7617); programs send the token as they always did (RFC 6750).
+_CHALLENGE = {
+    "WWW-Authenticate": 'Basic realm="dnsproxy: any user, the admin token as password", charset="UTF-8", '
+    'Bearer realm="dnsproxy"'
+}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -66,17 +73,27 @@ class AdminServer:
 
 
 def create_app(operated: Operated, token: str | None) -> web.Application:
-    """Return the application; with ``token`` all but the probes ask for it as a bearer token."""
+    """Return the application; with ``token`` all but the probes ask for it.
+
+    It comes as a bearer token or, to look at something with a browser, as the password of Basic
+    authentication. A browser sends that along with whatever a page of somebody else makes it send,
+    so it is good for nothing but looking.
+    """
 
     @web.middleware
     async def authorize(request: web.Request, handler: Handler) -> web.StreamResponse:
         if token is not None and request.path not in _OPEN_PATHS and not _authorized(request, token):
-            return web.json_response({"error": "a bearer token is needed"}, status=401)
+            return web.json_response(
+                {"error": "a bearer token is needed"},
+                status=401,
+                headers=_CHALLENGE if request.method in _LOOKING else None,
+            )
         return await handler(request)
 
     app = web.Application(middlewares=[authorize])
     api = _Api(operated)
-    app.router.add_get("/", api.index)
+    app.on_response_prepare.append(harden)
+    StatusPage(operated).add_to(app)
     app.router.add_get("/health", api.health)
     app.router.add_get("/ready", api.ready)
     app.router.add_get("/metrics", api.metrics)
@@ -89,16 +106,13 @@ def create_app(operated: Operated, token: str | None) -> web.Application:
 
 
 def _authorized(request: web.Request, token: str) -> bool:
-    return is_bearer(request.headers.get("Authorization", ""), token)
+    given = request.headers.get("Authorization", "")
+    return is_bearer(given, token) or (request.method in _LOOKING and is_basic(given, token))
 
 
 class _Api:
     def __init__(self, operated: Operated) -> None:
         self._operated = operated
-
-    async def index(self, request: web.Request) -> web.Response:
-        paths = sorted({route.resource.canonical for route in request.app.router.routes() if route.resource})
-        return web.Response(text="dnsproxy\n" + "".join(f"{path}\n" for path in paths))
 
     async def health(self, _request: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})

@@ -1,6 +1,6 @@
 """The network around the demo: a resolver of the source region and one for every other name.
 
-Both listen on a free port of 127.0.0.1 and know only what stands here.
+Both listen on 127.0.0.1, on a free port unless told otherwise, and know only what stands here.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ OTHER = "www.example"
 # Octets. A query for one name takes at most 300 with every option in use.
 _MAX_QUERY = 512
 _QR = 0x80
+
+_ANY_PORT = Endpoint("127.0.0.1", 0)
 
 Lookup = Callable[[str], tuple[str, ...] | None]
 """From a lower-case name without its last dot to its IPv4 addresses; None when there is no such name."""
@@ -58,16 +60,17 @@ def lookup_example(name: str) -> tuple[str, ...] | None:
 class SimulatedResolver:
     """Answers by ``lookup`` over UDP while its context lasts; ``ttl`` is in seconds."""
 
-    def __init__(self, lookup: Lookup, ttl: int) -> None:
-        self.endpoint = Endpoint("127.0.0.1", 0)
+    def __init__(self, lookup: Lookup, ttl: int, listen: Endpoint = _ANY_PORT) -> None:
+        self.endpoint = listen
         self._lookup = lookup
         self._ttl = ttl
         self._stream: asyncio_dgram.aio.DatagramServer | None = None
         self._serving: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._stream = stream = await asyncio_dgram.bind(("127.0.0.1", 0))
-        self.endpoint = Endpoint("127.0.0.1", stream.sockname[1])
+        host = self.endpoint.host
+        self._stream = stream = await asyncio_dgram.bind((host, self.endpoint.port))
+        self.endpoint = Endpoint(host, stream.sockname[1])
         self._serving = asyncio.get_running_loop().create_task(self._serve(stream))
         return self
 

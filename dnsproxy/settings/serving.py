@@ -224,4 +224,4 @@ class AdminSettings(Model):
     listen: Listen | None = Endpoint("127.0.0.1", 9153)
     """Numeric address and port; null: none."""
     token_file: Path | None = None
-    """File with the bearer token to ask for; null: none is asked for."""
+    """File with the bearer token to ask for; null: none is asked for. A browser gives it as its password."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import io
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -179,15 +180,14 @@ async def test_bodies_that_are_deep_or_large(operated: Operated, start: Start) -
     assert operated.flushed == []
 
 
-async def test_index_and_other_paths(start: Start) -> None:
+async def test_other_paths(start: Start) -> None:
     ask = await start()
-    status, text = await ask("GET", "/")
-    assert status == 200
-    assert {"/health", "/ready", "/metrics", "/api/v1/status"} <= set(text.split())
     assert (await ask("GET", "/nothing"))[0] == 404
 
 
 GUARDED = [
+    ("GET", "/"),
+    ("GET", "/static/status.js"),
     ("GET", "/metrics"),
     ("GET", "/api/v1/explain?name=a.example"),
     ("GET", "/api/v1/status"),
@@ -208,6 +208,40 @@ async def test_the_token_is_asked_for(
         assert (await ask(method, path, headers=header))[0] == 401
     assert (operated.refreshed, operated.flushed) == (0, [])
     assert (await ask(method, path, headers={"Authorization": "Bearer s3cret"}))[0] in {200, 202}
+
+
+def basic(text: str) -> dict[str, str]:
+    return {"Authorization": f"Basic {base64.b64encode(text.encode()).decode()}"}
+
+
+async def test_a_browser_may_give_the_token_as_a_password(
+    operated: Operated, start: Start, tmp_path: Path
+) -> None:
+    token_file = tmp_path / "token"
+    token_file.write_text("s3cret\n")
+    ask = await start(token_file)
+    for path in ("/", "/metrics", "/api/v1/status", "/static/status.css"):
+        assert (await ask("GET", path, headers=basic("me:s3cret")))[0] == 200
+        assert (await ask("GET", path, headers=basic("me:wrong")))[0] == 401
+        assert (await ask("HEAD", path, headers=basic(":s3cret")))[0] == 200
+    # A browser would send it along with a form of anybody's page.
+    for path in ("/api/v1/refresh", "/api/v1/flush", "/api/v1/freeze"):
+        assert (await ask("POST", path, headers=basic("me:s3cret")))[0] == 401
+    assert (operated.refreshed, operated.flushed, operated.control.told) == (0, [], [])
+
+
+async def test_who_gives_no_token_is_told_how(operated: Operated, tmp_path: Path) -> None:
+    token_file = tmp_path / "token"
+    token_file.write_text("s3cret\n")
+    server = await start_admin(AdminSettings(token_file=token_file), LOOPBACK, operated)
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{server.endpoint.port}") as session:
+        async with session.get("/") as response:
+            challenge = response.headers["WWW-Authenticate"]
+        async with session.post("/api/v1/flush") as response:
+            assert "WWW-Authenticate" not in response.headers
+    await server.close()
+    assert challenge.startswith("Basic realm=")
+    assert challenge.endswith(', Bearer realm="dnsproxy"')
 
 
 async def test_probes_need_no_token(start: Start, tmp_path: Path) -> None:

@@ -1,11 +1,29 @@
-"""What the admin endpoint is told of a proxy that has just started."""
+"""What the admin endpoint is told of proxies in several states."""
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from typing import Any
 
-from dnsproxy.admin.status import Facts
-from dnsproxy.core.stats import Stats
+from dnsproxy.admin.status import Facts, SourceView
+from dnsproxy.core.book import Book
+from dnsproxy.core.guard import Finding, Refusal
+from dnsproxy.core.health import Outcome, Result
+from dnsproxy.core.orders import Freeze, Orders, Pin, Record
+from dnsproxy.core.registry import Wanted
+from dnsproxy.core.screen import Vetted
+from dnsproxy.core.stats import Stats, UpstreamStats
+from dnsproxy.core.totals import WorkerView
+from dnsproxy.core.trend import Counts, Recent
+from dnsproxy.core.verify import AddressState
+from tests.strategies import learned, snapshot
+
+NOW = 1_764_000_000
+REGISTRY = "xxxxxx-registry-vpc.cn-hangzhou.cr.aliyuncs.com."
+STORAGE = "*.oss-cn-hangzhou-internal.aliyuncs.com."
+LOST = "files.example.internal."
+OK, FAILED = Result(Outcome.ANSWERED, {443: "ok"}), Result(Outcome.FAILED, {443: "Connection refused"})
 
 
 def facts_of(**given: Any) -> Facts:
@@ -22,3 +40,86 @@ def facts_of(**given: Any) -> Facts:
         "draining": False,
     }
     return Facts(**{**values, **given})
+
+
+def good_facts(address: str = "10.94.205.198") -> Facts:
+    """Return the facts of a proxy with which all is well."""
+    entry = learned(REGISTRY, (address,), observed_at=NOW - 5)
+    book = Book().merged(snapshot(entry, serial=NOW * 1000, at=NOW - 5))
+    state = AddressState(address, True, True, None, OK, NOW - 3.0, NOW - 600.0)
+    stats = Stats(cache_hits=700, cache_misses=300)
+    stats.requests.update({("udp", "A"): 2000})
+    return facts_of(
+        wanted=[Wanted(REGISTRY, "registry", "hangzhou")],
+        book=book,
+        vetted={REGISTRY: Vetted((state,), (), {address: True})},
+        sources=[SourceView("http://10.94.0.10:8953/v1/snapshot", NOW - 2.0, NOW - 2.0, None, "helper-a", 5)],
+        upstreams={"10.200.0.2:53": UpstreamStats(sent=300, rtt=0.004)},
+        stats=stats,
+        recent=Recent(tuple(Counts(n, (n // 2, 0, n // 4, 0, 1, 0), n, 3, 0) for n in range(60)), 12.34),
+        wall_now=float(NOW),
+        started_at=NOW - 90_000.0,
+        host="idc-dns-1",
+        listen=["10.200.0.10:53"],
+        cache_size=100_000,
+    )
+
+
+def bad_facts(text: str = "") -> Facts:
+    """Return facts in which everything that can be wrong is; ``text`` stands wherever others have a say."""
+    entry = learned(STORAGE, ("100.118.28.43", "100.118.28.44"), observed_at=NOW - 90_000)
+    held = snapshot(entry, serial=NOW * 1000, at=NOW - 90_000, issuer=f"helper-a{text}")
+    states = (
+        AddressState("100.118.28.43", True, True, FAILED.complaint + text, FAILED, NOW - 1.0, NOW - 30.0),
+        AddressState("100.118.28.44", False, False, FAILED.complaint, FAILED, NOW - 1.0, NOW - 30.0),
+        AddressState("2001:db8:1234:5678:9abc:def0:1234:5678", False, None, "not probed yet", None, None),
+    )
+    refused = (Finding("127.0.0.1", Refusal.LOOPBACK, f"127.0.0.1 is in 127.0.0.0/8{text}"),)
+    pinned = Wanted(
+        f"pinned{_label(text)}.example.", f"other{text}", f"hangzhou{text}", addresses=("10.1.2.3",)
+    )
+    down = UpstreamStats(sent=9, failures=Counter({"timeout": 7, f"network{text}": 2}), rtt=1.0, up=False)
+    stats = Stats()
+    stats.drops.update({f"full{text}": 12, "short": 1})
+    return replace(
+        good_facts(),
+        wanted=[Wanted(STORAGE, "storage", "hangzhou"), Wanted(LOST, "other", "hangzhou"), pinned],
+        book=Book().merged(held),
+        vetted={STORAGE: Vetted(states, refused, {"100.118.28.43": False, "100.118.28.44": True})},
+        sources=[
+            SourceView(
+                f"https://helper.example/{text}", NOW - 2.0, NOW - 400.0, f"no answer{text}", None, None
+            )
+        ],
+        upstreams={
+            f"10.200.0.2:53{text}": down,
+            "https://10.200.0.3/dns-query#a-resolver.with.a.long.name.example": UpstreamStats(looped=True),
+        },
+        stats=stats,
+        rejected={"older": 3},
+        refused={"loopback": 1},
+        workers=(
+            WorkerView(1, 4711, NOW - 60.0, 12_345, 0, answers=True),
+            WorkerView(2, None, None, 0, 7, answers=False),
+        ),
+        host=f"idc-dns-1{text}",
+        orders=bad_orders(text),
+        draining=True,
+    )
+
+
+def bad_orders(text: str = "") -> Orders:
+    """Return orders and a history to go with `bad_facts`."""
+    name = f"moved{_label(text)}.example."
+    record = snapshot(learned(name, ("10.0.0.9",)), issuer=f"helper-a{text}")
+    entries = Book().merged(record).entries
+    return Orders(
+        pins={f"pin{_label(text)}.example.": Pin(("10.7.7.7",), NOW - 60)},
+        freeze=Freeze(NOW - 120, entries, serial=5),
+        history=(Record(5, f"helper-a{text}", NOW - 200_000, entries), Record(6, "helper-a", NOW - 50, {})),
+    )
+
+
+def _label(text: str) -> str:
+    """Return ``text`` as names show it: a dot and some others have a backslash (RFC 1035 §5.1)."""
+    return text.replace("(", "\\(").replace(")", "\\)").replace(" ", "\\032")
