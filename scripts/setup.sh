@@ -84,6 +84,8 @@ install_packages() {
         esac
     done
     unpack_resolved
+    [ -n "$(command -v NetworkManager)" ] || unpack build/network-manager usr/sbin/NetworkManager \
+        network-manager libndp0
 }
 
 # The package of systemd-resolved, once installed, is the machine's resolver: it
@@ -93,10 +95,19 @@ unpack_resolved() {
     for program in "$UNPACKED" "" /usr; do
         [ ! -x "$program/lib/systemd/systemd-resolved" ] || return 0
     done
-    say "unpacking systemd-resolved into $UNPACKED"
-    rm -rf "$UNPACKED" && mkdir -p "$UNPACKED"
-    for package in libsystemd-shared systemd-resolved; do
-        (cd "$UNPACKED" && apt_download "$package" && dpkg-deb -x "$package"_*.deb . && rm "$package"_*.deb)
+    unpack "$UNPACKED" lib/systemd/systemd-resolved libsystemd-shared systemd-resolved
+}
+
+# Programs that would change the machine, were their packages installed: the tests need their files alone.
+unpack() { # folder, program, packages...
+    folder=$1
+    program=$2
+    shift 2
+    [ ! -x "$folder/$program" ] || return 0
+    say "unpacking $* into $folder"
+    rm -rf "$folder" && mkdir -p "$folder"
+    for package in "$@"; do
+        (cd "$folder" && apt_download "$package" && dpkg-deb -x "$package"_*.deb . && rm "$package"_*.deb)
     done
 }
 
