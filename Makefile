@@ -114,6 +114,7 @@ pages: ## Write the pages of docs/ that are made from the program
 	@scripts/setup.sh dev
 	.venv/bin/python -m docgen
 	.venv/bin/python -m scripts.reference
+	.venv/bin/python -m scripts.openapi
 
 docs: ## Build the site of docs/ into build/site
 	@scripts/setup.sh dev

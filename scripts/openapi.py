@@ -1,0 +1,319 @@
+"""Write docs/reference/openapi-admin.json and openapi-helper.json: both HTTP interfaces as OpenAPI 3.1.
+
+    python -m scripts.openapi           write them
+    python -m scripts.openapi --check   exit 1 when one of them is not what would be written
+
+The paths are those of the applications: one that is missing here, or there, is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from dnsproxy.version import __version__
+
+FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference"
+
+Json = dict[str, Any]
+TEXT: Json = {"type": "string"}
+WHOLE: Json = {"type": "integer", "minimum": 0}
+NUMBER: Json = {"type": "number"}
+FLAG: Json = {"type": "boolean"}
+TEXTS: Json = {"type": "array", "items": TEXT}
+OBJECT: Json = {"type": "object"}
+COUNTS: Json = {"type": "object", "additionalProperties": WHOLE}
+# Octets of a body that the endpoints read (aiohttp's default).
+MAX_BODY = 1024**2
+
+
+def _or_null(schema: Json) -> Json:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _object(**properties: Json) -> Json:
+    """Every key is there; later versions may add others."""
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _list(**properties: Json) -> Json:
+    return {"type": "array", "items": _object(**properties)}
+
+
+def _reply(description: str, schema: Json | None = None, kind: str = "application/json") -> Json:
+    content = {} if schema is None else {"content": {kind: {"schema": schema}}}
+    return {"description": description, **content}
+
+
+def _error(description: str) -> Json:
+    return _reply(description, _object(error=TEXT))
+
+
+def _parameter(
+    name: str, description: str, schema: Json, *, required: bool = False, place: str = "query"
+) -> Json:
+    return {"name": name, "in": place, "required": required, "description": description, "schema": schema}
+
+
+ORDERS: Json = {
+    "pinned": {"type": "array", "items": _object(name=TEXT, addresses=TEXTS, since=WHOLE)},
+    "frozen": _or_null(_object(since=WHOLE, rolled_back_to=_or_null(WHOLE), names=WHOLE)),
+}
+DETAIL: Json = {
+    "address": TEXT,
+    "state": {"enum": ["serving", "held_back", "refused"]},
+    "reason": _or_null(TEXT),
+    "routed": _or_null(FLAG),
+    "probe": {"type": "object", "additionalProperties": TEXT},
+    "checked_at": _or_null(NUMBER),
+}
+NAME = _object(
+    name=TEXT,
+    role=TEXT,
+    registry=TEXT,
+    addresses=TEXTS,
+    cname=_or_null(TEXT),
+    source=_or_null(TEXT),
+    serial=_or_null(WHOLE),
+    age=_or_null(NUMBER),
+    observed_at=_or_null(NUMBER),
+    status={"enum": ["ok", "stale", "missing", "pinned"]},
+    pinned=FLAG,
+    frozen=FLAG,
+    details=_list(**DETAIL),
+)
+STATUS = _object(
+    version=TEXT,
+    host=TEXT,
+    listen=TEXTS,
+    now=NUMBER,
+    uptime=NUMBER,
+    serial=WHOLE,
+    ready=FLAG,
+    draining=FLAG,
+    missing=TEXTS,
+    state=_object(file=TEXT, failure=_or_null(TEXT)),
+    names={"type": "array", "items": NAME},
+    sources=_list(
+        url=TEXT,
+        issuer=_or_null(TEXT),
+        serial=_or_null(WHOLE),
+        age=_or_null(NUMBER),
+        last_attempt=_or_null(NUMBER),
+        last_success=_or_null(NUMBER),
+        last_error=_or_null(TEXT),
+    ),
+    rejected=COUNTS,
+    refused=COUNTS,
+    **ORDERS,
+    upstreams=_list(name=TEXT, up=FLAG, rtt=_or_null(NUMBER), sent=WHOLE, failures=COUNTS),
+    cache=_object(entries=WHOLE, size=WHOLE, hits=WHOLE, misses=WHOLE),
+    in_flight=WHOLE,
+    requests=WHOLE,
+    responses=COUNTS,
+    drops=COUNTS,
+    workers=_list(
+        worker=WHOLE,
+        pid=_or_null(WHOLE),
+        answers=FLAG,
+        started_at=_or_null(NUMBER),
+        uptime=_or_null(NUMBER),
+        queries=WHOLE,
+        restarts=WHOLE,
+    ),
+)
+CHANGE = {"name": TEXT, "old": TEXTS, "new": TEXTS}
+HISTORY = _object(
+    **ORDERS,
+    history=_list(serial=WHOLE, issuer=TEXT, taken_at=WHOLE, names=WHOLE, changes=_list(**CHANGE)),
+)
+EXPLANATION = _object(
+    name=TEXT,
+    type=TEXT,
+    client=_or_null(TEXT),
+    outcome=TEXT,
+    worker=_or_null(WHOLE),
+    owned=_or_null(OBJECT),
+    status=_or_null(OBJECT),
+    cached={"type": "array", "items": OBJECT},
+    zone=TEXT,
+    upstreams={"type": "array", "items": OBJECT},
+    policy=TEXT,
+    steps=TEXTS,
+)
+ORDERED = _object(**ORDERS, not_saved=_or_null(TEXT))
+
+
+def _get(summary: str, *replies: tuple[int, Json], parameters: list[Json] | None = None) -> Json:
+    operation: Json = {"summary": summary, "responses": {str(status): reply for status, reply in replies}}
+    return {"get": operation | ({"parameters": parameters} if parameters else {})}
+
+
+def _order(summary: str, **keys: Json) -> Json:
+    replies = {
+        "200": _reply(
+            "Done; what is ordered now. `not_saved` says why it would not hold over a restart.", ORDERED
+        ),
+        "400": _error("The body is not what is asked for."),
+        "403": _error("It came over a network, and no token is configured."),
+        "409": _error("It cannot be obeyed."),
+        "413": _reply(f"More than {MAX_BODY} octets.", TEXT, "text/plain"),
+        "415": _error("The body is not application/json."),
+    }
+    body = {"required": True, "content": {"application/json": {"schema": _object(**keys)}}}
+    return {"post": {"summary": summary, "requestBody": body, "responses": replies}}
+
+
+ADMIN: Json = {
+    "/": _get("What there is.", (200, {"description": "A page, or the list of paths."})),
+    "/health": _get("The process is alive.", (200, _reply("It is.", _object(status={"const": "ok"})))),
+    "/ready": _get(
+        "Every configured name has an address.",
+        (200, _reply("It has.", _object(ready={"const": True}, draining=FLAG, missing=TEXTS))),
+        (
+            503,
+            _reply(
+                "Not all have, or it is ending.",
+                _object(ready={"const": False}, draining=FLAG, missing=TEXTS),
+            ),
+        ),
+    ),
+    "/metrics": _get("Metrics, for Prometheus.", (200, _reply("Format 0.0.4.", TEXT, "text/plain"))),
+    "/api/v1/status": _get("All that the proxy knows.", (200, _reply("Times are Unix seconds.", STATUS))),
+    "/api/v1/explain": _get(
+        "What would be done with a query, without doing it.",
+        (200, _reply("The path of the query.", EXPLANATION)),
+        (400, _error("A name, type or address that is none.")),
+        (503, _error("No worker answers.")),
+        parameters=[
+            _parameter("name", "The name in presentation form.", TEXT, required=True),
+            _parameter("type", "A type by name or as TYPE65; A by default.", TEXT),
+            _parameter("client", "The address of who would ask.", TEXT),
+        ],
+    ),
+    "/api/v1/history": _get(
+        "Sets of addresses to go back to, the newest first.", (200, _reply("All.", HISTORY))
+    ),
+    "/api/v1/refresh": {
+        "post": {
+            "summary": "Pull from every source now.",
+            "responses": {"202": _reply("Started.", _object(refresh={"const": "started"}))},
+        }
+    },
+    "/api/v1/flush": {
+        "post": {
+            "summary": "Forget cached answers of one name, or all. What was learned stays.",
+            "parameters": [_parameter("name", "The name; all without one.", TEXT)],
+            "requestBody": {
+                "required": False,
+                "content": {
+                    "application/json": {"schema": {"type": "object", "properties": {"name": _or_null(TEXT)}}}
+                },
+            },
+            "responses": {
+                "200": _reply("How many were forgotten.", _object(flushed=WHOLE)),
+                "400": _error("Not a name, or a body that is not understood: nothing is forgotten."),
+                "413": _reply(f"More than {MAX_BODY} octets.", TEXT, "text/plain"),
+            },
+        }
+    },
+    "/api/v1/pin": _order("Answer a name with these addresses only.", name=TEXT, addresses=TEXTS),
+    "/api/v1/unpin": _order("Undo a pin.", name=TEXT),
+    "/api/v1/freeze": _order("Take no other sets of addresses."),
+    "/api/v1/unfreeze": _order("Undo a freeze or a roll-back."),
+    "/api/v1/rollback": _order("Go back to what was learned with a serial of the history.", serial=WHOLE),
+}
+
+HEALTH = _object(
+    status={"enum": ["starting", "ok", "degraded"]}, serial=_or_null(WHOLE), names=WHOLE, age=_or_null(WHOLE)
+)
+HELPER: Json = {
+    "/v1/snapshot": _get(
+        "The signed snapshot.",
+        (200, _reply("A JWS in compact form.", TEXT, "application/jose")),
+        (304, _reply("It is the one of `If-None-Match`.")),
+        (400, _error("`wait` or `timeout` is not what it should be.")),
+        (503, _error("There is none yet, or too many wait; `Retry-After` says when to come again.")),
+        parameters=[
+            _parameter(
+                "wait",
+                "Answer when the serial is another than this.",
+                {"type": "integer", "minimum": 0, "maximum": 10**19 - 1},
+            ),
+            _parameter(
+                "timeout",
+                "Seconds to wait at the most; 30 by default, 120 at the most.",
+                {"type": "number", "minimum": 0},
+            ),
+            _parameter("If-None-Match", "The ETag of the last answer.", TEXT, place="header"),
+        ],
+    ),
+    "/health": _get("What the helper holds.", (200, _reply("`age` in seconds.", HEALTH))),
+}
+# What needs no token.
+OPEN = frozenset({"/health", "/ready"})
+
+
+def document(title: str, paths: Mapping[str, Json]) -> Json:
+    """Return the OpenAPI document of an interface with these paths."""
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": title, "version": __version__},
+        "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
+        "paths": {path: _guarded(path, item) for path, item in paths.items()},
+    }
+
+
+def _guarded(path: str, item: Json) -> Json:
+    if path in OPEN:
+        return item
+    refusal = _error("A token is configured, and the request has not it.")
+    return {
+        method: {
+            **operation,
+            "security": [{}, {"token": []}],
+            "responses": {**operation["responses"], "401": refusal},
+        }
+        for method, operation in item.items()
+    }
+
+
+def routes(app: web.Application) -> set[str]:
+    """Return ``METHOD path`` of what an application has, without the HEAD that comes with each GET."""
+    found = {(route.method, route.resource.canonical) for route in app.router.routes() if route.resource}
+    return {f"{method} {path}" for method, path in found if method != "HEAD"}
+
+
+def described(paths: Mapping[str, Json]) -> set[str]:
+    """Return ``METHOD path`` of what a document has."""
+    return {f"{method.upper()} {path}" for path, item in paths.items() for method in item}
+
+
+PAGES = {
+    "openapi-admin.json": document("dnsproxy serve: admin endpoint", ADMIN),
+    "openapi-helper.json": document("dnsproxy helper", HELPER),
+}
+
+
+def main() -> int:
+    """Write the documents, or with ``--check`` tell whether they are as they would be written."""
+    wrong = []
+    for name, page in PAGES.items():
+        text = json.dumps(page, indent=1) + "\n"
+        path = FOLDER / name
+        if "--check" not in sys.argv:
+            path.write_text(text, encoding="utf-8")
+        elif not path.exists() or path.read_text(encoding="utf-8") != text:
+            wrong.append(name)
+    for name in wrong:
+        print(f"docs/reference/{name} is not up to date; run: python -m scripts.openapi", file=sys.stderr)  # noqa: T201 - a command's output
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
