@@ -171,6 +171,13 @@ def _order(summary: str, **keys: Json) -> Json:
 
 ADMIN: Json = {
     "/": _get("What there is.", (200, {"description": "A page, or the list of paths."})),
+    "/static/{name}": _get(
+        "A file of the page.",
+        (200, {"description": "The file."}),
+        (304, _reply("It is the one of `If-None-Match`.")),
+        (404, _reply("There is none of this name.", TEXT, "text/plain")),
+        parameters=[_parameter("name", "The file.", TEXT, required=True, place="path")],
+    ),
     "/health": _get("The process is alive.", (200, _reply("It is.", _object(status={"const": "ok"})))),
     "/ready": _get(
         "Every configured name has an address.",
@@ -259,24 +266,29 @@ HELPER: Json = {
 OPEN = frozenset({"/health", "/ready"})
 
 
-def document(title: str, paths: Mapping[str, Json]) -> Json:
+BEARER: Json = {"token": {"type": "http", "scheme": "bearer"}}
+BASIC: Json = {"password": {"type": "http", "scheme": "basic", "description": "The token, to look only."}}
+
+
+def document(title: str, paths: Mapping[str, Json], schemes: Json) -> Json:
     """Return the OpenAPI document of an interface with these paths."""
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": __version__},
-        "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
-        "paths": {path: _guarded(path, item) for path, item in paths.items()},
+        "components": {"securitySchemes": schemes},
+        "paths": {path: _guarded(path, item, schemes) for path, item in paths.items()},
     }
 
 
-def _guarded(path: str, item: Json) -> Json:
+def _guarded(path: str, item: Json, schemes: Json) -> Json:
     if path in OPEN:
         return item
     refusal = _error("A token is configured, and the request has not it.")
     return {
         method: {
             **operation,
-            "security": [{}, {"token": []}],
+            # Without any, where no token is configured.
+            "security": [{}, *({name: []} for name in schemes if method == "get" or name == "token")],
             "responses": {**operation["responses"], "401": refusal},
         }
         for method, operation in item.items()
@@ -295,8 +307,8 @@ def described(paths: Mapping[str, Json]) -> set[str]:
 
 
 PAGES = {
-    "openapi-admin.json": document("dnsproxy serve: admin endpoint", ADMIN),
-    "openapi-helper.json": document("dnsproxy helper", HELPER),
+    "openapi-admin.json": document("dnsproxy serve: admin endpoint", ADMIN, BEARER | BASIC),
+    "openapi-helper.json": document("dnsproxy helper", HELPER, BEARER),
 }
 
 

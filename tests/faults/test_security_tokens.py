@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from collections.abc import Iterator
@@ -76,6 +77,13 @@ def test_every_path_of_the_admin_endpoint_asks_for_the_token(guarded: World) -> 
     # Nothing was ordered by anybody who was not let in.
     history = ask(guarded, "/api/v1/history", f"bearer {TOKEN}").json()
     assert (history["pinned"], history["frozen"]) == ([], None)
+
+
+def test_what_a_browser_sends_along_is_good_for_looking_alone(guarded: World) -> None:
+    basic = "Basic " + base64.b64encode(f"any:{TOKEN}".encode()).decode()
+    assert ask(guarded, "/", basic).status == 200
+    for order in ORDERS:
+        assert ask(guarded, f"/api/v1/{order}", basic, "POST").status == 401, order
 
 
 def test_the_helper_gives_its_snapshot_to_nobody_else(guarded: World) -> None:
