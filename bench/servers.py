@@ -263,6 +263,7 @@ def dnsproxy(site: Site) -> dict[str, str]:
             f"  state_file: {site.directory}/learned.jws",
             f"  ttl: {OWNED_TTL}",
             "serve:",
+            "  lameduck: 0",
             f'  listen: ["127.0.0.1:{site.port}"]',
             f'  allow: [{", ".join(ALLOWED)}, "::1/128", "fc00::/7", "fe80::/10"]',
             "forward:",

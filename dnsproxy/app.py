@@ -1,29 +1,27 @@
-"""Puts the programs together: keys, learner, server, admin endpoint, signals, order of start and stop."""
+"""The proxy as one object: plane, learning, admin endpoint; how it starts, changes and ends."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import signal
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import asdict
 from time import monotonic, time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from dnsproxy import logs
-from dnsproxy.core import names
 from dnsproxy.core.access import AccessList
 from dnsproxy.core.book import Book
-from dnsproxy.core.learned import Scope
 from dnsproxy.core.registry import undiscovered
+from dnsproxy.core.totals import ReloadView
 from dnsproxy.core.trend import Trend
-from dnsproxy.errors import StartError
-from dnsproxy.keys import read_trusted_keys
+from dnsproxy.errors import ReloadError, StartError
+from dnsproxy.learning import Learning
+from dnsproxy.net.doors import ADMIN, Door, Doorkeeper, proxy_doors
 from dnsproxy.net.refresh import Learner
-from dnsproxy.net.statefile import check_writable
-from dnsproxy.server import Plane, Server, tune_collector
+from dnsproxy.plane import Change, Plane, tune_collector
+from dnsproxy.server import Server
 from dnsproxy.settings import Settings
 from dnsproxy.version import __version__
 from dnsproxy.vetting import Vetting
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
     from dnsproxy.admin.app import AdminServer
     from dnsproxy.admin.status import Facts
     from dnsproxy.core.explain import Explanation
-    from dnsproxy.embedded import EmbeddedHelpers
+    from dnsproxy.reload import Outcome
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -44,43 +42,41 @@ SAMPLE_SECONDS = 2.0
 class Proxy:
     """``dnsproxy serve`` as an object: `start`, `run` until told to stop, `close`.
 
-    ``plane`` answers the queries, by default in this process.
+    ``plane`` answers the queries, by default in this process; ``keeper`` has the sockets that are open
+    already.
     """
 
-    def __init__(self, settings: Settings, plane: Plane | None = None) -> None:
+    def __init__(
+        self, settings: Settings, plane: Plane | None = None, keeper: Doorkeeper | None = None
+    ) -> None:
         """Check everything that can be checked before a socket is opened.
 
         Raises:
-            StartError: a key or ``learn.verify.ca_file`` cannot be read, ``learn.on_change`` cannot be
-                run, the state folder cannot be written, or a source is this proxy itself.
+            StartError: as `Learning` and `Server`.
         """
         self.settings = settings
         self.started_at = time()
-        self.plane: Plane = plane or Server(settings, open_watch(settings))
-        disk_failure = check_writable(settings.learn.state_file) if settings.learn.sources else None
-        keys = read_trusted_keys(settings.learn.trusted_keys)
-        self._embedded = self._embed()
-        if self._embedded is not None:
-            keys |= self._embedded.keys
-        configured = frozenset(names.to_key(entry.name) for entry in settings.wanted())
-        scope = Scope(configured, tuple(settings.sought()))
-        # Learner → vetting → plane: what helpers say, what of it is answered, the answers.
-        self.vetting = Vetting(settings, self._swap_book)
-        fetch = self._embedded.fetch if self._embedded else None
-        self.learner = Learner(
-            settings.learn, keys, scope, self.vetting.take, fetch=fetch, disk_failure=disk_failure
-        )
+        self.keeper = keeper or Doorkeeper()
+        self.plane: Plane = plane or Server(settings, open_watch(settings), keeper=self.keeper)
+        self._learning = Learning(settings, self._swap_book)
+        self._renewed = asyncio.Event()
         self.draining = False
+        self.reloads = ReloadView(last_success=self.started_at)
+        # Reads the file again; there is none where the settings came from elsewhere.
+        self.reload: Callable[[], Awaitable[Outcome]] | None = None
         self._trend = Trend()
         self._admin: AdminServer | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
 
-    def _embed(self) -> EmbeddedHelpers | None:
-        if not any(source.is_local for source in self.settings.learn.sources):
-            return None
-        # A proxy that only pulls has no need of dnslib's decoder and aiohttp at its start.
-        from dnsproxy.embedded import EmbeddedHelpers  # noqa: PLC0415
+    @property
+    def learner(self) -> Learner:
+        """What pulls."""
+        return self._learning.learner
 
-        return EmbeddedHelpers(self.settings)
+    @property
+    def vetting(self) -> Vetting:
+        """What decides which of the learned addresses are answered."""
+        return self._learning.vetting
 
     def _swap_book(self, book: Book) -> None:
         self.plane.swap_book(book)
@@ -116,6 +112,7 @@ class Proxy:
             vetted={entry.name: self.vetting.vetted(entry) for entry in self.vetting.wanted()},
             refused=self.vetting.screen.refused,
             orders=self.vetting.orders,
+            reloads=self.reloads,
             recent=self._trend.recent(monotonic()),
             ttl=settings.learn.ttl,
             # Each worker may fill a cache of its own.
@@ -133,9 +130,7 @@ class Proxy:
 
     def refresh(self) -> None:
         """Pull from all sources now, and look again where the looking is done here."""
-        if self._embedded is not None:
-            self._embedded.look_now()
-        self.learner.refresh_now()
+        self._learning.refresh()
 
     async def flush(self, name_key: bytes | None) -> int:
         """Forget the cached answers of a name, or all; return how many."""
@@ -152,26 +147,26 @@ class Proxy:
         allowed = None if client is None else AccessList(self.settings.serve.allow).allows(client)
         return await self.plane.explain(Question(key, qtype, allowed, client))
 
+    async def restart_workers(self) -> str | None:
+        """Replace every worker, one after another, without a query lost; return why that ended early."""
+        return await self.plane.restart_workers()
+
+    # -- start -------------------------------------------------------------------------
+
     async def start(self) -> None:
         """Answer from the last known good, then open the admin endpoint.
 
         Raises:
             StartError: an address cannot be bound; nothing is left open.
         """
-        self.vetting.load()
-        self.learner.load()
-        if self._embedded is not None:
-            self._embedded.resume(self.learner.book)
-        await self.plane.open()
-        if self.settings.admin.listen is not None:
-            # Imported now, not before: the DNS listeners answer that much sooner.
-            from dnsproxy.admin.app import start_admin  # noqa: PLC0415
-
-            try:
-                self._admin = await start_admin(self.settings.admin, self.settings.admin.listen, self)
-            except StartError:
-                await self.plane.close()
-                raise
+        self.keeper.open(proxy_doors(self.settings))
+        self._learning.load()
+        try:
+            await self.plane.open()
+            self._admin = await self._open_admin(self.settings)
+        except StartError:
+            await self.plane.close()
+            raise
         log.info(
             "proxy.started",
             version=__version__,
@@ -182,84 +177,129 @@ class Proxy:
         )
         tune_collector()
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Learn until ``stop`` is set, or until cancelled.
+    async def _open_admin(self, settings: Settings) -> AdminServer | None:
+        listen = settings.admin.listen
+        if listen is None:
+            return None
+        # Imported now, not before: the DNS listeners answer that much sooner.
+        from dnsproxy.admin.app import start_admin  # noqa: PLC0415
+
+        sock = self.keeper.one(Door(ADMIN, listen.host, listen.port))
+        return await start_admin(settings.admin, listen, self, sock=sock)
+
+    # -- while it runs -----------------------------------------------------------------
+
+    async def run(
+        self,
+        stop: asyncio.Event,
+        grace: Callable[[], Awaitable[None]] | None = None,
+        besides: Iterable[Coroutine[Any, Any, None]] = (),
+    ) -> None:
+        """Learn, and do ``besides``, until ``stop`` is set and ``grace`` has passed, or until cancelled.
 
         Raises:
             WorkerError: nobody answers queries any more.
         """
-        works = [asyncio.ensure_future(work) for work in (self._learn(), self.plane.run())]
-        stopping = asyncio.ensure_future(stop.wait())
+        works = [asyncio.ensure_future(work) for work in (self._learn(), self.plane.run(), *besides)]
+        ending = asyncio.ensure_future(self._until(stop, grace))
         try:
-            await asyncio.wait({*works, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({*works, ending}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (*works, stopping):
+            for task in (*works, ending):
                 task.cancel()
-            await asyncio.gather(*works, stopping, return_exceptions=True)
+            await asyncio.gather(*works, ending, return_exceptions=True)
         for work in works:
             if not work.cancelled():
                 work.result()
 
+    async def _until(self, stop: asyncio.Event, grace: Callable[[], Awaitable[None]] | None) -> None:
+        await stop.wait()
+        self.draining = True
+        if grace is not None:
+            await grace()
+
     async def _learn(self) -> None:
+        """Learn by one configuration after another."""
         async with asyncio.TaskGroup() as tasks:
-            if self._embedded is not None:
-                tasks.create_task(self._embedded.run())
-            tasks.create_task(self.learner.run())
-            tasks.create_task(self.vetting.run())
             if self.settings.admin.listen is not None:
                 tasks.create_task(self._sample())
+            while True:
+                self._renewed.clear()
+                current = self._learning
+                running = tasks.create_task(current.run())
+                await self._renewed.wait()
+                running.cancel()
+                await asyncio.wait([running])
+                await current.close()
+
+    def status(self) -> str:
+        """Return in one line how it goes, for the service manager."""
+        wanted = self.vetting.wanted()
+        known = self.vetting.served.entries
+        have = sum(bool(entry.addresses) or entry.name in known for entry in wanted)
+        state = "draining" if self.draining else "answering"
+        return f"{state}; {have} of {len(wanted)} names have addresses"
+
+    # -- another configuration ---------------------------------------------------------
+
+    async def change(self, settings: Settings) -> None:
+        """Go by ``settings`` from now on; no query is lost.
+
+        Raises:
+            ReloadError: with every reason; everything is as it was.
+        """
+        problems: list[str] = []
+        prepared: Change | None = None
+        learning: Learning | None = None
+        admin: AdminServer | None = None
+        try:
+            self.keeper.open(proxy_doors(settings))
+        except StartError as exc:
+            problems += exc.reasons
+        try:
+            learning = Learning(settings, self._swap_book)
+        except StartError as exc:
+            problems += exc.reasons
+        try:
+            prepared = await self.plane.prepare(settings)
+            if not problems and settings.admin != self.settings.admin:
+                admin = await self._open_admin(settings)
+        except StartError as exc:
+            problems += exc.reasons
+        if problems or prepared is None or learning is None:
+            self.keeper.keep(proxy_doors(self.settings))
+            raise ReloadError(problems)
+        await prepared.commit()
+        before, self.settings = self.settings, settings
+        earlier, self._learning = self._learning, learning
+        learning.take_over(earlier)
+        self._renewed.set()
+        if settings.admin != before.admin:
+            self._replace_admin(admin)
+        self.keeper.keep(proxy_doors(settings))
+
+    def _replace_admin(self, admin: AdminServer | None) -> None:
+        before, self._admin = self._admin, admin
+        if before is not None:
+            # Not waited for: it may be what has asked for this, and waits for an answer.
+            task = asyncio.ensure_future(before.close())
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
 
     async def _sample(self) -> None:
         while True:
             self._trend.record(monotonic(), self.plane.traffic().stats)
             await asyncio.sleep(SAMPLE_SECONDS)
 
+    # -- the end ---------------------------------------------------------------------------
+
     async def close(self) -> None:
-        """Stop answering and keep what was learned."""
+        """Answer what has come until now, stop answering, and keep what was learned."""
         self.draining = True
+        await self.plane.finish()
         if self._admin is not None:
             await self._admin.close()
-        await self.plane.close()
-        await self.learner.close()
-        await self.vetting.close()
+        await asyncio.gather(*self._leaving, return_exceptions=True)
+        self.keeper.close()
+        await self._learning.close()
         log.info("proxy.stopped")
-
-
-async def run_proxy(settings: Settings, plane: Plane | None = None) -> None:
-    """Run ``dnsproxy serve`` until SIGTERM or SIGINT; ``plane`` answers queries, by default this process.
-
-    Raises:
-        StartError: the proxy cannot start.
-        WorkerError: nobody answers queries any more.
-    """
-    stop = asyncio.Event()
-    stop_on_signals(stop)
-    proxy = Proxy(settings, plane)
-    await proxy.start()
-    try:
-        with logs.reporting():
-            await proxy.run(stop)
-    finally:
-        await proxy.close()
-
-
-async def run_helper(settings: Settings) -> None:
-    """Run ``dnsproxy helper`` until SIGTERM or SIGINT.
-
-    Raises:
-        StartError: the helper cannot start.
-    """
-    from dnsproxy.helper.publish import serve_helper  # noqa: PLC0415 - the proxy does not need its HTTP server
-
-    stop = asyncio.Event()
-    stop_on_signals(stop)
-    with logs.reporting():
-        await serve_helper(settings, stop)
-
-
-def stop_on_signals(stop: asyncio.Event) -> None:
-    """Set ``stop`` when the process is asked to end."""
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        with contextlib.suppress(NotImplementedError):
-            loop.add_signal_handler(number, stop.set)

@@ -52,33 +52,39 @@ def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Run the proxy in the remote VPC or data centre."""
     from dnsproxy import logs  # noqa: PLC0415 - `check` and `--version` start faster without these
     from dnsproxy.config import load  # noqa: PLC0415
+    from dnsproxy.daemon import Service  # noqa: PLC0415
 
     settings = load(config)
     logs.configure(settings.log.level, settings.log.format)
+    service = Service(settings, config)
     if settings.serve.workers != 1:
         from dnsproxy.workers.start import serve_in_workers, worker_count  # noqa: PLC0415
 
         count = worker_count(settings.serve.workers)
         if count > 1:
-            serve_in_workers(settings, count)
+            serve_in_workers(service, count)
             return
-    from dnsproxy.app import run_proxy  # noqa: PLC0415 - workers must be forked before it is there
+    from dnsproxy.daemon import run_proxy  # noqa: PLC0415
+    from dnsproxy.net.doors import proxy_doors  # noqa: PLC0415 - workers must be forked before more is there
     from dnsproxy.net.loop import HotLoop  # noqa: PLC0415
 
+    keeper = service.open(proxy_doors(settings))
     with asyncio.Runner(loop_factory=HotLoop) as runner:
-        runner.run(run_proxy(settings))
+        runner.run(run_proxy(service, keeper))
 
 
 @app.command()
 def helper(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Run the helper in the source region: resolve the names there and publish them."""
     from dnsproxy import logs  # noqa: PLC0415
-    from dnsproxy.app import run_helper  # noqa: PLC0415
     from dnsproxy.config import load  # noqa: PLC0415
+    from dnsproxy.daemon import Service, run_helper  # noqa: PLC0415
+    from dnsproxy.net.doors import helper_doors  # noqa: PLC0415
 
     settings = load(config)
     logs.configure(settings.log.level, settings.log.format)
-    asyncio.run(run_helper(settings))
+    service = Service(settings, config)
+    asyncio.run(run_helper(service, service.open(helper_doors(settings))))
 
 
 @app.command()

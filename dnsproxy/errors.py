@@ -3,6 +3,7 @@
     DnsproxyError
     ├── ConfigError        the configuration file: every problem at once
     ├── StartError         a port, key or folder that start-up needs cannot be had
+    ├── ReloadError        a configuration that a running proxy was given and did not take
     ├── WireError          bytes that are not a DNS message we can use
     ├── SnapshotError      a snapshot that must not be used, with its Rejection
     ├── OrderError         a pin, freeze or roll-back that cannot be obeyed
@@ -51,7 +52,19 @@ class ConfigError(DnsproxyError):
 
 
 class StartError(DnsproxyError):
-    """Start-up cannot go on; the message is one line for the operator."""
+    """Start-up, or a reload, cannot go on. ``reasons`` are one line each for the operator."""
+
+    def __init__(self, *reasons: str) -> None:
+        self.reasons = reasons
+        super().__init__("; ".join(reasons))
+
+
+class ReloadError(DnsproxyError):
+    """Another configuration was not taken; ``problems`` holds every reason, a line each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
 
 
 class DropReason(StrEnum):

@@ -29,17 +29,20 @@ FIELDS = {
     "advice": "what to do about it",
     "answered": "how many workers did as they were told",
     "changed": "how many names have other addresses than before",
+    "changed_keys": "key paths whose values are others",
     "changes": "name, old and new addresses of each change; 20 at the most",
     "count": "how many there are",
     "detail": "the reason in words",
     "exception": "the traceback",
     "file": "a file of this host",
     "frozen": "whether changes are held off by order",
+    "gid": "number of the group",
     "how": "exit code or signal",
     "id": "the helper's `helper.id`",
     "issuer": "the helper that signed the snapshot",
     "kept": "the names found earlier, which stay in use",
     "kept_as": "the new name of the file",
+    "key": "a key path of the configuration",
     "listen": "addresses and ports that are listened on",
     "log": "`queries` or `dnstap`",
     "name": "a domain name",
@@ -50,6 +53,7 @@ FIELDS = {
     "pids": "process ids",
     "pinned": "the names that are pinned by order; 20 at the most",
     "port": "a TCP port",
+    "problem": "one thing that is wrong, with its place",
     "program": "path of the program",
     "reason": "why, as the system or a label of the metrics says it",
     "reasons": "why, of each resolver",
@@ -67,7 +71,9 @@ FIELDS = {
     "status": "the outcome as the snapshot has it",
     "target": "the file or socket that is written to",
     "tls": "addresses and ports of DNS over TLS and HTTPS; in `helper.listening` whether it is TLS",
+    "uid": "number of the user",
     "upstream": "a resolver that queries are forwarded to",
+    "user": "name of a user of this host",
     "version": "the version of this program",
     "worker": "the number of a worker",
     "workers": "how many workers there are",
@@ -92,6 +98,7 @@ EVENTS = {
     ),
     # -- the proxy
     "proxy.started": Event("info", "It answers queries.", ("version", "listen", "tls", "names", "serial")),
+    "proxy.draining": Event("info", "It ends after so many seconds, and answers until then.", ("seconds",)),
     "proxy.stopped": Event("info", "All listeners are closed and what was learned is on disk."),
     "admin.open": Event(
         "warning",
@@ -223,11 +230,35 @@ EVENTS = {
         ("reason",),
         (),
     ),
+    "service.user": Event("info", "Root was given up for this user.", ("user", "uid", "gid")),
+    "service.unwell": Event(
+        "error", "No query is answered; the service manager hears nothing until one is.", ("detail",)
+    ),
+    "config.reloaded": Event("info", "Another configuration is in force.", ("file", "changed_keys")),
+    "config.not_taken": Event(
+        "error", "What keeps a configuration from being taken; the one before stays.", ("problem",)
+    ),
+    "config.needs_restart": Event(
+        "warning", "A key that has changed and cannot while the program runs.", ("key", "reason")
+    ),
+    "config.reload_crashed": Event(
+        "error", "A mistake of this program; the configuration is the one before.", ("file", "exception")
+    ),
+    "learned.not_kept": Event(
+        "warning", "What was learned is not valid by the configuration that is in force now.", ("reason",)
+    ),
     "worker.started": Event(
         "info", "A worker has taken the place of one that ended.", ("worker", "restarts")
     ),
     "worker.ended": Event("error", "A worker has ended by itself.", ("worker", "how", "restart_in")),
     "worker.stuck": Event("error", "A worker says nothing and is being replaced.", ("worker",)),
+    "worker.replaced": Event("info", "A worker has a successor, as was asked for, and ends.", ("worker",)),
+    "worker.not_changed": Event(
+        "error", "A worker did not take a changed configuration and is being replaced.", ("worker", "reason")
+    ),
+    "workers.not_restarted": Event(
+        "warning", "Workers were to be replaced one after another, and not all were.", ("reason",)
+    ),
     "worker.killed": Event("warning", "A worker did not end when it was told to.", ("worker",)),
     "worker.bad_message": Event("error", "Nonsense came from another process of this program.", ("reason",)),
     # -- the helper

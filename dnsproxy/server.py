@@ -1,256 +1,263 @@
-"""The data plane: one engine with its listeners and its forwarder."""
+"""The data plane: listeners, and behind them what the configuration in force has made."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
-import os
+import socket
+from collections.abc import Mapping
+from math import inf
 from time import monotonic, time
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING
 
-from dnsproxy.core import names
-from dnsproxy.core.access import AccessList
 from dnsproxy.core.book import Book
-from dnsproxy.core.cache import Cache, CachePolicy
-from dnsproxy.core.chance import Chance
 from dnsproxy.core.engine import Engine
-from dnsproxy.core.exchange import Limits
-from dnsproxy.core.features import Features
-from dnsproxy.core.group import Group
-from dnsproxy.core.limiter import RateLimiter
 from dnsproxy.core.places import Places
-from dnsproxy.core.policy import build_rules
+from dnsproxy.core.policy import Ruleset, build_rules
 from dnsproxy.core.returns import Returns
 from dnsproxy.core.totals import Traffic
-from dnsproxy.core.upstreams import Secure, Upstream
-from dnsproxy.errors import StartError
 from dnsproxy.net.bootstrap import Bootstrap
-from dnsproxy.net.certificate import Certificate
-from dnsproxy.net.dial import Dialer
+from dnsproxy.net.doors import Door, Doorkeeper, dns_doors
 from dnsproxy.net.tcp import TcpListener
 from dnsproxy.net.udp import UdpListener
 from dnsproxy.net.upstream import Forwarder
 from dnsproxy.net.watch import Watch
 from dnsproxy.net.watched import WatchedUdpListener
+from dnsproxy.outfit import Outfit
+from dnsproxy.plane import Change
 from dnsproxy.settings import Settings
-from dnsproxy.settings.values import Endpoint
-from dnsproxy.system import expand_resolvers, is_own
 
 if TYPE_CHECKING:
     from dnsproxy.core.explain import Explanation, Question
     from dnsproxy.net.tls import TlsListener
 
-# The query path makes no reference cycles, so the collector has little to find: with Python's
-# own thresholds (700, 10, 10) it costs 4 us per forwarded query, with these under 1 us.
-GC_THRESHOLDS = (20_000, 50, 50)
-
-
-def tune_collector() -> None:
-    """Let what start-up made stay; the collector need not walk it again (saves 10 ms per full collection)."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
-
-
-class Plane(Protocol):
-    """What answers queries: `Server` in this process, or `workers.fleet.Fleet` in others."""
-
-    def swap_book(self, book: Book) -> None:
-        """Answer with the addresses of ``book`` from now on."""
-
-    async def open(self) -> None:
-        """Start to answer; raises `StartError`."""
-
-    async def run(self) -> None:
-        """Do what is to be done while it answers, until cancelled."""
-
-    async def close(self) -> None:
-        """Stop answering."""
-
-    async def gather(self) -> None:
-        """Have the figures of `traffic` brought up to date."""
-
-    def traffic(self) -> Traffic:
-        """Return what was asked and answered since the start."""
-
-    async def flush(self, name_key: bytes | None) -> int:
-        """Forget the cached answers of a name, or all; return how many."""
-
-    async def explain(self, question: Question) -> Explanation:
-        """Return the path that a query would take, without taking it; raises `WorkerError`."""
-
-
-def build_engine(settings: Settings, returns: Returns | None = None) -> Engine:
-    """Return an engine for ``settings`` that knows no learned name yet; workers share ``returns``.
-
-    Raises:
-        StartError: an upstream is this proxy itself, or the system's resolvers cannot be read.
-    """
-    serve, forward, cache = settings.serve, settings.forward, settings.cache
-    chance = Chance(os.urandom)
-    known: dict[Endpoint, Upstream] = {}
-    groups = {
-        names.to_key(zone): Group(_upstreams(settings, hosts, known), forward.policy, chance)
-        for zone, hosts in ((".", forward.upstreams), *forward.zones.items())
-    }
-    limit = serve.rate_limit
-    return Engine(
-        AccessList(serve.allow),
-        groups,
-        limits=limits_of(settings),
-        max_in_flight=forward.max_in_flight,
-        cache=Cache(cache.size, CachePolicy(cache.min_ttl, cache.max_ttl, cache.negative_ttl, cache.stale)),
-        chance=chance,
-        features=Features(
-            prefetch=cache.prefetch,
-            nxdomain_cut=cache.nxdomain_cut,
-            minimal_any=forward.minimal_any,
-            mix_case=forward.case_randomization,
-            version=serve.identity.version,
-            identity=serve.identity.server,
-            probe_interval=forward.probe.interval,
-            returns=returns,
-        ),
-        limiter=RateLimiter(
-            limit.per_client, limit.exempt, ipv4_prefix=limit.ipv4_prefix, ipv6_prefix=limit.ipv6_prefix
-        )
-        if limit.per_client
-        else None,
-    )
-
-
-def limits_of(settings: Settings) -> Limits:
-    """Return how long forwarded queries may take."""
-    return Limits(settings.forward.timeout.attempt, settings.forward.timeout.total)
-
-
-def _upstreams(
-    settings: Settings, resolvers: list[Endpoint | Literal["system"]], known: dict[Endpoint, Upstream]
-) -> tuple[Upstream, ...]:
-    """Return what to forward to; what several zones have in common is one upstream with one health."""
-    found = []
-    for endpoint in expand_resolvers(resolvers):
-        if is_own(endpoint, (*settings.serve.listen, *settings.serve.tls.listen)):
-            raise StartError(f"upstream {endpoint} is this proxy's own listening address")
-        if endpoint not in known:
-            known[endpoint] = _upstream(settings, endpoint)
-        found.append(known[endpoint])
-    return tuple(dict.fromkeys(found))
-
-
-def _upstream(settings: Settings, endpoint: Endpoint) -> Upstream:
-    secure = None
-    if endpoint.transport in {"tls", "https"}:
-        get = settings.forward.https_method == "get"
-        secure = Secure(endpoint.server_name, endpoint.path or None, get=get)
-    address = (endpoint.host, endpoint.port)
-    probe = settings.forward.probe
-    return Upstream(
-        str(endpoint),
-        address,
-        tcp=endpoint.transport == "tcp",
-        secure=secure,
-        rise=probe.rise,
-        fall=probe.fall,
-    )
+# What the last attempt of a query may be late.
+_SPARE_SECONDS = 0.5
+# How often the end of what is under way is looked for.
+_LOOK_SECONDS = 0.01
+# Cached answers looked at before queries have their turn: 10 ms.
+_FORGET_AT_ONCE = 5_000
 
 
 class Server:
-    """Listeners on every configured address, and the engine behind them; ``watch`` is told of each query."""
+    """Listeners on every configured address, and the outfit behind them, which can be changed.
+
+    ``watch`` is told of each query; workers share ``returns``.
+    """
 
     def __init__(
-        self, settings: Settings, watch: Watch | None = None, returns: Returns | None = None
+        self,
+        settings: Settings,
+        watch: Watch | None = None,
+        returns: Returns | None = None,
+        keeper: Doorkeeper | None = None,
     ) -> None:
-        self._settings = settings
+        """Make the outfit of ``settings``; sockets come from ``keeper``, or are given to `open`.
+
+        Raises:
+            StartError: as `Outfit`.
+        """
+        self._keeper = keeper or Doorkeeper()
         self._watch = watch
-        self._wanted = settings.wanted()
-        self._zones = [names.to_key(zone) for zone in settings.forward.zones]
-        self.engine = build_engine(settings, returns)
-        self._bootstrap = _upstreams(settings, list(settings.forward.bootstrap), {})
-        self._dialer = Dialer(self.engine.upstreams(), settings.forward.ca_file)
+        self._returns = returns
+        self._outfit = Outfit(settings, returns=returns)
+        self._book = Book()
         self._forwarder: Forwarder | None = None
-        self._udp: list[UdpListener] = []
-        self._tcp: list[TcpListener | TlsListener] = []
-        tls = settings.serve.tls
-        self._certificate = (
-            Certificate(tls.cert_file, tls.key_file) if tls.cert_file and tls.key_file else None
-        )
+        self._retired: dict[Forwarder, Engine] = {}
+        self._left: list[UdpListener | TcpListener | TlsListener] = []
+        serve = settings.serve
+        self._places = Places(serve.max_tcp_clients, serve.max_tcp_per_client)
+        self._udp: dict[Door, UdpListener] = {}
+        self._streams: dict[Door, TcpListener | TlsListener] = {}
         self.swap_book(Book())
+
+    @property
+    def engine(self) -> Engine:
+        """What decides at this time."""
+        return self._outfit.engine
 
     def swap_book(self, book: Book) -> None:
         """Answer with the addresses of ``book`` from now on."""
-        now = monotonic()
-        rules = build_rules(
-            self._wanted,
-            book,
-            self._zones,
-            ttl=self._settings.learn.ttl,
-            max_stale=self._settings.learn.max_stale,
-            now=now,
-            wall_now=time(),
-            earlier=self.engine.rules,
-        )
-        self.engine.swap_rules(rules)
+        self._book = book
+        self._outfit.engine.swap_rules(_rules(self._outfit, book, self._outfit.engine.rules))
 
-    async def open(self, *, reuse_port: bool = False) -> None:
-        """Bind every address, UDP and TCP, and start to answer.
+    async def open(self, sockets: Mapping[Door, socket.socket] | None = None) -> None:
+        """Start to answer on ``sockets``, which are this server's from now on; bind them when not given.
 
         Raises:
-            StartError: one of them cannot be bound; those already open are closed again.
+            StartError: an address cannot be bound; nothing is left open.
         """
+        if sockets is None:
+            doors = dns_doors(self._outfit.settings)
+            self._keeper.open(doors)
+            sockets = self._keeper.share(doors)
         if self._watch is not None:
             self._watch.open(self.engine.stats)
-        self._forwarder = forwarder = Forwarder(self.engine, self._dialer)
-        if self._bootstrap:
-            self._dialer.resolve = Bootstrap(forwarder, self._bootstrap, limits_of(self._settings)).resolve
-        serve = self._settings.serve
-        places = Places(serve.max_tcp_clients, serve.max_tcp_per_client)
-        try:
-            for listen in serve.listen:
-                self._udp.append(self._open_udp(forwarder, listen, reuse_port=reuse_port))
-                tcp = TcpListener(self.engine, forwarder, places, self._watch)
-                await tcp.open(listen.host, listen.port, reuse_port=reuse_port)
-                self._tcp.append(tcp)
-            if self._certificate is not None:
-                await self._open_tls(forwarder, places, self._certificate, reuse_port=reuse_port)
-        except StartError:
-            await self.close()
-            raise
+        self._forwarder = self._make_forwarder(self._outfit)
+        await self._listen(sockets)
 
-    def _open_udp(self, forwarder: Forwarder, listen: Endpoint, *, reuse_port: bool) -> UdpListener:
-        host, port = listen.host, listen.port
+    def _make_forwarder(self, outfit: Outfit) -> Forwarder:
+        forwarder = Forwarder(outfit.engine, outfit.dialer)
+        if outfit.bootstrap:
+            outfit.dialer.resolve = Bootstrap(forwarder, outfit.bootstrap, outfit.limits).resolve
+        return forwarder
+
+    async def _listen(self, sockets: Mapping[Door, socket.socket]) -> None:
+        """Serve ``sockets``, and no others; those of doors that are served already are closed."""
+        assert self._forwarder is not None  # noqa: S101 - both callers have made it
+        forwarder = self._forwarder
+        for door, sock in sockets.items():
+            if door in self._udp or door in self._streams:
+                sock.close()
+            elif door.is_datagram:
+                self._udp[door] = self._udp_listener(forwarder, sock)
+            else:
+                listener = self._stream_listener(door, forwarder)
+                await listener.open(sock=sock)
+                self._streams[door] = listener
+        for left in [door for door in self._udp if door not in sockets]:
+            self._leave(self._udp.pop(left))
+        for left in [door for door in self._streams if door not in sockets]:
+            self._leave(self._streams.pop(left))
+
+    def _udp_listener(self, forwarder: Forwarder, sock: socket.socket) -> UdpListener:
         if self._watch is None:
-            return UdpListener(self.engine, forwarder, host, port, reuse_port=reuse_port)
-        return WatchedUdpListener(self.engine, forwarder, host, port, self._watch, reuse_port=reuse_port)
+            return UdpListener(self.engine, forwarder, sock=sock)
+        return WatchedUdpListener(self.engine, forwarder, "", 0, self._watch, sock=sock)
 
-    async def _open_tls(
-        self, forwarder: Forwarder, places: Places, certificate: Certificate, *, reuse_port: bool
-    ) -> None:
+    def _stream_listener(self, door: Door, forwarder: Forwarder) -> TcpListener | TlsListener:
+        outfit = self._outfit
+        if door.kind == "tcp":
+            return TcpListener(outfit.engine, forwarder, self._places, self._watch)
         # Most proxies have no such listener and do not need h2 and h11, which take 60 ms to import.
         from dnsproxy.net.tls import TlsListener  # noqa: PLC0415
 
-        tls = self._settings.serve.tls
-        for listen in tls.listen:
-            listener = TlsListener(self.engine, forwarder, places, certificate, tls.path, self._watch)
-            await listener.open(listen.host, listen.port, reuse_port=reuse_port)
-            self._tcp.append(listener)
+        assert outfit.certificate is not None  # noqa: S101 - the settings ask for it where they listen
+        path = outfit.settings.serve.tls.path
+        return TlsListener(outfit.engine, forwarder, self._places, outfit.certificate, path, self._watch)
+
+    # -- another configuration -------------------------------------------------------------
+
+    async def prepare(self, settings: Settings) -> Change:
+        """See `Plane.prepare`."""
+        # In a thread: authorities take 20 ms to read, and queries are answered meanwhile.
+        return _Refit(self, await asyncio.to_thread(self.outfit, settings), self._keeper)
+
+    def outfit(self, settings: Settings) -> Outfit:
+        """Return what `refit` takes; nothing changes yet.
+
+        Raises:
+            StartError: as `Outfit`.
+        """
+        return Outfit(settings, self._outfit, self._returns)
+
+    async def refit(self, outfit: Outfit, sockets: Mapping[Door, socket.socket]) -> None:
+        """Answer by ``outfit`` on ``sockets`` from now on; what waits is answered by what was before."""
+        before, forwarder = self._outfit, self._forwarder
+        self._outfit = outfit
+        outfit.engine.cache.take_over(before.engine.cache)
+        outfit.engine.swap_rules(_rules(outfit, self._book, before.engine.rules))
+        self._forwarder = self._make_forwarder(outfit)
+        serve = outfit.settings.serve
+        self._places.resize(serve.max_tcp_clients, serve.max_tcp_per_client)
+        for udp in self._udp.values():
+            udp.refit(outfit.engine, self._forwarder)
+        for stream in self._streams.values():
+            if isinstance(stream, TcpListener):
+                stream.refit(outfit.engine, self._forwarder)
+            elif outfit.certificate is not None:
+                stream.refit(outfit.engine, self._forwarder, outfit.certificate, serve.tls.path)
+        before.engine.stats_now()  # what it has not counted yet is not lost
+        await self._listen(sockets)
+        if forwarder is not None:
+            self._retire(forwarder, before)
+        await self._forget_outdated(before)
+
+    def _retire(self, forwarder: Forwarder, outfit: Outfit) -> None:
+        """Let ``forwarder`` end what it has begun, and close it."""
+        self._retired[forwarder] = outfit.engine
+
+        def close() -> None:
+            if self._retired.pop(forwarder, None) is not None:
+                forwarder.close()
+
+        asyncio.get_running_loop().call_later(outfit.limits.total + _SPARE_SECONDS, close)
+
+    def _leave(self, listener: UdpListener | TcpListener | TlsListener) -> None:
+        """Stop listening; who waits is answered still, and connections last as long as they are used."""
+        listener.finish()
+        self._left.append(listener)
+
+    async def _forget_outdated(self, before: Outfit) -> None:
+        zones = self._outfit.outdated_zones(before)
+        if not zones:
+            return
+        engine, rules = self._outfit.engine, before.engine.rules
+        keys = list(engine.cache.keys())
+        for start in range(0, len(keys), _FORGET_AT_ONCE):
+            for key in keys[start : start + _FORGET_AT_ONCE]:
+                name = key[:-5]
+                if (rules.find_zone(name), engine.rules.find_zone(name)) in zones:
+                    engine.cache.remove(key)
+            engine.prepared.clear()
+            # Queries come first.
+            await asyncio.sleep(0)
+
+    # -- the end -------------------------------------------------------------------------------
+
+    async def finish(self, quiet: float | None = None, most: float | None = None) -> None:
+        """Answer what has come until now, then close.
+
+        Connections are closed when nobody waits on any of them, and with ``quiet`` nobody has asked for so
+        many seconds. That is waited for up to ``most`` seconds, by default as long as a forwarded query
+        may take.
+        """
+        self._keeper.close()
+        for listener in (*self._udp.values(), *self._streams.values()):
+            listener.finish()
+        deadline = monotonic() + (self._outfit.limits.total if most is None else most)
+        while True:
+            # First of all what connections have received is read.
+            await asyncio.sleep(_LOOK_SECONDS)
+            now = monotonic()
+            if now >= deadline or not self._is_busy(inf if quiet is None else now - quiet):
+                break
+        await self.close()
+
+    def _is_busy(self, since: float) -> bool:
+        engines = (self._outfit.engine, *self._retired.values())
+        streams = [listener for listener in self._left if not isinstance(listener, UdpListener)]
+        return any(engine.exchanges.waiters for engine in engines) or any(
+            stream.is_busy(since) for stream in (*self._streams.values(), *streams)
+        )
 
     async def close(self) -> None:
-        """Stop answering."""
-        for udp in self._udp:
-            udp.close()
-        for tcp in self._tcp:
-            await tcp.close()
-        if self._forwarder is not None:
-            self._forwarder.close()
+        """Stop answering at once."""
+        self._keeper.close()
+        for listener in (*self._udp.values(), *self._streams.values(), *self._left):
+            if isinstance(listener, UdpListener):
+                listener.close()
+            else:
+                await listener.close()
+        for forwarder in (*self._retired, *([self._forwarder] if self._forwarder else [])):
+            forwarder.close()
+        self._retired.clear()
         if self._watch is not None:
             await self._watch.close()
 
     # -- Plane: what one process answers without asking others --------------------------
 
+    @property
+    def is_well(self) -> bool:
+        """Whether queries are answered: who can ask this runs on the loop that answers them."""
+        return True
+
     async def run(self) -> None:
         """Nothing: the event loop serves the sockets."""
         await asyncio.get_running_loop().create_future()
+
+    async def restart_workers(self) -> str | None:
+        """Nothing: there are none."""
+        return "serve.workers is 1: there are none"
 
     async def gather(self) -> None:
         """Nothing: the figures are always up to date."""
@@ -270,3 +277,30 @@ class Server:
         from dnsproxy.core.explain import explain  # noqa: PLC0415 - not needed to answer queries
 
         return explain(self.engine, question, monotonic())
+
+
+class _Refit:
+    """See `Change`."""
+
+    def __init__(self, server: Server, outfit: Outfit, keeper: Doorkeeper) -> None:
+        self._server = server
+        self._outfit = outfit
+        self._keeper = keeper
+
+    async def commit(self) -> None:
+        """See `Change.commit`."""
+        sockets = self._keeper.share(dns_doors(self._outfit.settings))
+        await self._server.refit(self._outfit, sockets)
+
+
+def _rules(outfit: Outfit, book: Book, earlier: Ruleset) -> Ruleset:
+    return build_rules(
+        outfit.wanted,
+        book,
+        outfit.zones,
+        ttl=outfit.settings.learn.ttl,
+        max_stale=outfit.settings.learn.max_stale,
+        now=monotonic(),
+        wall_now=time(),
+        earlier=earlier,
+    )

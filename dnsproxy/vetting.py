@@ -16,13 +16,12 @@ from dataclasses import replace
 
 import structlog
 
-from dnsproxy.core import names
 from dnsproxy.core.book import Book, Entry
 from dnsproxy.core.guard import is_routed
 from dnsproxy.core.health import Probe
 from dnsproxy.core.learned import MAX_ADDRESSES, canonical_addresses
 from dnsproxy.core.notice import Situation
-from dnsproxy.core.orders import Freeze, Orders, Pin, held_entry, pinned_entry, same_set
+from dnsproxy.core.orders import Freeze, Orders, Pin, canonical_name, held_entry, pinned_entry, same_set
 from dnsproxy.core.registry import Wanted, with_found
 from dnsproxy.core.screen import Screen, Vetted
 from dnsproxy.core.verify import Policy, Verifier
@@ -70,6 +69,7 @@ class Vetting:
         )
         self._verifier = Verifier(policy)
         self._probes = ProbeLoop(self._verifier, Prober(learn.verify), self._note_probe)
+        self._program = learn.on_change
         self._hook: Hook | None = None
         if learn.on_change is not None:
             check_program(learn.on_change)
@@ -82,6 +82,20 @@ class Vetting:
         self.orders = self._file.load()
         self._verifier.restore(self.screen.passed(self.orders.in_service), self.orders.held_back)
         self._update()
+
+    def take_over(self, earlier: Vetting) -> None:
+        """Go on from what ``earlier`` knows, which ran by another configuration and runs no more."""
+        self.orders, self.served = earlier.orders, earlier.served
+        if self.screen.limits == earlier.screen.limits:
+            self.screen.findings = earlier.screen.findings
+            self._verifier.take_over(earlier._verifier, time.monotonic())
+        else:
+            self._verifier.restore(
+                self.screen.passed(earlier._verifier.proven()), earlier._verifier.held_back()
+            )
+        self.screen.refused = earlier.screen.refused
+        if self._hook is not None and earlier._hook is not None and self._program == earlier._program:
+            self._hook = earlier._hook
 
     async def run(self) -> None:
         """Probe, keep the orders on disk and run the operator's program, until cancelled."""
@@ -232,9 +246,9 @@ class Vetting:
         Raises:
             OrderError: the name is not pinned, or only in the configuration.
         """
-        held = {pinned: pin for pinned, pin in self.orders.pins.items() if pinned != _canonical(name)}
+        held = {pinned: pin for pinned, pin in self.orders.pins.items() if pinned != canonical_name(name)}
         if len(held) == len(self.orders.pins):
-            raise OrderError(f"{_canonical(name)} is not pinned by an order")
+            raise OrderError(f"{canonical_name(name)} is not pinned by an order")
         self._order(pins=held)
 
     def freeze(self) -> None:
@@ -292,16 +306,9 @@ class Vetting:
         self._update()
 
     def _owned_name(self, name: str) -> str:
-        owned = _canonical(name)
+        owned = canonical_name(name)
         if owned in self._pinned:
             raise OrderError(f"{owned} is pinned in the configuration")
         if owned not in {entry.name for entry in self.wanted()}:
             raise OrderError(f"{owned} is no name of a configured registry")
         return owned
-
-
-def _canonical(name: str) -> str:
-    try:
-        return names.canonical(name)
-    except ValueError as exc:
-        raise OrderError(str(exc)) from exc

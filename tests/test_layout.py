@@ -36,10 +36,14 @@ LAYERS: tuple[frozenset[str], ...] = (
             "tokens",
             "files",
             "authorities",
+            "notify",
+            "privileges",
+            "lifecycle",
         }
     ),
     frozenset({"net", "helper", "admin", "ops"}),
-    frozenset({"server", "vetting", "embedded", "watching", "app", "workers"}),
+    frozenset({"plane", "outfit", "server", "vetting", "embedded", "learning", "watching", "app", "workers"})
+    | {"activation", "reload", "daemon"},
     frozenset({"cli", "commands", "__main__"}),
 )
 SIBLINGS = LAYERS[2]
@@ -79,7 +83,8 @@ FORBIDDEN_IN_CORE = frozenset(
 LOOSE_TASKS = {
     "net.tls": "kept until done, cancelled by close(); one that accepts, one per handshake",
     "net.channel": "kept in a dictionary until done, cancelled by close(); one per connection being made",
-    "app": "both are awaited and cancelled by the function that made them",
+    "app": "awaited and cancelled where they are made; an endpoint that ends is awaited by close()",
+    "daemon": "cancelled by the function that made it",
     "ops.demo": "the same",
     "ops.demo_world": "kept by the context manager that cancels it",
 }

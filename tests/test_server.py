@@ -18,9 +18,8 @@ from dnslib import RR, DNSRecord
 from dnsproxy import config
 from dnsproxy.core.book import Book
 from dnsproxy.errors import StartError
-from dnsproxy.server import Server, build_engine
+from dnsproxy.server import Server
 from dnsproxy.settings import Settings
-from dnsproxy.settings.values import Endpoint
 from tests.certificates import make_certificate, server_context
 from tests.e2e.processes import Ports
 from tests.fakes.forwarding import respond
@@ -107,34 +106,6 @@ async def test_the_port_taken_over_tcp_leaves_nothing_open() -> None:
             udp.bind(("127.0.0.1", port))
 
 
-def test_an_upstream_that_is_this_proxy_is_refused() -> None:
-    port = free_port()
-    with pytest.raises(StartError, match="own listening address"):
-        build_engine(settings(f"127.0.0.1:{port}", port))
-
-
-@pytest.mark.parametrize("upstream", ["tls://{own}", "https://{own}/dns-query#dns.example"])
-def test_an_upstream_that_is_this_proxys_own_tls_listener_is_refused(upstream: str) -> None:
-    tls = {"listen": ["127.0.0.1:8853"], "cert_file": "/c.pem", "key_file": "/k.pem"}
-    forward = {"upstreams": [upstream.format(own="127.0.0.1:8853")]}
-    with pytest.raises(StartError, match="own listening address"):
-        build_engine(Settings.model_validate({"serve": {"tls": tls}, "forward": forward}))
-
-
-def test_bootstrap_resolvers_are_not_this_proxy() -> None:
-    port = free_port()
-    given = settings("127.0.0.1:9", port)
-    forward = given.forward.model_copy(update={"bootstrap": [Endpoint("127.0.0.1", port)]})
-    with pytest.raises(StartError, match="own listening address"):
-        Server(given.model_copy(update={"forward": forward}))
-
-
-def test_an_authority_of_upstreams_that_cannot_be_read_is_told_at_once(tmp_path: Path) -> None:
-    forward = {"upstreams": ["tls://10.0.0.5"], "ca_file": str(tmp_path / "none.pem")}
-    with pytest.raises(StartError, match=r"forward\.ca_file: .*No such file"):
-        Server(Settings.model_validate({"forward": forward}))
-
-
 async def test_p17_an_upstream_over_tls_whose_host_is_a_name(tmp_path: Path) -> None:
     certificate = make_certificate(tmp_path, "dns.example")
     async with (
@@ -155,16 +126,6 @@ async def test_p17_an_upstream_over_tls_whose_host_is_a_name(tmp_path: Path) -> 
             (used,) = server.engine.upstreams()
             assert (used.stats.sent, used.stats.failures) == (2, {})
         assert (upstream.accepted, resolver.total) == (1, 1)
-
-
-def test_zones_have_their_own_upstreams_and_share_what_they_have_in_common() -> None:
-    other = settings("127.0.0.1:8").forward.upstreams
-    given = settings("127.0.0.1:9")
-    zones = {"corp.example.": [*other, *given.forward.upstreams], "one.example.": other}
-    forward = given.forward.model_copy(update={"zones": zones})
-    engine = build_engine(given.model_copy(update={"forward": forward}))
-    assert [upstream.name for upstream in engine.upstreams()] == ["127.0.0.1:9", "127.0.0.1:8"]
-    assert len(engine.groups) == 3
 
 
 async def test_p17_segments_pipelining_and_junk_over_tcp() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from typing import Any, Protocol
@@ -167,8 +168,10 @@ async def _name_in_body(request: web.Request) -> str | None:
     raise ValueError('the body must be like {"name": "a.example"}')
 
 
-async def start_admin(settings: AdminSettings, listen: Endpoint, operated: Operated) -> AdminServer:
-    """Open the endpoint.
+async def start_admin(
+    settings: AdminSettings, listen: Endpoint, operated: Operated, *, sock: socket.socket | None = None
+) -> AdminServer:
+    """Open the endpoint; ``sock``, if given, is bound to ``listen`` already, and its own from now on.
 
     Raises:
         StartError: the port is taken, or the token cannot be read.
@@ -178,12 +181,16 @@ async def start_admin(settings: AdminSettings, listen: Endpoint, operated: Opera
         try:
             token = read_token(settings.token_file)
         except StartError as exc:
+            if sock is not None:
+                sock.close()
             raise StartError(f"admin.token_file: {exc}") from exc
     runner = web.AppRunner(
         create_app(operated, token), handle_signals=False, access_log=None, shutdown_timeout=2.0
     )
     await runner.setup()
-    site = web.TCPSite(runner, listen.host, listen.port)
+    site: web.BaseSite = (
+        web.TCPSite(runner, listen.host, listen.port) if sock is None else web.SockSite(runner, sock)
+    )
     try:
         await site.start()
     except OSError as exc:

@@ -51,6 +51,7 @@ class _FactsCollector(Collector):
         yield _gauge("dnsproxy_in_flight", "Exchanges that wait for an upstream.", facts.in_flight)
         yield _gauge("dnsproxy_tasks", "Tasks of the event loop that serves this page.", facts.tasks)
         yield from _workers(facts)
+        yield from _reloads(facts)
         build = InfoMetricFamily("dnsproxy_build", "Version of the program.")
         build.add_metric([], {"version": __version__, "python": platform.python_version()})
         yield build
@@ -185,6 +186,14 @@ def _workers(facts: Facts) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "dnsproxy_worker_restarts", "Workers that ended and were replaced.", value=restarts
     )
+
+
+def _reloads(facts: Facts) -> Iterator[Metric]:
+    success = "1 while the last configuration that was read is in force; 0: it was not taken."
+    yield _gauge("dnsproxy_config_reload_success", success, facts.reloads.success)
+    taken = "When the configuration in force was taken, in Unix seconds."
+    name = "dnsproxy_config_last_reload_success_timestamp_seconds"
+    yield _gauge(name, taken, facts.reloads.last_success or facts.started_at)
 
 
 def _upstreams(facts: Facts) -> Iterator[Metric]:

@@ -13,7 +13,7 @@ from dnsproxy.core.policy import STALE_TTL
 from dnsproxy.core.registry import Sought, Wanted
 from dnsproxy.core.screen import Vetted
 from dnsproxy.core.stats import Stats, UpstreamStats
-from dnsproxy.core.totals import WorkerView
+from dnsproxy.core.totals import ReloadView, WorkerView
 from dnsproxy.core.trend import Recent
 from dnsproxy.version import __version__
 
@@ -58,6 +58,7 @@ class Facts:
     refused: Mapping[str, int] = field(default_factory=dict)
     orders: Orders = field(default_factory=Orders)
     workers: Sequence[WorkerView] = ()
+    reloads: ReloadView = field(default_factory=ReloadView)
     recent: Recent = field(default_factory=Recent)
     ttl: int = STALE_TTL
     cache_size: int = 0

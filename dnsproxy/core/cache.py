@@ -166,6 +166,18 @@ class Cache:
         self.octets = 0
         return count
 
+    def take_over(self, other: Cache) -> None:
+        """Take all that is in ``other``, which is empty afterwards, and evict what is too much here."""
+        self._entries, other._entries = other._entries, {}
+        self._ring, other._ring = other._ring, []
+        self._free, other._free = other._free, []
+        self._hand, other._hand = other._hand, 0
+        self.octets, other.octets = other.octets, 0
+        if self._size == 0:
+            self.clear()
+        while len(self._entries) > self._size or self.octets > self._max_octets:
+            self._evict()
+
     def keys(self) -> Iterator[bytes]:
         """Yield every key, fresh or not."""
         yield from self._entries

@@ -44,11 +44,10 @@ _TC: Final = 0x02  # in the third octet of a message
 class Engine:
     """Rules, cache and exchanges in flight, behind one function.
 
-    ``groups`` are the upstreams by zone key, the default ones under the root. ``limiter`` is the rate
-    limit for clients over UDP, if there is one.
+    ``groups`` are upstreams by zone key, ``limiter`` limits UDP; ``stats`` are those of an earlier engine.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but two are given by name
         self,
         access: AccessList,
         groups: dict[bytes, Group],
@@ -59,8 +58,9 @@ class Engine:
         chance: Chance,
         features: Features = NO_FEATURES,
         limiter: RateLimiter | None = None,
+        stats: Stats | None = None,
     ) -> None:
-        self.stats = Stats()
+        self.stats = stats or Stats()
         self.times = Times(self.stats)
         self.cache = cache
         self.prepared = PreparedTable(self.stats)

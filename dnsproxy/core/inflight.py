@@ -90,10 +90,14 @@ class InFlight:
     def __len__(self) -> int:
         return len(self._exchanges)
 
+    @property
+    def waiters(self) -> int:
+        """How many clients wait for an answer."""
+        return len(self.late) + sum(len(exchange.waiters) for exchange in self._exchanges.values())
+
     def waiting(self, key: bytes) -> int | None:
         """Return how many clients wait for the answer of ``key``; None when it is not being asked for."""
-        exchange = self._exchanges.get(key)
-        return None if exchange is None else len(exchange.waiters)
+        return len(self._exchanges[key].waiters) if key in self._exchanges else None
 
     # -- beginnings -----------------------------------------------------------
 

@@ -11,9 +11,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from dnsproxy.core import names
 from dnsproxy.core.book import Book, Entry
 from dnsproxy.core.fields import Fields
 from dnsproxy.core.learned import LearnedName, Snapshot, canonical_addresses
+from dnsproxy.errors import OrderError
 
 VERSION = 1
 # Unix seconds. What the operator has fixed does not go stale by itself.
@@ -228,3 +230,15 @@ def _addresses(fields: Fields) -> tuple[str, ...]:
     if not addresses:
         raise fields.wrong("addresses", "none")
     return addresses
+
+
+def canonical_name(name: str) -> str:
+    """Return ``name`` as orders know it.
+
+    Raises:
+        OrderError: it is no domain name.
+    """
+    try:
+        return names.canonical(name)
+    except ValueError as exc:
+        raise OrderError(str(exc)) from exc

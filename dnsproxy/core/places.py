@@ -19,6 +19,11 @@ class Places:
         self._taken = 0
         self._by_client: dict[bytes, int] = {}
 
+    def resize(self, total: int, per_client: int) -> None:
+        """Change the bounds; connections beyond them stay until they end."""
+        self._total = total
+        self._per_client = per_client
+
     @property
     def taken(self) -> int:
         """How many connections there are."""

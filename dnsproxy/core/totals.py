@@ -26,6 +26,14 @@ class WorkerView:
 
 
 @dataclass(frozen=True, slots=True)
+class ReloadView:
+    """Whether the last configuration that was read is in force; when one was taken (Unix seconds)."""
+
+    success: bool = True
+    last_success: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Traffic:
     """What was asked and answered; ``workers`` is empty where one process does everything."""
 

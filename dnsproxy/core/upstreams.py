@@ -80,6 +80,11 @@ class Upstream:
     def __repr__(self) -> str:
         return f"<Upstream {self.name} {'up' if self.stats.up else 'down'}>"
 
+    def is_like(self, other: Upstream) -> bool:
+        """Tell whether ``other`` is asked in the same way, so that what is known of it holds here."""
+        mine = (self.name, self.address, self.tcp, self.secure, self._rise, self._fall)
+        return mine == (other.name, other.address, other.tcp, other.secure, other._rise, other._fall)
+
     def record_response(self, rtt: float) -> None:
         """Record that it responded ``rtt`` seconds after the send, whatever the RCODE."""
         stats = self.stats

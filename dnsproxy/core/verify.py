@@ -110,6 +110,23 @@ class Verifier:
             self._names.setdefault(name, _Name()).proven = entry
         self._dead_before = {(name, address) for name, listed in dead.items() for address in listed}
 
+    def take_over(self, earlier: Verifier, now: float) -> None:
+        """Go on from what ``earlier`` knows, whose probes under way have been given up.
+
+        Where it tested otherwise only what it had proven, and what was dead, says anything.
+        """
+        mine, theirs = self._policy, earlier._policy
+        if (mine.ports, mine.tls, mine.own_ports) != (theirs.ports, theirs.tls, theirs.own_ports):
+            self.restore(earlier.proven(), earlier.held_back())
+            return
+        self._names, self._dead_before = earlier._names, earlier._dead_before
+        self._answered_at = earlier._answered_at
+        for name, held in self._names.items():
+            for address, health in held.health.items():
+                if health.in_flight:
+                    health.in_flight, health.due = False, now
+                self._schedule(name, address, health)
+
     def adopt(self, entries: Mapping[str, Entry]) -> None:
         """Count ``entries`` as proven: the operator says so."""
         for name, entry in entries.items():
@@ -244,6 +261,10 @@ class Verifier:
             for name, held in self._names.items()
             if held.proven is not None and held.proven is not held.newest
         }
+
+    def proven(self) -> dict[str, Entry]:
+        """Return the proven set of each name."""
+        return {name: held.proven for name, held in self._names.items() if held.proven is not None}
 
     def held_back(self) -> dict[str, tuple[str, ...]]:
         """Return the members of each set in service that are left out of the answers."""

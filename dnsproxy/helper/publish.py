@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable
@@ -146,8 +147,10 @@ async def serve_helper(
     settings: Settings,
     stop: asyncio.Event,
     on_listening: Callable[[Endpoint], None] | None = None,
+    *,
+    sock: socket.socket | None = None,
 ) -> None:
-    """Run the helper until ``stop`` is set.
+    """Run the helper until ``stop`` is set; ``sock`` listens already, in place of ``helper.listen``.
 
     ``on_listening`` is called with the address in use once the server accepts
     connections; its port is the real one when port 0 was asked for.
@@ -176,7 +179,7 @@ async def serve_helper(
     )
     await runner.setup()
     try:
-        endpoint = await _listen(runner, options.listen, context)
+        endpoint = await _listen(runner, options.listen, context, sock)
         _warn_when_open(endpoint, guarded=token is not None or options.tls.client_ca_file is not None)
         if on_listening is not None:
             on_listening(endpoint)
@@ -189,8 +192,14 @@ async def serve_helper(
     log.info("helper.stopped")
 
 
-async def _listen(runner: web.AppRunner, listen: Endpoint, context: ssl.SSLContext | None) -> Endpoint:
-    site = web.TCPSite(runner, listen.host, listen.port, ssl_context=context)
+async def _listen(
+    runner: web.AppRunner, listen: Endpoint, context: ssl.SSLContext | None, sock: socket.socket | None
+) -> Endpoint:
+    site: web.BaseSite
+    if sock is not None:
+        site = web.SockSite(runner, sock, ssl_context=context)
+    else:
+        site = web.TCPSite(runner, listen.host, listen.port, ssl_context=context)
     try:
         await site.start()
     except OSError as exc:

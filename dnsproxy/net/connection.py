@@ -207,6 +207,23 @@ class Connection:
             self._reads, self._writes = reads, writes
             self._ready.watch(self._fd, read=reads, write=writes)
 
+    def refit(self, engine: Engine, forwarder: Forwarder) -> None:
+        """Have these answer from the next query on."""
+        self._engine = engine
+        self._forwarder = forwarder
+
+    def is_busy(self, since: float) -> bool:
+        """Tell whether the client waits for an answer, has not read one, or has asked since ``since``."""
+        return bool(self._waiting or self._unsent or self._output) or self._active >= since
+
+    def finish(self) -> None:
+        """Answer what has come until now and can be answered at once, then close."""
+        if self._reads and not self._closed:
+            self._receive()
+        if self._waiting or self._unsent:
+            self.abort()
+        self._close()
+
     def close_if_idle(self, now: float) -> None:
         """Close it when no whole message has come for `IDLE_SECONDS` and none is being answered."""
         if not self._waiting and now - self._active >= IDLE_SECONDS:

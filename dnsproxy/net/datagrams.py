@@ -60,35 +60,59 @@ def open_socket(host: str, port: int, *, reuse_port: bool = False) -> tuple[sock
     Raises:
         StartError: the address cannot be bound.
     """
-    address = ip_address(host)
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    sock = bind_socket(host, port, reuse_port=reuse_port)
+    return sock, fast_side(sock)
+
+
+def bind_socket(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
+    """Return a non-blocking UDP socket bound to the numeric address ``host``.
+
+    Raises:
+        StartError: the address cannot be bound.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         sock = socket.socket(family, socket.SOCK_DGRAM)
         try:
-            _bind(sock, host, port, wildcard=address.is_unspecified, reuse_port=reuse_port)
+            if reuse_port:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            prepare_socket(sock, wildcard=ip_address(host).is_unspecified)
+            sock.bind((host, port))
         except OSError:
             sock.close()
             raise
     except OSError as exc:
         raise StartError(f"cannot listen on udp {host} port {port}: {exc.strerror}") from exc
+    return sock
+
+
+def prepare_socket(sock: socket.socket, *, wildcard: bool) -> None:
+    """Give a UDP socket, bound or not, a large queue, and have it say where a query came to.
+
+    Raises:
+        OSError: as the system says.
+    """
+    sock.setblocking(False)
+    # The kernel says twice what it was told. One that the service manager has made larger stays so.
+    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) < 2 * RECEIVE_BUFFER:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+    if not wildcard:
+        return
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+
+
+def fast_side(sock: socket.socket) -> DatagramSocket:
+    """Return the fastest way that the system has to serve a socket that `prepare_socket` has prepared."""
     calls = load_batch_calls()
     if calls is None:
-        return sock, PlainSocket(sock)
-    return sock, BatchSocket(sock, calls, wildcard=address.is_unspecified)
-
-
-def _bind(sock: socket.socket, host: str, port: int, *, wildcard: bool, reuse_port: bool) -> None:
-    sock.setblocking(False)
-    if reuse_port:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-    if sock.family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if wildcard:
-            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
-    elif wildcard:
-        sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-    sock.bind((host, port))
+        return PlainSocket(sock)
+    wildcard = ip_address(str(sock.getsockname()[0]).partition("%")[0]).is_unspecified
+    return BatchSocket(sock, calls, wildcard=wildcard)
 
 
 def open_mover() -> BatchMover | PlainMover:

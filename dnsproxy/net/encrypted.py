@@ -154,6 +154,14 @@ class EncryptedClient(asyncio.Protocol):
         self.house.forwarder.flush()
         self.rest()
 
+    def is_busy(self, since: float) -> bool:
+        """Tell whether the client waits for an answer, or has asked since ``since``."""
+        return bool(self.waiting) or self._active >= since
+
+    def finish(self) -> None:
+        """Close it; one that waits, or does not read, is cut."""
+        (self.abort if self.waiting or self._choked else self.close)()
+
     def close_if_idle(self, now: float) -> None:
         """Close it when no whole query has come for `IDLE_SECONDS` and none is being answered."""
         if not self.waiting and now - self._active >= IDLE_SECONDS:

@@ -83,6 +83,18 @@ def can_wait(url: str) -> bool:
     return url.startswith(("http", "dns:", "embedded:")) and "?" not in url
 
 
+@dataclass(frozen=True, slots=True)
+class SourceStatus:
+    """What is known of one source. Times are Unix seconds, None for never."""
+
+    url: str
+    last_attempt: float | None = None
+    last_success: float | None = None
+    last_error: str | None = None
+    issuer: str | None = None
+    serial: int | None = None
+
+
 class Fetcher:
     """Fetches from any number of sources over one HTTP session. `close` it at the end."""
 

@@ -69,11 +69,19 @@ class Hook:
             if self._newest is None:
                 continue
             situations, serial, frozen = self._newest
-            document = notice(self._told, situations, serial=serial, frozen=frozen)
+            before = self._told
+            document = notice(before, situations, serial=serial, frozen=frozen)
             # Told once, also when the program fails: its next run may depend on what it did.
             self._told = situations
-            if document is not None:
+            if document is None:
+                continue
+            try:
                 await self._tell(document)
+            except asyncio.CancelledError:
+                # Told anew if `run` is called again, as it is after a change of the configuration.
+                self._told = before
+                self._offered.set()
+                raise
 
     async def _tell(self, document: dict[str, Any]) -> None:
         started = asyncio.get_running_loop().time()

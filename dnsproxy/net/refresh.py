@@ -11,7 +11,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import structlog
 
@@ -20,7 +20,7 @@ from dnsproxy.core.book import Book
 from dnsproxy.core.learned import Accepted, Rejected, Scope, Verdict, judge, judge_content
 from dnsproxy.core.retry import next_delay
 from dnsproxy.errors import FetchError, Rejection, SnapshotError
-from dnsproxy.net.fetch import MAX_WAIT, Fetched, Fetcher, Request, can_wait, public_url
+from dnsproxy.net.fetch import MAX_WAIT, Fetched, Fetcher, Request, SourceStatus, can_wait, public_url
 from dnsproxy.net.statefile import StateWriter, read_state, set_aside, write_state
 from dnsproxy.settings.learning import LearnSettings, SourceSettings
 
@@ -39,18 +39,6 @@ MIN_PAUSE = 0.2
 SHOWN = 20
 
 Fetch = Callable[[SourceSettings, Request], Awaitable[Fetched]]
-
-
-@dataclass(frozen=True, slots=True)
-class SourceStatus:
-    """What is known of one source. Times are Unix seconds, None for never."""
-
-    url: str
-    last_attempt: float | None = None
-    last_success: float | None = None
-    last_error: str | None = None
-    issuer: str | None = None
-    serial: int | None = None
 
 
 class Learner:
@@ -127,6 +115,17 @@ class Learner:
         if self.book.entries:
             log.info("learned.loaded", names=len(self.book.entries), serial=self.book.serial)
             self._on_book(self.book)
+
+    def take_over(self, earlier: Learner) -> None:
+        """Go on from what ``earlier`` holds; it is checked as what is on disk is."""
+        self.rejected = earlier.rejected
+        for url in self._statuses.keys() & earlier._statuses.keys():
+            self._statuses[url] = replace(earlier._statuses[url], serial=None)  # so that the whole is asked
+        for token in earlier._needed_tokens():
+            verdict = self._take_kept(token)
+            if isinstance(verdict, Rejected):
+                log.warning("learned.not_kept", reason=verdict.reason.value)
+        self._writer.offer(self._needed_tokens(), urgent=True)
 
     # -- while running --------------------------------------------------------------
 

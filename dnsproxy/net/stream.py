@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from typing import Final
 
@@ -26,7 +27,9 @@ def listen(transport: str, host: str, port: int, *, reuse_port: bool) -> socket.
     try:
         sock = socket.create_server((host, port), family=family, backlog=_BACKLOG, reuse_port=reuse_port)
     except OSError as exc:
-        raise StartError(f"cannot listen on {transport} {host} port {port}: {exc.strerror}") from exc
+        # Python adds to the system's text what is said here already.
+        reason = os.strerror(exc.errno) if exc.errno else str(exc)
+        raise StartError(f"cannot listen on {transport} {host} port {port}: {reason}") from exc
     sock.setblocking(False)
     return sock
 

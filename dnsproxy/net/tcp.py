@@ -23,6 +23,8 @@ from dnsproxy.net.watched import WatchedConnection
 
 # Connections taken per wake-up before other sockets get their turn.
 _ACCEPTS: Final = 32
+# So many times at the end, for all that a full backlog holds.
+_LAST_ACCEPTS: Final = 16
 
 
 class TcpListener:
@@ -42,13 +44,13 @@ class TcpListener:
         self._sweep: asyncio.TimerHandle | None = None
         self._pause: asyncio.TimerHandle | None = None
 
-    async def open(self, host: str, port: int, *, reuse_port: bool = False) -> None:
-        """Bind and accept.
+    async def open(self, host: str = "", port: int = 0, *, sock: socket.socket | None = None) -> None:
+        """Bind, or take ``sock``, which listens and does not block, and accept.
 
         Raises:
             StartError: the address cannot be bound.
         """
-        self._sock = listen("tcp", host, port, reuse_port=reuse_port)
+        self._sock = listen("tcp", host, port, reuse_port=False) if sock is None else sock
         self._ready.add(self._sock.fileno(), self._accept)
 
     @property
@@ -113,15 +115,41 @@ class TcpListener:
         )
         self._sweep = again
 
-    async def close(self) -> None:
-        """Stop accepting and cut what is still connected."""
-        for timer in (self._sweep, self._pause):
-            if timer is not None:
-                timer.cancel()
-        if self._sock is not None:
+    def refit(self, engine: Engine, forwarder: Forwarder) -> None:
+        """Have these answer from the next query on; what waits is answered by those before."""
+        self.engine = engine
+        self.forwarder = forwarder
+        for client in self._connections:
+            client.refit(engine, forwarder)
+
+    def finish(self) -> None:
+        """Take the connections that wait to be accepted, and no more."""
+        if self._sock is None:
+            return
+        for _ in range(_LAST_ACCEPTS):
             if self._pause is None:
-                self._ready.remove(self._sock.fileno())
-            self._sock.close()
-            self._sock = None
+                self._accept()
+        self._stop_accepting()
+
+    def is_busy(self, since: float) -> bool:
+        """Tell whether a client waits for an answer, or has asked anything since ``since``."""
+        return any(client.is_busy(since) for client in self._connections)
+
+    def _stop_accepting(self) -> None:
+        if self._sock is None:
+            return
+        if self._pause is None:
+            self._ready.remove(self._sock.fileno())
+        else:
+            self._pause.cancel()
+            self._pause = None
+        self._sock.close()
+        self._sock = None
+
+    async def close(self) -> None:
+        """Stop accepting; end the connections, in good order where nothing waits."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+        self._stop_accepting()
         for client in list(self._connections):
-            client.abort()
+            client.finish()

@@ -30,6 +30,9 @@ from dnsproxy.net.watched_encrypted import watched_client
 # Seconds for a handshake, and for the client's goodbye.
 HANDSHAKE_SECONDS = 5.0
 _GOODBYE_SECONDS = 1.0
+_LOOK_SECONDS = 0.01
+# Connections taken at the end.
+_LAST_ACCEPTS = 512
 _SPOKEN: dict[str | None, type[EncryptedClient]] = {"h2": Http2Client, "http/1.1": Http1Client}
 
 
@@ -75,13 +78,13 @@ class TlsListener:
         self._accepting: asyncio.Task[None] | None = None
         self._sweep: asyncio.TimerHandle | None = None
 
-    async def open(self, host: str, port: int, *, reuse_port: bool = False) -> None:
-        """Bind and accept.
+    async def open(self, host: str = "", port: int = 0, *, sock: socket.socket | None = None) -> None:
+        """Bind, or take ``sock``, which listens and does not block, and accept.
 
         Raises:
             StartError: the address cannot be bound.
         """
-        self._sock = listen("tls", host, port, reuse_port=reuse_port)
+        self._sock = listen("tls", host, port, reuse_port=False) if sock is None else sock
         self._accepting = self._loop.create_task(self._accept(self._sock))
 
     @property
@@ -97,15 +100,18 @@ class TlsListener:
                 if exc.errno in EXHAUSTED:
                     await asyncio.sleep(EXHAUSTED_SECONDS)
                 continue
-            source = ip_address(str(peer[0]).partition("%")[0]).packed
-            refusal = self._places.take(source)
-            if refusal is not None:
-                self.engine.stats.drops[refusal] += 1
-                sock.close()
-                continue
-            task = self._loop.create_task(self._shake_hands(sock, source))
-            self._handshakes.add(task)
-            task.add_done_callback(self._handshakes.discard)
+            self._admit(sock, str(peer[0]))
+
+    def _admit(self, sock: socket.socket, host: str) -> None:
+        source = ip_address(host.partition("%")[0]).packed
+        refusal = self._places.take(source)
+        if refusal is not None:
+            self.engine.stats.drops[refusal] += 1
+            sock.close()
+            return
+        task = self._loop.create_task(self._shake_hands(sock, source))
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
 
     async def _shake_hands(self, sock: socket.socket, source: bytes) -> None:
         greeter = _Greeter(self, source)
@@ -155,8 +161,36 @@ class TlsListener:
         if self._clients:
             self._plan_sweep()
 
+    def refit(self, engine: Engine, forwarder: Forwarder, certificate: Certificate, path: str) -> None:
+        """Have these answer from the next query on, and greet from the next connection on."""
+        self.engine = engine
+        self.forwarder = forwarder
+        self.path = path
+        self._certificate = certificate
+
+    def finish(self) -> None:
+        """Take the connections that wait to be accepted, and no more."""
+        if self._sock is None:
+            return
+        if self._accepting is not None:
+            self._accepting.cancel()
+        for _ in range(_LAST_ACCEPTS):
+            try:
+                sock, peer = self._sock.accept()
+            except OSError:  # nobody waits any more
+                break
+            sock.setblocking(False)
+            self._admit(sock, str(peer[0]))
+        # Not before asyncio has let go of it, which it does when the task ends.
+        self._loop.call_soon(self._sock.close)
+        self._sock = None
+
+    def is_busy(self, since: float) -> bool:
+        """Tell whether a client is being greeted, waits for an answer, or has asked since ``since``."""
+        return bool(self._handshakes) or any(client.is_busy(since) for client in self._clients)
+
     async def close(self) -> None:
-        """Stop accepting and cut what is still connected."""
+        """Stop accepting; end the connections, in good order where nothing waits."""
         if self._sweep is not None:
             self._sweep.cancel()
         tasks = [*self._handshakes, *([self._accepting] if self._accepting else [])]
@@ -166,5 +200,10 @@ class TlsListener:
         if self._sock is not None:
             self._sock.close()
             self._sock = None
+        for client in list(self._clients):
+            client.finish()
+        deadline = monotonic() + _GOODBYE_SECONDS
+        while self._clients and monotonic() < deadline:  # noqa: ASYNC110 - once, at the end of the program
+            await asyncio.sleep(_LOOK_SECONDS)  # asyncio tells of no end but to the protocol
         for client in list(self._clients):
             client.abort()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from time import monotonic, sleep
 from typing import Final
@@ -9,7 +10,7 @@ from typing import Final
 from dnsproxy.core.engine import Engine, Forward
 from dnsproxy.core.wire import Query
 from dnsproxy.errors import DropReason
-from dnsproxy.net.datagrams import Token, open_socket
+from dnsproxy.net.datagrams import Token, bind_socket, fast_side
 from dnsproxy.net.loop import Readiness
 from dnsproxy.net.mmsg import BatchSocket
 from dnsproxy.net.msghdr import BATCH
@@ -23,27 +24,37 @@ BATCHES_PER_WAKE = 4
 # queue. One large batch is a hiccup of the clients' side, and no reason to let anybody wait.
 BUSY = 8
 GATHER_SECONDS: Final = 0.00005
+# Batches taken at the end: more messages than a full receive buffer holds, and no more under any load.
+LAST_BATCHES: Final = 200
 
 
 class UdpListener:
     """One bound socket, read by the running event loop until `close`."""
 
     def __init__(
-        self, engine: Engine, forwarder: Forwarder, host: str, port: int, *, reuse_port: bool = False
+        self,
+        engine: Engine,
+        forwarder: Forwarder,
+        host: str = "",
+        port: int = 0,
+        *,
+        sock: socket.socket | None = None,
     ) -> None:
-        """Bind and start reading.
+        """Bind, or take ``sock``, which is bound and prepared, and start reading.
 
         Raises:
             StartError: the address cannot be bound.
         """
         self._engine = engine
         self._forwarder = forwarder
-        self._sock, self._datagrams = open_socket(host, port, reuse_port=reuse_port)
+        self._sock = bind_socket(host, port) if sock is None else sock
+        self._datagrams = fast_side(self._sock)
         # The usual kind under its own type: the compiler then calls it directly.
         self._batch = self._datagrams if isinstance(self._datagrams, BatchSocket) else None
         self._ready = Readiness()
         self._flush_planned = False
         self._busy = False
+        self._reads = True
         self._closed = False
         self._ready.add(self._sock.fileno(), self._receive)
 
@@ -53,12 +64,32 @@ class UdpListener:
         name = self._sock.getsockname()
         return str(name[0]), int(name[1])
 
+    def refit(self, engine: Engine, forwarder: Forwarder) -> None:
+        """Have these answer from the next query on; what waits is answered by those before."""
+        self._engine = engine
+        self._forwarder = forwarder
+
+    def finish(self) -> None:
+        """Answer what has come until now, and read no more. What waits is still answered, until `close`."""
+        if not self._reads:
+            return
+        self._reads = False
+        self._ready.remove(self._sock.fileno())
+        for _ in range(LAST_BATCHES):
+            messages, sources = self._datagrams.receive()
+            if not messages:
+                break
+            self._answer(messages, sources)
+        self._forwarder.flush()
+
     def close(self) -> None:
         """Stop reading, send what is queued, and close."""
         if self._closed:
             return
         self._closed = True
-        self._ready.remove(self._sock.fileno())
+        if self._reads:
+            self._reads = False
+            self._ready.remove(self._sock.fileno())
         self._flush()
         self._sock.close()
 

@@ -30,10 +30,10 @@ class WatchedUdpListener(UdpListener):
         port: int,
         watch: Watch,
         *,
-        reuse_port: bool = False,
+        sock: socket.socket | None = None,
     ) -> None:
         self._watch = watch
-        super().__init__(engine, forwarder, host, port, reuse_port=reuse_port)
+        super().__init__(engine, forwarder, host, port, sock=sock)
         self._server, self._server_port = server_of(self._sock)
 
     def _answer(self, messages: list[bytes], sources: Sequence[bytes]) -> None:

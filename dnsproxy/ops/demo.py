@@ -14,10 +14,11 @@ from typing import TypeVar
 import aiohttp
 
 from dnsproxy import config, logs
-from dnsproxy.app import Proxy, stop_on_signals
+from dnsproxy.app import Proxy
 from dnsproxy.errors import ConfigError, Problem, StartError
 from dnsproxy.helper.publish import serve_helper
 from dnsproxy.keys import write_key_pair
+from dnsproxy.lifecycle import stop_on_signals
 from dnsproxy.ops.demo_screen import DemoScreen, introduction, suggestions
 from dnsproxy.ops.demo_world import SimulatedResolver, SourceRegion, lookup_example
 from dnsproxy.ops.tables import open_console
@@ -67,8 +68,7 @@ async def run_demo(listen: str, *, change_after: float | None = None, once: bool
         StartError: a port, most likely ``listen``, cannot be had.
     """
     logs.configure("warning")
-    stop = asyncio.Event()
-    stop_on_signals(stop)
+    stop = stop_on_signals().asked
     region = SourceRegion()
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory(prefix="dnsproxy-demo-"))

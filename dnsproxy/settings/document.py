@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -19,6 +19,9 @@ from dnsproxy.settings.serving import (
     ServeSettings,
 )
 from dnsproxy.settings.values import Model
+
+# A name as useradd(8) takes it.
+Account = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[A-Za-z_][A-Za-z0-9._-]*$")]
 
 
 class Settings(Model):
@@ -44,6 +47,23 @@ class Settings(Model):
     """
     log: LogSettings = LogSettings()
     """What is logged, on standard error."""
+    user: Account | None = None
+    """User to become once all addresses are bound, when started as root; null: nobody else. Of root's rights
+    one is kept, to bind ports below 1024 that a reload adds. Keys, certificates and state must be readable
+    for this user.
+    """
+    group: Account | None = None
+    """Group to become a member of; null: that of `user`."""
+    reload: Literal["signal", "watch"] = "signal"
+    """When a changed file is taken: `signal`, on SIGHUP or `dnsproxy reload`; `watch`, also within some
+    seconds of the change. Anything wrong in it leaves everything as it was.
+    """
+
+    @model_validator(mode="after")
+    def _group_of_user(self) -> Self:
+        if self.group is not None and self.user is None:
+            raise ValueError("group: give user as well")
+        return self
 
     @model_validator(mode="after")
     def _distinct_labels(self) -> Self:

@@ -113,6 +113,10 @@ class ServeSettings(Model):
     """TCP and TLS connections at one time, of all clients."""
     max_tcp_per_client: int = Field(128, ge=1, le=100_000)
     """The same, of one address; of one /64 for IPv6."""
+    lameduck: Annotated[Duration, Field(le=3600)] = 10.0
+    """How long queries are still answered after SIGTERM, while `/ready` tells load balancers to go elsewhere.
+    SIGINT, or a second SIGTERM, ends it at once.
+    """
     workers: Workers = 1
     """Processes that answer, each with a cache of its own of `cache.size`; `auto`: one for each processor
     that this program may use. Above 1, one more process learns and tells the workers.

@@ -1,91 +1,92 @@
-"""The workers as one: started, given what to answer, asked what they did, started again when they end."""
+"""The workers as one: given what to answer, and on what; asked what they did."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
-from enum import Enum, auto
-from typing import Protocol
 
 import structlog
 
 from dnsproxy.core.book import Book
 from dnsproxy.core.explain import Explanation, Question
-from dnsproxy.core.totals import Totals, Traffic, WorkerView
+from dnsproxy.core.totals import Totals, Traffic
 from dnsproxy.errors import StartError, WorkerError
-from dnsproxy.server import Server
+from dnsproxy.net.doors import Door, Doorkeeper, dns_doors
+from dnsproxy.outfit import Outfit
+from dnsproxy.plane import Change
 from dnsproxy.settings import Settings
-from dnsproxy.workers.messages import Content, Explain, Flush, Request, TakeBook, TellTraffic, frame
+from dnsproxy.workers.channel import MAX_SOCKETS
+from dnsproxy.workers.crew import STOP_SECONDS, Crew, Starter
+from dnsproxy.workers.messages import (
+    Begin,
+    Content,
+    Explain,
+    Flush,
+    Refit,
+    Request,
+    TakeBook,
+    TellTraffic,
+    frame,
+)
 from dnsproxy.workers.seat import Seat
+from dnsproxy.workers.start import MAX_UPSTREAMS, for_one_of
+from dnsproxy.workers.worker import GENTLE_SECONDS
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
-# Seconds. An idle machine needs 0.05 for all to open, and 0.05 for all to stop.
-START_SECONDS = 30.0
-STOP_SECONDS = 5.0
-# Between two questions to each worker. At most so much of its counts is lost when it is killed.
+# Seconds between two questions to each worker. At most so much of its counts is lost when it is killed.
 BEAT_SECONDS = 1.0
 # How long a scrape, and an operator's command, waits for the slowest worker.
 GATHER_SECONDS = 0.25
 ANSWER_SECONDS = 2.0
-
-
-class Phase(Enum):
-    """What the end of a worker means: no start, a restart, or what was asked for."""
-
-    STARTING = auto()
-    OPEN = auto()
-    CLOSING = auto()
-
-
-class Starter(Protocol):
-    """Who makes the processes: `nursery.Nursery`."""
-
-    sock: socket.socket
-
-    def start_worker(self, number: int) -> socket.socket:
-        """Make worker ``number``; return the socket to it."""
-
-    def end_worker(self, number: int) -> None:
-        """Kill it if it still runs."""
-
-    def ended(self) -> tuple[int, str]:
-        """Read from ``sock`` which one has ended, and how."""
+# How long a worker may take for another configuration; between two attempts to tell it.
+REFIT_SECONDS = 5.0
+RETRY_SECONDS = 0.05
 
 
 class Fleet:
-    """What answers queries when `server.Server` does it in workers; see `server.Plane`."""
+    """What answers queries when `server.Server` does it in workers; see `plane.Plane`.
+
+    The sockets are the control process's (``keeper``); each worker is handed its share of them, as is who
+    comes after it. So what clients have sent waits where it is until somebody reads it.
+    """
 
     def __init__(
-        self, starter: Starter, settings: Settings, count: int, *, beat_seconds: float = BEAT_SECONDS
+        self,
+        starter: Starter,
+        settings: Settings,
+        count: int,
+        keeper: Doorkeeper,
+        *,
+        beat_seconds: float = BEAT_SECONDS,
     ) -> None:
-        self._starter = starter
         self._settings = settings
+        self._count = count
+        self._keeper = keeper
         self._beat_seconds = beat_seconds
-        self._book = Book()
-        self._framed = frame(TakeBook(self._book))
+        self._framed = frame(TakeBook(Book()))
         self._totals = Totals()
-        self._seats = [Seat(number, self._opened, self._end, self._heard) for number in range(1, count + 1)]
-        self._timers: dict[int, asyncio.TimerHandle] = {}
-        self._changed = asyncio.Event()
-        self._phase = Phase.STARTING
-        self._failure: str | None = None
-        self._lost: WorkerError | None = None
+        self._version = 0
+        self._crew = Crew(self, starter, count)
 
     # -- Plane --------------------------------------------------------------------------
+
+    @property
+    def is_well(self) -> bool:
+        """Whether a worker answers; one that does not is replaced, which needs no service manager."""
+        return any(seat.is_well for seat in self._crew.seats)
 
     def swap_book(self, book: Book) -> None:
         """Have every worker answer with the addresses of ``book`` from now on."""
         try:
-            framed = frame(TakeBook(book))
+            self._framed = frame(TakeBook(book))
         except WorkerError as exc:
             log.error("workers.book_too_large", reason=str(exc))  # noqa: TRY400 - the trace would say no more
             return
-        self._book, self._framed = book, framed
-        for seat in self._seats:
-            seat.offer(framed)
+        for seat in self._crew.processes.values():
+            seat.offer(self._framed)
 
     async def open(self) -> None:
         """Start all workers; return when each of them answers.
@@ -93,27 +94,12 @@ class Fleet:
         Raises:
             StartError: one cannot; none is left.
         """
-        await self._check_free()
-        asyncio.get_running_loop().add_reader(self._starter.sock.fileno(), self._take_ending)
-        for seat in self._seats:
-            self._start(seat)
-        if not await self._until(self._is_settled, START_SECONDS):
-            self._failure = f"serve.workers: not all answer within {START_SECONDS:g} s"
-        if self._failure is not None:
+        _check(self._settings)
+        self._keeper.open(dns_doors(self._settings))
+        failure = await self._crew.open()
+        if failure is not None:
             await self.close()
-            raise StartError(self._failure)
-        self._phase = Phase.OPEN
-
-    async def _check_free(self) -> None:
-        """See that nobody listens yet: workers would share the port with another program of this user.
-
-        Raises:
-            StartError: somebody does.
-        """
-        server = Server(self._settings)
-        server.swap_book(self._book)
-        await server.open()
-        await server.close()
+            raise StartError(failure)
 
     async def run(self) -> None:
         """Look after the workers until cancelled.
@@ -121,44 +107,112 @@ class Fleet:
         Raises:
             WorkerError: no worker can be started any more.
         """
-        log.info("workers.started", pids=[view.pid for view in self._views()])
-        while self._lost is None:
+        log.info("workers.started", pids=[view.pid for view in self._crew.views(self._totals.queries)])
+        while self._crew.lost is None:
             await asyncio.sleep(self._beat_seconds)
-            for seat in self._seats:
+            for seat in self._crew.seats:
                 if seat.is_there and seat.beat() and not seat.is_being_ended:
                     log.error("worker.stuck", worker=seat.number)
-                    self._end(seat)
-        raise self._lost
+                    self._crew.end(seat)
+            await self._deal()
+        raise self._crew.lost
+
+    async def finish(self) -> None:
+        """Have all workers answer what they have read, and end; kill those that do not in time."""
+        self._keeper.close()
+        await self._crew.close(self._settings.forward.timeout.total + STOP_SECONDS)
 
     async def close(self) -> None:
-        """Have all workers end; kill those that do not in time."""
-        self._phase = Phase.CLOSING
-        for timer in self._timers.values():
-            timer.cancel()
-        for seat in self._seats:
-            seat.stop()
-        await self._until(self._is_empty, STOP_SECONDS)
-        for seat in self._seats:
-            if seat.is_there:
-                log.warning("worker.killed", worker=seat.number)
-                self._end(seat)
-        await self._until(self._is_empty, STOP_SECONDS)
-        asyncio.get_running_loop().remove_reader(self._starter.sock.fileno())
+        """As `finish`: workers that have nothing to do end at once."""
+        await self.finish()
+
+    async def restart_workers(self) -> str | None:
+        """Replace every worker, one after another; see `plane.Plane`."""
+        longest = GENTLE_SECONDS + self._settings.forward.timeout.total + STOP_SECONDS
+        return await self._crew.renew(longest)
+
+    # -- what each answers by, and on ----------------------------------------------------------
+
+    async def prepare(self, settings: Settings) -> Change:
+        """See `plane.Plane.prepare`."""
+        shared = await asyncio.to_thread(for_one_of, settings, self._count)
+        await asyncio.to_thread(_check, shared)
+        return _Refitting(self, shared)
+
+    async def refit(self, settings: Settings) -> None:
+        """Have every worker answer by ``settings``, its part; one that cannot is replaced."""
+        self._settings = settings
+        self._version += 1
+        await self._deal()
+
+    def brief(self, seat: Seat, process: int, sock: socket.socket) -> None:
+        """See `crew.Owner.brief`."""
+        seat.served = (self._version, (seat.number,))
+        sockets = self._sockets([seat.number])
+        begin = Begin(self._settings, tuple(sockets))
+        seat.begin(process, sock, begin, sockets.values(), self._framed)
+
+    async def _deal(self) -> None:
+        """See that all sockets are served, each by its worker or, until that one is back, by another one."""
+        seats = [seat for seat in self._crew.seats if seat.is_open]
+        other = [seat for seat in seats if seat.served != self._dealt(seat)]
+        await asyncio.gather(*(self._tell(seat, self._dealt(seat)) for seat in other))
+
+    def _dealt(self, seat: Seat) -> tuple[int, tuple[int, ...]]:
+        """Return by which settings, and on whose share of the sockets, the worker is to answer."""
+        shares = [seat.number]
+        first = next((held for held in self._crew.seats if held.is_open), None)
+        if seat is first:
+            shares += [held.number for held in self._crew.seats if not held.is_there]
+        return self._version, tuple(shares)
+
+    def _sockets(self, shares: Iterable[int]) -> dict[Door, socket.socket]:
+        found: dict[Door, socket.socket] = {}
+        for number in shares:
+            for door, sock in self._keeper.share(dns_doors(self._settings), number - 1).items():
+                if door in found:
+                    sock.close()
+                else:
+                    found[door] = sock
+        return found
+
+    async def _tell(self, seat: Seat, dealt: tuple[int, tuple[int, ...]]) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + REFIT_SECONDS
+        reason = "it does not read what it is told"
+        while seat.is_open and loop.time() < deadline:
+            sockets = self._sockets(dealt[1])
+            asked = seat.ask(Refit(self._settings, tuple(sockets)), sockets.values())
+            if asked is None:
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            await asyncio.wait([asked], timeout=REFIT_SECONDS)
+            if asked.done() and not asked.cancelled() and asked.result() == "":
+                seat.served = dealt
+                return
+            reason = str(asked.result()) if asked.done() and not asked.cancelled() else "it does not answer"
+            break
+        if seat.is_open:
+            # The one in its place begins with what this one was to be told.
+            log.error("worker.not_changed", worker=seat.number, reason=reason)
+            self._crew.end(seat)
+
+    # -- what they did ---------------------------------------------------------------------------
 
     async def gather(self) -> None:
         """Have the figures of `traffic` brought up to date, as far as workers answer at once."""
-        await self._ask(self._seats, TellTraffic(), GATHER_SECONDS)
+        await self._ask(self._crew.seats, TellTraffic(), GATHER_SECONDS)
 
     def traffic(self) -> Traffic:
         """Return what all workers did together, and each by itself."""
-        return self._totals.traffic(self._views())
+        return self._totals.traffic(self._crew.views(self._totals.queries))
 
     async def flush(self, name_key: bytes | None) -> int:
         """Forget the cached answers of a name, or all, in every worker; return how many."""
-        contents = await self._ask(self._seats, Flush(name_key), ANSWER_SECONDS)
-        if len(contents) < len(self._seats):
+        contents = await self._ask(self._crew.seats, Flush(name_key), ANSWER_SECONDS)
+        if len(contents) < len(self._crew.seats):
             # One that is being started has nothing to forget.
-            log.warning("workers.not_all_flushed", answered=len(contents), workers=len(self._seats))
+            log.warning("workers.not_all_flushed", answered=len(contents), workers=len(self._crew.seats))
         return sum(content for content in contents if isinstance(content, int))
 
     async def explain(self, question: Question) -> Explanation:
@@ -167,7 +221,7 @@ class Fleet:
         Raises:
             WorkerError: none answers.
         """
-        for seat in self._seats:
+        for seat in self._crew.seats:
             for content in await self._ask([seat], Explain(question), ANSWER_SECONDS):
                 if isinstance(content, Explanation):
                     return replace(content, worker=seat.number)
@@ -185,81 +239,39 @@ class Fleet:
             future.cancel()
         return [future.result() for future in done if not future.cancelled()]
 
-    def _heard(self, seat: Seat, content: Content) -> None:
+    def heard(self, seat: Seat, content: Content) -> None:
+        """See `crew.Owner.heard`."""
         if isinstance(content, Traffic):
-            self._totals.take(seat.number, content)
+            self._totals.take(seat.process, content)
 
-    def _views(self) -> list[WorkerView]:
-        return [seat.view(self._totals.queries(seat.number)) for seat in self._seats]
+    def ended(self, process: int) -> None:
+        """See `crew.Owner.ended`."""
+        self._totals.end(process)
 
-    # -- starts and ends ------------------------------------------------------------------------
 
-    def _start(self, seat: Seat) -> None:
-        self._timers.pop(seat.number, None)
-        try:
-            sock = self._starter.start_worker(seat.number)
-        except WorkerError as exc:
-            self._lose(exc)
-        else:
-            seat.begin(sock, self._framed)
+class _Refitting:
+    """See `plane.Change`; ``settings`` are one worker's part."""
 
-    def _opened(self, seat: Seat) -> None:
-        if self._phase is Phase.OPEN:
-            log.info("worker.started", worker=seat.number, restarts=seat.restarts.count)
-        self._changed.set()
+    def __init__(self, fleet: Fleet, settings: Settings) -> None:
+        self._fleet = fleet
+        self._settings = settings
 
-    def _end(self, seat: Seat) -> None:
-        """Make sure of the end of a worker; `_take_ending` is told of it."""
-        if seat.is_being_ended:
-            return
-        seat.is_being_ended = True
-        try:
-            self._starter.end_worker(seat.number)
-        except WorkerError as exc:
-            self._lose(exc)
+    async def commit(self) -> None:
+        """See `plane.Change.commit`."""
+        await self._fleet.refit(self._settings)
 
-    def _take_ending(self) -> None:
-        try:
-            number, how = self._starter.ended()
-        except WorkerError as exc:
-            self._lose(exc)
-            return
-        seat = self._seats[number - 1]
-        lived = seat.end()
-        self._totals.end(number)
-        how = seat.reason or how
-        if self._phase is Phase.OPEN:
-            delay = seat.restarts.delay(lived)
-            log.error("worker.ended", worker=number, how=how, restart_in=delay)
-            self._timers[number] = asyncio.get_running_loop().call_later(delay, self._start, seat)
-        elif self._phase is Phase.STARTING:
-            self._failure = self._failure or seat.reason or f"serve.workers: worker {number} ended: {how}"
-        self._changed.set()
 
-    def _lose(self, exc: WorkerError) -> None:
-        """Take note that the nursery has gone, and with it every worker."""
-        asyncio.get_running_loop().remove_reader(self._starter.sock.fileno())
-        self._lost = self._lost or exc
-        self._failure = self._failure or str(exc)
-        for seat in self._seats:
-            seat.end()
-        self._changed.set()
+def _check(settings: Settings) -> None:
+    """See that workers can answer by ``settings``, so that what is wrong is said once.
 
-    # -- waiting --------------------------------------------------------------------------------
-
-    def _is_settled(self) -> bool:
-        return self._failure is not None or all(seat.is_open for seat in self._seats)
-
-    def _is_empty(self) -> bool:
-        return not any(seat.is_there for seat in self._seats)
-
-    async def _until(self, condition: Callable[[], bool], seconds: float) -> bool:
-        """Wait for ``condition``; return whether it came true within ``seconds``."""
-        try:
-            async with asyncio.timeout(seconds):
-                while not condition():
-                    self._changed.clear()
-                    await self._changed.wait()
-        except TimeoutError:
-            return False
-        return True
+    Raises:
+        StartError: as `Outfit`, or there are more addresses than can be handed to a worker.
+    """
+    doors = len(dns_doors(settings))
+    # One worker may have the share of another one as well.
+    if 2 * doors > MAX_SOCKETS:
+        raise StartError(f"serve.listen: {doors} sockets are too many for workers")
+    upstreams = len(settings.forward.upstreams) + sum(map(len, settings.forward.zones.values()))
+    if upstreams > MAX_UPSTREAMS:
+        raise StartError(f"forward: {upstreams} upstreams are too many for workers")
+    Outfit(settings)

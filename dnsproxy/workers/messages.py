@@ -16,6 +16,8 @@ from dnsproxy.core.book import Book
 from dnsproxy.core.explain import Explanation, Question
 from dnsproxy.core.totals import Traffic
 from dnsproxy.errors import WorkerError
+from dnsproxy.net.doors import Door
+from dnsproxy.settings import Settings
 
 # Octets of one message. As the state file: eight snapshots of the largest size that a source may send.
 MAX_MESSAGE = 64 * 1024 * 1024
@@ -23,8 +25,16 @@ _LENGTH = struct.Struct(">I")
 
 
 @dataclass(frozen=True, slots=True)
+class Begin:
+    """The first message: answer by these settings, on the sockets that come along, one for each door."""
+
+    settings: Settings
+    doors: tuple[Door, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TakeBook:
-    """Answer with this from now on. The first one makes a worker bind its sockets."""
+    """Answer with this from now on. The first one makes a worker serve its sockets."""
 
     book: Book
 
@@ -49,12 +59,28 @@ class Explain:
 
 
 @dataclass(frozen=True, slots=True)
+class Refit:
+    """Answer by these settings from now on, on the sockets that come along, one for each door, and no others.
+
+    The reply is why that cannot be, empty when it is done.
+    """
+
+    settings: Settings
+    doors: tuple[Door, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
-    """Stop answering and end."""
+    """Read no more from your sockets, answer what you have read, and end.
+
+    With ``gently`` connections are served until they are quiet for a moment: another worker has the sockets.
+    """
+
+    gently: bool = False
 
 
-Request = TellTraffic | Flush | Explain
-Content = Traffic | int | Explanation
+Request = TellTraffic | Flush | Explain | Refit
+Content = Traffic | int | Explanation | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +101,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """My sockets are bound: I answer."""
+    """My sockets are served: I answer."""
 
     pid: int
 
@@ -87,7 +113,7 @@ class NotOpened:
     reason: str
 
 
-ToWorker = TakeBook | Ask | Stop
+ToWorker = Begin | TakeBook | Ask | Stop
 ToControl = Opened | NotOpened | Reply
 
 

@@ -28,7 +28,9 @@ from dnsproxy.errors import WorkerError
 Work = Callable[[int, socket.socket], int]
 """What worker ``number`` does until its end, with its end of the socket pair; returns the exit code."""
 
-_MESSAGE = struct.Struct("!ii")
+# What to do, with which process, and for a start the number of the worker that it is to be.
+_MESSAGE = struct.Struct("!iii")
+_ENDED = struct.Struct("!ii")
 _START, _END = 0, 1
 _NO_FORK = -1  # in place of a status
 _SET_PDEATHSIG, _SET_NAME = 1, 15  # prctl(2)
@@ -37,25 +39,26 @@ _SET_PDEATHSIG, _SET_NAME = 1, 15  # prctl(2)
 class Nursery:
     """The control process's side; makes the process, so no thread and no loop may exist yet."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, before: Callable[[], None] = lambda: None) -> None:
+        """Make the process; it first calls ``before``, to give up what workers must not have."""
         self.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         control = os.getpid()
         _forget_buffers()
         self._pid = os.fork()
         if self._pid == 0:
             self.sock.close()
-            _in_child("dnsproxy-nurse", control, lambda: _nurse(theirs, work))
+            _in_child("dnsproxy-nurse", control, lambda: _nurse(theirs, work), before)
         theirs.close()
 
-    def start_worker(self, number: int) -> socket.socket:
-        """Have worker ``number`` made; return this process's end of the socket pair to it.
+    def start_worker(self, process: int, number: int) -> socket.socket:
+        """Have ``process`` made, as worker ``number``; return this process's end of the socket pair to it.
 
         Raises:
             WorkerError: the nursery has gone.
         """
         ours, theirs = socket.socketpair()
         try:
-            socket.send_fds(self.sock, [_MESSAGE.pack(_START, number)], [theirs.fileno()])
+            socket.send_fds(self.sock, [_MESSAGE.pack(_START, process, number)], [theirs.fileno()])
         except OSError as exc:
             ours.close()
             raise _gone(exc) from exc
@@ -63,31 +66,31 @@ class Nursery:
             theirs.close()
         return ours
 
-    def end_worker(self, number: int) -> None:
-        """Kill worker ``number`` if it still runs; `ended` then tells how it ended.
+    def end_worker(self, process: int) -> None:
+        """Kill ``process`` if it still runs; `ended` then tells how it ended.
 
         Raises:
             WorkerError: the nursery has gone.
         """
         try:
-            self.sock.send(_MESSAGE.pack(_END, number))
+            self.sock.send(_MESSAGE.pack(_END, process, 0))
         except OSError as exc:
             raise _gone(exc) from exc
 
     def ended(self) -> tuple[int, str]:
-        """Read the number of a worker from ``sock``, and how it ended.
+        """Read from ``sock`` which process has ended, and how.
 
         Raises:
             WorkerError: the nursery has gone.
         """
         try:
-            message = self.sock.recv(_MESSAGE.size)
+            message = self.sock.recv(_ENDED.size)
         except OSError as exc:
             raise _gone(exc) from exc
         if not message:
             raise _gone(None)
-        number, status = _MESSAGE.unpack(message)
-        return number, _ending(status)
+        process, status = _ENDED.unpack(message)
+        return process, _ending(status)
 
     def close(self) -> None:
         """End the nursery, and with it every worker that still runs."""
@@ -120,28 +123,30 @@ def _nurse(requests: socket.socket, work: Work) -> int:
         message, fds, _, _ = socket.recv_fds(requests, _MESSAGE.size, 1)
         if not message:
             return 0
-        action, number = _MESSAGE.unpack(message)
+        action, process, number = _MESSAGE.unpack(message)
         if action == _START:
             with socket.socket(fileno=fds[0]) as end:
                 try:
                     pid = os.fork()
                 except OSError:
                     # The control process tries again later; the other workers must not end for it.
-                    requests.send(_MESSAGE.pack(number, _NO_FORK))
+                    requests.send(_ENDED.pack(process, _NO_FORK))
                     continue
                 if pid == 0:
                     requests.close()
                     _in_child(f"dnsproxy-w{number}", nursery, lambda: work(number, end))  # noqa: B023 - called at once
-            pids[number] = pid
-        elif number in pids:
+            pids[process] = pid
+        elif process in pids:
             # Until it is waited for, its id is nobody else's; one that has ended by itself keeps its status.
-            pid = pids.pop(number)
+            pid = pids.pop(process)
             os.kill(pid, signal.SIGKILL)
             _, status = os.waitpid(pid, 0)
-            requests.send(_MESSAGE.pack(number, status))
+            requests.send(_ENDED.pack(process, status))
 
 
-def _in_child(name: str, parent: int, run: Callable[[], int]) -> NoReturn:
+def _in_child(
+    name: str, parent: int, run: Callable[[], int], before: Callable[[], None] = lambda: None
+) -> NoReturn:
     """Run the child's part and end; never return to what the parent was doing."""
     code = 1
     try:
@@ -149,6 +154,8 @@ def _in_child(name: str, parent: int, run: Callable[[], int]) -> NoReturn:
         # a service manager signals the whole group.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
+        # First of all, for the kernel forgets PR_SET_PDEATHSIG when the user changes.
+        before()
         prctl = ctypes.CDLL(None, use_errno=True).prctl
         prctl(_SET_NAME, name.encode())
         prctl(_SET_PDEATHSIG, signal.SIGKILL)

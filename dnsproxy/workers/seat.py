@@ -5,18 +5,30 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from dnsproxy.core.restarts import Pulse, Restarts
 from dnsproxy.core.totals import WorkerView
 from dnsproxy.workers.channel import Channel
-from dnsproxy.workers.messages import Ask, Content, NotOpened, Opened, Reply, Request, Stop, TellTraffic
+from dnsproxy.workers.messages import (
+    Ask,
+    Begin,
+    Content,
+    NotOpened,
+    Opened,
+    Reply,
+    Request,
+    Stop,
+    TellTraffic,
+)
 
 
 class Seat:
     """Worker ``number``. ``changed`` is called when it starts to answer, ``gone`` when its end has closed.
 
-    ``heard`` is called with each reply. ``reason`` is what it said that keeps it from answering.
+    ``heard`` is called with each reply. ``reason`` is what it said that keeps it from answering. ``process``
+    is the number of the process among all that were ever started, ``served`` what it was told to answer by,
+    and on.
     """
 
     def __init__(
@@ -27,7 +39,9 @@ class Seat:
         heard: Callable[[Seat, Content], None],
     ) -> None:
         self.number = number
+        self.process = 0
         self.restarts = Restarts()
+        self.served: tuple[int, tuple[int, ...]] = (0, ())
         self.is_open = False
         self.is_being_ended = False
         self.reason: str | None = None
@@ -45,14 +59,18 @@ class Seat:
 
     # -- one process after another ---------------------------------------------------------
 
-    def begin(self, sock: socket.socket, book: bytes) -> None:
-        """Take the process at the other end of ``sock``, which opens once it has ``book`` (framed)."""
+    def begin(
+        self, process: int, sock: socket.socket, begin: Begin, sockets: Iterable[socket.socket], book: bytes
+    ) -> None:
+        """Take ``process`` behind ``sock``; it opens when it has ``begin`` and ``book`` (framed)."""
+        self.process = process
         self._channel = Channel(sock, self._take, lambda: self._gone(self))
         self._pulse = Pulse()
         self._beat = None
         self._began, self._began_wall = time.monotonic(), time.time()
         self.reason = None
         self.is_being_ended = False
+        self._channel.send(begin, sockets)
         self._channel.offer(book)
 
     def end(self) -> float:
@@ -84,13 +102,18 @@ class Seat:
         if self._channel is not None:
             self._channel.offer(book)
 
-    def ask(self, request: Request) -> asyncio.Future[Content] | None:
-        """Return what will hold the reply, cancelled if the process ends; None when it cannot be asked."""
+    def ask(self, request: Request, sockets: Iterable[socket.socket] = ()) -> asyncio.Future[Content] | None:
+        """Return what will hold the reply, cancelled if the process ends; None when it cannot be asked.
+
+        ``sockets`` go along, and are closed here.
+        """
         if self._channel is None or not self.is_open:
+            for sock in sockets:
+                sock.close()
             return None
         self._last += 1
         number = self._last
-        if not self._channel.send(Ask(number, request)):
+        if not self._channel.send(Ask(number, request), sockets):
             return None
         future: asyncio.Future[Content] = asyncio.get_running_loop().create_future()
         self._asked[number] = future
@@ -104,10 +127,10 @@ class Seat:
             self._beat = self.ask(TellTraffic())
         return self._pulse.beat(answered=answered)
 
-    def stop(self) -> None:
+    def stop(self, *, gently: bool = False) -> None:
         """Ask it to end."""
         if self._channel is not None:
-            self._channel.send(Stop())
+            self._channel.send(Stop(gently))
 
     def view(self, queries: int) -> WorkerView:
         """Return what the status shows."""

@@ -8,6 +8,8 @@ import os
 from typing import Literal, TypeVar
 
 from dnsproxy.core.returns import KEY_SIZE, Returns
+from dnsproxy.daemon import Service
+from dnsproxy.net.doors import proxy_doors
 from dnsproxy.processors import usable_processors
 from dnsproxy.settings import Settings
 from dnsproxy.settings.serving import MAX_WORKERS
@@ -17,28 +19,33 @@ from dnsproxy.workers.worker import run_worker
 
 Host = TypeVar("Host")
 
+# Upstreams of all zones together, with workers: what they share of each has its place from the start on.
+MAX_UPSTREAMS = 4096
+
 
 def worker_count(workers: int | Literal["auto"]) -> int:
     """Return how many processes are to answer."""
     return min(usable_processors(), MAX_WORKERS) if workers == "auto" else workers
 
 
-def serve_in_workers(settings: Settings, count: int) -> None:
+def serve_in_workers(service: Service, count: int) -> None:
     """Run ``dnsproxy serve`` with ``count`` workers until SIGTERM or SIGINT.
 
     Raises:
         StartError: the proxy cannot start.
         WorkerError: nobody answers queries any more.
     """
-    shared = for_one_of(settings, count)
-    returns = shared_returns(shared)
-    nursery = Nursery(lambda number, sock: run_worker(number, sock, shared, returns))
+    shared = for_one_of(service.settings, count)
+    returns = shared_returns()
+    nursery = Nursery(lambda number, sock: run_worker(number, sock, returns), service.leave_to_others)
     try:
+        keeper = service.open(proxy_doors(service.settings), shares=count)
         # Only now: what the control process needs besides would be in the memory of every worker.
-        from dnsproxy.app import run_proxy  # noqa: PLC0415
+        from dnsproxy.daemon import run_proxy  # noqa: PLC0415
         from dnsproxy.workers.fleet import Fleet  # noqa: PLC0415
 
-        asyncio.run(run_proxy(settings, Fleet(nursery, shared, count)))
+        fleet = Fleet(nursery, shared, count, keeper)
+        asyncio.run(run_proxy(service, keeper, fleet))
     finally:
         nursery.close()
 
@@ -68,12 +75,10 @@ def for_one_of(settings: Settings, count: int) -> Settings:
     )
 
 
-def shared_returns(settings: Settings) -> Returns:
+def shared_returns() -> Returns:
     """Return what workers share of probes that came back, in memory that stays theirs over a fork."""
-    forward = settings.forward
-    most = len(forward.upstreams) + sum(map(len, forward.zones.values()))
     # Aligned numbers of 8 octets: who reads one while it is written gets the old or the new one.
-    last = memoryview(mmap.mmap(-1, 8 * most)).cast("d")
+    last = memoryview(mmap.mmap(-1, 8 * MAX_UPSTREAMS)).cast("d")
     return Returns(os.urandom(KEY_SIZE), last)
 
 

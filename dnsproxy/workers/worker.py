@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Sequence
 from time import monotonic
 
 import structlog
@@ -14,79 +15,105 @@ from dnsproxy.core.book import Book
 from dnsproxy.core.explain import explain
 from dnsproxy.core.returns import Returns
 from dnsproxy.errors import StartError
+from dnsproxy.net.doors import Door
 from dnsproxy.net.loop import HotLoop
-from dnsproxy.server import Server, tune_collector
-from dnsproxy.settings import Settings
+from dnsproxy.plane import tune_collector
+from dnsproxy.server import Server
 from dnsproxy.watching import open_watch
 from dnsproxy.workers.channel import Channel
 from dnsproxy.workers.messages import (
     Ask,
+    Begin,
     Content,
     Explain,
     Flush,
     NotOpened,
     Opened,
+    Refit,
     Reply,
     Request,
+    Stop,
     TakeBook,
 )
 
+# Seconds. A connection on which nobody has asked for the first is quiet; after the second all are ended.
+QUIET_SECONDS = 1.0
+GENTLE_SECONDS = 5.0
 
-def run_worker(number: int, sock: socket.socket, settings: Settings, returns: Returns) -> int:
+
+def run_worker(number: int, sock: socket.socket, returns: Returns) -> int:
     """Be worker ``number`` until told to stop or nobody is there to tell; return the exit code.
 
     ``sock`` stays open for the control process, which takes its end for that of this process.
     """
     structlog.contextvars.bind_contextvars(worker=number)
     with asyncio.Runner(loop_factory=HotLoop) as runner:
-        return runner.run(Worker(number, settings, returns).run(sock.dup()))
+        return runner.run(Worker(number, returns).run(sock.dup()))
 
 
 class Worker:
-    """The server of one process. It binds its sockets only once it has a book to answer from."""
+    """The server of one process. It serves its sockets only once it has a book to answer from."""
 
-    def __init__(self, number: int, settings: Settings, returns: Returns) -> None:
+    def __init__(self, number: int, returns: Returns) -> None:
         self._number = number
-        self._settings = settings
         self._returns = returns
+        self._begin: Begin | None = None
+        self._sockets: dict[Door, socket.socket] = {}
         self._book: Book | None = None
         self._server: Server | None = None
         self._told = asyncio.Event()
-        self._stopped = False
+        self._stop: Stop | None = None
+        self._refits: list[tuple[int, Refit, dict[Door, socket.socket]]] = []
 
     async def run(self, sock: socket.socket) -> int:
         """Do what is said on ``sock`` until it ends or says stop; return the exit code."""
-        channel = Channel(sock, lambda message: self._take(message, channel), self._stop)
+        channel = Channel(sock, lambda message: self._take(message, channel), lambda: self._end(Stop()))
         code = 0
         try:
-            await self._told.wait()
-            if self._book is not None and not self._stopped:
-                code = await self._serve(self._book, channel)
+            while self._stop is None and (self._begin is None or self._book is None):
+                await self._wait()
+            if self._stop is None:
+                code = await self._serve(channel)
         finally:
             if self._server is not None:
                 await self._server.close()
+            for unserved in self._sockets.values():
+                unserved.close()
             channel.close()
         return code
 
-    async def _serve(self, book: Book, channel: Channel) -> int:
+    async def _wait(self) -> None:
+        self._told.clear()
+        await self._told.wait()
+
+    async def _serve(self, channel: Channel) -> int:
+        assert self._begin is not None  # noqa: S101 - `run` has seen to it
+        assert self._book is not None  # noqa: S101 - the same
         try:
-            watch = open_watch(self._settings, self._number)
-            self._server = Server(self._settings, watch, self._returns)
-            self._server.swap_book(book)
-            await self._server.open(reuse_port=True)
+            watch = open_watch(self._begin.settings, self._number)
+            self._server = server = Server(self._begin.settings, watch, self._returns)
+            server.swap_book(self._book)
+            sockets, self._sockets = self._sockets, {}
+            await server.open(sockets)
         except StartError as exc:
             channel.send(NotOpened(str(exc)))
             return 1
         channel.send(Opened(os.getpid()))
         tune_collector()
         with logs.reporting():
-            while not self._stopped:
-                self._told.clear()
-                await self._told.wait()
+            while self._stop is None:
+                await self._wait()
+                while self._refits:
+                    number, refit, sockets = self._refits.pop(0)
+                    channel.send(Reply(number, await _refit(server, refit, sockets)))
+            if self._stop.gently:
+                await server.finish(QUIET_SECONDS, GENTLE_SECONDS)
+            else:
+                await server.finish()
         return 0
 
-    def _stop(self) -> None:
-        self._stopped = True
+    def _end(self, stop: Stop) -> None:
+        self._stop = stop
         self._told.set()
 
     def _take(self, message: object, channel: Channel) -> None:
@@ -94,12 +121,35 @@ class Worker:
             self._book = message.book
             if self._server is not None:
                 self._server.swap_book(message.book)
-            self._told.set()
+        elif isinstance(message, Begin):
+            self._begin = message
+            self._sockets = _by_door(message.doors, channel)
+        elif isinstance(message, Stop):
+            self._end(message)
         elif isinstance(message, Ask):
-            if self._server is not None:
+            if isinstance(message.request, Refit):
+                sockets = _by_door(message.request.doors, channel)
+                self._refits.append((message.number, message.request, sockets))
+            elif self._server is not None:
                 channel.send(Reply(message.number, _do(message.request, self._server)))
-        else:
-            self._stop()
+        self._told.set()
+
+
+def _by_door(doors: Sequence[Door], channel: Channel) -> dict[Door, socket.socket]:
+    return dict(zip(doors, channel.take_sockets(len(doors)), strict=True))
+
+
+async def _refit(server: Server, refit: Refit, sockets: dict[Door, socket.socket]) -> str:
+    settings = refit.settings
+    try:
+        outfit = await asyncio.to_thread(server.outfit, settings)
+    except StartError as exc:
+        for sock in sockets.values():
+            sock.close()
+        return str(exc)
+    await server.refit(outfit, sockets)
+    logs.configure(settings.log.level, settings.log.format)
+    return ""
 
 
 def _do(request: Request, server: Server) -> Content:

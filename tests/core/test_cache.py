@@ -146,3 +146,27 @@ def test_p20_bounds_hold_whatever_happens(operations: list[tuple[str, int, int]]
     for key in list(cache.keys()):
         assert cache.remove(key)
     assert cache.octets == 0
+
+
+def test_one_cache_takes_over_another() -> None:
+    before, after = Cache(10), Cache(3)
+    for number in range(6):
+        before.put(b"%d" % number, entry())
+    before.get(b"5", 1.0)
+    after.take_over(before)
+    assert (len(before), before.octets, len(after)) == (0, 0, 3)
+    assert after.get(b"5", 1.0) is not None, "what is used is the last to go"
+    alone = Cache(3)
+    alone.put(b"0", entry())
+    assert after.octets == 3 * alone.octets
+    # Both go on by themselves.
+    before.put(b"late", entry())
+    after.put(b"new", entry())
+    assert (after.get(b"late", 1.0), len(before), len(after)) == (None, 1, 3)
+
+
+def test_a_cache_that_is_off_takes_nothing_over() -> None:
+    before, after = Cache(10), Cache(0)
+    before.put(b"k", entry())
+    after.take_over(before)
+    assert (len(after), after.octets) == (0, 0)

@@ -45,3 +45,14 @@ def test_nothing_is_remembered_of_clients_that_have_left(clients: list[int]) -> 
     for source in held:
         places.leave(source)
     assert (places.taken, places._by_client) == (0, {})
+
+
+def test_other_bounds_hold_for_those_who_come_later() -> None:
+    places = Places(2, 2)
+    assert [places.take(packed("192.0.2.1")) for _ in range(2)] == [None, None]
+    places.resize(1, 1)
+    assert places.taken == 2
+    places.leave(packed("192.0.2.1"))
+    assert places.take(packed("192.0.2.2")) is DropReason.TCP_CLIENTS
+    places.leave(packed("192.0.2.1"))
+    assert places.take(packed("192.0.2.2")) is None

@@ -118,3 +118,16 @@ def test_round_trip_time_decays_and_failures_weigh() -> None:
 def test_secure_ones_are_asked_over_tcp() -> None:
     secure = Upstream("secure", ("192.0.2.1", 853), secure=Secure("dns.example"))
     assert (secure.tcp, upstream().tcp) == (True, False)
+
+
+def test_what_makes_two_upstreams_one() -> None:
+    one = Upstream("a", ("192.0.2.1", 53), rise=2)
+    assert one.is_like(Upstream("a", ("192.0.2.1", 53), rise=2))
+    for other in (
+        Upstream("a", ("192.0.2.2", 53), rise=2),
+        Upstream("a", ("192.0.2.1", 53), tcp=True, rise=2),
+        Upstream("a", ("192.0.2.1", 53), rise=3),
+        Upstream("a", ("192.0.2.1", 53), rise=2, fall=9),
+        Upstream("a", ("192.0.2.1", 53), secure=Secure("dns.example"), rise=2),
+    ):
+        assert not one.is_like(other)

@@ -554,3 +554,43 @@ TestAnyHistory: Callable[..., Any] = AnyHistory.TestCase
 TestAnyHistoryAccepting: Callable[..., Any] = AnyHistoryAccepting.TestCase
 for case in (AnyHistory, AnyHistoryAccepting):
     case.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+# -- another configuration -----------------------------------------------------------
+
+
+def successor(world: World, **policy: Any) -> World:
+    after = World(**policy)
+    after.now, after.hosts = world.now, world.hosts
+    after.verifier.take_over(world.verifier, world.now)
+    return after
+
+
+def test_what_is_known_to_be_dead_stays_left_out(world: World) -> None:
+    world.take(entry(OLD, OTHER))
+    world.hosts[OTHER] = REFUSED
+    assert world.later(5.0) == (OLD,)
+    after = successor(world, interval=7.0)
+    assert after.take(entry(OLD, OTHER)) == (OLD,)
+    world.hosts[OTHER] = GOOD
+    assert after.later(60.0) == (OLD, OTHER)
+
+
+def test_a_probe_that_was_under_way_is_made_again(world: World) -> None:
+    world.take(entry(OLD))
+    assert len(world.verifier.next_probes(world.now)) == 1
+    after = successor(world)
+    after.take(entry(OLD))
+    assert [probe.address for probe in after.verifier.next_probes(after.now)] == [OLD]
+
+
+def test_where_it_is_tested_otherwise_only_the_verdict_stays(world: World) -> None:
+    world.take(entry(OLD))
+    world.later(1.0)
+    world.hosts[NEW] = REFUSED
+    after = successor(world, ports=(80,))
+    # What was proven is still no first set, which would give way at once.
+    assert after.take(entry(NEW)) == (OLD,)
+    after.hosts[NEW] = GOOD
+    after.later(60.0)
+    assert after.served() == (NEW,)

@@ -93,7 +93,8 @@ class World:
                 # Nothing is to leave this host for the source region's addresses.
                 "verify": {"ports": []},
             },
-            "serve": {"listen": listen},
+            # Nobody takes it for a load balancer's.
+            "serve": {"listen": listen, "lameduck": 0},
             "forward": {
                 "upstreams": [self.upstream.endpoint],
                 "timeout": {"attempt": "300ms", "total": "1200ms"},

@@ -8,7 +8,18 @@ from collections.abc import Callable
 
 from dnsproxy.errors import WorkerError
 from dnsproxy.workers.channel import Channel
-from dnsproxy.workers.messages import Ask, Content, NotOpened, Opened, Reply, Request, Stop, TakeBook
+from dnsproxy.workers.messages import (
+    Ask,
+    Begin,
+    Content,
+    NotOpened,
+    Opened,
+    Refit,
+    Reply,
+    Request,
+    Stop,
+    TakeBook,
+)
 
 _NUMBER = struct.Struct("!i")
 
@@ -16,10 +27,13 @@ _NUMBER = struct.Struct("!i")
 class FakeWorker:
     """Opens when it has a book, unless there is a ``refusal``; replies what ``answer`` gives, if anything."""
 
-    def __init__(self, starter: FakeStarter, number: int, sock: socket.socket) -> None:
+    def __init__(self, starter: FakeStarter, process: int, number: int, sock: socket.socket) -> None:
+        self.process = process
         self.number = number
         self.pid = 1000 * number + len(starter.started)
+        self.begun: list[Begin] = []
         self.books: list[TakeBook] = []
+        self.stops: list[Stop] = []
         self.asked: list[Request] = []
         self.is_stopped = False
         self.answer: Callable[[Request], Content | None] = starter.answer
@@ -27,18 +41,30 @@ class FakeWorker:
         self._channel = Channel(sock, self._take, self.die)
 
     def _take(self, message: object) -> None:
-        if isinstance(message, TakeBook):
+        if isinstance(message, Begin):
+            self.begun.append(message)
+            self._close(len(message.doors))
+        elif isinstance(message, TakeBook):
             self.books.append(message)
             if len(self.books) == 1:
                 self._open()
         elif isinstance(message, Ask):
             self.asked.append(message.request)
+            if isinstance(message.request, Refit):
+                self._close(len(message.request.doors))
             content = self.answer(message.request)
             if content is not None:
                 self._channel.send(Reply(message.number, content))
         elif isinstance(message, Stop):
             self.is_stopped = True
+            self.stops.append(message)
             self.die()
+
+    def _close(self, count: int) -> None:
+        sockets = self._channel.take_sockets(count)
+        assert len(sockets) == count, "a socket for each door"
+        for sock in sockets:
+            sock.close()
 
     def _open(self) -> None:
         if self.refusal is None:
@@ -62,25 +88,27 @@ class FakeStarter:
         self.started: list[int] = []
         self.killed: list[int] = []
         self.living: dict[int, FakeWorker] = {}
+        self._processes: dict[int, FakeWorker] = {}
         self.has_gone = False
 
-    def start_worker(self, number: int) -> socket.socket:
+    def start_worker(self, process: int, number: int) -> socket.socket:
         if self.has_gone:
             raise WorkerError("gone")
         ours, theirs = socket.socketpair()
         self.started.append(number)
-        assert number not in self.living, "two of one number"
-        self.living[number] = FakeWorker(self, number, theirs)
+        self.living[number] = self._processes[process] = FakeWorker(self, process, number, theirs)
         return ours
 
-    def end_worker(self, number: int) -> None:
+    def end_worker(self, process: int) -> None:
         if self.has_gone:
             raise WorkerError("gone")
-        self.killed.append(number)
-        worker = self.living.pop(number, None)
+        worker = self._processes.pop(process, None)
         if worker is not None:
+            self.killed.append(worker.number)
+            if self.living.get(worker.number) is worker:
+                del self.living[worker.number]
             worker.die()
-            self._theirs.send(_NUMBER.pack(number))
+            self._theirs.send(_NUMBER.pack(process))
 
     def ended(self) -> tuple[int, str]:
         data = self.sock.recv(_NUMBER.size)
@@ -92,11 +120,11 @@ class FakeStarter:
         """End as a killed nursery does, with all its workers."""
         self.has_gone = True
         self._theirs.close()
-        for worker in self.living.values():
+        for worker in self._processes.values():
             worker.die()
 
     def close(self) -> None:
-        for worker in self.living.values():
+        for worker in self._processes.values():
             worker.die()
         self.sock.close()
         self._theirs.close()

@@ -214,3 +214,14 @@ def test_a_program_is_checked_at_start(tmp_path: Path) -> None:
         check_program(tmp_path / "none")
     with pytest.raises(StartError, match="not a file"):
         check_program(tmp_path)
+
+
+async def test_a_run_that_is_cancelled_is_told_again_by_the_next(tmp_path: Path) -> None:
+    hook = Hook(program(tmp_path, "cat >> given; [ -e done ] || sleep 30; cat given >> told"))
+    hook.offer(state("10.0.0.1"), 1, frozen=False)
+    async with running(hook):
+        await until((tmp_path / "given").exists)
+    (tmp_path / "done").touch()
+    (tmp_path / "given").unlink(missing_ok=True)
+    async with running(hook):
+        await until(lambda: told(tmp_path) == [([], ["10.0.0.1"])])

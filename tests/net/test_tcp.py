@@ -6,6 +6,7 @@ import resource
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic
 
 import dns.edns
 import pytest
@@ -18,7 +19,7 @@ from dnsproxy.net.tcp import TcpListener
 from dnsproxy.net.udp import UdpListener
 from tests.fakes.tcp import connected, framed, tcp_world
 from tests.fakes.upstream import Client, silence, until
-from tests.messages import REGISTRY, addresses, query, read
+from tests.messages import REGISTRY, addresses, engine, hangzhou, query, read
 
 IN_PROGRESS = (0, errno.EINPROGRESS)
 
@@ -219,3 +220,52 @@ async def test_p17_who_asks_is_told_how_long_a_connection_may_idle(name: str) ->
         assert options.keepalive_told(await client.receive()) == 10.0
         client.send(query(name, use_edns=0))
         assert options.keepalive_told(await client.receive()) is None
+
+
+async def test_who_waits_to_be_accepted_is_served_after_the_end_of_listening() -> None:
+    async with tcp_world() as made:
+        with socket.create_connection(made.listener.address) as client:
+            client.sendall(framed(query(REGISTRY)))
+            host, port = made.listener.address
+            made.listener.finish()
+            made.listener.finish()
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection((host, port))
+            await until(lambda: made.engine.stats_now().requests)
+            client.settimeout(10)
+            assert addresses(client.recv(4096)[2:]) == ["10.94.205.198"]
+
+
+async def test_who_is_busy() -> None:
+    async with tcp_world(silence) as made, connected(made) as client:
+        client.send(query(REGISTRY))
+        await client.receive()
+        now = monotonic()
+        assert not made.listener.is_busy(now + 1.0)
+        assert made.listener.is_busy(now - 10.0), "it has asked since"
+        client.send(query("www.example."))
+        await until(lambda: made.upstream.asked)
+        assert made.listener.is_busy(monotonic() + 1.0), "it waits"
+        made.respond_all()
+        await client.receive()
+        assert not made.listener.is_busy(monotonic() + 1.0)
+
+
+async def test_the_end_of_a_quiet_connection_is_no_reset() -> None:
+    async with tcp_world() as made, connected(made) as client:
+        client.send(query(REGISTRY))
+        await client.receive()
+        await made.listener.close()
+        with pytest.raises(EOFError):
+            await client.receive()
+
+
+async def test_connections_follow_another_engine() -> None:
+    async with tcp_world() as made, connected(made) as client:
+        client.send(query(REGISTRY))
+        await client.receive()
+        other = engine(hangzhou(), upstreams=list(made.engine.upstreams()))
+        made.listener.refit(other, made.forwarder)
+        client.send(query(REGISTRY))
+        await client.receive()
+        assert other.stats_now().requests == {("tcp", "A"): 1}

@@ -11,10 +11,12 @@ import pytest
 
 from dnsproxy.errors import StartError
 from dnsproxy.net import encrypted, tls
+from dnsproxy.net.certificate import Certificate
 from tests.certificates import make_certificate
 from tests.fakes.encrypted import NAME, dot, http2, tls_world
+from tests.fakes.tcp import framed
 from tests.fakes.upstream import until
-from tests.messages import REGISTRY, addresses, query
+from tests.messages import REGISTRY, addresses, engine, hangzhou, query
 
 
 @pytest.fixture
@@ -140,3 +142,45 @@ async def test_the_port_taken_is_told(certificate: Path) -> None:
                 await again.open("127.0.0.1", port)
             with pytest.raises(StartError, match="not listening"):
                 _ = again.address
+
+
+async def test_another_certificate_engine_and_path_without_listening_anew(
+    certificate: Path, tmp_path: Path
+) -> None:
+    async with tls_world(certificate) as made, dot(made) as first:
+        first.send(query(REGISTRY))
+        await first.receive()
+        folder = tmp_path / "new"
+        folder.mkdir()
+        made.certificate = make_certificate(folder, NAME)
+        other = engine(hangzhou(), upstreams=list(made.engine.upstreams()))
+        made.listener.refit(
+            other, made.listener.forwarder, Certificate(made.certificate, made.certificate), "/other"
+        )
+        async with dot(made) as second, http2(made) as third:
+            for client in (first, second):
+                client.send(query(REGISTRY))
+                await client.receive()
+            assert (await third.reply(third.request(query(REGISTRY)))).status == 404
+        assert other.stats_now().requests == {("tcp", "A"): 2}
+
+
+async def test_who_waits_to_be_greeted_is_served_after_the_end_of_listening(certificate: Path) -> None:
+    async with tls_world(certificate) as made, dot(made) as quiet:
+        host, port = made.listener.address
+        raw = socket.socket()
+        raw.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(raw, (host, port))
+        made.listener.finish()
+        made.listener.finish()
+        reader, writer = await asyncio.open_connection(sock=raw, ssl=made.context(), server_hostname=NAME)
+        writer.write(framed(query(REGISTRY)))
+        async with asyncio.timeout(10):
+            await reader.readexactly(2)
+        assert made.listener.is_busy(0.0)
+        assert not made.listener.is_busy(float("inf"))
+        writer.transport.abort()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((host, port))
+        await made.listener.close()
+        assert await quiet.closed()

@@ -242,3 +242,45 @@ async def test_an_address_that_cannot_be_bound_is_one_line() -> None:
         host, port = made.listener.address
         with pytest.raises(StartError, match=f"udp 127.0.0.1 port {port}: Address already in use"):
             UdpListener(made.engine, made.listener._forwarder, host, port)
+
+
+async def test_what_has_come_is_answered_to_the_end_and_nothing_after() -> None:
+    async with world(silence) as made:
+        for ident in range(BURST):
+            made.client.send(query(REGISTRY, ident=ident))
+        made.client.send(query("www.example.", ident=BURST))
+        made.listener.finish()
+        made.listener.finish()
+        answers = [read(await made.client.receive()).id for _ in range(BURST)]
+        assert answers == list(range(BURST))
+        made.client.send(query(REGISTRY, ident=999))
+        # Its answer still comes: the socket is open for that.
+        await until(lambda: made.upstream.asked)
+        (asked,) = made.upstream.asked
+        made.upstream.send(respond(asked), asked.peer)
+        assert read(await made.client.receive()).id == BURST
+
+
+async def test_another_engine_answers_from_the_next_query_on() -> None:
+    async with world(silence) as made, FakeUpstream(respond) as upstream:
+        made.client.send(query("www.example.", ident=1))
+        await until(lambda: made.upstream.asked)
+        other = engine(upstreams=[Upstream("up", upstream.address)], max_in_flight=1000)
+        forwarder = Forwarder(other)
+        made.listener.refit(other, forwarder)
+        made.client.send(query("www.example.", ident=2))
+        assert read(await made.client.receive()).id == 2
+        (asked,) = made.upstream.asked
+        made.upstream.send(respond(asked), asked.peer)
+        assert read(await made.client.receive()).id == 1
+        forwarder.close()
+
+
+async def test_a_socket_that_is_given_is_served(kind: None) -> None:
+    async with world() as made:
+        sock = datagrams.bind_socket("127.0.0.1", 0)
+        listener = UdpListener(made.engine, made.listener._forwarder, sock=sock)
+        with Client(*listener.address) as client:
+            assert addresses(await client.ask(query(REGISTRY))) == ["10.94.205.198"]
+        listener.close()
+        assert sock.fileno() == -1

@@ -151,7 +151,7 @@ class World:
                 "refresh": "1s",
                 "verify": {"timeout": "1s", "interval": "1s", "ca_file": str(self.authority.file)},
             },
-            "serve": {"listen": [f"{IDC_ADDRESS}:53"]},
+            "serve": {"listen": [f"{IDC_ADDRESS}:53"], "lameduck": 0},
             "forward": {"upstreams": [IDC_RESOLVER]},
             "log": {"format": "json"},
         }

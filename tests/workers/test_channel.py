@@ -124,3 +124,31 @@ async def test_nothing_is_taken_once_closed(pair: tuple[socket.socket, socket.so
     await until(lambda: got == [Stop()])
     await asyncio.sleep(0.01)
     assert got == [Stop()]
+
+
+async def test_sockets_go_along(pair: tuple[socket.socket, socket.socket]) -> None:
+    left, right = End(pair[0]), End(pair[1])
+    inner, outer = socket.socketpair()
+    kept = inner.dup()
+    with kept, outer:
+        assert left.channel.send(Ask(1, TellTraffic()), [inner])
+        assert inner.fileno() == -1, "it is the other end's now"
+        assert left.channel.send(Stop())
+        await until(lambda: len(right.got) == 2)
+        (taken,) = right.channel.take_sockets(1)
+        assert right.channel.take_sockets(1) == []
+        with taken:
+            taken.send(b"x")
+            assert outer.recv(1) == b"x"
+    left.channel.close()
+    right.channel.close()
+
+
+async def test_sockets_that_cannot_be_sent_are_closed(pair: tuple[socket.socket, socket.socket]) -> None:
+    left = End(pair[0])
+    left.channel.send(large(1))
+    one, other = socket.socketpair()
+    with other:
+        assert not left.channel.send(Stop(), [one])
+        assert one.fileno() == -1
+    left.channel.close()

@@ -18,8 +18,9 @@ from dnsproxy.core.restarts import MAX_MISSED
 from dnsproxy.core.stats import Stats
 from dnsproxy.core.totals import Traffic
 from dnsproxy.errors import StartError, WorkerError
+from dnsproxy.net.doors import Doorkeeper
+from dnsproxy.workers import crew, messages
 from dnsproxy.workers import fleet as module
-from dnsproxy.workers import messages
 from dnsproxy.workers.fleet import Fleet
 from dnsproxy.workers.messages import Content, Explain, Flush, Request, TellTraffic
 from tests.fakes.starter import FakeStarter
@@ -57,7 +58,7 @@ def starter() -> Iterator[FakeStarter]:
 
 
 def fleet(starter: FakeStarter, count: int = 2, **options: Any) -> Fleet:
-    return Fleet(starter, settings("127.0.0.1:9"), count, **options)
+    return Fleet(starter, settings("127.0.0.1:9"), count, Doorkeeper(shares=count), **options)
 
 
 @contextlib.asynccontextmanager
@@ -145,7 +146,7 @@ async def test_a_worker_that_ends_at_its_start_is_named(starter: FakeStarter) ->
 async def test_a_worker_that_says_nothing_is_not_waited_for_forever(
     starter: FakeStarter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "START_SECONDS", 0.05)
+    monkeypatch.setattr(crew, "START_SECONDS", 0.05)
     starter.refusals[1] = ""
     with pytest.raises(StartError, match=r"serve.workers: not all answer within 0\.05 s"):
         await fleet(starter).open()
@@ -159,7 +160,7 @@ async def test_a_port_that_somebody_shares_with_us_is_in_use(starter: FakeStarte
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         other.bind(("127.0.0.1", port))
         with pytest.raises(StartError, match=f"udp 127.0.0.1 port {port}: Address already in use"):
-            await Fleet(starter, settings("127.0.0.1:9", port), 2).open()
+            await Fleet(starter, settings("127.0.0.1:9", port), 2, Doorkeeper(shares=2)).open()
     assert starter.started == []
 
 
@@ -271,11 +272,12 @@ async def test_without_the_nursery_it_ends(starter: FakeStarter) -> None:
     assert well(made) == [False, False]
     started = asyncio.get_running_loop().time()
     await made.close()
-    assert asyncio.get_running_loop().time() - started < module.STOP_SECONDS
+    assert asyncio.get_running_loop().time() - started < crew.STOP_SECONDS
 
 
 async def test_who_does_not_stop_is_killed(starter: FakeStarter, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "STOP_SECONDS", 0.05)
+    monkeypatch.setattr("dnsproxy.workers.fleet.STOP_SECONDS", 0.05)
+    monkeypatch.setattr(crew, "STOP_SECONDS", 0.05)
     with capture_logs() as logs:
         async with running(starter):
             worker = starter.living[2]

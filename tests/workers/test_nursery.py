@@ -31,7 +31,7 @@ def work(number, sock):
     return 0
 
 def started(number):
-    sock = nursery.start_worker(number)
+    sock = nursery.start_worker(number, number)
     return sock, int(sock.recv(100))
 
 def ended():
@@ -146,7 +146,7 @@ def test_a_nursery_that_has_gone_is_said() -> None:
         nurse = int(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[1])
         os.kill(nurse, signal.SIGKILL)
         assert one.recv(1) == b"", "its workers end with it"
-        for act in (lambda: nursery.start_worker(2), lambda: nursery.end_worker(1), ended):
+        for act in (lambda: nursery.start_worker(2, 2), lambda: nursery.end_worker(1), ended):
             try:
                 act()
             except WorkerError as exc:
@@ -163,7 +163,7 @@ def test_what_was_printed_before_is_printed_once() -> None:
         import io
         print("before", end=" ")
         nursery2 = Nursery(work)
-        sock = nursery2.start_worker(1)
+        sock = nursery2.start_worker(1, 1)
         sock.recv(100)
         sock.send(b"0")
         sock.recv(1)
@@ -201,7 +201,7 @@ def test_a_fork_that_fails_ends_nobody() -> None:
         os.fork = seldom
         nursery = Nursery(work)
         one, pid = started(1)
-        failed = nursery.start_worker(2)
+        failed = nursery.start_worker(2, 2)
         assert failed.recv(1) == b""
         nursery.end_worker(2)
         print(*ended())
@@ -217,3 +217,40 @@ def test_a_fork_that_fails_ends_nobody() -> None:
         "2 not started: the system has no memory or process left",
         "1 exit code 5",
     ], done.stderr
+
+
+def test_two_processes_of_one_worker_are_told_apart() -> None:
+    done = run(
+        """
+        one, two = nursery.start_worker(7, 1), nursery.start_worker(8, 1)
+        pids = [int(sock.recv(100)) for sock in (one, two)]
+        print(*(open(f"/proc/{pid}/comm").read().strip() for pid in pids))
+        one.send(b"5")
+        assert one.recv(1) == b""
+        nursery.end_worker(7)
+        print(*ended())
+        two.send(b"6")
+        assert two.recv(1) == b""
+        nursery.end_worker(8)
+        print(*ended())
+        nursery.close()
+        """
+    )
+    expected = ["dnsproxy-w1 dnsproxy-w1", "7 exit code 5", "8 exit code 6"]
+    assert done.stdout.splitlines() == expected, done.stderr
+
+
+def test_what_is_given_up_is_given_up_before_the_first_worker() -> None:
+    done = run(
+        """
+        nursery.close()
+        given_up = []
+        nursery = Nursery(lambda number, sock: 5 + len(given_up), lambda: given_up.append(1))
+        sock = nursery.start_worker(1, 1)
+        sock.recv(1)
+        nursery.end_worker(1)
+        print(*ended(), given_up)
+        nursery.close()
+        """
+    )
+    assert done.stdout.splitlines() == ["1 exit code 6 []"], done.stderr

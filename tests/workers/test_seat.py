@@ -7,9 +7,11 @@ from collections.abc import Callable
 from dnsproxy.core.book import Book
 from dnsproxy.core.stats import Stats
 from dnsproxy.core.totals import Traffic
+from dnsproxy.settings import Settings
 from dnsproxy.workers.channel import Channel
 from dnsproxy.workers.messages import (
     Ask,
+    Begin,
     Content,
     Flush,
     NotOpened,
@@ -23,6 +25,7 @@ from dnsproxy.workers.messages import (
 from dnsproxy.workers.seat import Seat
 
 FIRST = frame(TakeBook(Book()))
+BEGIN = Begin(Settings(), ())
 TRAFFIC = Traffic(Stats(), {}, 0, 0)
 
 
@@ -45,7 +48,7 @@ class Table:
         ours, theirs = socket.socketpair()
         self.got.clear()
         self.worker = Channel(theirs, self.got.append, lambda: None)
-        self.seat.begin(ours, FIRST)
+        self.seat.begin(7, ours, BEGIN, (), FIRST)
 
     async def opened(self) -> None:
         self.worker.send(Opened(4711))
@@ -68,8 +71,8 @@ async def test_it_has_the_book_first_and_can_be_asked_once_open() -> None:
     assert (view.number, view.pid, view.queries, view.restarts, view.answers) == (3, 4711, 12, 0, True)
     asked = table.seat.ask(Flush(None))
     assert asked is not None
-    await until(lambda: len(table.got) == 2)
-    assert table.got == [TakeBook(Book()), Ask(1, Flush(None))]
+    await until(lambda: len(table.got) == 3)
+    assert table.got == [BEGIN, TakeBook(Book()), Ask(1, Flush(None))]
     table.worker.send(Reply(1, 5))
     assert await asked == 5
     assert table.heard == [5]
@@ -122,9 +125,9 @@ async def test_the_next_process_starts_with_nothing_of_the_last() -> None:
     await table.opened()
     asked = table.seat.ask(Flush(None))
     assert asked is not None
-    await until(lambda: table.got[1:] == [Ask(1, Flush(None))])
+    await until(lambda: table.got[2:] == [Ask(1, Flush(None))])
     table.seat.stop()
-    await until(lambda: table.got[2:] == [Stop()])
+    await until(lambda: table.got[3:] == [Stop()])
     table.seat.end()
     table.worker.close()
 
@@ -135,10 +138,10 @@ async def test_each_beat_asks_once_and_waits_for_the_reply() -> None:
     await table.opened()
     for _ in range(3):
         assert not table.seat.beat()
-    await until(lambda: table.got[1:] == [Ask(1, TellTraffic())])
+    await until(lambda: table.got[2:] == [Ask(1, TellTraffic())])
     table.worker.send(Reply(1, TRAFFIC))
     await until(lambda: table.heard == [TRAFFIC])
     assert not table.seat.beat()
-    await until(lambda: table.got[2:] == [Ask(2, TellTraffic())])
+    await until(lambda: table.got[3:] == [Ask(2, TellTraffic())])
     table.seat.end()
     table.worker.close()

@@ -15,14 +15,17 @@ from dnsproxy.core import names
 from dnsproxy.core.book import Book
 from dnsproxy.core.explain import Explanation, Question
 from dnsproxy.core.totals import Traffic
+from dnsproxy.net.doors import Door, Doorkeeper, dns_doors
 from dnsproxy.settings import Settings
 from dnsproxy.workers.channel import Channel
 from dnsproxy.workers.messages import (
     Ask,
+    Begin,
     Explain,
     Flush,
     NotOpened,
     Opened,
+    Refit,
     Reply,
     Stop,
     TakeBook,
@@ -46,11 +49,18 @@ def collector() -> Iterator[None]:
 class Control:
     """The control process's end."""
 
-    def __init__(self, given: Settings) -> None:
+    def __init__(self, given: Settings, keeper: Doorkeeper | None = None) -> None:
         ours, theirs = socket.socketpair()
         self.got: list[object] = []
+        self.keeper = keeper or Doorkeeper()
+        self.keeper.open(dns_doors(given))
         self.channel = Channel(ours, self.got.append, lambda: self.got.append("end"))
-        self.running = asyncio.ensure_future(Worker(1, given, shared_returns(given)).run(theirs))
+        self.running = asyncio.ensure_future(Worker(1, shared_returns()).run(theirs))
+        sockets = self.sockets(given)
+        self.channel.send(Begin(given, tuple(sockets)), sockets.values())
+
+    def sockets(self, given: Settings) -> dict[Door, socket.socket]:
+        return self.keeper.share(dns_doors(given))
 
     async def next(self, count: int) -> object:
         await until(lambda: len(self.got) >= count)
@@ -58,13 +68,14 @@ class Control:
 
 
 @contextlib.asynccontextmanager
-async def controlled(given: Settings) -> AsyncIterator[Control]:
-    control = Control(given)
+async def controlled(given: Settings, keeper: Doorkeeper | None = None) -> AsyncIterator[Control]:
+    control = Control(given, keeper)
     try:
         yield control
     finally:
         control.channel.close()
         await asyncio.wait_for(control.running, 10)
+        control.keeper.close()
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -77,14 +88,14 @@ def book(*addresses: str) -> TakeBook:
     return TakeBook(Book().merged(snapshot(learned(NAME, addresses))))
 
 
-async def test_it_binds_once_it_has_a_book_and_follows_the_next() -> None:
+async def test_it_serves_once_it_has_a_book_and_follows_the_next() -> None:
     port = free_port()
     async with controlled(settings("127.0.0.1:9", port)) as control:
-        await asyncio.sleep(0)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-            free.bind(("127.0.0.1", port))
+        # It waits in the queue of a socket that nobody reads yet.
+        waiting = asyncio.ensure_future(ask(port, NAME))
         control.channel.send(book("10.0.0.1"))
         assert await control.next(1) == Opened(os.getpid())
+        assert [str(rrset[0]) for rrset in (await waiting).answer] == ["10.0.0.1"]
         for tcp in (False, True):
             assert [str(rrset[0]) for rrset in (await ask(port, NAME, tcp=tcp)).answer] == ["10.0.0.1"]
         control.channel.send(book("10.0.0.2"))
@@ -94,15 +105,51 @@ async def test_it_binds_once_it_has_a_book_and_follows_the_next() -> None:
         assert [str(rrset[0]) for rrset in (await ask(port, NAME)).answer] == ["10.0.0.2"]
 
 
-async def test_two_share_a_port() -> None:
+async def test_one_goes_and_its_successor_reads_on() -> None:
     port = free_port()
-    async with (
-        controlled(settings("127.0.0.1:9", port)) as one,
-        controlled(settings("127.0.0.1:9", port)) as two,
-    ):
-        for control in (one, two):
-            control.channel.send(book("10.0.0.1"))
-            assert isinstance(await control.next(1), Opened)
+    given = settings("127.0.0.1:9", port)
+    keeper = Doorkeeper()
+    async with controlled(given, keeper) as one:
+        one.channel.send(book("10.0.0.1"))
+        assert isinstance(await one.next(1), Opened)
+        two = Control(given, keeper)
+        one.channel.send(Stop(gently=True))
+        assert await asyncio.wait_for(one.running, 10) == 0
+        # Nobody reads.
+        waiting = asyncio.ensure_future(ask(port, NAME))
+        await asyncio.sleep(0)
+        two.channel.send(book("10.0.0.2"))
+        assert [str(rrset[0]) for rrset in (await waiting).answer] == ["10.0.0.2"]
+        two.channel.close()
+        await asyncio.wait_for(two.running, 10)
+
+
+async def test_another_configuration_and_other_sockets() -> None:
+    before, after = free_port(), free_port()
+    async with controlled(settings("127.0.0.1:9", before)) as control:
+        control.channel.send(book("10.0.0.1"))
+        assert isinstance(await control.next(1), Opened)
+        given = settings("127.0.0.1:9", after, "learn: {ttl: 7}")
+        control.keeper.open(dns_doors(given))
+        sockets = control.sockets(given)
+        control.channel.send(Ask(1, Refit(given, tuple(sockets))), sockets.values())
+        assert await control.next(2) == Reply(1, "")
+        control.keeper.keep(dns_doors(given))
+        assert [rrset.ttl for rrset in (await ask(after, NAME)).answer] == [7]
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", before))
+
+
+async def test_a_configuration_that_it_cannot_take_changes_nothing() -> None:
+    port = free_port()
+    async with controlled(settings("127.0.0.1:9", port)) as control:
+        control.channel.send(book("10.0.0.1"))
+        assert isinstance(await control.next(1), Opened)
+        sockets = control.sockets(given := settings(f"127.0.0.1:{port}", port))
+        control.channel.send(Ask(1, Refit(given, tuple(sockets))), sockets.values())
+        reason = f"upstream 127.0.0.1:{port} is this proxy's own listening address"
+        assert await control.next(2) == Reply(1, reason)
+        assert (await ask(port, NAME)).answer
 
 
 async def test_what_it_is_asked() -> None:
@@ -134,6 +181,7 @@ async def test_told_to_stop() -> None:
         await control.next(1)
         control.channel.send(Stop())
         assert await asyncio.wait_for(control.running, 10) == 0
+        control.keeper.close()
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
             free.bind(("127.0.0.1", port))
 
@@ -150,13 +198,11 @@ async def test_it_ends_when_nobody_is_there_to_tell(has_book: bool) -> None:
 
 async def test_why_it_cannot_answer() -> None:
     port = free_port()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.bind(("127.0.0.1", port))
-        async with controlled(settings("127.0.0.1:9", port)) as control:
-            control.channel.send(book("10.0.0.1"))
-            reason = f"cannot listen on udp 127.0.0.1 port {port}: Address already in use"
-            assert await control.next(1) == NotOpened(reason)
-            assert await asyncio.wait_for(control.running, 10) == 1
+    async with controlled(settings(f"127.0.0.1:{port}", port)) as control:
+        control.channel.send(book("10.0.0.1"))
+        reason = f"upstream 127.0.0.1:{port} is this proxy's own listening address"
+        assert await control.next(1) == NotOpened(reason)
+        assert await asyncio.wait_for(control.running, 10) == 1
 
 
 def test_its_end_of_the_pair_outlives_the_loop() -> None:
@@ -164,8 +210,7 @@ def test_its_end_of_the_pair_outlives_the_loop() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.shutdown(socket.SHUT_WR)
-        given = settings("127.0.0.1:9")
-        assert run_worker(1, theirs, given, shared_returns(given)) == 0
+        assert run_worker(1, theirs, shared_returns()) == 0
         ours.setblocking(False)
         with pytest.raises(BlockingIOError):
             ours.recv(1)

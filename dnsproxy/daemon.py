@@ -1,0 +1,152 @@
+"""``dnsproxy serve`` and ``dnsproxy helper`` as services: sockets and rights, then all that runs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from dnsproxy import logs
+from dnsproxy.activation import match_doors, take_descriptors
+from dnsproxy.lifecycle import call_on_signal, report, stop_on_signals
+from dnsproxy.net.doors import Door, Doorkeeper, helper_doors
+from dnsproxy.notify import Notifier
+from dnsproxy.settings import Settings
+from dnsproxy.settings.values import Endpoint
+
+if TYPE_CHECKING:
+    from dnsproxy.plane import Plane
+    from dnsproxy.privileges import Account
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+
+class Service:
+    """What a daemon has before it does anything: the manager's wishes, and who it is to be.
+
+    Made before any thread and any other process is.
+
+    Raises:
+        StartError: there is no such user, or this process may not become it.
+    """
+
+    def __init__(self, settings: Settings, file: Path) -> None:
+        # One that comes before the start is over would end the program.
+        for number in (signal.SIGHUP, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
+        self.file = file
+        self.settings = settings
+        self.notifier = Notifier.from_environment()
+        self.descriptors = take_descriptors()
+        self.account: Account | None = None
+        if settings.user is not None:
+            from dnsproxy.privileges import find_account  # noqa: PLC0415 - few configurations ask for it
+
+            self.account = find_account(settings.user, settings.group)
+
+    def leave_to_others(self) -> None:
+        """Give up sockets and rights, in a process that is made for work on what clients send."""
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+        if self.account is not None:
+            from dnsproxy.privileges import become  # noqa: PLC0415 - as above
+
+            become(self.account)
+
+    def open(self, doors: list[Door], *, shares: int = 1) -> Doorkeeper:
+        """Bind all ``doors`` but those that were given, then give up the rights that this took.
+
+        Raises:
+            StartError: with every reason.
+        """
+        keeper = Doorkeeper(match_doors(self.descriptors, doors), shares=shares)
+        keeper.open(doors)
+        if self.account is not None:
+            from dnsproxy.privileges import BIND_SERVICE, become, give_folders  # noqa: PLC0415 - as above
+
+            keeper.give_to(self.account.uid, self.account.gid)
+            if self.settings.learn.sources:
+                give_folders(self.account, [self.settings.learn.state_file.parent])
+            become(self.account, keep=[BIND_SERVICE])
+            log.info("service.user", user=self.account.name, uid=self.account.uid, gid=self.account.gid)
+        return keeper
+
+
+async def run_proxy(service: Service, keeper: Doorkeeper, plane: Plane | None = None) -> None:
+    """Run ``dnsproxy serve`` until SIGTERM or SIGINT; ``plane`` answers queries, by default this process.
+
+    Raises:
+        StartError: the proxy cannot start.
+        WorkerError: nobody answers queries any more.
+    """
+    from dnsproxy.app import Proxy  # noqa: PLC0415 - the helper does not need it
+    from dnsproxy.reload import Reloader  # noqa: PLC0415 - the same
+
+    notifier = service.notifier
+    stop = stop_on_signals()
+    proxy = Proxy(service.settings, plane, keeper)
+    await proxy.start()
+    reloader = Reloader(service.file, proxy, notifier)
+    proxy.reload = reloader.reload
+    call_on_signal(signal.SIGHUP, reloader.ask)
+
+    async def grace() -> None:
+        seconds = 0.0 if stop.hurried.is_set() else proxy.settings.serve.lameduck
+        notifier.stopping(f"draining for {seconds:g} s")
+        log.info("proxy.draining", seconds=seconds)
+        await stop.grace(seconds)
+
+    restarts = asyncio.Event()
+    call_on_signal(signal.SIGUSR2, restarts.set)
+    besides = [
+        reloader.run(),
+        report(notifier, lambda: proxy.plane.is_well, proxy.status),
+        _restart_workers(restarts, proxy.restart_workers),
+    ]
+    notifier.ready(proxy.status())
+    try:
+        with logs.reporting():
+            await proxy.run(stop.asked, grace, besides)
+    finally:
+        await proxy.close()
+
+
+async def _restart_workers(asked: asyncio.Event, restart: Callable[[], Awaitable[str | None]]) -> None:
+    while True:
+        await asked.wait()
+        asked.clear()
+        failure = await restart()
+        if failure is not None:
+            log.warning("workers.not_restarted", reason=failure)
+
+
+async def run_helper(service: Service, keeper: Doorkeeper) -> None:
+    """Run ``dnsproxy helper`` until SIGTERM or SIGINT.
+
+    Raises:
+        StartError: the helper cannot start.
+    """
+    from dnsproxy.helper.publish import serve_helper  # noqa: PLC0415 - the proxy does not need its HTTP server
+
+    notifier = service.notifier
+    stop = stop_on_signals()
+    (door,) = helper_doors(service.settings)
+    reporting: list[asyncio.Task[None]] = []
+
+    def started(_: Endpoint) -> None:
+        notifier.ready("publishing")
+        reporting.append(asyncio.ensure_future(report(notifier, lambda: True, lambda: "publishing")))
+
+    try:
+        with logs.reporting():
+            await serve_helper(service.settings, stop.asked, started, sock=keeper.one(door))
+    finally:
+        notifier.stopping("ending")
+        keeper.close()
+        for task in reporting:
+            task.cancel()

@@ -1,0 +1,102 @@
+"""How the addresses get here, by one configuration: keys, embedded helpers, learner, vetting."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from dnsproxy.core import names
+from dnsproxy.core.book import Book
+from dnsproxy.core.learned import Scope
+from dnsproxy.errors import StartError
+from dnsproxy.keys import read_trusted_keys
+from dnsproxy.net.refresh import Learner
+from dnsproxy.net.statefile import check_writable
+from dnsproxy.settings import Settings
+from dnsproxy.vetting import Vetting
+
+if TYPE_CHECKING:
+    from dnsproxy.embedded import EmbeddedHelpers
+
+
+class Learning:
+    """Learner → vetting → ``outlet``: what helpers say, what of it is answered, the answers.
+
+    Raises:
+        StartError: keys or ``learn.verify.ca_file`` cannot be read, ``learn.on_change`` cannot be
+            run, the state folder cannot be written, or a source is this proxy itself; with every reason.
+    """
+
+    def __init__(self, settings: Settings, outlet: Callable[[Book], None]) -> None:
+        self._settings = settings
+        complaints: list[str] = []
+        keys = {}
+        disk_failure = None
+        self._embedded: EmbeddedHelpers | None = None
+        try:
+            if settings.learn.sources:
+                disk_failure = check_writable(settings.learn.state_file)
+            self._embedded = self._embed()
+        except StartError as exc:
+            complaints += exc.reasons
+        try:
+            keys = read_trusted_keys(settings.learn.trusted_keys)
+        except StartError as exc:
+            complaints += exc.reasons
+        try:
+            self.vetting = Vetting(settings, outlet)
+        except StartError as exc:
+            complaints += exc.reasons
+        if complaints:
+            raise StartError(*complaints)
+        if self._embedded is not None:
+            keys |= self._embedded.keys
+        configured = frozenset(names.to_key(entry.name) for entry in settings.wanted())
+        scope = Scope(configured, tuple(settings.sought()))
+        fetch = self._embedded.fetch if self._embedded else None
+        self.learner = Learner(
+            settings.learn, keys, scope, self.vetting.take, fetch=fetch, disk_failure=disk_failure
+        )
+
+    def _embed(self) -> EmbeddedHelpers | None:
+        if not any(source.is_local for source in self._settings.learn.sources):
+            return None
+        # A proxy that only pulls has no need of dnslib's decoder and aiohttp at its start.
+        from dnsproxy.embedded import EmbeddedHelpers  # noqa: PLC0415
+
+        return EmbeddedHelpers(self._settings)
+
+    def load(self) -> None:
+        """Take up what is on disk. Never raises."""
+        self.vetting.load()
+        self.learner.load()
+        if self._embedded is not None:
+            self._embedded.resume(self.learner.book)
+
+    def take_over(self, earlier: Learning) -> None:
+        """Go on from what ``earlier`` knows, which runs no more."""
+        self.vetting.take_over(earlier.vetting)
+        self.learner.take_over(earlier.learner)
+        if self._embedded is not None:
+            self._embedded.resume(self.learner.book)
+        self.vetting.take(self.learner.book)
+
+    def refresh(self) -> None:
+        """Pull from all sources now, and look again where the looking is done here."""
+        if self._embedded is not None:
+            self._embedded.look_now()
+        self.learner.refresh_now()
+
+    async def run(self) -> None:
+        """Learn until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            if self._embedded is not None:
+                tasks.create_task(self._embedded.run())
+            tasks.create_task(self.learner.run())
+            tasks.create_task(self.vetting.run())
+
+    async def close(self) -> None:
+        """Write what has not been written yet."""
+        await self.learner.close()
+        await self.vetting.close()

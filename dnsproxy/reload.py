@@ -1,0 +1,167 @@
+"""Another configuration for a running proxy: checked as a whole, then put in force, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from dnsproxy import logs
+from dnsproxy.config import load
+from dnsproxy.core.totals import ReloadView
+from dnsproxy.errors import ConfigError, ReloadError, StartError
+from dnsproxy.notify import Notifier
+from dnsproxy.settings import Settings
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+# What is in force until the program is started again, and why.
+FIXED = {
+    "serve.workers": "workers are forked, and the sockets of all made, at the start",
+    "log.queries": "listeners that write queries down are others, made at the start",
+    "log.dnstap": "the same",
+    "user": "the rights to become another user are gone",
+    "group": "the same",
+}
+# Seconds between two looks at the file.
+WATCH_SECONDS = 2.0
+
+_Stamp = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a reload did: key paths that ``changed``, those that ``need_restart``, or ``problems``."""
+
+    changed: tuple[str, ...] = ()
+    need_restart: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+class Changeable(Protocol):
+    """What is reloaded: an `app.Proxy`."""
+
+    settings: Settings
+    reloads: ReloadView
+
+    async def change(self, settings: Settings) -> None:
+        """Go by ``settings`` from now on; raises `ReloadError`, and everything is as it was."""
+
+
+class Reloader:
+    """Reads ``file`` again when asked, one time after another."""
+
+    def __init__(
+        self, file: Path, proxy: Changeable, notifier: Notifier, *, watch: float = WATCH_SECONDS
+    ) -> None:
+        self._file = file
+        self._proxy = proxy
+        self._notifier = notifier
+        self._watch = watch
+        self._lock = asyncio.Lock()
+        self._asked = asyncio.Event()
+        self._read = self._stamp()
+
+    def ask(self) -> None:
+        """Have `run` reload soon: a signal came."""
+        self._asked.set()
+
+    async def run(self) -> None:
+        """Reload when asked, and when the file has changed where the settings say so; until cancelled."""
+        while True:
+            seen = self._stamp()
+            try:
+                async with asyncio.timeout(self._watch if self._proxy.settings.reload == "watch" else None):
+                    await self._asked.wait()
+            except TimeoutError:
+                # Twice the same, so that whoever writes it has come to an end.
+                if (stamp := self._stamp()) is None or stamp == self._read or stamp != seen:
+                    continue
+            self._asked.clear()
+            await self.reload()
+
+    async def reload(self) -> Outcome:
+        """Put the file in force. What is wrong is logged and returned, and nothing has changed then."""
+        async with self._lock:
+            self._notifier.reloading()
+            self._read = self._stamp()
+            try:
+                outcome = await self._take()
+            except Exception:  # a mistake of ours in here must not end the answers to queries
+                log.exception("config.reload_crashed", file=str(self._file))
+                outcome = Outcome(problems=("an error of this program; the log has it",))
+            now = time.time()
+            good = not outcome.problems
+            self._proxy.reloads = ReloadView(good, now if good else self._proxy.reloads.last_success)
+            first = f": {outcome.problems[0]}" if outcome.problems else ""
+            self._notifier.ready("reloaded" if good else f"the configuration was not taken{first}")
+            return outcome
+
+    async def _take(self) -> Outcome:
+        before = self._proxy.settings
+        try:
+            settings = await asyncio.to_thread(load, self._file)
+            fixed = [path for path in FIXED if _value(settings, path) != _value(before, path)]
+            await self._proxy.change(_with_fixed(settings, before))
+        except ConfigError as exc:
+            return self._refuse([str(problem) for problem in exc.problems])
+        except ReloadError as exc:
+            return self._refuse(exc.problems)
+        except StartError as exc:
+            return self._refuse(list(exc.reasons))
+        after = self._proxy.settings
+        if after.log != before.log:
+            logs.configure(after.log.level, after.log.format)
+        changed = tuple(sorted(_differences(before, after)))
+        log.info("config.reloaded", file=str(self._file), changed_keys=list(changed))
+        for path in fixed:
+            log.warning("config.needs_restart", key=path, reason=FIXED[path])
+        return Outcome(changed, tuple(fixed))
+
+    def _refuse(self, problems: list[str]) -> Outcome:
+        for problem in problems:
+            log.error("config.not_taken", problem=problem)
+        return Outcome(problems=tuple(problems))
+
+    def _stamp(self) -> _Stamp | None:
+        try:
+            found = os.stat(self._file)  # noqa: PTH116 - Kubernetes swaps a link, which both follow
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _value(settings: Settings, path: str) -> object:
+    value: object = settings
+    for key in path.split("."):
+        value = getattr(value, key)
+    return value
+
+
+def _with_fixed(settings: Settings, before: Settings) -> Settings:
+    """Return ``settings`` with what cannot be changed as it was ``before``."""
+    serve = settings.serve.model_copy(update={"workers": before.serve.workers})
+    log_settings = settings.log.model_copy(
+        update={"queries": before.log.queries, "dnstap": before.log.dnstap}
+    )
+    fixed = {"serve": serve, "log": log_settings, "user": before.user, "group": before.group}
+    return settings.model_copy(update=fixed)
+
+
+def _differences(before: Settings, after: Settings) -> Iterator[str]:
+    """Yield the key paths, two levels deep, whose values differ."""
+    for section in Settings.model_fields:
+        old, new = getattr(before, section), getattr(after, section)
+        if old == new:
+            continue
+        fields = getattr(type(new), "model_fields", None)
+        if fields is None:
+            yield section
+        else:
+            yield from (f"{section}.{key}" for key in fields if getattr(old, key) != getattr(new, key))

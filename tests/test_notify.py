@@ -1,0 +1,76 @@
+"""A service manager's socket, real, in place of systemd's."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dnsproxy.notify import Notifier
+
+Manager = Callable[[], list[str]]
+
+
+@pytest.fixture(params=["path", "abstract"])
+def named(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, socket.socket]]:
+    name = f"@dnsproxy-test-{os.getpid()}" if request.param == "abstract" else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(f"\0{name[1:]}" if name.startswith("@") else name)
+        sock.settimeout(10)
+        yield name, sock
+
+
+def next_lines(sock: socket.socket) -> list[str]:
+    return sock.recv(4096).decode().split("\n")
+
+
+def test_what_a_manager_hears(named: tuple[str, socket.socket]) -> None:
+    name, sock = named
+    notifier = Notifier.from_environment({"NOTIFY_SOCKET": name})
+    notifier.ready("answering")
+    assert next_lines(sock) == ["READY=1", "STATUS=answering"]
+    before = time.monotonic_ns() // 1000
+    notifier.reloading()
+    begun, stamp, status = next_lines(sock)
+    assert (begun, status) == ("RELOADING=1", "STATUS=reloading")
+    assert before <= int(stamp.removeprefix("MONOTONIC_USEC=")) <= time.monotonic_ns() // 1000
+    notifier.alive()
+    assert next_lines(sock) == ["WATCHDOG=1"]
+    notifier.stopping("draining")
+    assert next_lines(sock) == ["STOPPING=1", "STATUS=draining"]
+
+
+def test_a_status_is_told_when_it_changes(named: tuple[str, socket.socket]) -> None:
+    name, sock = named
+    notifier = Notifier(name)
+    for status in ("one", "one", "two"):
+        notifier.status(status)
+    assert [next_lines(sock), next_lines(sock)] == [["STATUS=one"], ["STATUS=two"]]
+
+
+@pytest.mark.parametrize("name", ["", "relative", "/nobody/listens/there"])
+def test_without_a_manager_nothing_happens(name: str) -> None:
+    notifier = Notifier.from_environment({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "1"} if name else {})
+    notifier.ready("answering")
+    notifier.alive()
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [
+        ({"WATCHDOG_USEC": "3000000"}, 3.0),
+        ({"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": str(os.getpid())}, 3.0),
+        ({"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": "1"}, None),
+        ({"WATCHDOG_USEC": "soon"}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({}, None),
+    ],
+)
+def test_how_often_a_manager_wants_to_hear(given: dict[str, str], seconds: float | None) -> None:
+    environ = {"NOTIFY_SOCKET": "/x", **given, "HOME": "/"}
+    assert Notifier.from_environment(environ).watchdog == seconds
+    assert environ == {"HOME": "/"}, "programs that are started from here are not to speak for us"

@@ -1,0 +1,114 @@
+"""What a configuration makes, and what it takes over from the one before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dnsproxy.core import names
+from dnsproxy.errors import StartError
+from dnsproxy.outfit import Outfit, build_engine
+from dnsproxy.settings import Settings
+from dnsproxy.settings.values import Endpoint
+from tests.certificates import make_certificate
+from tests.test_server import free_port, settings
+
+
+def test_an_upstream_that_is_this_proxy_is_refused() -> None:
+    port = free_port()
+    with pytest.raises(StartError, match="own listening address"):
+        build_engine(settings(f"127.0.0.1:{port}", port))
+
+
+@pytest.mark.parametrize("upstream", ["tls://{own}", "https://{own}/dns-query#dns.example"])
+def test_an_upstream_that_is_this_proxys_own_tls_listener_is_refused(upstream: str) -> None:
+    tls = {"listen": ["127.0.0.1:8853"], "cert_file": "/c.pem", "key_file": "/k.pem"}
+    forward = {"upstreams": [upstream.format(own="127.0.0.1:8853")]}
+    with pytest.raises(StartError, match="own listening address"):
+        build_engine(Settings.model_validate({"serve": {"tls": tls}, "forward": forward}))
+
+
+def test_bootstrap_resolvers_are_not_this_proxy() -> None:
+    port = free_port()
+    given = settings("127.0.0.1:9", port)
+    forward = given.forward.model_copy(update={"bootstrap": [Endpoint("127.0.0.1", port)]})
+    with pytest.raises(StartError, match="own listening address"):
+        Outfit(given.model_copy(update={"forward": forward}))
+
+
+def test_an_authority_of_upstreams_that_cannot_be_read_is_told_at_once(tmp_path: Path) -> None:
+    forward = {"upstreams": ["tls://10.0.0.5"], "ca_file": str(tmp_path / "none.pem")}
+    with pytest.raises(StartError, match=r"forward\.ca_file: .*No such file"):
+        Outfit(Settings.model_validate({"forward": forward}))
+
+
+def test_zones_have_their_own_upstreams_and_share_what_they_have_in_common() -> None:
+    other = settings("127.0.0.1:8").forward.upstreams
+    given = settings("127.0.0.1:9")
+    zones = {"corp.example.": [*other, *given.forward.upstreams], "one.example.": other}
+    forward = given.forward.model_copy(update={"zones": zones})
+    engine = build_engine(given.model_copy(update={"forward": forward}))
+    assert [upstream.name for upstream in engine.upstreams()] == ["127.0.0.1:9", "127.0.0.1:8"]
+    assert len(engine.groups) == 3
+
+
+def forwarding(upstreams: list[str], zones: dict[str, list[str]] | None = None, **probe: int) -> Settings:
+    forward = {"upstreams": upstreams, "zones": zones or {}, "probe": probe}
+    return Settings.model_validate({"forward": forward, "serve": {"listen": ["127.0.0.1:5353"]}})
+
+
+def test_counts_and_the_health_of_upstreams_go_on() -> None:
+    before = Outfit(forwarding(["192.0.2.1", "192.0.2.2"]))
+    before.engine.stats.cache_hits = 7
+    for upstream in before.engine.upstreams():
+        upstream.record_response(0.25)
+    after = Outfit(forwarding(["192.0.2.2", "192.0.2.3", "tcp://192.0.2.1"]), before)
+    assert after.engine.stats is before.engine.stats
+    known = {upstream.name: upstream.stats.rtt for upstream in after.engine.upstreams()}
+    assert known == {"192.0.2.2:53": 0.25, "192.0.2.3:53": None, "tcp://192.0.2.1:53": None}
+
+
+def test_an_upstream_that_is_judged_otherwise_is_another_one() -> None:
+    before = Outfit(forwarding(["192.0.2.1"], fall=3))
+    (held,) = before.engine.upstreams()
+    (same,) = Outfit(forwarding(["192.0.2.1"], fall=3), before).engine.upstreams()
+    (other,) = Outfit(forwarding(["192.0.2.1"], fall=5), before).engine.upstreams()
+    assert same is held
+    assert other is not held
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "outdated"),
+    [
+        ((["192.0.2.1"], {}), (["192.0.2.1"], {}), set()),
+        ((["192.0.2.1", "192.0.2.2"], {}), (["192.0.2.2", "192.0.2.3"], {}), set()),
+        ((["192.0.2.1"], {}), (["192.0.2.3"], {}), {(".", ".")}),
+        ((["192.0.2.1"], {"corp": ["192.0.2.2"]}), (["192.0.2.1"], {}), {("corp", ".")}),
+        ((["192.0.2.1"], {}), (["192.0.2.1"], {"corp": ["192.0.2.2"]}), {(".", "corp")}),
+        ((["192.0.2.1"], {}), (["192.0.2.1"], {"corp": ["192.0.2.1"]}), set()),
+        (
+            (["192.0.2.1"], {"corp": ["192.0.2.2"], "a.corp": ["192.0.2.3"]}),
+            (["192.0.2.1"], {"corp": ["192.0.2.2"]}),
+            {("a.corp", "."), ("a.corp", "corp")},
+        ),
+    ],
+)
+def test_which_cached_answers_came_from_elsewhere(
+    before: tuple[list[str], dict[str, list[str]]],
+    after: tuple[list[str], dict[str, list[str]]],
+    outdated: set[tuple[str, str]],
+) -> None:
+    found = Outfit(forwarding(*after)).outdated_zones(Outfit(forwarding(*before)))
+    assert found == {(names.to_key(old), names.to_key(new)) for old, new in outdated}
+
+
+def test_every_reason_is_told(tmp_path: Path) -> None:
+    make_certificate(tmp_path, "dns.example")
+    tls = {"listen": ["127.0.0.1:8853"], "cert_file": str(tmp_path / "no.pem"), "key_file": "/no.key"}
+    forward = {"upstreams": ["tls://10.0.0.5"], "ca_file": str(tmp_path / "none.pem")}
+    with pytest.raises(StartError) as caught:
+        Outfit(Settings.model_validate({"serve": {"tls": tls}, "forward": forward}))
+    first, second = caught.value.reasons
+    assert first.startswith("serve.tls: ")
+    assert second.startswith("forward.ca_file: ")
