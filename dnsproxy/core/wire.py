@@ -128,16 +128,19 @@ def scan_query(data: bytes) -> Query:
     try:
         if questions == 1:
             _scan_question(query, data)
-        if flags & OPCODE:
-            query.rcode = NOTIMP
-        elif questions != 1:
-            query.rcode = FORMERR
-        elif answers or authorities or additionals:
-            _scan_additional(query, answers + authorities, additionals)
-        elif query.question_end != len(data):
-            query.rcode = FORMERR
+        if questions == 1 and not flags & OPCODE:
+            if answers or authorities or additionals:
+                _scan_additional(query, answers + authorities, additionals)
+            elif query.question_end != len(data):
+                query.rcode = FORMERR
+        else:
+            # What it has of an OPT is answered by one (RFC 6891 §6.1.1). Not behind several questions.
+            if questions < 2:
+                _scan_additional(query, answers + authorities, additionals)
+            query.rcode = NOTIMP if flags & OPCODE else FORMERR
     except (IndexError, struct.error, MalformedError):
-        query.rcode = FORMERR
+        # Messages of other opcodes may have another form (RFC 8490 §5.4).
+        query.rcode = NOTIMP if flags & OPCODE else FORMERR
     return query
 
 

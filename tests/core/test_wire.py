@@ -93,6 +93,39 @@ def test_p10_malformed_queries_are_formerr(data: bytes) -> None:
     assert read(respond(scanned, wire.RA, scanned.rcode, (0, 0, 0), b"")).rcode() == wire.FORMERR
 
 
+# RFC 6891 §6.1.1: who sends an OPT gets one, with whatever error.
+OPT_RECORD = b"\0\0\x29\x04\xd0\0\0\x80\0\0\0"
+
+
+@pytest.mark.parametrize("question", [b"", PLAIN[12:]], ids=["none", "one"])
+@pytest.mark.parametrize("opcode", [0, 1, 2, 4, 5, 15])
+def test_p14_an_error_has_an_opt_if_the_query_has(question: bytes, opcode: int) -> None:
+    count = 1 if question else 0
+    head = PLAIN[:2] + bytes((opcode << 3 | 1, 0, 0, count, 0, 0, 0, 0, 0, 1))
+    scanned = scan_query(head + question + OPT_RECORD)
+    expected = wire.NOTIMP if opcode else wire.NOERROR if question else wire.FORMERR
+    assert (scanned.rcode, scanned.edns, scanned.do) == (expected, True, True)
+    response = respond(scanned, wire.RA, scanned.rcode, (0, 0, 0), b"")
+    assert (response[4:12], response[12:]) == (bytes((0, count, 0, 0, 0, 0, 0, 1)), question + OPT_RECORD)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"\0\0\0\0\0\0\0\0" + b"\0\1\0\4\0\0\0\0",  # DSO: no record, but a TLV
+        b"\0\1\0\0\0\0\0\0" + b"\xc0\x0c\0\1\0\1",
+        b"\0\2\0\0\0\0\0\1" + PLAIN[12:] * 2 + OPT_RECORD,
+        b"\0\0\0\0\0\0\0\1" + OPT_RECORD[:-1],
+        b"\0\0\0\0\0\0\0\1" + OPT_RECORD[:6] + b"\1" + OPT_RECORD[7:],
+    ],
+    ids=["DSO", "pointer", "two questions", "cut", "version 1"],
+)
+def test_p09_other_opcodes_are_notimp_whatever_their_form(rest: bytes) -> None:
+    scanned = scan_query(PLAIN[:2] + b"\x30\0" + rest)
+    assert scanned.rcode == wire.NOTIMP
+    assert read(respond(scanned, wire.RA, scanned.rcode, (0, 0, 0), b"")).rcode() == wire.NOTIMP
+
+
 @pytest.mark.parametrize("opcode", [1, 2, 4, 5, 6, 15])
 def test_p09_other_opcodes_are_notimp_with_opcode_and_question_echoed(opcode: int) -> None:
     scanned = scan_query(PLAIN[:2] + bytes((opcode << 3 | 1,)) + PLAIN[3:])

@@ -112,6 +112,7 @@ write-pid=no
 socket-dir={site.folder}
 security-poll-suffix=
 dont-query=
+hint-file=no
 allow-from=127.0.0.0/8
 forward-zones-recurse=.=127.0.0.1:{site.target}
 dnssec=process

@@ -162,11 +162,14 @@ def test_p14_header_flags_of_a_query(world: World, target: tuple[str, str], flag
 @pytest.mark.parametrize(
     "flags", [(), ("+tcflag", "+cdflag", "+adflag", "+raflag")], ids=["opcode", "opcodeflg"]
 )
-def test_p09_unknown_opcodes(world: World, opcode: int, name: str, flags: tuple[str, ...]) -> None:
-    reply = world.server.dig(REGISTRY, f"+opcode={opcode}", "+noedns", "+header-only", *flags)
-    assert (reply.rcode, reply.answer) == ("NOTIMP", ())
-    assert f"opcode: {name}," in reply.text
-    assert reply.flags <= {"qr", "rd", "ra", "cd"}
+@pytest.mark.parametrize("edns", ["+noedns", "+edns=0"])
+def test_p09_unknown_opcodes(world: World, opcode: int, name: str, flags: tuple[str, ...], edns: str) -> None:
+    for question in ("+header-only", "+noheader-only"):
+        reply = world.server.dig(REGISTRY, f"+opcode={opcode}", edns, "+nocookie", question, *flags)
+        assert (reply.rcode, reply.answer) == ("NOTIMP", ())
+        assert f"opcode: {name}," in reply.text
+        assert reply.flags <= {"qr", "rd", "ra", "cd"}
+        assert (Edns.of(reply) is None) == (edns == "+noedns")
 
 
 def test_p13_unknown_type(world: World, target: tuple[str, str]) -> None:
@@ -175,6 +178,8 @@ def test_p13_unknown_type(world: World, target: tuple[str, str]) -> None:
     assert (reply.rcode, reply.answer, soa(reply)) == ("NOERROR", (), True)
 
 
-def test_p09_no_question(world: World) -> None:
-    reply = world.server.dig(REGISTRY, "+header-only", "+nocookie")
+@pytest.mark.parametrize("edns", ["+noedns", "+edns=0"])
+def test_p09_no_question(world: World, edns: str) -> None:
+    reply = world.server.dig(REGISTRY, "+header-only", edns, "+nocookie")
     assert reply.rcode == "FORMERR"
+    assert (Edns.of(reply) is None) == (edns == "+noedns")
