@@ -24,8 +24,9 @@ class Site(NamedTuple):
     anchors: Sequence[Anchor]
 
 
-def _unbound(site: Site) -> str:
+def _unbound(site: Site, *options: str) -> str:
     anchors = "\n".join(f'  trust-anchor: "{anchor.zone}. DS {anchor.ds}"' for anchor in site.anchors)
+    more = "\n".join(f"  {option}" for option in options)
     return f"""server:
   interface: 127.0.0.1@{site.port}
   directory: "{site.folder}"
@@ -38,6 +39,7 @@ def _unbound(site: Site) -> str:
   do-not-query-localhost: no
   module-config: "validator iterator"
 {anchors}
+{more}
 remote-control:
   control-enable: no
 forward-zone:
@@ -130,10 +132,20 @@ class Kind(NamedTuple):
     validates: bool = True
 
 
+def _run_unbound(file: Path) -> list[str]:
+    return ["unbound", "-d", "-c", str(file)]
+
+
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("unbound", "unbound.conf", _unbound, lambda file: ["unbound", "-d", "-c", str(file)]),
+        Kind("unbound", "unbound.conf", _unbound, _run_unbound),
+        # It asks in random case (0x20), and believes no answer in another.
+        Kind(
+            "unbound-caps", "unbound.conf", lambda site: _unbound(site, "use-caps-for-id: yes"), _run_unbound
+        ),
+        # Every query over TCP, several on a connection.
+        Kind("unbound-tcp", "unbound.conf", lambda site: _unbound(site, "tcp-upstream: yes"), _run_unbound),
         Kind("dnsmasq", "dnsmasq.conf", _dnsmasq, lambda file: ["dnsmasq", f"--conf-file={file}"]),
         Kind("bind", "named.conf", _bind, lambda file: ["named", "-f", "-g", "-n", "1", "-c", str(file)]),
         Kind(

@@ -109,6 +109,9 @@ def check_validation(chain: Chain) -> None:
     unchecked = chain.asked.dig(f"www.{BOGUS}", "+dnssec", "+cd")
     if chain.neighbour.kind.validates:
         assert "ad" in good.flags
+        # Only to who asks for it, by AD or DO (RFC 6840 §5.7).
+        assert "ad" in chain.asked.dig(f"www.{SIGNED}", "+adflag").flags
+        assert "ad" not in chain.asked.dig(f"www.{SIGNED}", "+noadflag").flags
         assert (bad.rcode, bad.answer) == ("SERVFAIL", ())
     else:
         assert "ad" not in good.flags
