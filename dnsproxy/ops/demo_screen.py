@@ -148,6 +148,7 @@ def suggestions(settings: Settings) -> Text:
         f"{dig} {REGISTRY} AAAA",
         f"{dig} {OTHER}",
         f"  curl http://{settings.admin.listen}/api/v1/status",
+        f"or look at http://{settings.admin.listen}/ in a browser.",
         "With --change-after 10 an address changes at the source after 10 seconds.",
         "Stop with Ctrl-C.",
         "",

@@ -187,6 +187,21 @@ def test_p23_a_loop_is_known_to_both_and_stays_known(world: World) -> None:
     assert ask(world, OTHER) == OTHER_ADDRESS
 
 
+def test_the_last_hour_is_that_of_both_and_outlives_one(doubled: World) -> None:
+    for _ in range(40):
+        assert ask(doubled) == ADDRESSES[REGISTRY]
+
+    def learned() -> int:
+        return sum(doubled.admin("/api/v1/status").json()["recent"]["answers"]["learned"])
+
+    wait_for(lambda: learned() == 40, "every answer is counted in its minute")
+    assert all(worker["queries"] for worker in workers(doubled))
+    os.kill(pids(doubled)[0], signal.SIGKILL)
+    wait_for(lambda: sum(worker["restarts"] for worker in workers(doubled)) == 1, "it was replaced")
+    assert ask(doubled) == ADDRESSES[REGISTRY]
+    wait_for(lambda: learned() == 41, "what comes after is added")
+
+
 def test_auto_is_one_for_each_processor(world: World) -> None:
     world.configure(serve={"workers": "auto"}, learn={"sources": []})
     world.start_proxy()
