@@ -57,7 +57,8 @@ done
 say "installing it into a clean environment"
 "$python" -m venv "$work/venv"
 clean=$work/venv/bin
-"$clean/python" -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes \
+# uv, as it takes a tenth of pip's time. The wheel itself is left to pip.
+"$root/.venv/bin/uv" pip install --quiet --no-config --python "$clean/python" --require-hashes \
     --requirement requirements.lock
 "$clean/python" -m pip install --quiet --disable-pip-version-check --no-compile --no-deps "$wheel"
 "$clean/python" -m pip check >&2
