@@ -15,6 +15,8 @@ folder=${1:-dist}
 # The source would be found in place of what is installed.
 unset PYTHONPATH PYTHONHOME
 
+uv() { "$root/.venv/bin/uv" "$@"; }
+
 say() { printf 'dist: %s\n' "$*" >&2; }
 
 fail() {
@@ -27,6 +29,14 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
+
+run_demo() { # bin folder
+    port=$("$python" -c 'import socket
+with socket.socket() as sock:
+    sock.bind(("127.0.0.1", 0))
+    print(sock.getsockname()[1])')
+    "$1/dnsproxy" demo --once --listen "127.0.0.1:$port" >"$work/demo.log" 2>&1 || fail "$(cat "$work/demo.log")"
+}
 
 # --- build -------------------------------------------------------------------
 
@@ -58,7 +68,7 @@ say "installing it into a clean environment"
 "$python" -m venv "$work/venv"
 clean=$work/venv/bin
 # uv, as it takes a tenth of pip's time. The wheel itself is left to pip.
-"$root/.venv/bin/uv" pip install --quiet --no-config --python "$clean/python" --require-hashes \
+uv pip install --quiet --no-config --python "$clean/python" --require-hashes \
     --requirement requirements.lock
 "$clean/python" -m pip install --quiet --disable-pip-version-check --no-compile --no-deps "$wheel"
 "$clean/python" -m pip check >&2
@@ -69,15 +79,22 @@ shown=$("$clean/dnsproxy" --version)
 [ "$shown" = "dnsproxy $version" ] || fail "--version prints '$shown'"
 "$clean/dnsproxy" check "$unpacked/config.example.yaml" >&2
 "$clean/dnsproxy" schema >"$work/schema.json"
-port=$("$clean/python" -c 'import socket
-with socket.socket() as sock:
-    sock.bind(("127.0.0.1", 0))
-    print(sock.getsockname()[1])')
-"$clean/dnsproxy" demo --once --listen "127.0.0.1:$port" >"$work/demo.log" 2>&1 || fail "$(cat "$work/demo.log")"
+run_demo "$clean"
 for needed in man/man1/dnsproxy.1 bash-completion/completions/dnsproxy zsh/site-functions/_dnsproxy \
     fish/vendor_completions.d/dnsproxy.fish; do
     [ -f "$work/venv/share/$needed" ] || fail "the wheel does not install share/$needed; see setup.py"
 done
+
+# --- the oldest versions that pyproject.toml admits ---------------------------
+
+say "trying it with the oldest versions that pyproject.toml admits"
+uv pip compile --quiet --no-config --resolution lowest-direct --python "$python" --no-header \
+    --output-file "$work/oldest.txt" "$root/pyproject.toml" >/dev/null
+uv venv --quiet --no-config --python "$python" "$work/oldest"
+uv pip install --quiet --no-config --python "$work/oldest/bin/python" --requirement "$work/oldest.txt" "$wheel"
+"$work/oldest/bin/dnsproxy" schema >"$work/schema-oldest.json"
+"$work/oldest/bin/dnsproxy" check "$unpacked/config.example.yaml" >/dev/null
+run_demo "$work/oldest/bin"
 
 # --- bill of materials, sums -------------------------------------------------
 

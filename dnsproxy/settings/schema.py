@@ -27,7 +27,7 @@ def json_schema(model: type[BaseModel]) -> dict[str, Any]:
         if "$ref" in section:
             held = {"anyOf": [{"$ref": section.pop("$ref")}, {"type": "null"}]}
             document["properties"][key] = held | section
-    return {"$schema": _DIALECT, "title": "Configuration of dnsproxy", **_on_one_line(document)}
+    return {"$schema": _DIALECT, **_on_one_line(document), "title": "Configuration of dnsproxy"}
 
 
 def _on_one_line(value: Any) -> Any:  # noqa: ANN401 - any JSON value

@@ -36,6 +36,7 @@ def test_it_is_valid_json_and_a_valid_schema() -> None:
     # Infinity is no JSON, though Python writes it.
     assert json.loads(json.dumps(DOCUMENT, allow_nan=False)) == DOCUMENT
     Draft202012Validator.check_schema(DOCUMENT)
+    assert DOCUMENT["title"] == "Configuration of dnsproxy"
 
 
 def test_every_key_says_what_it_means() -> None:
