@@ -49,6 +49,8 @@ each is that of all of them together. A histogram has `_bucket`, `_sum` and `_co
 """
 _PARTS = {
     "program": "Both daemons",
+    "service": "Root, and the service manager",
+    "config": "Reload",
     "proxy": "The proxy",
     "admin": "The admin endpoint",
     "learned": "Learned addresses",
