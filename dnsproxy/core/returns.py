@@ -33,7 +33,9 @@ class Returns:
     """What the processes with the same ``key`` (`KEY_SIZE` octets) know of probes that came back.
 
     ``last`` has a place for each upstream, by its number (at most 65,535), that holds 0 or the monotonic
-    time in seconds at which one that had been sent to it last came back, to whichever process.
+    time in seconds at which one that had been sent to it last came back, to whichever process. A new
+    configuration may number them otherwise: what then comes back of an earlier probe counts against another
+    upstream, until that one's next probe is answered.
     """
 
     __slots__ = ("_key", "last")
