@@ -68,3 +68,20 @@ def test_a_password_may_hold_a_colon() -> None:
 )
 def test_a_wrong_password(header: str) -> None:
     assert not is_basic(header, "s3cret")
+
+
+@pytest.mark.parametrize("check", [is_bearer, is_basic])
+def test_tokens_are_compared_in_constant_time(
+    check: Callable[[str, str], bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(given: bytes, held: bytes) -> bool:
+        compared.append((given, held))
+        return False
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    given = base64.b64encode(b"any:guess").decode()
+    # What it says decides: nothing before it has looked at the token.
+    assert not check(f"Bearer {given}" if check is is_bearer else f"Basic {given}", "held")
+    assert [held for _, held in compared] == [b"held"]
