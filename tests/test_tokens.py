@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import base64
+import hmac
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest

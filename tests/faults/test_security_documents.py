@@ -40,4 +40,6 @@ def test_every_threat_has_a_test_or_says_that_it_is_left() -> None:
     rows = [line for line in tables.splitlines() if line.startswith("| ") and "---" not in line]
     threats = [row for row in rows if not row.startswith("| threat ")]
     assert len(threats) > 25
-    assert [row for row in threats if "`t" not in row and "`make " not in row and "**Left:**" not in row] == []
+    assert [
+        row for row in threats if "`t" not in row and "`make " not in row and "**Left:**" not in row
+    ] == []
