@@ -131,7 +131,7 @@ def _one_bound(entry: dict[str, Any]) -> str:
 
 
 def _entry(key: Key) -> str:
-    level = "##" if key.is_section and "." not in key.path else "###"
+    level = "###" if "." in key.path else "##"
     facts = [key.kind]
     if key.bounds:
         facts.append(key.bounds)

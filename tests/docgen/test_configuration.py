@@ -66,5 +66,5 @@ def test_a_plain_document() -> None:
         Key("depth", "integer", "How deep.", "3", "at most 9", is_section=False)
     ]
     assert configuration.page(document).endswith(
-        "\n### depth { #depth }\n\n*integer* · at most 9 · default `3`\n\nHow deep.\n"
+        "\n## depth { #depth }\n\n*integer* · at most 9 · default `3`\n\nHow deep.\n"
     )
