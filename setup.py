@@ -23,7 +23,7 @@ QUERY_PATH = [
     *(f"dnsproxy/core/{name}.py" for name in ("times", "upstreams", "wire")),
     *(
         f"dnsproxy/net/{name}.py"
-        for name in ("connection", "hot", "mmsg", "tcp", "udp", "upstream", "watched")
+        for name in ("connection", "hot", "mmsg", "tcp", "udp", "upstream", "upstream_udp", "watched")
     ),
 ]
 

@@ -204,6 +204,11 @@ def _upstreams(facts: Facts) -> Iterator[Metric]:
     failures = CounterMetricFamily(
         "dnsproxy_upstream_failures", "Attempts that gave nothing.", labels=["upstream", "reason"]
     )
+    ignored = CounterMetricFamily(
+        "dnsproxy_upstream_ignored",
+        "Datagrams from its address that answer no open question: late, doubled, damaged or forged.",
+        labels=["upstream", "reason"],
+    )
     looped = GaugeMetricFamily(
         "dnsproxy_upstream_looped", "1 while it leads back to this proxy and is left out.", labels=label
     )
@@ -215,4 +220,6 @@ def _upstreams(facts: Facts) -> Iterator[Metric]:
             rtt.add_metric([name], stats.rtt)
         for reason, count in stats.failures.items():
             failures.add_metric([name, reason], count)
-    yield from (up, looped, rtt, sent, failures)
+        for reason, count in stats.ignored.items():
+            ignored.add_metric([name, reason], count)
+    yield from (up, looped, rtt, sent, failures, ignored)

@@ -43,6 +43,15 @@ class Failure(StrEnum):
     BUSY = "busy"
 
 
+class Ignored(StrEnum):
+    """Why a datagram from an upstream's address was passed over. The value is the metric's label."""
+
+    # No open question has this id: a late or doubled reply, or a guess.
+    UNKNOWN_ID = "unknown_id"
+    # It has the id of an open question and is no whole reply to it.
+    NOT_OURS = "not_ours"
+
+
 class Verdict(Enum):
     """What a reply means for the exchange."""
 
@@ -191,6 +200,10 @@ class Exchange:
     def send_once(self) -> None:
         """Let there be one attempt only."""
         self._sends = MAX_SENDS - 1
+
+    def distrust_datagrams(self) -> None:
+        """Have the next attempt go over TCP: somebody is guessing at this one's port and id."""
+        self._use_tcp = True
 
     def next_attempt(self, now: float) -> Attempt | None:
         """Return what to send next, or None when the sends or the time are used up."""

@@ -42,11 +42,13 @@ DURATION_BOUNDS: Final[list[float]] = [
 class UpstreamStats:
     """What one upstream did: sends, failures by kind, and the decaying round-trip time in seconds.
 
+    ``ignored`` counts datagrams from its address that were no reply to an open question, by reason.
     ``looped``: a probe came back, so that it is left out.
     """
 
     sent: int = 0
     failures: Counter[str] = field(default_factory=Counter)
+    ignored: Counter[str] = field(default_factory=Counter)
     rtt: float | None = None
     up: bool = True
     looped: bool = False

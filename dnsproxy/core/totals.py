@@ -125,4 +125,5 @@ def _counted(parts: Iterable[Mapping[str, UpstreamStats]]) -> dict[str, Upstream
             held = total.setdefault(name, UpstreamStats())
             held.sent += stats.sent
             held.failures.update(stats.failures)
+            held.ignored.update(stats.ignored)
     return total

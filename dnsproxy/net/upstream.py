@@ -1,16 +1,11 @@
 """Carry out exchanges with upstreams: UDP by shared sockets, all else by channels (see `channel`).
 
-No task, future or timer per query on the UDP path. A socket is connected to its
-upstream (so the kernel drops what comes from anywhere else), carries a bounded
-number of queries for a bounded time, and then gives way to one with a new random
-port; each query has a random id that is free on its socket (RFC 5452 §9.2).
+No task, future or timer per query on the UDP path.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 from collections.abc import Callable
 from functools import partial
 from math import inf
@@ -20,65 +15,28 @@ from typing import Any
 import structlog
 
 from dnsproxy.core.engine import Engine, Forward
-from dnsproxy.core.exchange import Attempt, Exchange, Failure, Verdict
+from dnsproxy.core.exchange import PROBE, Attempt, Exchange, Failure, Ignored, Verdict
 from dnsproxy.core.upstreams import Upstream
 from dnsproxy.core.wire import Query
 from dnsproxy.net.channel import Channel
 from dnsproxy.net.datagrams import open_mover
 from dnsproxy.net.dial import Dialer
 from dnsproxy.net.loop import Readiness
+from dnsproxy.net.upstream_udp import Ids, UpstreamSocket
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
-# An off-path attacker must guess port and id while the socket lives. Opening one
-# and closing one costs about 10 us, so 200 queries share 0.05 us each of it.
-QUERIES_PER_SOCKET = 200
-SECONDS_PER_SOCKET = 5.0
+# Seconds between two lines of the log about that.
+FLOOD_LOG_GAP = 60.0
 # Timers are checked this often; an attempt may be given up this much late.
 TICK = 0.025
 
+# Reading a member of an Enum costs 80 ns each time, and a flood reads one per datagram.
+_UNKNOWN_ID = Ignored.UNKNOWN_ID
+_NOT_OURS = Ignored.NOT_OURS
+
 Respond = Callable[[Any, bytes, Query], None]
 """Called with the token and query of a waiter and the response to it."""
-
-
-class _UpstreamSocket:
-    """A connected UDP socket and the exchanges that wait on it, by id."""
-
-    __slots__ = ("close_at", "left", "outbox", "pending", "sock", "upstream")
-
-    def __init__(self, upstream: Upstream, now: float) -> None:
-        family = socket.AF_INET6 if ":" in upstream.address[0] else socket.AF_INET
-        self.sock = socket.socket(family, socket.SOCK_DGRAM)
-        self.upstream = upstream
-        self.pending: dict[bytes, Exchange] = {}
-        self.outbox: list[bytes] = []
-        self.left = QUERIES_PER_SOCKET
-        self.close_at = now + SECONDS_PER_SOCKET
-        try:
-            self.sock.setblocking(False)
-            self.sock.connect(upstream.address)
-        except OSError:
-            self.sock.close()
-            raise
-
-
-class _Ids:
-    """Random message ids from the system's source, drawn in bulk: a call for each costs 0.5 us."""
-
-    __slots__ = ("_next", "_octets")
-
-    def __init__(self) -> None:
-        self._octets = b""
-        self._next = 0
-
-    def draw(self) -> bytes:
-        """Return the two octets of a new id."""
-        at = self._next
-        if at >= len(self._octets):
-            self._octets = os.urandom(2048)
-            at = 0
-        self._next = at + 2
-        return self._octets[at : at + 2]
 
 
 class Forwarder:
@@ -92,14 +50,15 @@ class Forwarder:
         self._dialer = dialer or Dialer()
         self._loop = asyncio.get_running_loop()
         self._ready = Readiness()
-        self._current: dict[Upstream, _UpstreamSocket] = {}
-        self._sockets: set[_UpstreamSocket] = set()
+        self._current: dict[Upstream, UpstreamSocket] = {}
+        self._sockets: set[UpstreamSocket] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._channels: dict[Upstream, Channel] = {}
         self._mover = open_mover()
-        self._unsent: list[_UpstreamSocket] = []
-        self._ids = _Ids()
+        self._unsent: list[UpstreamSocket] = []
+        self._ids = Ids()
         self._work = engine.exchanges
+        self._flood_told = -inf
         self._wake_at = inf
         self._waker = self._loop.call_soon(self._wake)
 
@@ -207,23 +166,23 @@ class Forwarder:
         if self._timer is None:
             self._timer = self._loop.call_later(TICK, self._turn)
 
-    def _open_socket(self, upstream: Upstream, now: float) -> _UpstreamSocket:
+    def _open_socket(self, upstream: Upstream, now: float) -> UpstreamSocket:
         retired = self._current.pop(upstream, None)
         if retired is not None and not retired.pending:
             self._close_socket(retired)
-        used = _UpstreamSocket(upstream, now)
+        used = UpstreamSocket(upstream, now)
         self._ready.add(used.sock.fileno(), partial(self._receive, used))
         self._current[upstream] = used
         self._sockets.add(used)
         return used
 
-    def _close_socket(self, used: _UpstreamSocket) -> None:
+    def _close_socket(self, used: UpstreamSocket) -> None:
         if used in self._sockets:
             self._sockets.discard(used)
             self._ready.remove(used.sock.fileno())
             used.sock.close()
 
-    def _receive(self, used: _UpstreamSocket) -> None:
+    def _receive(self, used: UpstreamSocket) -> None:
         now = monotonic()
         pending = used.pending
         try:
@@ -234,20 +193,39 @@ class Forwarder:
         for data in replies:
             exchange = pending.get(data[:2])
             if exchange is None:
+                used.ignore(_UNKNOWN_ID)
                 continue
             verdict = exchange.receive_reply(data, now)
             if verdict is Verdict.IGNORED:
+                used.ignore(_NOT_OURS)
                 continue
             del pending[data[:2]]
             if verdict is Verdict.DONE:
                 self._finish(exchange, now)
             else:
                 self._advance(exchange, now)
+        if used.strays and used.is_guessed_at:
+            self._leave(used, now)
         self.flush()
         if not pending and used is not self._current.get(used.upstream):
             self._close_socket(used)
 
-    def _fail_all(self, used: _UpstreamSocket, now: float) -> None:
+    def _leave(self, used: UpstreamSocket, now: float) -> None:
+        """Ask over TCP what waits on ``used``, whose port has been found by somebody, and use it no more."""
+        upstream = used.upstream
+        if self._current.get(upstream) is used:
+            del self._current[upstream]
+            if now >= self._flood_told + FLOOD_LOG_GAP:
+                self._flood_told = now
+                log.warning("upstream.replies_guessed", upstream=upstream.name, count=used.strays)
+        # Nothing can be gained by answering a probe, and it must not go over TCP.
+        for message_id, exchange in list(used.pending.items()):
+            if exchange.purpose != PROBE:
+                del used.pending[message_id]
+                exchange.distrust_datagrams()
+                self._advance(exchange, now)
+
+    def _fail_all(self, used: UpstreamSocket, now: float) -> None:
         failed = list(used.pending.values())
         used.pending.clear()
         used.left = 0

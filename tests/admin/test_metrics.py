@@ -73,6 +73,7 @@ def test_every_name_of_the_design_with_its_type() -> None:
         "dnsproxy_upstream_up": "gauge",
         "dnsproxy_upstream_rtt_seconds": "gauge",
         "dnsproxy_upstream_failures": "counter",
+        "dnsproxy_upstream_ignored": "counter",
         "dnsproxy_cache_entries": "gauge",
         "dnsproxy_cache_hits": "counter",
         "dnsproxy_cache_misses": "counter",
@@ -152,12 +153,14 @@ def test_what_is_no_longer_answered_counts_no_address() -> None:
 
 def test_upstreams() -> None:
     down = UpstreamStats(sent=9, failures=Counter(timeout=4, refused=1), rtt=0.25, up=False)
+    down.ignored["unknown_id"] = 7
     samples = scrape(facts(upstreams={"10.0.0.2:53": down, "[fd00::2]:53": UpstreamStats()}))
     assert one(samples, "dnsproxy_upstream_up", upstream="10.0.0.2:53") == 0
     assert one(samples, "dnsproxy_upstream_up", upstream="[fd00::2]:53") == 1
     assert one(samples, "dnsproxy_upstream_rtt_seconds", upstream="10.0.0.2:53") == 0.25
     assert one(samples, "dnsproxy_upstream_sent_total", upstream="10.0.0.2:53") == 9
     assert one(samples, "dnsproxy_upstream_failures_total", upstream="10.0.0.2:53", reason="timeout") == 4
+    assert one(samples, "dnsproxy_upstream_ignored_total", upstream="10.0.0.2:53", reason="unknown_id") == 7
     assert ("dnsproxy_upstream_rtt_seconds", (("upstream", "[fd00::2]:53"),)) not in samples
 
 

@@ -119,7 +119,7 @@ def test_the_upstreams_of_all_workers() -> None:
         1,
         traffic(
             upstreams={
-                "a": UpstreamStats(sent=3, failures=Counter(timeout=1), rtt=0.1),
+                "a": UpstreamStats(sent=3, failures=Counter(timeout=1), ignored=Counter(not_ours=1), rtt=0.1),
                 "b": UpstreamStats(sent=1, rtt=0.2),
             }
         ),
@@ -135,6 +135,7 @@ def test_the_upstreams_of_all_workers() -> None:
     )
     seen = totals.traffic().upstreams
     assert (seen["a"].sent, seen["a"].failures, seen["a"].up) == (8, {"timeout": 4, "refused": 1}, False)
+    assert seen["a"].ignored == {"not_ours": 1}
     assert seen["a"].rtt == pytest.approx(0.2)
     assert (seen["b"].rtt, seen["b"].up) == (0.2, True)
     totals.end(2)

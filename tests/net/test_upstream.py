@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from time import monotonic
 
+import dns.rcode
 import pytest
 
 from dnsproxy.core.exchange import Exchange, Limits
 from dnsproxy.core.upstreams import Upstream
-from dnsproxy.net import datagrams, upstream
+from dnsproxy.net import datagrams, upstream_udp
 from tests.fakes.forwarding import TC, at, numbered, respond, truncate, world
 from tests.fakes.nameserver import closed_port
 from tests.fakes.upstream import Asked, FakeUpstream, silence, until
@@ -101,6 +102,61 @@ async def test_p12_a_reply_from_another_port_or_address_is_not_seen() -> None:
         assert addresses(made.responses[0]) == ["192.0.2.1"]
 
 
+def guesses(asked: Asked, count: int) -> list[bytes]:
+    """Forgeries of the answer to ``asked`` under every id near its own but that one."""
+    evil = reply_to(asked.data, ["www.example. 60 IN A 203.0.113.66"])
+    ident = int.from_bytes(asked.ident, "big")
+    return [((ident + 1 + number) % 65_536).to_bytes(2, "big") + evil[2:] for number in range(count)]
+
+
+async def test_p12_what_is_passed_over_is_counted() -> None:
+    def spoofed(asked: Asked) -> Iterable[bytes]:
+        return [*guesses(asked, 2), reply_to(asked.ident + query("vvv.example.")[2:]), *respond(asked)]
+
+    async with FakeUpstream(spoofed) as fake:
+        up = at(fake)
+        async with world(up) as made:
+            assert addresses((await made.ask(query("www.example.")))[0]) == ["192.0.2.1"]
+        assert up.stats.ignored == {"unknown_id": 2, "not_ours": 1}
+
+
+async def test_p12_a_flood_of_guesses_from_the_right_port_is_answered_by_asking_over_tcp() -> None:
+    def hook(asked: Asked) -> Iterable[bytes]:
+        return respond(asked) if asked.tcp else silence(asked)
+
+    async with FakeUpstream(hook) as fake, world(at(fake)) as made:
+        made.submit(query("www.example.", ident=1), query("other.example.", ident=2))
+        await until(lambda: len(fake.asked) == 2)
+        fake.send(guesses(fake.asked[0], 40), fake.asked[0].peer)
+        await until(lambda: len(made.responses) == 2)
+        assert {address for data in made.responses for address in addresses(data)} == {"192.0.2.1"}
+        assert [asked.tcp for asked in fake.asked] == [False, False, True, True]
+        # The port that was found is not used again.
+        fake.hook = respond
+        await made.ask(query("next.example."))
+        assert (fake.asked[-1].tcp, fake.asked[-1].peer == fake.asked[0].peer) == (False, False)
+
+
+async def test_p12_a_flood_ends_in_servfail_where_tcp_is_refused() -> None:
+    async with FakeUpstream(silence, tcp=False) as fake, world(at(fake), limits=SHORT) as made:
+        made.submit(query("www.example."))
+        await until(lambda: fake.asked)
+        fake.send(guesses(fake.asked[0], 40), fake.asked[0].peer)
+        await until(lambda: made.responses)
+        assert read(made.responses[0]).rcode() == dns.rcode.SERVFAIL
+
+
+async def test_late_and_doubled_replies_are_no_flood() -> None:
+    def thrice(asked: Asked) -> Iterable[bytes]:
+        return [*respond(asked)] * 3
+
+    async with FakeUpstream(thrice) as fake, world(at(fake)) as made:
+        await made.ask(*numbered(60))
+        await made.ask(query("last.example."))
+        assert not any(asked.tcp for asked in fake.asked)
+        assert len({asked.peer for asked in fake.asked}) == 1
+
+
 async def test_p12_ids_and_ports_differ_and_are_not_counted_up() -> None:
     async with FakeUpstream(respond) as fake, world(at(fake)) as made:
         for number in range(5):
@@ -118,7 +174,7 @@ async def test_p12_ids_and_ports_differ_and_are_not_counted_up() -> None:
 
 
 async def test_a_socket_carries_a_bounded_number_of_queries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upstream, "QUERIES_PER_SOCKET", 3)
+    monkeypatch.setattr(upstream_udp, "QUERIES_PER_SOCKET", 3)
     async with FakeUpstream(respond) as fake, world(at(fake)) as made:
         for data in numbered(10):
             await made.ask(data)
@@ -129,7 +185,7 @@ async def test_a_socket_carries_a_bounded_number_of_queries(monkeypatch: pytest.
 
 
 async def test_a_retired_socket_still_takes_its_replies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upstream, "QUERIES_PER_SOCKET", 1)
+    monkeypatch.setattr(upstream_udp, "QUERIES_PER_SOCKET", 1)
     async with FakeUpstream(silence) as fake, world(at(fake)) as made:
         made.submit(*numbered(5))
         await until(lambda: len(fake.asked) == 5)
@@ -141,7 +197,7 @@ async def test_a_retired_socket_still_takes_its_replies(monkeypatch: pytest.Monk
 
 
 async def test_a_socket_lives_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upstream, "SECONDS_PER_SOCKET", 0.05)
+    monkeypatch.setattr(upstream_udp, "SECONDS_PER_SOCKET", 0.05)
     async with FakeUpstream(respond) as fake, world(at(fake)) as made:
         await made.ask(query("a.example."))
         await until(lambda: not made.forwarder._sockets)
@@ -151,7 +207,7 @@ async def test_a_socket_lives_a_bounded_time(monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_nothing_is_remembered_of_exchanges_that_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upstream, "SECONDS_PER_SOCKET", 0.05)
+    monkeypatch.setattr(upstream_udp, "SECONDS_PER_SOCKET", 0.05)
     async with FakeUpstream(respond) as fake, world(at(fake)) as made:
         for number in range(3):
             await made.ask(*numbered(10, f"r{number}-"))
