@@ -244,6 +244,14 @@ class Exchange:
         self.upstream.record_response(now - self.sent_at)
         return self._judge_rcode(response, data, now)
 
+    def receive_cut(self, data: bytes, now: float) -> Verdict:
+        """Judge a datagram larger than was asked for, whose end did not fit here: it counts as truncated."""
+        end = wire.HEADER + len(self.question)
+        if not self._is_ours(data, end):
+            return _IGNORED
+        self.upstream.record_response(now - self.sent_at)
+        return self._retry_over_tcp()
+
     def _is_ours(self, data: bytes, end: int) -> bool:
         if data[2] & 0xF8 != 0x80 or data[4] or data[5] != 1:  # QR set, opcode QUERY, one question
             return False

@@ -22,6 +22,7 @@ from dnsproxy.net.channel import Channel
 from dnsproxy.net.datagrams import open_mover
 from dnsproxy.net.dial import Dialer
 from dnsproxy.net.loop import Readiness
+from dnsproxy.net.msghdr import LONGEST
 from dnsproxy.net.upstream_udp import Ids, UpstreamSocket
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -195,7 +196,10 @@ class Forwarder:
             if exchange is None:
                 used.ignore(_UNKNOWN_ID)
                 continue
-            verdict = exchange.receive_reply(data, now)
+            if len(data) < LONGEST:
+                verdict = exchange.receive_reply(data, now)
+            else:
+                verdict = exchange.receive_cut(data, now)
             if verdict is Verdict.IGNORED:
                 used.ignore(_NOT_OURS)
                 continue

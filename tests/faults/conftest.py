@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.e2e.processes import find_program
 from tests.e2e.world import World
+from tests.faults.island import Island, IslandError
 
 PROGRAMS = ("unbound", "unbound-control", "dig", "faketime")
 # Cases take their longer form where this is set: `make faults FULL=1`, `make soak`.
@@ -30,6 +32,34 @@ def _programs() -> None:
 def full() -> bool:
     """Whether the longer form of each case was asked for."""
     return FULL
+
+
+@pytest.fixture(scope="module")
+def island() -> Iterator[Island]:
+    """A loopback interface of the module's own; its MTU is the smallest of IPv6 (RFC 8200 §5)."""
+    try:
+        with Island(1280) as made:
+            yield made
+    except IslandError as exc:
+        reason = f"FAULTS NOT TESTED, no network namespace here ({exc}); run as root with CAP_SYS_ADMIN"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+@pytest.fixture
+def note(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Keep a figure of the test, for docs/reliability.md: printed, and in the file that is named here."""
+    path = os.environ.get("DNSPROXY_FAULTS_FIGURES")
+
+    def keep(text: str) -> None:
+        line = f"{request.node.nodeid.rpartition('/')[2]}: {text}"
+        print(line)  # noqa: T201 - captured, and shown with a failure
+        if path:
+            with Path(path).open("a") as file:
+                file.write(f"{line}\n")
+
+    return keep
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ class Fault:
 
 
 class Streams(Enum):
-    """What happens to TCP connections."""
+    """What happens to TCP connections, also to those that are open."""
 
     FORWARD = "forward"
     # Accepted and read, and never a word or an end in return: half-open for all that the client can tell.
@@ -93,10 +93,11 @@ class Relay:
         self._random = random.Random(seed)  # noqa: S311 - the same fates in every run
         self._flows: dict[Address, _Flow] = {}
         self._connections: set[asyncio.Task[None]] = set()
-        self._loop = asyncio.new_event_loop()
-        self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._server: asyncio.Server | None = None
-        self._thread = threading.Thread(target=self._loop.run_forever, name="relay")
+        # Made by `__enter__`: one that is never entered is a port where nobody listens.
+        self._loop: asyncio.AbstractEventLoop
+        self._udp: socket.socket
+        self._server: asyncio.Server
+        self._thread: threading.Thread
 
     @property
     def endpoint(self) -> str:
@@ -109,9 +110,12 @@ class Relay:
         return list(self._flows)
 
     def __enter__(self) -> Self:
+        self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._udp.setblocking(False)
         self._udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 21)
         self._udp.bind(self.address)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="relay")
         self._thread.start()
         asyncio.run_coroutine_threadsafe(self._open(), self._loop).result(10)
         return self
@@ -135,8 +139,7 @@ class Relay:
     async def _close(self) -> None:
         self._loop.remove_reader(self._udp)
         self._udp.close()
-        if self._server is not None:
-            self._server.close()
+        self._server.close()
         for flow in self._flows.values():
             self._loop.remove_reader(flow.sock)
             flow.sock.close()
@@ -222,32 +225,47 @@ class Relay:
         try:
             if self.streams is Streams.FORWARD:
                 await self._join(reader, writer)
-            elif self.streams is Streams.HOLD:
-                self.counts["tcp.held"] += 1
-                while await reader.read(_LONGEST):
-                    pass
-                await asyncio.Event().wait()  # the client's end is not answered by one of ours
             else:
-                self.counts["tcp.reset"] += 1
-                # Closing with no time to linger is what makes the kernel send RST (socket(7)).
-                linger = struct.pack("ii", 1, 0)
-                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                await self._hold(reader, writer)
         except (OSError, asyncio.CancelledError):
             pass
         finally:
             self._connections.discard(task)
             writer.transport.abort()
 
+    async def _hold(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Reset the connection, or read from it for ever."""
+        if self.streams is Streams.RESET:
+            self.counts["tcp.reset"] += 1
+            # Closing with no time to linger is what makes the kernel send RST (socket(7)).
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            raise ConnectionResetError
+        self.counts["tcp.held"] += 1
+        while await reader.read(_LONGEST):
+            pass
+        await asyncio.Event().wait()  # the client's end is not answered by one of ours
+
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         back_reader, back_writer = await asyncio.open_connection(*self.target)
         try:
-            await asyncio.gather(_pump(reader, back_writer), _pump(back_reader, writer))
+            await asyncio.gather(
+                self._pump(reader, back_writer, reader, writer),
+                self._pump(back_reader, writer, reader, writer),
+            )
         finally:
             back_writer.transport.abort()
 
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(_LONGEST):
-        writer.write(data)
-        await writer.drain()
-    writer.write_eof()
+    async def _pump(
+        self,
+        source: asyncio.StreamReader,
+        sink: asyncio.StreamWriter,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        while data := await source.read(_LONGEST):
+            if self.streams is not Streams.FORWARD:
+                await self._hold(reader, writer)
+            sink.write(data)
+            await sink.drain()
+        sink.write_eof()

@@ -109,11 +109,16 @@ def test_streams_pass_hold_and_reset(relay: Relay) -> None:
                 assert behind.recv(100) == b"hello"
                 behind.sendall(b"world")
                 assert client.recv(100) == b"world"
-        relay.streams = Streams.HOLD
+                relay.streams = Streams.HOLD
+                client.sendall(b"hello?")
+                wait_for(lambda: relay.counts["tcp.held"] == 1, "the open connection is held")
+                client.settimeout(0.2)
+                with pytest.raises(TimeoutError):
+                    client.recv(100)
         with socket.create_connection(relay.address, timeout=10) as client:
             client.sendall(b"hello")
             client.shutdown(socket.SHUT_WR)
-            wait_for(lambda: relay.counts["tcp.held"], "the connection is held")
+            wait_for(lambda: relay.counts["tcp.held"] == 2, "the connection is held")
             client.settimeout(0.2)
             with pytest.raises(TimeoutError):
                 client.recv(100)

@@ -328,6 +328,19 @@ async def test_p15_a_truncated_reply_is_asked_for_again_over_tcp() -> None:
         assert read(fake.asked[0].data).question == read(fake.asked[1].data).question
 
 
+async def test_p15_a_reply_larger_than_what_was_asked_for_is_asked_for_again_over_tcp() -> None:
+    records = [f'www.example. 60 IN TXT "{number:0100}"' for number in range(20)]
+
+    def hook(asked: Asked) -> Iterable[bytes]:
+        return [reply_to(asked.data, records)]
+
+    async with FakeUpstream(hook) as fake, world(at(fake)) as made:
+        (response,) = await made.ask(query("www.example.", "TXT"))
+        assert read(response).flags & TC
+        assert made.engine.in_flight == 0
+        assert [asked.tcp for asked in fake.asked] == [False, True]
+
+
 async def test_tcp_upstreams_are_never_asked_over_udp() -> None:
     async with FakeUpstream(respond) as fake, world(at(fake, tcp=True)) as made:
         responses = await made.ask(*numbered(20))

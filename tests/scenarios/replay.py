@@ -19,6 +19,9 @@ of the authority section after ``AUTHORITY``.
                                   or lower: the name as it was not asked for
     TIMEOUT one                   the oldest question that one has gets no reply: the clock goes on
     REFUSED one                   the same, by a network error, now
+    DEAD one two                  they answer nothing from now on, and what is sent to them need not be named
+    ALIVE one two                 they can be asked again
+    LOST one 3                    so many questions that one had while it was dead have timed out
     ELAPSE 2.5                    seconds go by, and the shell lets the engine do what is due
     STATE one up                  up, down or loop: the last that the engine told of it
     ANSWER 1 NOERROR              what client 1 got; then any of aa, tc, ad, ede=N
@@ -29,6 +32,7 @@ of the authority section after ``AUTHORITY``.
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -101,6 +105,7 @@ class Asked:
     exchange: Exchange
     attempt: Attempt
     message: bytes
+    is_lost: bool = False
 
 
 class Replay:
@@ -121,6 +126,8 @@ class Replay:
         self.limiter: RateLimiter | None = None
         self.states: dict[str, str] = {}
         self.probes: list[Asked] = []
+        self.dead: set[str] = set()
+        self.lost: Counter[str] = Counter()
 
     def run(self, steps: list[Step], set_waiters: Callable[[int], None]) -> None:
         """Carry out ``steps``; an assertion that fails names its line."""
@@ -192,12 +199,35 @@ class Replay:
 
     def do_elapse(self, step: Step) -> None:
         until = self.now + float(step.words[0])
-        late = [asked for asked in self.open if asked.attempt.deadline < until]
+        late = [asked for asked in self.open if asked.attempt.deadline < until and not self._is_dead(asked)]
         assert not late, f"{step.place}: an attempt would have timed out before"
-        while self.engine.exchanges.wake_at <= until:
-            self.now = max(self.engine.exchanges.wake_at, self.now)
-            self._tick()
+        while True:
+            silent = min(filter(self._is_dead, self.open), key=lambda a: a.attempt.deadline, default=None)
+            wake_at = self.engine.exchanges.wake_at
+            if silent is not None and silent.attempt.deadline <= min(wake_at, until):
+                self.now = max(silent.attempt.deadline, self.now)
+                self.lost[silent.attempt.upstream.name] += 1
+                self._fail(silent, Failure.TIMEOUT)
+            elif wake_at <= until:
+                self.now = max(wake_at, self.now)
+                self._tick()
+            else:
+                break
         self.now = until
+
+    def do_dead(self, step: Step) -> None:
+        self.dead |= set(step.words)
+
+    def do_alive(self, step: Step) -> None:
+        self.dead -= set(step.words)
+
+    def do_lost(self, step: Step) -> None:
+        name, count = step.words
+        lost = self.lost.pop(name, 0)
+        assert lost == int(count), f"{step.place}: {lost}"
+
+    def _is_dead(self, asked: Asked) -> bool:
+        return asked.is_lost or asked.attempt.upstream.name in self.dead
 
     def do_state(self, step: Step) -> None:
         name, state = step.words
@@ -331,6 +361,9 @@ class Replay:
             return
         asked = Asked(exchange, attempt, b"\x12\x34" + attempt.payload)
         self.open.append(asked)
+        asked.is_lost = self._is_dead(asked)
+        if asked.is_lost:
+            return
         (self.probes if exchange.purpose == PROBE else self.unnamed).append(asked)
 
     def _fail(self, asked: Asked, reason: Failure) -> None:
