@@ -23,7 +23,10 @@ MAX_ROTATIONS = 16
 
 
 class Owned:
-    """The prebuilt sections of every response for one owned name.
+    """The sections of every response for one owned name, made when it is first asked for.
+
+    Not before: a snapshot may change thousands of names, and queries wait while it is put in force
+    (0.1 ms for the sections of each).
 
     ``ready`` is False while no address is known. ``stale_at`` and ``gone_at``
     are monotonic seconds: from the first on the addresses are marked stale,
@@ -31,8 +34,8 @@ class Owned:
     """
 
     __slots__ = (
-        *("_stale", "addresses", "cname", "gone_at", "name", "nodata"),
-        *("ready", "rrsets", "serial", "stale_at", "ttl"),
+        *("_nodata", "_rrsets", "_stale", "addresses", "cname", "gone_at", "name"),
+        *("ready", "serial", "stale_at", "ttl"),
     )
 
     def __init__(
@@ -55,23 +58,27 @@ class Owned:
         self._stale: Owned | None = None
         self.stale_at = stale_at
         self.gone_at = gone_at
-        question = message.QUESTION_NAME
+        self._nodata: tuple[Counts, bytes] = ((0, 0, 0), b"")
+        self._rrsets: dict[int, list[tuple[Counts, bytes]]] | None = None
+
+    def _build(self) -> dict[int, list[tuple[Counts, bytes]]]:
+        question, cname, ttl = message.QUESTION_NAME, self.cname, self.ttl
         alias = [message.cname_record(question, cname, ttl)] if cname else []
         owner = names.to_key(cname) if cname else question
-        self.nodata: tuple[Counts, bytes] = (
-            (len(alias), 1, 0),
-            b"".join(alias) + message.soa_record(owner, serial, ttl),
-        )
-        self.rrsets: dict[int, list[tuple[Counts, bytes]]] = {}
+        soa = message.soa_record(owner, self.serial, ttl)
+        self._nodata = (len(alias), 1, 0), b"".join(alias) + soa
+        built: dict[int, list[tuple[Counts, bytes]]] = {}
         for qtype, version in ((wire.A, 4), (wire.AAAA, 6)):
-            family = [a for a in addresses if ip_address(a).version == version]
+            family = [a for a in self.addresses if ip_address(a).version == version]
             if family:
-                self.rrsets[qtype] = _rotations(alias, message.address_records(owner, family, ttl))
+                built[qtype] = _rotations(alias, message.address_records(owner, family, ttl))
         if alias:
-            self.rrsets[wire.CNAME] = [((1, 0, 0), alias[0])]
-        if self.rrsets:
+            built[wire.CNAME] = [((1, 0, 0), alias[0])]
+        if built:
             # One RRset is all that ANY needs to be given (RFC 8482 §4.1).
-            self.rrsets[wire.ANY] = self.rrsets.get(wire.A) or self.rrsets.get(wire.AAAA, [])
+            built[wire.ANY] = built.get(wire.A) or built.get(wire.AAAA, [])
+        self._rrsets = built
+        return built
 
     def at(self, now: float) -> Owned | None:
         """Return what to answer with at ``now``: short TTLs when stale, None when nothing is left to give."""
@@ -90,9 +97,12 @@ class Owned:
 
         Each call starts with the next rotation.
         """
-        found = self.rrsets.get(qtype)
+        rrsets = self._rrsets
+        if rrsets is None:
+            rrsets = self._build()
+        found = rrsets.get(qtype)
         if found is None:
-            return [self.nodata]
+            return [self._nodata]
         if len(found) > 1:
             found.append(found.pop(0))
         return found
@@ -168,8 +178,8 @@ def build_rules(
 
     ``ttl`` and ``max_stale`` are seconds. Wall-clock times of the snapshots are
     turned into monotonic ones here, with ``now`` and ``wall_now`` read together.
-    What has not changed is taken over from ``earlier``, the rules that these replace:
-    most snapshots only confirm, and queries wait while sections are built (0.4 ms a name).
+    What has not changed is taken over from ``earlier``, the rules that these replace, with the
+    sections that were made for it: most snapshots only confirm.
     """
     before = {entry.name: entry for entry in earlier.owned()} if earlier is not None else {}
     owned = []
