@@ -200,6 +200,8 @@ def issued(serial_at: int, at: int) -> Snapshot:
         # While it is known, it goes on from there.
         (issued(TOMORROW, NOW - 60), issued(TOMORROW, NOW), Accepted),
         (issued(TOMORROW, NOW - 60), issued(TOMORROW + 1, NOW), Accepted),
+        (issued(NOW, NOW), issued(TOMORROW, NOW), Accepted),
+        (issued(TOMORROW, NOW), issued(NOW, NOW), Rejected),
         # Both clocks were a day ahead when this was taken.
         (issued(TOMORROW, TOMORROW), issued(NOW, NOW), Accepted),
         # A serial that may be a time: it leads.

@@ -130,11 +130,12 @@ def run_command(*argv: str | Path, deadline: float = COMMAND_DEADLINE) -> subpro
 
 
 class Process:
-    """One program; its output of all runs is in ``log``."""
+    """One program; its output of all runs is in ``log``. ``within`` comes before its words."""
 
     def __init__(self, name: str, argv: Sequence[str | Path], log: Path) -> None:
         self.name = name
         self.log = log
+        self.within: Sequence[str] = ()
         self._argv = [str(word) for word in argv]
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -153,7 +154,7 @@ class Process:
         assert not self.alive, f"{self.name} runs already"
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._argv,
+                [*self.within, *self._argv],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

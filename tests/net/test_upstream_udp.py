@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from dnsproxy.core.exchange import Ignored
+from dnsproxy.core.stats import Ignored
 from dnsproxy.core.upstreams import Upstream
 from dnsproxy.net.upstream_udp import MAX_STRAYS, Ids, UpstreamSocket
 
