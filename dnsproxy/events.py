@@ -206,6 +206,12 @@ EVENTS = {
         ("upstream", "reason", "detail"),
         ("upstream", "reason", "detail"),
     ),
+    "upstream.replies_guessed": Event(
+        "warning",
+        "Somebody guesses at the ids of open questions; they go over TCP.",
+        ("upstream", "count"),
+        ("upstream",),
+    ),
     "upstream.bad_reply": Event("debug", "An upstream's HTTP reply is of no use.", ("detail",), ("detail",)),
     # -- listeners
     "tls.certificate_loaded": Event("info", "A changed certificate is in use.", ("file",)),

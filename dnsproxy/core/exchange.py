@@ -43,15 +43,6 @@ class Failure(StrEnum):
     BUSY = "busy"
 
 
-class Ignored(StrEnum):
-    """Why a datagram from an upstream's address was passed over. The value is the metric's label."""
-
-    # No open question has this id: a late or doubled reply, or a guess.
-    UNKNOWN_ID = "unknown_id"
-    # It has the id of an open question and is no whole reply to it.
-    NOT_OURS = "not_ours"
-
-
 class Verdict(Enum):
     """What a reply means for the exchange."""
 

@@ -278,7 +278,7 @@ def _is_behind(candidate: Snapshot, current: Snapshot, wall_now: float) -> bool:
         # Taken while this host's own clock was as far ahead as the helper's.
         return False
     if max(current.serial, candidate.serial) > latest * 1000:
-        return candidate.issued_at <= current.issued_at
+        return (candidate.issued_at, candidate.serial) < (current.issued_at, current.serial)
     return (candidate.serial, candidate.issued_at) < (current.serial, current.issued_at)
 
 

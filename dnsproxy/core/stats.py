@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Final
 
 from dnsproxy.core.message import request_label
@@ -36,6 +37,15 @@ DURATION_BOUNDS: Final[list[float]] = [
     1.0,
     2.0,
 ]
+
+
+class Ignored(StrEnum):
+    """Why a datagram from an upstream's address was passed over. The value is the metric's label."""
+
+    # No open question has this id: a late or doubled reply, or a guess.
+    UNKNOWN_ID = "unknown_id"
+    # It has the id of an open question and is no whole reply to it.
+    NOT_OURS = "not_ours"
 
 
 @dataclass(slots=True)

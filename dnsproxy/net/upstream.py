@@ -15,7 +15,8 @@ from typing import Any
 import structlog
 
 from dnsproxy.core.engine import Engine, Forward
-from dnsproxy.core.exchange import PROBE, Attempt, Exchange, Failure, Ignored, Verdict
+from dnsproxy.core.exchange import PROBE, Attempt, Exchange, Failure, Verdict
+from dnsproxy.core.stats import Ignored
 from dnsproxy.core.upstreams import Upstream
 from dnsproxy.core.wire import Query
 from dnsproxy.net.channel import Channel
@@ -27,8 +28,6 @@ from dnsproxy.net.upstream_udp import Ids, UpstreamSocket
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
-# Seconds between two lines of the log about that.
-FLOOD_LOG_GAP = 60.0
 # Timers are checked this often; an attempt may be given up this much late.
 TICK = 0.025
 
@@ -59,7 +58,6 @@ class Forwarder:
         self._unsent: list[UpstreamSocket] = []
         self._ids = Ids()
         self._work = engine.exchanges
-        self._flood_told = -inf
         self._wake_at = inf
         self._waker = self._loop.call_soon(self._wake)
 
@@ -219,9 +217,7 @@ class Forwarder:
         upstream = used.upstream
         if self._current.get(upstream) is used:
             del self._current[upstream]
-            if now >= self._flood_told + FLOOD_LOG_GAP:
-                self._flood_told = now
-                log.warning("upstream.replies_guessed", upstream=upstream.name, count=used.strays)
+            log.warning("upstream.replies_guessed", upstream=upstream.name, count=used.strays)
         # Nothing can be gained by answering a probe, and it must not go over TCP.
         for message_id, exchange in list(used.pending.items()):
             if exchange.purpose != PROBE:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import socket
 
-from dnsproxy.core.exchange import Exchange, Ignored
+from dnsproxy.core.exchange import Exchange
+from dnsproxy.core.stats import Ignored
 from dnsproxy.core.upstreams import Upstream
 
 # An off-path attacker must guess port and id while the socket lives. Opening one
