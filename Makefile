@@ -6,7 +6,8 @@ ARGS ?=
 FULL ?=
 # Two workers suit the smallest machines. No test owns a fixed port or path.
 JOBS ?= 2
-PYTEST = .venv/bin/python -m pytest -n $(JOBS)
+# Tests that share a world stay together (xdist_group).
+PYTEST = .venv/bin/python -m pytest -n $(JOBS) --dist loadgroup
 
 export PYTHON
 # Debian keeps unbound and dnsmasq where only root's PATH looks.

@@ -59,10 +59,13 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
         world.configure(learn={"refresh": "200ms"})
         signer = Signer("helper-e2e", read_private_key(world.key))
         world.upstream.start()
-        with Source(world.helper_port, signer.body(KNOWN)) as source:
+        made = Attacked(world, Source(world.helper_port, signer.body(KNOWN)).__enter__(), signer)
+        try:
             world.start_proxy()
             wait_for(lambda: world.server.short(REGISTRY) == [ADDRESSES[REGISTRY]], "the names are learned")
-            yield Attacked(world, source, signer)
+            yield made
+        finally:
+            made.source.__exit__(None, None, None)  # whichever it is by now
 
 
 @pytest.fixture(autouse=True)
