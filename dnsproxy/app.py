@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from dnsproxy.core.access import AccessList
-from dnsproxy.core.book import Book
 from dnsproxy.core.registry import undiscovered
-from dnsproxy.core.totals import ReloadView
+from dnsproxy.core.totals import Outcome, ReloadView
 from dnsproxy.core.trend import Trend
 from dnsproxy.errors import ReloadError, StartError
 from dnsproxy.learning import Learning
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from dnsproxy.admin.app import AdminServer
     from dnsproxy.admin.status import Facts
     from dnsproxy.core.explain import Explanation
-    from dnsproxy.reload import Outcome
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -58,12 +56,13 @@ class Proxy:
         self.started_at = time()
         self.keeper = keeper or Doorkeeper()
         self.plane: Plane = plane or Server(settings, open_watch(settings), keeper=self.keeper)
-        self._learning = Learning(settings, self._swap_book)
+        self._learning = Learning(settings, self.plane.swap_book)
         self._renewed = asyncio.Event()
+        self._restart = asyncio.Event()
         self.draining = False
         self.reloads = ReloadView(last_success=self.started_at)
         # Reads the file again; there is none where the settings came from elsewhere.
-        self.reload: Callable[[], Awaitable[Outcome]] | None = None
+        self.reloader: Callable[[], Awaitable[Outcome]] | None = None
         self._trend = Trend()
         self._admin: AdminServer | None = None
         self._leaving: set[asyncio.Task[None]] = set()
@@ -77,9 +76,6 @@ class Proxy:
     def vetting(self) -> Vetting:
         """What decides which of the learned addresses are answered."""
         return self._learning.vetting
-
-    def _swap_book(self, book: Book) -> None:
-        self.plane.swap_book(book)
 
     # -- what the admin endpoint asks for (admin.app.Operated) ----------------
 
@@ -147,9 +143,27 @@ class Proxy:
         allowed = None if client is None else AccessList(self.settings.serve.allow).allows(client)
         return await self.plane.explain(Question(key, qtype, allowed, client))
 
-    async def restart_workers(self) -> str | None:
-        """Replace every worker, one after another, without a query lost; return why that ended early."""
-        return await self.plane.restart_workers()
+    async def reload(self) -> Outcome:
+        """Read the configuration again, and go by it if nothing is wrong with it."""
+        if self.reloader is None:
+            return Outcome(problems=("this proxy was not started from a file",))
+        return await self.reloader()
+
+    def restart_workers(self) -> str | None:
+        """Have `renew_workers` begin; return why it cannot, if so."""
+        if not self.plane.traffic().workers:
+            return "serve.workers is 1: there are none"
+        self._restart.set()
+        return None
+
+    async def renew_workers(self) -> None:
+        """Replace every worker, one after another and without a query lost, when asked; until cancelled."""
+        while True:
+            await self._restart.wait()
+            self._restart.clear()
+            failure = await self.plane.restart_workers()
+            if failure is not None:
+                log.warning("workers.not_restarted", reason=failure)
 
     # -- start -------------------------------------------------------------------------
 
@@ -257,7 +271,7 @@ class Proxy:
         except StartError as exc:
             problems += exc.reasons
         try:
-            learning = Learning(settings, self._swap_book)
+            learning = Learning(settings, self.plane.swap_book)
         except StartError as exc:
             problems += exc.reasons
         try:

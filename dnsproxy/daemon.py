@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,7 +91,7 @@ async def run_proxy(service: Service, keeper: Doorkeeper, plane: Plane | None = 
     proxy = Proxy(service.settings, plane, keeper)
     await proxy.start()
     reloader = Reloader(service.file, proxy, notifier)
-    proxy.reload = reloader.reload
+    proxy.reloader = reloader.reload
     call_on_signal(signal.SIGHUP, reloader.ask)
 
     async def grace() -> None:
@@ -101,12 +100,11 @@ async def run_proxy(service: Service, keeper: Doorkeeper, plane: Plane | None = 
         log.info("proxy.draining", seconds=seconds)
         await stop.grace(seconds)
 
-    restarts = asyncio.Event()
-    call_on_signal(signal.SIGUSR2, restarts.set)
+    call_on_signal(signal.SIGUSR2, proxy.restart_workers)
     besides = [
         reloader.run(),
         report(notifier, lambda: proxy.plane.is_well, proxy.status),
-        _restart_workers(restarts, proxy.restart_workers),
+        proxy.renew_workers(),
     ]
     notifier.ready(proxy.status())
     try:
@@ -114,15 +112,6 @@ async def run_proxy(service: Service, keeper: Doorkeeper, plane: Plane | None = 
             await proxy.run(stop.asked, grace, besides)
     finally:
         await proxy.close()
-
-
-async def _restart_workers(asked: asyncio.Event, restart: Callable[[], Awaitable[str | None]]) -> None:
-    while True:
-        await asked.wait()
-        asked.clear()
-        failure = await restart()
-        if failure is not None:
-            log.warning("workers.not_restarted", reason=failure)
 
 
 async def run_helper(service: Service, keeper: Doorkeeper) -> None:

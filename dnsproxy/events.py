@@ -105,8 +105,26 @@ EVENTS = {
         "The admin endpoint is open to other hosts and asks for no token.",
         ("listen", "advice"),
     ),
+    # -- the service manager, and another configuration
+    "service.user": Event("info", "Root was given up for this user.", ("user", "uid", "gid")),
+    "service.unwell": Event(
+        "error", "No query is answered; the service manager hears nothing until one is.", ("detail",)
+    ),
+    "config.reloaded": Event("info", "Another configuration is in force.", ("file", "changed_keys")),
+    "config.not_taken": Event(
+        "error", "What keeps a configuration from being taken; the one before stays.", ("problem",)
+    ),
+    "config.needs_restart": Event(
+        "warning", "A key that has changed and cannot while the program runs.", ("key", "reason")
+    ),
+    "config.reload_crashed": Event(
+        "error", "A mistake of this program; the configuration is the one before.", ("file", "exception")
+    ),
     # -- what was learned
     "learned.loaded": Event("info", "The state file gave the last known good.", ("names", "serial")),
+    "learned.not_kept": Event(
+        "warning", "What was learned is not valid by the configuration that is in force now.", ("reason",)
+    ),
     "learned.state_unreadable": Event(
         "error", "The state file cannot be read; it is left as it is.", ("file", "reason")
     ),
@@ -235,23 +253,6 @@ EVENTS = {
         "What was learned is too large to be told to workers; they keep what they have.",
         ("reason",),
         (),
-    ),
-    "service.user": Event("info", "Root was given up for this user.", ("user", "uid", "gid")),
-    "service.unwell": Event(
-        "error", "No query is answered; the service manager hears nothing until one is.", ("detail",)
-    ),
-    "config.reloaded": Event("info", "Another configuration is in force.", ("file", "changed_keys")),
-    "config.not_taken": Event(
-        "error", "What keeps a configuration from being taken; the one before stays.", ("problem",)
-    ),
-    "config.needs_restart": Event(
-        "warning", "A key that has changed and cannot while the program runs.", ("key", "reason")
-    ),
-    "config.reload_crashed": Event(
-        "error", "A mistake of this program; the configuration is the one before.", ("file", "exception")
-    ),
-    "learned.not_kept": Event(
-        "warning", "What was learned is not valid by the configuration that is in force now.", ("reason",)
     ),
     "worker.started": Event(
         "info", "A worker has taken the place of one that ended.", ("worker", "restarts")

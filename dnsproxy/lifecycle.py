@@ -51,7 +51,7 @@ def stop_on_signals() -> Stop:
     return stop
 
 
-def call_on_signal(number: signal.Signals, call: Callable[[], None]) -> None:
+def call_on_signal(number: signal.Signals, call: Callable[[], object]) -> None:
     """Have ``call`` called on the running loop at each signal ``number``."""
     with suppress(NotImplementedError):
         asyncio.get_running_loop().add_signal_handler(number, call)

@@ -6,7 +6,6 @@ import asyncio
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +13,7 @@ import structlog
 
 from dnsproxy import logs
 from dnsproxy.config import load
-from dnsproxy.core.totals import ReloadView
+from dnsproxy.core.totals import Outcome, ReloadView
 from dnsproxy.errors import ConfigError, ReloadError, StartError
 from dnsproxy.notify import Notifier
 from dnsproxy.settings import Settings
@@ -33,15 +32,6 @@ FIXED = {
 WATCH_SECONDS = 2.0
 
 _Stamp = tuple[int, int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a reload did: key paths that ``changed``, those that ``need_restart``, or ``problems``."""
-
-    changed: tuple[str, ...] = ()
-    need_restart: tuple[str, ...] = ()
-    problems: tuple[str, ...] = ()
 
 
 class Changeable(Protocol):

@@ -169,6 +169,17 @@ def _order(summary: str, **keys: Json) -> Json:
     return {"post": {"summary": summary, "requestBody": body, "responses": replies}}
 
 
+def _order_to_program(summary: str, status: int, done: Json, refused: Json) -> Json:
+    replies = {
+        str(status): done,
+        "403": _error("It came over a network, and no token is configured."),
+        "409": refused,
+        "415": _error("The body is not application/json."),
+    }
+    body = {"required": True, "content": {"application/json": {"schema": {}}}}
+    return {"post": {"summary": summary, "requestBody": body, "responses": replies}}
+
+
 ADMIN: Json = {
     "/": _get("What there is.", (200, {"description": "A page, or the list of paths."})),
     "/static/{name}": _get(
@@ -233,6 +244,21 @@ ADMIN: Json = {
     "/api/v1/unpin": _order("Undo a pin.", name=TEXT),
     "/api/v1/freeze": _order("Take no other sets of addresses."),
     "/api/v1/unfreeze": _order("Undo a freeze or a roll-back."),
+    "/api/v1/reload": _order_to_program(
+        "Take the changed configuration, all of it or nothing.",
+        200,
+        _reply(
+            "It is in force; which keys changed, and which do only at the next start.",
+            _object(changed=TEXTS, need_restart=TEXTS),
+        ),
+        _reply("It was not taken, for these reasons.", _object(error=TEXT, problems=TEXTS)),
+    ),
+    "/api/v1/restart-workers": _order_to_program(
+        "Replace every worker, one after another.",
+        202,
+        _reply("Started.", _object(restart={"const": "started"})),
+        _error("There are none."),
+    ),
     "/api/v1/rollback": _order("Go back to what was learned with a serial of the history.", serial=WHOLE),
 }
 

@@ -11,9 +11,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from dnsproxy import config
-from dnsproxy.core.totals import ReloadView
+from dnsproxy.core.totals import Outcome, ReloadView
 from dnsproxy.errors import ReloadError
-from dnsproxy.reload import FIXED, Outcome, Reloader
+from dnsproxy.reload import FIXED, Reloader
 from dnsproxy.settings import Settings
 from tests.test_lifecycle import Told
 

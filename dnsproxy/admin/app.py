@@ -13,11 +13,13 @@ from aiohttp import web
 
 from dnsproxy.admin import explain
 from dnsproxy.admin.control import Control, ControlApi
+from dnsproxy.admin.lifecycle import LifecycleApi
 from dnsproxy.admin.metrics import render
 from dnsproxy.admin.page import StatusPage, harden
 from dnsproxy.admin.status import Facts, status_document
 from dnsproxy.core import names
 from dnsproxy.core.explain import Explanation
+from dnsproxy.core.totals import Outcome
 from dnsproxy.errors import StartError
 from dnsproxy.settings.serving import AdminSettings
 from dnsproxy.settings.values import Endpoint
@@ -59,6 +61,12 @@ class Operated(Protocol):
 
     async def explain(self, key: bytes, qtype: int, client: bytes | None) -> Explanation:
         """Return the path that a query would take; ``client`` is a packed address. Raises `WorkerError`."""
+
+    async def reload(self) -> Outcome:
+        """Read the configuration again, and go by it if nothing is wrong with it."""
+
+    def restart_workers(self) -> str | None:
+        """Begin to replace the workers, one after another; return why that cannot be, if so."""
 
 
 class AdminServer:
@@ -103,6 +111,7 @@ def create_app(operated: Operated, token: str | None) -> web.Application:
     app.router.add_post("/api/v1/refresh", api.refresh)
     app.router.add_post("/api/v1/flush", api.flush)
     ControlApi(operated.control, has_token=token is not None).add_to(app)
+    LifecycleApi(operated, has_token=token is not None).add_to(app)
     return app
 
 

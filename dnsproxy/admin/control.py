@@ -68,12 +68,9 @@ class ControlApi:
 
     def _handler(self, order: Order) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handle(request: web.Request) -> web.Response:
-            # The Host as well: a page whose name was pointed at this host shows a name there.
-            is_local = _is_loopback(request.remote) and _is_loopback(request.url.host)
-            if not self._has_token and not is_local:
-                return _error("orders from elsewhere than loopback need admin.token_file", 403)
-            if request.content_type != "application/json":
-                return _error("the body must be application/json", 415)
+            refusal = refused(request, has_token=self._has_token)
+            if refusal is not None:
+                return refusal
             try:
                 order(await _body(request))
             except ValueError as exc:
@@ -88,6 +85,17 @@ class ControlApi:
     async def history(self, _request: web.Request) -> web.Response:
         """Tell the sets that a roll-back can choose from, the newest first."""
         return web.json_response(history_document(self._control.orders))
+
+
+def refused(request: web.Request, *, has_token: bool) -> web.Response | None:
+    """Return the response to an order that is not taken from whoever sent it; None for one that is."""
+    # The Host as well: a page whose name was pointed at this host shows a name there.
+    is_local = _is_loopback(request.remote) and _is_loopback(request.url.host)
+    if not has_token and not is_local:
+        return _error("orders from elsewhere than loopback need admin.token_file", 403)
+    if request.content_type != "application/json":
+        return _error("the body must be application/json", 415)
+    return None
 
 
 def history_document(orders: Orders) -> dict[str, Any]:

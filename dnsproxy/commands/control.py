@@ -1,4 +1,4 @@
-"""Orders to a running proxy: pin, unpin, freeze, unfreeze, rollback, history."""
+"""Orders to a running proxy: pin, unpin, freeze, unfreeze, rollback, history, reload, restart-workers."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ from dnsproxy.commands.options import (
     domain_name,
     ip_addresses,
 )
+from dnsproxy.errors import ConfigError
 
 NameArgument = Annotated[str, typer.Argument(callback=domain_name, help="A name of a configured registry.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
-    for command in (pin, unpin, freeze, unfreeze, rollback, history):
+    for command in (pin, unpin, freeze, unfreeze, rollback, history, reload):
         app.command()(command)
+    app.command("restart-workers")(restart_workers)
 
 
 def pin(
@@ -81,6 +83,29 @@ def history(
     if not document["history"]:
         typer.echo("nothing was learned yet")
     _tell(document)
+
+
+def reload(config: ConfigOption = DEFAULT_CONFIG, admin: AdminOption = None) -> None:
+    """Have a running proxy take its changed configuration: all of it, or nothing and exit code 1."""
+    try:
+        document = ask(config, admin, "POST", "/api/v1/reload", {})
+    except ConfigError as exc:
+        # The proxy would say the same; where it can be asked stands in this very file.
+        for problem in exc.problems:
+            typer.echo(problem, err=True)
+        raise typer.Exit(1) from exc
+    for key in document["changed"]:
+        typer.echo(f"changed: {key}")
+    for key in document["need_restart"]:
+        typer.echo(f"changes at the next start: {key}")
+    if not document["changed"] and not document["need_restart"]:
+        typer.echo("nothing has changed")
+
+
+def restart_workers(config: ConfigOption = DEFAULT_CONFIG, admin: AdminOption = None) -> None:
+    """Make a running proxy replace its workers, one after another; no query is lost."""
+    ask(config, admin, "POST", "/api/v1/restart-workers", {})
+    typer.echo("restart of the workers asked for")
 
 
 def _order(config: Path, admin: str | None, order: str, body: dict[str, Any]) -> None:

@@ -34,6 +34,15 @@ class ReloadView:
 
 
 @dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a reload did: key paths that ``changed``, those that ``need_restart``, or ``problems``."""
+
+    changed: tuple[str, ...] = ()
+    need_restart: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Traffic:
     """What was asked and answered; ``workers`` is empty where one process does everything."""
 

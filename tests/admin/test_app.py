@@ -19,6 +19,7 @@ from dnsproxy.core.book import Book
 from dnsproxy.core.explain import Explanation, Question, explain
 from dnsproxy.core.registry import Wanted
 from dnsproxy.core.stats import Stats
+from dnsproxy.core.totals import Outcome
 from dnsproxy.errors import StartError
 from dnsproxy.settings.serving import AdminSettings
 from dnsproxy.settings.values import Endpoint
@@ -35,7 +36,9 @@ class Operated:
     def __init__(self) -> None:
         self.book = Book()
         self.draining = False
-        self.refreshed = 0
+        self.refreshed = self.restarts = 0
+        self.outcome = Outcome()
+        self.refusal: str | None = None
         self.gathered = 0
         self.flushed: list[bytes | None] = []
         self.control = Control()
@@ -67,6 +70,13 @@ class Operated:
 
     async def explain(self, key: bytes, qtype: int, client: bytes | None) -> Explanation:
         return explain(engine(), Question(key, qtype, allowed=None if client is None else False), 1.0)
+
+    async def reload(self) -> Outcome:
+        return self.outcome
+
+    def restart_workers(self) -> str | None:
+        self.restarts += 1
+        return self.refusal
 
 
 Ask = Callable[..., Awaitable[tuple[int, Any]]]

@@ -10,6 +10,7 @@ from typing import Any, Self
 from dnsproxy.admin.app import AdminServer, start_admin
 from dnsproxy.admin.status import Facts
 from dnsproxy.core.explain import Explanation
+from dnsproxy.core.totals import Outcome
 from dnsproxy.settings.serving import AdminSettings
 from dnsproxy.settings.values import Endpoint
 from tests.admin.test_control import Control
@@ -71,3 +72,9 @@ class Staged:
 
     async def explain(self, key: bytes, qtype: int, client: bytes | None) -> Explanation:
         raise AssertionError(f"the page asks for no explanation: {(key, qtype, client)}")
+
+    async def reload(self) -> Outcome:
+        return Outcome()
+
+    def restart_workers(self) -> str | None:
+        return None

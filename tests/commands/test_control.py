@@ -120,3 +120,21 @@ def test_wrong_usage_names_the_place(arguments: tuple[str, ...], place: str, adm
     assert done.exit_code == 2
     assert f"'{place}'" in done.stderr
     assert admin.asked == []
+
+
+def test_a_reload_tells_what_changed_and_what_has_to_wait(admin: Admin) -> None:
+    admin.document = {"changed": ["serve.allow", "learn.ttl"], "need_restart": ["user"]}
+    done = run("reload")
+    assert done.stdout == "changed: serve.allow\nchanged: learn.ttl\nchanges at the next start: user\n"
+    assert admin.asked == [("POST", "/api/v1/reload", {})]
+
+
+def test_a_reload_of_the_same(admin: Admin) -> None:
+    admin.document = {"changed": [], "need_restart": []}
+    assert run("reload").stdout == "nothing has changed\n"
+
+
+def test_a_restart_of_the_workers(admin: Admin) -> None:
+    admin.document = {"restart": "started"}
+    assert run("restart-workers").stdout == "restart of the workers asked for\n"
+    assert admin.asked == [("POST", "/api/v1/restart-workers", {})]
