@@ -184,6 +184,11 @@ class Exchange:
         other.partner, self.partner = self, other
         return other
 
+    @property
+    def over_tcp(self) -> bool:
+        """Whether the last attempt had TCP below it, for the upstream's sake or after a truncated reply."""
+        return self._use_tcp or self.upstream.tcp
+
     def give_up(self) -> None:
         """Send nothing more; a reply to what was sent is still taken."""
         self._sends = MAX_SENDS

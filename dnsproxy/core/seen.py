@@ -31,13 +31,15 @@ class Seen:
 
     ``client`` and ``server`` are packed addresses; ``server`` is empty where the socket is bound to all.
     ``arrived`` is monotonic and ``wall`` Unix seconds, both of the arrival; ``duration`` is seconds until the
-    response was sent. ``writers`` belongs to the shell: who is to write it. ``source`` is a number of
-    `stats.SOURCES`, or `DROPPED` with a ``reason`` and without a ``response``.
+    response was sent. ``upstream`` is the name of the one that had told, if any; ``told`` is the exchange
+    with its reply, for the first only of those that waited for it. ``writers`` belongs to the shell: who is
+    to write it. ``source`` is a number of `stats.SOURCES`, or `DROPPED` with a ``reason`` and without a
+    ``response``.
     """
 
     __slots__ = (
         *("arrived", "client", "client_port", "duration", "protocol", "query", "reason", "response"),
-        *("server", "server_port", "source", "upstream", "wall", "writers"),
+        *("server", "server_port", "source", "told", "upstream", "wall", "writers"),
     )
 
     def __init__(
@@ -63,6 +65,7 @@ class Seen:
         self.source = DROPPED
         self.reason = ""
         self.upstream = ""
+        self.told: Exchange | None = None
 
 
 def receive_counted(
@@ -91,18 +94,18 @@ def receive_counted(
     return step, engine.prepared.entries[without_cookie(data)].response & 7
 
 
-def forwarded(exchange: Exchange, other: Exchange | None, response: bytes) -> tuple[int, str]:
-    """Return what ``response`` to a forwarded query was made from, and the upstream that had told, or "".
+def forwarded(exchange: Exchange, other: Exchange | None, response: bytes) -> tuple[int, Exchange | None]:
+    """Return what ``response`` to a forwarded query was made from, and the exchange with the reply, if any.
 
     ``other`` is the partner that ``exchange`` had at its start: one of two that race ends the question.
     """
     if response[3] & 0xF == SERVFAIL:
         # An upstream's is never passed on: ours says that all have failed.
-        return ERROR, ""
+        return ERROR, None
     for one in (exchange, other):
         if one is not None and one.response is not None:
-            return FORWARD, one.upstream.name
-    return STALE, ""
+            return FORWARD, one
+    return STALE, None
 
 
 def outcome(response: bytes) -> tuple[int, list[int]]:

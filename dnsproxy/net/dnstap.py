@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 from collections.abc import Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from time import monotonic
 from typing import Final
@@ -18,6 +19,7 @@ from typing import Final
 import fstrm
 from dnstap_pb import INET, INET6, Dnstap, Message, SocketProtocol
 
+from dnsproxy.core.exchange import Exchange
 from dnsproxy.core.querylog import OMIT, PREFIX, truncated
 from dnsproxy.core.seen import Seen
 from dnsproxy.errors import StartError
@@ -31,14 +33,14 @@ RETRY_SECONDS = 1.0
 # Octets of a control frame (fstrm's own limit).
 MAX_CONTROL = 512
 _LENGTH = struct.Struct(">I")
-_PROTOCOLS: Final = {
+_PROTOCOLS: Final[dict[str, int]] = {
     protocol: SocketProtocol.Value(name)
     for protocol, name in (("udp", "UDP"), ("tcp", "TCP"), ("tls", "DOT"), ("https", "DOH"))
 }
 
 
 class DnstapMessages:
-    """Makes CLIENT_QUERY and CLIENT_RESPONSE; ``clients`` is full, prefix or omit."""
+    """Makes CLIENT_QUERY, CLIENT_RESPONSE and FORWARDER_RESPONSE; ``clients`` is full, prefix or omit."""
 
     def __init__(self, identity: str, version: str, clients: str) -> None:
         self._identity = identity.encode()
@@ -46,24 +48,23 @@ class DnstapMessages:
         self._clients = clients
 
     def of(self, seen: Seen) -> Sequence[bytes]:
-        """Return the frames of a query: one of what came, and one of what was sent, if anything was."""
-        query = self._message(seen, Message.CLIENT_QUERY)
+        """Return the frames of a query: what came, what an upstream told and what was sent, if anything."""
+        query = self._of_client(seen, Message.CLIENT_QUERY)
         query.message.query_message = seen.query
         frames = [_framed(query)]
+        if seen.told is not None:
+            frames.append(_framed(self._of_upstream(seen, seen.told)))
         if seen.response:
-            response = self._message(seen, Message.CLIENT_RESPONSE)
+            response = self._of_client(seen, Message.CLIENT_RESPONSE)
             message = response.message
             message.response_time_sec, message.response_time_nsec = _split(seen.wall + seen.duration)
             message.response_message = seen.response
             frames.append(_framed(response))
         return frames
 
-    def _message(self, seen: Seen, kind: int) -> Dnstap:
-        made = Dnstap(type=Dnstap.MESSAGE, identity=self._identity, version=self._version)
+    def _of_client(self, seen: Seen, kind: int) -> Dnstap:
+        made = self._message(kind, INET if len(seen.client) == 4 else INET6, _PROTOCOLS[seen.protocol])
         message = made.message
-        message.type = kind
-        message.socket_family = INET if len(seen.client) == 4 else INET6
-        message.socket_protocol = _PROTOCOLS[seen.protocol]
         if self._clients != OMIT:
             prefix = self._clients == PREFIX
             message.query_address = truncated(seen.client) if prefix else seen.client
@@ -73,6 +74,32 @@ class DnstapMessages:
         message.response_port = seen.server_port
         message.query_time_sec, message.query_time_nsec = _split(seen.wall)
         return made
+
+    def _of_upstream(self, seen: Seen, told: Exchange) -> Dnstap:
+        host, port = told.upstream.address
+        made = self._message(Message.FORWARDER_RESPONSE, INET6 if ":" in host else INET, _transport(told))
+        message = made.message
+        with contextlib.suppress(ValueError):  # an upstream whose address somebody else knows
+            message.response_address = ip_address(host).packed
+        message.response_port = port
+        message.query_time_sec, message.query_time_nsec = _split(seen.wall + told.sent_at - seen.arrived)
+        message.response_time_sec, message.response_time_nsec = _split(seen.wall + seen.duration)
+        message.response_message = told.reply
+        return made
+
+    def _message(self, kind: int, family: int, protocol: int) -> Dnstap:
+        made = Dnstap(type=Dnstap.MESSAGE, identity=self._identity, version=self._version)
+        made.message.type = kind
+        made.message.socket_family = family
+        made.message.socket_protocol = protocol
+        return made
+
+
+def _transport(told: Exchange) -> int:
+    secure = told.upstream.secure
+    if secure is not None:
+        return _PROTOCOLS["https" if secure.path else "tls"]
+    return _PROTOCOLS["tcp" if told.over_tcp else "udp"]
 
 
 def _split(wall: float) -> tuple[int, int]:

@@ -131,18 +131,23 @@ class Watch:
 
     def end_forwarded(self, awaited: Awaited, response: bytes, now: float) -> None:
         """Take the end of a query that was forwarded."""
-        source, awaited.seen.upstream = forwarded(awaited.exchange, awaited.other, response)
-        self.end(awaited.seen, response, source, now)
+        seen = awaited.seen
+        source, told = forwarded(awaited.exchange, awaited.other, response)
+        if told is not None:
+            seen.upstream = told.upstream.name
+            seen.told = told if awaited.is_first else None
+        self.end(seen, response, source, now)
 
 
 class Awaited:
     """A token with what is known of the query that it is for."""
 
-    __slots__ = ("exchange", "other", "seen", "token")
+    __slots__ = ("exchange", "is_first", "other", "seen", "token")
 
     def __init__(self, token: object, seen: Seen, forward: Forward) -> None:
         self.token = token
         self.seen = seen
         self.exchange: Exchange = forward.exchange
+        self.is_first = forward.is_new
         # Only now is it known: a race forgets the loser.
         self.other = forward.exchange.partner

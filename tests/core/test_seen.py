@@ -114,7 +114,11 @@ def race() -> tuple[Engine, Exchange, Exchange]:
 
 def test_who_had_told() -> None:
     exchange, response = answer(engine(), query("www.example."))
-    assert forwarded(exchange, None, response) == (SOURCES.index("forward"), "one")
+    source, told = forwarded(exchange, None, response)
+    assert SOURCES[source] == "forward"
+    assert told is exchange
+    assert (told.upstream.name, told.over_tcp) == ("one", False)
+    assert dns.message.from_wire(told.reply).answer == dns.message.from_wire(response).answer
 
 
 def test_who_had_told_of_two_that_raced() -> None:
@@ -125,16 +129,16 @@ def test_who_had_told_of_two_that_raced() -> None:
     second.receive_reply(reply_to(asked, ["www.example. 60 IN A 192.0.2.1"]), 1.0)
     made.complete(second, 1.0)
     response = reply_to(query("www.example."))
-    assert forwarded(first, second, response) == (SOURCES.index("forward"), attempt.upstream.name)
+    assert forwarded(first, second, response) == (SOURCES.index("forward"), second)
 
 
 def test_nobody_had_told() -> None:
     made = engine()
     exchange, response = answer(made, query("www.example."), rcode=REFUSED)
     assert rcode_name(outcome(response)[0]) == "SERVFAIL"
-    assert forwarded(exchange, None, response) == (SOURCES.index("error"), "")
+    assert forwarded(exchange, None, response) == (SOURCES.index("error"), None)
     # Of an exchange that has told nothing, any other response is a stale one.
-    assert forwarded(exchange, None, reply_to(query("www.example."))) == (SOURCES.index("stale"), "")
+    assert forwarded(exchange, None, reply_to(query("www.example."))) == (SOURCES.index("stale"), None)
 
 
 def test_the_outcome_has_the_upper_bits_and_every_extended_error() -> None:

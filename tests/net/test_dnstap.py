@@ -11,15 +11,20 @@ from typing import Any
 
 import fstrm
 import pytest
-from dnstap_pb import Dnstap
+from dnstap_pb import Dnstap, Message
 from structlog.testing import capture_logs
 
+from dnsproxy.core.exchange import Exchange, Limits
 from dnsproxy.core.seen import Seen
 from dnsproxy.core.stats import LEARNED
+from dnsproxy.core.upstreams import Secure, Upstream
+from dnsproxy.core.wire import TC, scan_query
 from dnsproxy.errors import StartError
 from dnsproxy.net import dnstap
 from dnsproxy.net.dnstap import CONTENT_TYPE, DnstapMessages, FrameFile, FrameSocket
 from dnsproxy.net.outlets import write_all
+from tests.messages import query as question
+from tests.messages import reply_to
 
 CONTROLS = {
     fstrm.FSTRM_CONTROL_START: "start",
@@ -100,6 +105,58 @@ def test_how_much_of_a_client_is_told() -> None:
     none = parsed(DnstapMessages("h", "v", "omit").of(seen())[0]).message
     assert not none.HasField("query_address")
     assert not none.HasField("query_port")
+
+
+def told(upstream: Upstream, *, truncated: bool = False) -> Exchange:
+    """An exchange that has its reply, after one over UDP that was truncated if so."""
+    data = question("www.example.")
+    exchange = Exchange(b"key", scan_query(data), (upstream,), Limits(1, 2), 10.25)
+    for over_tcp in (False, True) if truncated else (False,):
+        attempt = exchange.next_attempt(10.25)
+        assert attempt is not None
+        flags = TC if truncated and not over_tcp else 0
+        reply = reply_to(b"\x12\x34" + attempt.payload, ["www.example. 60 IN A 192.0.2.1"], flags=flags)
+        exchange.receive_reply(reply, 10.5)
+    assert exchange.response is not None
+    return exchange
+
+
+def test_what_an_upstream_told_stands_between_the_two() -> None:
+    given = seen()
+    given.told = told(Upstream("one", ("10.0.0.2", 5300)))
+    kinds = [parsed(frame).message for frame in DnstapMessages("h", "v", "full").of(given)]
+    assert [kind.type for kind in kinds] == [
+        Message.CLIENT_QUERY,
+        Message.FORWARDER_RESPONSE,
+        Message.CLIENT_RESPONSE,
+    ]
+    message = kinds[1]
+    assert message.response_message == given.told.reply
+    assert (message.response_address, message.response_port) == (b"\x0a\0\0\2", 5300)
+    assert (message.socket_family, message.socket_protocol) == (1, 1)
+    # It was asked a quarter of a second after the query had come.
+    assert (message.query_time_sec, message.query_time_nsec) == (1_764_000_000, 500_000_000)
+    assert not message.HasField("query_address")
+
+
+@pytest.mark.parametrize(
+    ("upstream", "truncated", "family", "protocol"),
+    [
+        (Upstream("a", ("fd00::2", 53)), False, 2, 1),
+        (Upstream("b", ("10.0.0.2", 53)), True, 1, 2),
+        (Upstream("c", ("10.0.0.2", 53), tcp=True), False, 1, 2),
+        (Upstream("d", ("dns.example", 853), secure=Secure("dns.example", None)), False, 1, 3),
+        (Upstream("e", ("10.0.0.2", 443), secure=Secure("dns.example", "/dns-query")), False, 1, 4),
+    ],
+    ids=lambda value: value.name if isinstance(value, Upstream) else None,
+)
+def test_how_an_upstream_was_asked(upstream: Upstream, truncated: bool, family: int, protocol: int) -> None:
+    given = seen()
+    given.told = told(upstream, truncated=truncated)
+    message = parsed(DnstapMessages("h", "v", "full").of(given)[1]).message
+    assert (message.socket_family, message.socket_protocol) == (family, protocol)
+    # A name is not an address.
+    assert message.HasField("response_address") == (upstream.name != "d")
 
 
 # --- a file

@@ -15,7 +15,7 @@ from dnsproxy.net.watch import Watch
 from dnsproxy.net.watched import WatchedUdpListener, port_of, server_of
 from tests.fakes.forwarding import respond
 from tests.fakes.tcp import connected, framed, tcp_world
-from tests.fakes.upstream import Client, FakeUpstream, until
+from tests.fakes.upstream import Client, FakeUpstream, silence, until
 from tests.fakes.writers import Kept, watched
 from tests.messages import REGISTRY, addresses, engine, hangzhou, query, read
 
@@ -67,6 +67,7 @@ async def test_queries_over_udp(bound: str, asked: str) -> None:
         ("udp", "dropped", "short"),
     ]
     assert [seen.response for seen in kept.seen] == [*responses, b""]
+    assert [seen.told is not None for seen in kept.seen] == [False, True, False, False, False, False]
     for seen in kept.seen:
         assert (seen.client, seen.client_port) == (ip_address(host).packed, port)
         assert seen.server_port == server[1]
@@ -84,6 +85,18 @@ async def test_queries_that_nobody_wants_are_answered_too() -> None:
         client.send(b"short")
         assert read(await client.ask(query("localhost."))).answer
     assert kept.seen == []
+
+
+async def test_of_those_that_wait_together_the_first_has_the_reply() -> None:
+    watch, kept = watched()
+    async with tcp_world(silence, watch=watch) as made, connected(made) as client:
+        client.writer.write(framed(*(query("www.example.", ident=ident) for ident in range(3))))
+        await until(lambda: bool(made.upstream.asked))
+        made.respond_all()
+        assert sorted(await client.idents(3)) == [0, 1, 2]
+        await until(lambda: len(kept.seen) == 3)
+    assert kept.brief == [("tcp", "forward", "up")] * 3
+    assert [seen.told is not None for seen in kept.seen] == [True, False, False]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
