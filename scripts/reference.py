@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 from pathlib import Path
 
 from prometheus_client.metrics_core import Metric
@@ -49,8 +48,8 @@ each is that of all of them together. A histogram has `_bucket`, `_sum` and `_co
 """
 _PARTS = {
     "program": "Both daemons",
-    "service": "Root, and the service manager",
     "config": "Reload",
+    "service": "Root, and the service manager",
     "proxy": "The proxy",
     "admin": "The admin endpoint",
     "learned": "Learned addresses",
@@ -82,14 +81,19 @@ def log_events() -> str:
         table(["field of every line", "meaning"], ([code([key]), text] for key, text in COMMON.items())),
         _LIMITED,
     ]
-    for part, names in groupby(EVENTS, key=lambda name: name.partition(".")[0]):
-        parts.append(f"## {_PARTS[part]}\n")
-        parts.append(table(["event", "level", "meaning", "fields"], (_row(name) for name in names)))
+    for part in dict.fromkeys([*_PARTS, *map(_part, EVENTS)]):
+        rows = [_row(name) for name in EVENTS if _part(name) == part]
+        parts.append(f"## {_PARTS.get(part, part.capitalize())}\n")
+        parts.append(table(["event", "level", "meaning", "fields"], rows))
     parts.append("## Fields\n")
     parts.append(table(["field", "meaning"], ([code([key]), FIELDS[key]] for key in sorted(FIELDS))))
     parts.append(f"## The query log\n\n{_QUERIES_INTRO}")
     parts.append(table(["field", "meaning"], ([code([key]), text] for key, text in QUERY_FIELDS.items())))
     return "\n".join(parts)
+
+
+def _part(name: str) -> str:
+    return name.partition(".")[0]
 
 
 def _row(name: str) -> list[str]:

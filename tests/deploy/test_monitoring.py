@@ -60,7 +60,8 @@ def labels_of(family: Metric) -> frozenset[str]:
 
 def mistakes(expression: str) -> list[str]:
     """What an expression names that no proxy exports."""
-    known, used = exposed(), set()
+    known = exposed()
+    used: set[str] = set()
     found = []
     for metric, matchers in _SELECTOR.findall(expression):
         if metric not in known:

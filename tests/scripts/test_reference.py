@@ -19,6 +19,12 @@ def test_every_event_is_on_the_page_once() -> None:
     assert [name for name in EVENTS if page.count(f"| `{name}` |") != 1] == []
 
 
+def test_every_part_has_one_heading() -> None:
+    headings = [line for line in reference.log_events().splitlines() if line.startswith("## ")]
+    assert len(set(headings)) == len(headings)
+    assert {name.partition(".")[0] for name in EVENTS} == set(reference._PARTS)
+
+
 def test_a_limited_event_says_by_what() -> None:
     (line,) = [
         line for line in reference.log_events().splitlines() if line.startswith("| `learned.rejected` ")
