@@ -48,6 +48,8 @@ class StatusPage:
     def __init__(self, shown: Shown) -> None:
         self._shown = shown
         self._page: Page | None = None
+        # One thread at a time, however many look: the rest of the time is for queries.
+        self._drawing = asyncio.Lock()
         self._files: dict[str, tuple[bytes, str]] = {}
 
     def add_to(self, app: web.Application) -> None:
@@ -64,7 +66,8 @@ class StatusPage:
         history = history_document(self._shown.control.orders)
         # In a thread: the first page imports jinja2 and compiles the template, for 100 ms, and one with
         # hundreds of names takes some too, in which this process is to answer queries. Documents are plain.
-        text = await asyncio.to_thread(lambda: self._ready().render(document, history))
+        async with self._drawing:
+            text = await asyncio.to_thread(lambda: self._ready().render(document, history))
         headers = {"Content-Security-Policy": POLICY, "Vary": "Accept"}
         return web.Response(text=text, content_type="text/html", charset="utf-8", headers=headers)
 

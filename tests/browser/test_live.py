@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from tests.browser.tab import PATIENCE, Tab
@@ -68,6 +69,7 @@ def test_a_lost_connection_is_shown_and_so_is_its_return(world: World, tab: Open
     opened.has("#link", "Connection lost: the proxy does not answer. Shown as of ")
     opened.has("#news", "Connection lost")
     assert opened.page.locator("#link").is_visible()
+    assert Axe().run(opened.page).response["violations"] == []
     # What was known stays, and the tries come ever later.
     opened.has("#names", REGISTRY)
     waits = {int(opened.page.locator("#link").inner_text().partition("Next try in ")[2].split()[0])}
