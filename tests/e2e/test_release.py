@@ -97,29 +97,35 @@ def test_dist_builds_installs_and_runs(tmp_path: Path) -> None:
     sums = {f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}" for path in (source, wheel, bill)}
     assert set((tmp_path / "SHA256SUMS").read_text().splitlines()) == sums
     assert len(list(tmp_path.iterdir())) == 4
-    check_source(source)
-    check_wheel(wheel, base)
+    tracked = tracked_files()
+    check_source(source, tracked)
+    check_wheel(wheel, base, tracked)
     check_bill(json.loads(bill.read_text()))
 
 
-def check_source(file: Path) -> None:
-    """Everything that is in the repository, but for what only those need who work on it."""
+def tracked_files() -> set[str]:
+    """Everything that is in the repository; nothing where this is an unpacked release."""
+    if not (ROOT / ".git").exists():
+        return set()
+    return set(git(ROOT, "ls-files").splitlines())
+
+
+def check_source(file: Path, tracked: set[str]) -> None:
+    """Everything but what only those need who work on the repository."""
     with tarfile.open(file) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
     without = {".ci", ".editorconfig", ".gitignore", ".dockerignore"}
-    if (ROOT / ".git").exists():
-        listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
-        wanted = {line for line in listed.stdout.splitlines() if line.partition("/")[0] not in without}
-        assert sorted(wanted - held) == [], "add them to MANIFEST.in"
+    wanted = {path for path in tracked if path.partition("/")[0] not in without}
+    assert sorted(wanted - held) == [], "add them to MANIFEST.in"
     assert not [name for name in held if "__pycache__" in name or name.endswith(".so")]
 
 
-def check_wheel(file: Path, base: str) -> None:
+def check_wheel(file: Path, base: str, tracked: set[str]) -> None:
     with zipfile.ZipFile(file) as archive:
         held = set(archive.namelist())
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "dnsproxy").rglob("*.py")}
-    assert modules - held == set()
-    assert "dnsproxy/py.typed" in held
+    files = {path for path in tracked if path.startswith("dnsproxy/")}
+    assert sorted((modules | files) - held) == [], "other files than modules: package-data in pyproject.toml"
     assert {name.partition("/")[0] for name in held} == {"dnsproxy", f"{base}.data", f"{base}.dist-info"}
 
 
