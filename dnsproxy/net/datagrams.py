@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from dnsproxy.errors import StartError
 from dnsproxy.net.mmsg import BatchMover, BatchSocket
-from dnsproxy.net.msghdr import BATCH, LONGEST, load_batch_calls
+from dnsproxy.net.msghdr import BATCH, LINK_LOCAL, LONGEST, load_batch_calls
 
 # Enough for 0.2 s of load at 100,000 queries per second while something else runs.
 RECEIVE_BUFFER = 4 << 20
@@ -211,4 +211,7 @@ class PlainSocket:
 
 def _without_interface(item: tuple[int, int, bytes]) -> tuple[int, int, bytes]:
     level, kind, data = item
-    return level, kind, b"\0\0\0\0" + data[4:] if level == socket.IPPROTO_IP else data[:16] + b"\0\0\0\0"
+    if level == socket.IPPROTO_IP:
+        return level, kind, b"\0\0\0\0" + data[4:]
+    # A link-local address is one of its interface only.
+    return item if data[0] == LINK_LOCAL else (level, kind, data[:16] + b"\0\0\0\0")

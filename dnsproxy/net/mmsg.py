@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from dnsproxy.net.msghdr import BATCH, CMSG_HEADER, CONTROL_AT, PEER, SLOT, Headers, Slots
+from dnsproxy.net.msghdr import BATCH, CMSG_HEADER, CONTROL_AT, LINK_LOCAL, PEER, SLOT, Headers, Slots
 from dnsproxy.net.syscalls import SystemCalls
 
 _BLOCKED = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ENOBUFS})
@@ -87,6 +87,8 @@ class BatchSocket:
         at = (CONTROL_AT + CMSG_HEADER + (16 if inet6 else 0)) // 4
         self._interfaces = self._view.cast("I")[at :: SLOT // 4]
         self._none = memoryview(bytes(4 * BATCH)).cast("I")
+        # The first octet of the address that a query came to.
+        self._asked = self._view[CONTROL_AT + CMSG_HEADER :: SLOT] if wildcard and inet6 else None
         self._wildcard = wildcard
 
     def receive(self) -> tuple[list[bytes], Sequence[bytes]]:
@@ -96,7 +98,10 @@ class BatchSocket:
             return [], ()
         if self._wildcard:
             # Keep only the address: which interface a response leaves by is for the routes to say.
-            self._interfaces[:count] = self._none[:count]
+            if self._asked is not None and LINK_LOCAL in self._asked[:count].tolist():
+                self._forget_interfaces(self._asked, count)
+            else:
+                self._interfaces[:count] = self._none[:count]
         if count == 1:
             # Most batches, at a moderate load.
             length: int = self._received[0]
@@ -104,6 +109,12 @@ class BatchSocket:
                 source, message = self._takers_of_one[length](self._view)
                 return [message], (source,)
         return _take(self._view, self._received, count), self._sources[count](self._view)
+
+    def _forget_interfaces(self, asked: memoryview, count: int) -> None:
+        """Forget all but those of link-local addresses, which are addresses of an interface only."""
+        for index in range(count):
+            if asked[index] != LINK_LOCAL:
+                self._interfaces[index] = 0
 
     def answer(self, responses: Sequence[object]) -> int:
         """See `DatagramSocket.answer`: a response is put where its query was, behind its address."""

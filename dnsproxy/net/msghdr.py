@@ -22,6 +22,8 @@ PEER: Final = 72
 LONGEST: Final = SLOT - PEER
 CONTROL_AT: Final = 32
 CMSG_HEADER: Final = 16
+# How link-local addresses begin, fe80::/10, and since RFC 3879 no others that are in use.
+LINK_LOCAL: Final = 0xFE
 
 
 class _Iovec(ctypes.Structure):

@@ -5,6 +5,7 @@ dig and kdig take no response from any other.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -53,3 +54,17 @@ def test_p25_large_responses_too(wildcard: Island) -> None:
     for address in REMOTE:
         reply = parse(wildcard.run_at_sea(*DIG, f"@{address}", f"big.{PLAIN}", "TXT").stdout)
         assert len(reply.answer) == 20
+
+
+@pytest.mark.parametrize("transport", ["+notcp", "+tcp"])
+def test_p25_link_local_addresses_too(wildcard: Island, transport: str) -> None:
+    found = json.loads(
+        wildcard.run("ip", "-6", "-j", "address", "show", "dev", "sea", "scope", "link").stdout
+    )
+    # What the filter leaves out stays in its output as an empty object.
+    (asked,) = (entry["local"] for device in found for entry in device.get("addr_info", ()) if entry)
+    # From a link-local address, as clients choose by themselves, and from a global one.
+    for source in ((), ("-b", "fd77::1")):
+        for name, expected in ASKED * 2:
+            said = wildcard.run_at_sea(*DIG, f"@{asked}%island", *source, transport, name)
+            assert parse(said.stdout).data == expected, said.stdout + said.stderr

@@ -72,6 +72,17 @@ def test_a_burst_larger_than_a_batch_is_taken_whole() -> None:
         assert [client.recv(100) for _ in range(200)] == taken
 
 
+def test_p25_only_link_local_addresses_keep_their_interface() -> None:
+    def kept(address: str) -> bool:
+        data = socket.inet_pton(socket.AF_INET6, address) + struct.pack("I", 3)
+        _, _, told = datagrams._without_interface((socket.IPPROTO_IPV6, 50, data))
+        assert told[:16] == data[:16]
+        return told[16:] == data[16:]
+
+    assert kept("fe80::1")
+    assert not any(map(kept, ("::1", "fd00::1", "2001:db8::1")))
+
+
 @pytest.mark.skipif(os.geteuid() != 0 and not os.environ.get("CI"), reason="a raw socket needs root")
 def test_p09_source_port_zero_costs_a_failed_send_and_nothing_more() -> None:
     with exchange("127.0.0.1", "127.0.0.1") as (fast, client):
