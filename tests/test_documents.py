@@ -18,7 +18,10 @@ from dnsproxy import config
 from dnsproxy.settings import Settings
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "deploy/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 _FENCE = re.compile(r"^([ ]*)```([a-z]*)[^\n]*\n(.*?)^[ ]*```$", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"(?<!!)\[[^\]\[]+\]\(([^)\s]+)\)|!\[[^\]\[]*\]\(([^)\s]+)\)")
 
