@@ -124,6 +124,8 @@ async def run_helper(service: Service, keeper: Doorkeeper) -> None:
 
     notifier = service.notifier
     stop = stop_on_signals()
+    reason = "the helper takes another configuration when it is started again"
+    call_on_signal(signal.SIGHUP, lambda: log.warning("config.needs_restart", key="helper", reason=reason))
     (door,) = helper_doors(service.settings)
     reporting: list[asyncio.Task[None]] = []
 

@@ -186,6 +186,9 @@ class Server:
         """Stop listening; who waits is answered still, and connections last as long as they are used."""
         listener.finish()
         self._left.append(listener)
+        if isinstance(listener, UdpListener):
+            seconds = self._outfit.limits.total + _SPARE_SECONDS
+            asyncio.get_running_loop().call_later(seconds, listener.close)
 
     async def _forget_outdated(self, before: Outfit) -> None:
         zones = self._outfit.outdated_zones(before)

@@ -1,0 +1,406 @@
+"""Start, stop and reload with real processes, under load: not one query is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import dns.message
+import dns.query
+import pytest
+
+from dnsproxy.net.datagrams import RECEIVE_BUFFER
+from tests.e2e.manager import Load, Manager
+from tests.e2e.processes import find_program, wait_for
+from tests.e2e.world import OTHER, OTHER_ADDRESS, World
+
+pytestmark = pytest.mark.e2e
+
+OWNED, OWNED_ADDRESS = "files.example.internal", "10.1.2.3"
+WORKERS = pytest.mark.parametrize("workers", [1, 2])
+
+
+@pytest.fixture(autouse=True)
+def _dnsperf() -> None:
+    if find_program("dnsperf") is None:
+        reason = "NOT TESTED UNDER LOAD, missing: dnsperf; run scripts/setup.sh packages"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+@pytest.fixture
+def bare(world: World) -> World:
+    """A world that learns from nobody, owns one name, and forwards to its upstream."""
+    pinned = {"name": OWNED, "addresses": [OWNED_ADDRESS]}
+    world.configure_registries({"name": "here", "provider": "generic", "names": [pinned]})
+    world.configure(learn={"sources": []})
+    world.upstream.start()
+    return world
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as held:
+        yield held
+
+
+def ask(port: int, name: str = OWNED, host: str = "127.0.0.1") -> list[str]:
+    reply = dns.query.udp(dns.message.make_query(name, "A"), host, 10, port)
+    return [str(record) for rrset in reply.answer for record in rrset]
+
+
+def is_refused(port: int) -> bool:
+    with socket.socket(type=socket.SOCK_DGRAM) as client:
+        client.settimeout(0.2)
+        client.connect(("127.0.0.1", port))
+        client.send(b"x")
+        try:
+            client.recv(1)
+        except ConnectionRefusedError:
+            return True
+        except TimeoutError:
+            pass
+        return False
+
+
+def activated(stack: ExitStack, world: World, count: int = 1) -> list[socket.socket]:
+    """Sockets for every address of the proxy, as a service manager binds them."""
+    made: list[socket.socket] = []
+    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+        for _ in range(count):
+            sock = stack.enter_context(socket.socket(socket.AF_INET, kind))
+            if count > 1:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            # ReceiveBuffer= of the unit, which is not bounded by net.core.rmem_max.
+            force = 33 if os.geteuid() == 0 else socket.SO_RCVBUF  # SO_RCVBUFFORCE
+            sock.setsockopt(socket.SOL_SOCKET, force, RECEIVE_BUFFER)
+            sock.bind(("127.0.0.1", world.dns_port))
+            if kind == socket.SOCK_STREAM:
+                sock.listen(512)
+            made.append(sock)
+    return made
+
+
+# -- reload ------------------------------------------------------------------------------------
+
+
+@WORKERS
+def test_a_reload_under_load_loses_nothing_and_changes_what_it_says(bare: World, workers: int) -> None:
+    bare.configure(serve={"workers": workers})
+    second = bare.take_port()
+    with Manager(bare) as manager:
+        manager.start()
+        with Load(bare, OWNED) as load:
+            wait_for(lambda: bare.admin("/api/v1/status").json()["requests"] > 1_000, "the load is on")
+            manager.forget()
+            bare.configure(
+                serve={"listen": [f"127.0.0.1:{port}" for port in (bare.dns_port, second)]},
+                learn={"ttl": 7},
+                cache={"max_ttl": "20s"},
+                forward={"policy": "sequential"},
+            )
+            manager.signal(signal.SIGHUP)
+            (reloading, stamp, _) = manager.wait_for("RELOADING=1")
+            assert (reloading, stamp.partition("=")[0]) == ("RELOADING=1", "MONOTONIC_USEC")
+            assert manager.wait_for("READY=1") == ["READY=1", "STATUS=reloaded"]
+            assert ask(second) == [OWNED_ADDRESS]
+            reply = dns.query.udp(dns.message.make_query(OWNED, "A"), "127.0.0.1", 10, bare.dns_port)
+            assert reply.answer[0].ttl == 7
+            # And back: the added listener goes, the load goes on.
+            bare.configure(serve={"listen": [f"127.0.0.1:{bare.dns_port}"]})
+            assert "changed: serve.listen" in bare.command("reload").stdout
+            wait_for(lambda: is_refused(second), "nobody listens there any more")
+            load.check()
+        assert bare.metric("dnsproxy_config_reload_success") == 1
+        assert bare.metric("dnsproxy_worker_restarts_total") == 0
+        # What was cached before is cached still.
+        assert bare.metric("dnsproxy_cache_hits_total") > 0
+        assert bare.admin("/api/v1/status").json()["requests"] >= load.expected
+
+
+@WORKERS
+def test_a_file_with_mistakes_changes_nothing(bare: World, workers: int) -> None:
+    bare.configure(serve={"workers": workers})
+    good = bare.config.read_text()
+    with Manager(bare) as manager, socket.create_server(("127.0.0.1", 0)) as taken:
+        manager.start()
+        with Load(bare, OWNED, seconds=3) as load:
+            bare.config.write_text("serve: {lameduck: no}\nregistrys: []\n")
+            manager.signal(signal.SIGHUP)
+            manager.wait_logged("config.not_taken", 2)
+            # One that is well written, and cannot be: a port in use, a certificate that is not there, a key.
+            listen = [f"127.0.0.1:{port}" for port in (bare.dns_port, taken.getsockname()[1])]
+            missing = str(bare.folder / "none.pem")
+            tls = {"listen": [f"127.0.0.1:{bare.take_port()}"], "cert_file": missing, "key_file": missing}
+            bare.configure(serve={"listen": listen, "tls": tls}, learn={"trusted_keys": [missing]})
+            done = bare.command("reload")
+            assert done.returncode == 1
+            assert [word for word in ("in use", "serve.tls", "none.pem: No such") if word in done.stderr] == [
+                *("in use", "serve.tls", "none.pem: No such")
+            ]
+            load.check()
+        assert bare.metric("dnsproxy_config_reload_success") == 0
+        bare.config.write_text(good)
+        assert bare.command("reload").stdout == "nothing has changed\n"
+        assert bare.metric("dnsproxy_config_reload_success") == 1
+        assert ask(bare.dns_port, OTHER) == [OTHER_ADDRESS]
+
+
+def test_a_file_that_is_watched_is_taken_when_it_changes(bare: World) -> None:
+    watched = {**bare.configuration(), "reload": "watch"}
+    bare.config.write_text(json.dumps(watched))
+    with Manager(bare) as manager:
+        manager.start()
+        watched["learn"]["ttl"] = 9
+        bare.config.write_text(json.dumps(watched))
+        manager.wait_logged("config.reloaded")
+        reply = dns.query.udp(dns.message.make_query(OWNED, "A"), "127.0.0.1", 10, bare.dns_port)
+        assert reply.answer[0].ttl == 9
+
+
+# -- workers, one after another ----------------------------------------------------------------
+
+
+def test_workers_are_replaced_under_load_without_a_loss(bare: World) -> None:
+    bare.configure(serve={"workers": 2})
+    with Manager(bare) as manager:
+        manager.start()
+        before = [worker["pid"] for worker in bare.admin("/api/v1/status").json()["workers"]]
+        with Load(bare, OWNED, seconds=6) as load:
+            wait_for(lambda: bare.admin("/api/v1/status").json()["requests"] > 500, "the load is on")
+            assert bare.command("restart-workers").returncode == 0
+            manager.wait_logged("worker.replaced", 2)
+            manager.signal(signal.SIGUSR2)
+            manager.wait_logged("worker.replaced", 4)
+            load.check()
+        after = [worker["pid"] for worker in bare.admin("/api/v1/status").json()["workers"]]
+        assert set(before) & set(after) == set()
+        assert manager.count("worker.ended") == 0
+        assert manager.count("worker.killed") == 0
+        assert bare.metric("dnsproxy_worker_restarts_total") == 0
+
+
+def test_what_lies_in_the_queue_of_a_killed_worker_is_answered_by_the_next(bare: World) -> None:
+    bare.configure(serve={"workers": 1 + 1})
+    with Manager(bare) as manager:
+        manager.start()
+        pids = [worker["pid"] for worker in bare.admin("/api/v1/status").json()["workers"]]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        with ExitStack() as clients:
+            socks = [clients.enter_context(socket.socket(type=socket.SOCK_DGRAM)) for _ in range(32)]
+            for sock in socks:
+                sock.connect(("127.0.0.1", bare.dns_port))
+                sock.settimeout(20)
+                sock.send(dns.message.make_query(OWNED, "A").to_wire())
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+            for sock in socks:
+                assert dns.message.from_wire(sock.recv(4096)).answer
+
+
+# -- the restart of the whole service -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("workers", "sockets"), [(1, 1), (2, 1), (2, 2)])
+def test_a_restart_under_load_loses_nothing_with_the_managers_sockets(
+    bare: World, stack: ExitStack, workers: int, sockets: int
+) -> None:
+    bare.configure(serve={"workers": workers, "listen": [f"127.0.0.1:{bare.dns_port}"]})
+    manager = stack.enter_context(Manager(bare, activated(stack, bare, sockets)))
+    manager.start()
+    with Load(bare, OWNED, seconds=6) as load:
+        wait_for(lambda: bare.admin("/api/v1/status").json()["requests"] > 1_000, "the load is on")
+        first = manager.pid
+        manager.restart()
+        assert manager.pid != first
+        load.check()
+    reply = dns.query.tcp(dns.message.make_query(OWNED, "A"), "127.0.0.1", 10, bare.dns_port)
+    assert reply.answer
+
+
+def test_a_socket_that_is_for_no_address_is_told(bare: World, stack: ExitStack) -> None:
+    stray = stack.enter_context(socket.socket(type=socket.SOCK_DGRAM))
+    stray.bind(("127.0.0.1", 0))
+    manager = stack.enter_context(Manager(bare, [stray]))
+    manager.start(wait=False)
+    assert manager.wait() == 1
+    assert "which the configuration does not listen on" in manager.text()
+
+
+# -- the end -----------------------------------------------------------------------------------------
+
+
+@WORKERS
+def test_sigterm_answers_on_and_a_second_one_ends_it(bare: World, workers: int) -> None:
+    bare.configure(serve={"workers": workers, "lameduck": "30s"})
+    with Manager(bare) as manager:
+        manager.start()
+        assert bare.admin("/ready").status == 200
+        with Load(bare, OWNED, seconds=3) as load:
+            manager.signal(signal.SIGTERM)
+            assert manager.wait_for("STOPPING=1") == ["STOPPING=1", "STATUS=draining for 30 s"]
+            page = bare.admin("/ready")
+            assert (page.status, page.json()["draining"]) == (503, True)
+            assert bare.admin("/health").status == 200
+            load.check()
+        started = time.monotonic()
+        manager.signal(signal.SIGTERM)
+        assert manager.wait() == 0
+        assert time.monotonic() - started < 20
+
+
+@WORKERS
+def test_what_arrived_before_the_stop_is_answered(bare: World, workers: int) -> None:
+    """Of the queries that a client sends in turn, those answered are the first ones, without a gap."""
+    bare.configure(serve={"workers": workers, "lameduck": 0})
+    answered: set[int] = set()
+    with Manager(bare) as manager, socket.socket(type=socket.SOCK_DGRAM) as client:
+        manager.start()
+        client.connect(("127.0.0.1", bare.dns_port))
+        ident = 0
+        while _send(client, ident, answered):
+            ident += 1
+            if ident == 500:
+                manager.signal(signal.SIGTERM)
+        assert manager.wait() == 0
+        _receive(client, answered)
+    assert len(answered) > 400
+    assert answered == set(range(max(answered) + 1)), "one of those that came first is missing"
+
+
+def _send(client: socket.socket, ident: int, answered: set[int]) -> bool:
+    """Send one more query; tell whether somebody may still be there."""
+    query = dns.message.make_query(OWNED if ident % 2 else f"stop{ident}.example", "A")
+    query.id = ident
+    time.sleep(0.0005)
+    try:
+        client.send(query.to_wire())
+    except ConnectionRefusedError:
+        return False
+    return _receive(client, answered)
+
+
+def _receive(client: socket.socket, answered: set[int]) -> bool:
+    """Take what has come; False when the system says that nobody listens there."""
+    while True:
+        try:
+            answered.add(int.from_bytes(client.recv(4096, socket.MSG_DONTWAIT)[:2], "big"))
+        except ConnectionRefusedError:
+            return False
+        except BlockingIOError:
+            return True
+
+
+# -- the service manager ---------------------------------------------------------------------------------
+
+
+@WORKERS
+def test_signs_of_life_come_while_queries_are_answered_and_not_otherwise(bare: World, workers: int) -> None:
+    bare.configure(serve={"workers": workers})
+    with Manager(bare, WATCHDOG_USEC="400000") as manager:
+        manager.start()
+        assert "STATUS=answering; 1 of 1 names have addresses" in manager.heard[-1]
+        for _ in range(3):
+            manager.wait_for("WATCHDOG=1")
+        status = bare.admin("/api/v1/status").json()
+        held = [worker["pid"] for worker in status["workers"]] or [manager.pid]
+        for pid in held:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            wait_for(lambda: workers == 1 or manager.count("service.unwell") > 0, "it is noticed")
+            manager.forget()
+            time.sleep(1.0)
+            manager.forget()
+            assert manager.heard == []
+        finally:
+            for pid in held:
+                os.kill(pid, signal.SIGCONT)
+        manager.wait_for("WATCHDOG=1")
+
+
+# -- root --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that other users can look into, unlike those of pytest."""
+    with tempfile.TemporaryDirectory(prefix="dnsproxy-e2e-", dir="/tmp") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def readable_python(folder: Path) -> Sequence[str]:
+    """A prefix with which this very interpreter can be read by every user, within a mount namespace."""
+    base = Path(sys.base_prefix).resolve()
+    closed = [path for path in (base, *base.parents) if not path.stat().st_mode & 0o001]
+    if not closed:
+        return ()
+    top = closed[-1]
+    keep = folder / "interpreter"
+    keep.mkdir()
+    script = (
+        'mount --bind "$1" "$3" && mount -t tmpfs -o mode=755 none "$2" && mkdir -p "$1"'
+        ' && mount --bind "$3" "$1" && shift 3 && exec "$@"'
+    )
+    return ["unshare", "--mount", "sh", "-c", script, "sh", str(base), str(top), str(keep)]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, which is what is given up here")
+@WORKERS
+def test_root_is_given_up_and_reload_still_binds_low_ports(
+    bare: World, open_folder: Path, workers: int
+) -> None:
+    user = pwd.getpwnam("nobody")
+    state = open_folder / "state" / "learned.jws"
+    low = next(port for port in range(1, 1024) if _is_free(port))
+    bare.config = open_folder / "config.yaml"
+    bare.configure(
+        serve={"workers": workers, "listen": [f"127.0.0.1:{bare.dns_port}"]},
+        learn={
+            "sources": [{"url": f"dns://127.0.0.1:{bare.take_port()}"}],
+            "state_file": str(state),
+            "trusted_keys": [],
+        },
+    )
+    text = bare.config.read_text().rstrip().removesuffix("}") + ', "user": "nobody"}'
+    bare.config.write_text(text)
+    with Manager(bare) as manager:
+        manager.start(readable_python(open_folder))
+        assert state.parent.stat().st_uid == user.pw_uid
+        assert state.with_name(f"{state.name}.key").stat().st_uid == user.pw_uid
+        status = bare.admin("/api/v1/status").json()
+        processes = {manager.pid: {1 << 10}} | {worker["pid"]: {0} for worker in status["workers"]}
+        for pid, capabilities in processes.items():
+            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+            facts = dict(line.split(":", 1) for line in lines)
+            assert set(facts["Uid"].split()) == {str(user.pw_uid)}
+            assert {int(facts[key], 16) for key in ("CapEff", "CapPrm")} == capabilities
+            assert facts["NoNewPrivs"].strip() == "1"
+        manager.forget()
+        bare.config.write_text(text.replace(f'"127.0.0.1:{bare.dns_port}"', f'"127.0.0.1:{low}"'))
+        manager.signal(signal.SIGHUP)
+        assert manager.wait_for("READY=1")[1] == "STATUS=reloaded", manager.text()
+        assert ask(low) == [OWNED_ADDRESS]
+        manager.signal(signal.SIGTERM)
+        assert manager.wait() == 0
+
+
+def _is_free(port: int) -> bool:
+    with ExitStack() as held:
+        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+            try:
+                held.enter_context(socket.socket(type=kind)).bind(("127.0.0.1", port))
+            except OSError:
+                return False
+    return True
