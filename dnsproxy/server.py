@@ -20,8 +20,6 @@ from dnsproxy.net.doors import Door, Doorkeeper, dns_doors
 from dnsproxy.net.tcp import TcpListener
 from dnsproxy.net.udp import UdpListener
 from dnsproxy.net.upstream import Forwarder
-from dnsproxy.net.watch import Watch
-from dnsproxy.net.watched import WatchedUdpListener
 from dnsproxy.outfit import Outfit
 from dnsproxy.plane import Change
 from dnsproxy.settings import Settings
@@ -29,6 +27,7 @@ from dnsproxy.settings import Settings
 if TYPE_CHECKING:
     from dnsproxy.core.explain import Explanation, Question
     from dnsproxy.net.tls import TlsListener
+    from dnsproxy.net.watch import Watch
 
 # What the last attempt of a query may be late.
 _SPARE_SECONDS = 0.5
@@ -122,6 +121,8 @@ class Server:
     def _udp_listener(self, forwarder: Forwarder, sock: socket.socket) -> UdpListener:
         if self._watch is None:
             return UdpListener(self.engine, forwarder, sock=sock)
+        from dnsproxy.net.watched import WatchedUdpListener  # noqa: PLC0415 - few proxies watch
+
         return WatchedUdpListener(self.engine, forwarder, "", 0, self._watch, sock=sock)
 
     def _stream_listener(self, door: Door, forwarder: Forwarder) -> TcpListener | TlsListener:

@@ -1,19 +1,20 @@
-"""Makes of the configuration who writes queries down."""
+"""Makes of the configuration who writes queries down; what that needs is imported where somebody does."""
 
 from __future__ import annotations
 
 import os
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dnsproxy.core.chance import Chance
-from dnsproxy.core.querylog import QueryLines
-from dnsproxy.core.seen import Seen
-from dnsproxy.net.outlets import LineFile, StandardOutput
-from dnsproxy.net.watch import Sampler, SpoolWriter, Watch, Writer
 from dnsproxy.settings import Settings
 from dnsproxy.settings.logging import DnstapSettings, QueryLogSettings
 from dnsproxy.version import __version__
+
+if TYPE_CHECKING:
+    from dnsproxy.core.seen import Seen
+    from dnsproxy.net.watch import Watch, Writer
 
 
 def open_watch(settings: Settings, worker: int | None = None) -> Watch | None:
@@ -24,16 +25,24 @@ def open_watch(settings: Settings, worker: int | None = None) -> Watch | None:
     Raises:
         StartError: a file cannot be written.
     """
+    if not (settings.log.queries.enabled or settings.log.dnstap.enabled):
+        return None
+    from dnsproxy.net.watch import Watch  # noqa: PLC0415 - few proxies write queries down
+
     chance = Chance(os.urandom)
     writers: list[Writer] = []
     if settings.log.queries.enabled:
         writers.append(_query_log(settings.log.queries, chance))
     if settings.log.dnstap.enabled:
         writers.append(_dnstap(settings.log.dnstap, chance, worker))
-    return Watch(writers) if writers else None
+    return Watch(writers)
 
 
 def _query_log(settings: QueryLogSettings, chance: Chance) -> Writer:
+    from dnsproxy.core.querylog import QueryLines  # noqa: PLC0415 - as above
+    from dnsproxy.net.outlets import LineFile, StandardOutput  # noqa: PLC0415
+    from dnsproxy.net.watch import Sampler, SpoolWriter  # noqa: PLC0415
+
     lines = QueryLines(settings.fields, settings.clients, settings.names)
     outlet = StandardOutput() if settings.file is None else LineFile(settings.file)
 
@@ -44,8 +53,9 @@ def _query_log(settings: QueryLogSettings, chance: Chance) -> Writer:
 
 
 def _dnstap(settings: DnstapSettings, chance: Chance, worker: int | None) -> Writer:
-    # Only here: its packages are an extra.
+    # Its packages are an extra besides.
     from dnsproxy.net.dnstap import DnstapMessages, FrameFile, FrameSocket  # noqa: PLC0415
+    from dnsproxy.net.watch import Sampler, SpoolWriter  # noqa: PLC0415
 
     messages = DnstapMessages(
         settings.identity or socket.gethostname(), f"dnsproxy {__version__}", settings.clients

@@ -10,7 +10,7 @@ import socket
 from functools import partial
 from ipaddress import ip_address
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from dnsproxy.core.engine import Engine
 from dnsproxy.core.places import Places
@@ -18,8 +18,9 @@ from dnsproxy.net import connection
 from dnsproxy.net.loop import Readiness
 from dnsproxy.net.stream import EXHAUSTED, EXHAUSTED_SECONDS, IDLE_LOOKS, bound_address, listen
 from dnsproxy.net.upstream import Forwarder
-from dnsproxy.net.watch import Watch
-from dnsproxy.net.watched import WatchedConnection
+
+if TYPE_CHECKING:
+    from dnsproxy.net.watch import Watch
 
 # Connections taken per wake-up before other sockets get their turn.
 _ACCEPTS: Final = 32
@@ -98,6 +99,8 @@ class TcpListener:
         forget = partial(self._forget, source)
         if self._watch is None:
             return connection.Connection(sock, source, self.engine, self.forwarder, self._ready, forget)
+        from dnsproxy.net.watched import WatchedConnection  # noqa: PLC0415 - few proxies watch
+
         return WatchedConnection(sock, source, self.engine, self.forwarder, self._ready, forget, self._watch)
 
     def _forget(self, source: bytes, client: connection.Connection) -> None:
