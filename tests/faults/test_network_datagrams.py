@@ -189,7 +189,8 @@ def test_truncated_replies_are_asked_for_over_tcp_and_half_open_tcp_gives_way(
 def test_a_closed_port_gives_way_at_once(zones: Zones, note: Callable[[str], None]) -> None:
     asked = ask_all(zones.world.dns_port, names("closed", 50))
     assert asked.rcodes == {"NOERROR": 50}
-    assert zones.upstream("closed")["failures"].keys() == {"network"}
+    # Not all of them: a kernel sends some 50 ICMP errors at once and then fewer (icmp_msgs_per_sec of ip(7)).
+    assert zones.upstream("closed")["failures"]["network"] > 0
     assert not zones.is_up("closed")
     note(f"50 questions, no SERVFAIL, failures {zones.upstream('closed')['failures']}")
 
