@@ -11,6 +11,7 @@ from dnsproxy.core.registry import Sought, Wanted
 from dnsproxy.settings.learning import HelperSettings, LearnSettings
 from dnsproxy.settings.logging import LogSettings
 from dnsproxy.settings.registries import RegistrySettings
+from dnsproxy.settings.schema import json_schema
 from dnsproxy.settings.serving import (
     AdminSettings,
     CacheSettings,
@@ -105,6 +106,4 @@ class Settings(Model):
 
 def schema() -> dict[str, Any]:
     """Return the JSON schema of the file."""
-    from dnsproxy.settings.schema import json_schema  # noqa: PLC0415 - no daemon needs it
-
     return json_schema(Settings)
