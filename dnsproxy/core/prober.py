@@ -55,7 +55,8 @@ class Prober:
         self._returns = returns or Returns(chance.octets(KEY_SIZE), [0.0] * len(self._zones))
         # What the others had found before us, our own first probes will tell.
         self._known = [self._returns.last[number] for number in self._numbers.values()]
-        self._told: dict[Upstream, str] = dict.fromkeys(self._zones, "up")
+        # Some may be known from an earlier configuration.
+        self._told = {upstream: _state(upstream) for upstream in self._zones}
         for upstream in self._zones:
             upstream.probe_at = 0.0 if interval < float("inf") else interval
 
@@ -106,8 +107,12 @@ class Prober:
         """Return what has changed since the last time: (``up``, ``down`` or ``loop``, upstream's name)."""
         changed = []
         for upstream in self._zones:
-            state = "loop" if upstream.looped else "up" if upstream.stats.up else "down"
+            state = _state(upstream)
             if state != self._told[upstream]:
                 self._told[upstream] = state
                 changed.append((state, upstream.name))
         return changed
+
+
+def _state(upstream: Upstream) -> str:
+    return "loop" if upstream.looped else "up" if upstream.stats.up else "down"

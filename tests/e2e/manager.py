@@ -144,13 +144,14 @@ class Load:
         found |= {code: int(count) for code, count in re.findall(r"([A-Z]+) ([0-9]+)", codes)}
         return found
 
-    def check(self) -> None:
-        """See that every query was answered, and with what is right for it."""
+    def check(self) -> int:
+        """See that every query was answered, and with what is right for it; return how many there were."""
         found = self.result()
         assert found["sent"] == found["completed"], found
         assert found["lost"] == 0, found
         assert found["sent"] >= 0.5 * self.expected, "the load was no load"
         assert set(found) - {"sent", "completed", "lost"} == {"NOERROR", "NXDOMAIN"}, found
+        return found["sent"]
 
     def __enter__(self) -> Self:
         return self

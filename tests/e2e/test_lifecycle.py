@@ -120,12 +120,12 @@ def test_a_reload_under_load_loses_nothing_and_changes_what_it_says(bare: World,
             bare.configure(serve={"listen": [f"127.0.0.1:{bare.dns_port}"]})
             assert "changed: serve.listen" in bare.command("reload").stdout
             wait_for(lambda: is_refused(second), "nobody listens there any more")
-            load.check()
+            sent = load.check()
         assert bare.metric("dnsproxy_config_reload_success") == 1
         assert bare.metric("dnsproxy_worker_restarts_total") == 0
         # What was cached before is cached still.
         assert bare.metric("dnsproxy_cache_hits_total") > 0
-        assert bare.admin("/api/v1/status").json()["requests"] >= load.expected
+        assert bare.admin("/api/v1/status").json()["requests"] >= sent, "counters go on"
 
 
 @WORKERS
