@@ -50,7 +50,7 @@ def test_ten_thousand_names_are_learned_and_changed_while_queries_are_answered(
         wait_for(lambda: world.server.short(REGISTRY) == [ADDRESSES[REGISTRY]], "one name is learned")
         before = resident(world.proxy.pid)
         last = f"n{COUNT - 1}.registry.example"
-        for second in range(1, 12 if full else 4):
+        for second in range(1, 12 if full else 3):
             reply = signer.sign(signer.snapshot(numbered(second)))
             with Steady(world) as steady:
                 started = time.monotonic()
