@@ -6,6 +6,7 @@ which can be any exception on hostile bytes, leave here as `WireError`.
 
 from __future__ import annotations
 
+import codecs
 import struct
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -28,6 +29,10 @@ MNAME, _RNAME = "dnsproxy.invalid.", "."
 MAX_DECODED = 4096
 # A CNAME that is asked for is itself the answer (RFC 1034 §3.6.2).
 _NOT_FOLLOWED = frozenset({QTYPE.CNAME, QTYPE.ANY})
+
+# dnslib encodes names by this codec, which Python loads from a file when it is first asked for: that must
+# not be by a query, to a program that has no file descriptor left.
+codecs.lookup("idna")
 
 TYPE_NAMES = {code: str(name) for code, name in QTYPE.forward.items()}
 

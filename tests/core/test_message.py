@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from dnsproxy.core import message, names
@@ -101,3 +104,17 @@ def test_labels_for_metrics() -> None:
     assert message.type_name(65280) == "other"
     assert message.request_label(1, tcp=True) == ("tcp", "A")
     assert message.request_label(65280, tcp=False) == ("udp", "other")
+
+
+def test_no_record_is_the_first_to_load_anything() -> None:
+    """A query may come when there is no file descriptor left to load it with."""
+    script = """
+import sys
+from dnsproxy.core import message
+held = set(sys.modules)
+message.soa_record(message.QUESTION_NAME, 1, 30)
+message.address_records(message.QUESTION_NAME, ["192.0.2.1", "fd00::1"], 30)
+print(*sorted(set(sys.modules) - held))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
