@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -11,6 +10,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from tests.browser.staged import Staged
 from tests.browser.tab import Tab
 from tests.e2e.processes import find_program
+from tests.needs import give_up
 
 # What Chromium does on its own account is turned off: it would ask its makers' hosts.
 FLAGS = (
@@ -26,10 +26,7 @@ def browser() -> Iterator[Browser]:
     """A browser for the tests of one module: its driver keeps an event loop, which others must not find."""
     program = find_program("chromium")
     if program is None:
-        reason = "NOT TESTED IN A BROWSER, missing: chromium; run scripts/setup.sh packages"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        give_up("NOT TESTED IN A BROWSER, missing: chromium; run scripts/setup.sh packages")
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=program, args=FLAGS)
         yield started

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.processes import find_program
 from tests.e2e.world import World
+from tests.needs import need_programs
 
 PROGRAMS = (
     *("unbound", "unbound-control", "dnsmasq", "dig", "kdig", "curl"),
@@ -18,13 +17,7 @@ PROGRAMS = (
 
 @pytest.fixture(scope="session", autouse=True)
 def _programs() -> None:
-    missing = [program for program in PROGRAMS if find_program(program) is None]
-    if not missing:
-        return
-    reason = f"NOT TESTED END TO END, missing: {', '.join(missing)}; run scripts/setup.sh packages"
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
+    need_programs("NOT TESTED END TO END", *PROGRAMS)
 
 
 @pytest.fixture

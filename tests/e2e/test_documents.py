@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.processes import ROOT, find_program, run_command
+from tests.e2e.processes import ROOT, run_command
+from tests.needs import need_programs
 
 pytestmark = pytest.mark.e2e
 
@@ -48,22 +49,14 @@ def test_reader_of_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
     assert [entry for entry in loaded if re.match(r"(https?:)?//", entry[1])] == []
 
 
-def need(program: str) -> None:
-    if find_program(program) is None:
-        reason = f"NOT TESTED, missing: {program}; run scripts/setup.sh packages"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-
-
 def test_manual_page_is_well_formed() -> None:
-    need("mandoc")
+    need_programs("NOT TESTED", "mandoc")
     done = run_command("mandoc", "-T", "lint", "-W", "warning", ROOT / "docs/man/dnsproxy.1")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_manual_page_is_shown() -> None:
-    need("mandoc")
+    need_programs("NOT TESTED", "mandoc")
     done = run_command("mandoc", "-T", "ascii", ROOT / "docs/man/dnsproxy.1")
     shown = re.sub(".\b", "", done.stdout)
     assert "dnsproxy doctor [--config FILE]" in shown
@@ -105,7 +98,7 @@ def test_bash_completes(program: Path) -> None:
 
 
 def test_zsh_completes(program: Path) -> None:
-    need("zsh")
+    need_programs("NOT TESTED", "zsh")
     # A terminal of its own, in which a person types half a word and presses the tabulator key. The
     # completion asks the program; what is typed runs a function of the same name.
     script = f"""
@@ -124,7 +117,7 @@ def test_zsh_completes(program: Path) -> None:
 
 
 def test_fish_completes(program: Path) -> None:
-    need("fish")
+    need_programs("NOT TESTED", "fish")
     script = f'source {ROOT}/completions/dnsproxy.fish; complete --do-complete "dnsproxy hosts "'
     words = [line.split("\t")[0] for line in shell(program, "fish", "--no-config", "-c", script).splitlines()]
     assert sorted(words) == ["audit", "export", "import"]

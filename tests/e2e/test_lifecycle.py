@@ -20,8 +20,9 @@ import pytest
 
 from dnsproxy.net.datagrams import RECEIVE_BUFFER
 from tests.e2e.manager import Load, Manager
-from tests.e2e.processes import find_program, wait_for
+from tests.e2e.processes import wait_for
 from tests.e2e.world import OTHER, OTHER_ADDRESS, World
+from tests.needs import need_programs
 
 pytestmark = pytest.mark.e2e
 
@@ -31,11 +32,7 @@ WORKERS = pytest.mark.parametrize("workers", [1, 2])
 
 @pytest.fixture(autouse=True)
 def _dnsperf() -> None:
-    if find_program("dnsperf") is None:
-        reason = "NOT TESTED UNDER LOAD, missing: dnsperf; run scripts/setup.sh packages"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    need_programs("NOT TESTED UNDER LOAD", "dnsperf")
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.processes import find_program
 from tests.e2e.world import World
 from tests.faults.island import Island, IslandError
+from tests.needs import give_up, need_programs
 
 PROGRAMS = ("unbound", "unbound-control", "dig", "faketime")
 # Cases take their longer form where this is set: `make faults FULL=1`, `make soak`.
@@ -19,13 +19,7 @@ FULL = bool(os.environ.get("DNSPROXY_FAULTS_FULL"))
 
 @pytest.fixture(scope="session", autouse=True)
 def _programs() -> None:
-    missing = [program for program in PROGRAMS if find_program(program) is None]
-    if not missing:
-        return
-    reason = f"FAULTS NOT TESTED, missing: {', '.join(missing)}; run scripts/setup.sh packages"
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
+    need_programs("FAULTS NOT TESTED", *PROGRAMS)
 
 
 @pytest.fixture(scope="session")
@@ -41,10 +35,7 @@ def island() -> Iterator[Island]:
         with Island(1280) as made:
             yield made
     except IslandError as exc:
-        reason = f"FAULTS NOT TESTED, no network namespace here ({exc}); run as root with CAP_SYS_ADMIN"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        give_up(f"FAULTS NOT TESTED, no network namespace here ({exc}); run as root with CAP_SYS_ADMIN")
 
 
 @pytest.fixture

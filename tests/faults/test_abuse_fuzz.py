@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from tests.e2e.processes import ROOT, environment
 from tests.faults.conftest import FULL
 from tests.faults.fuzz import corpus
 from tests.faults.fuzz.targets import TARGETS
+from tests.needs import give_up
 
 pytestmark = pytest.mark.faults
 
@@ -37,10 +37,7 @@ def test_what_is_kept_is_survived(target: str) -> None:
 @pytest.mark.parametrize("target", TARGETS)
 def test_what_coverage_leads_to_is_survived(target: str) -> None:
     if importlib.util.find_spec("atheris") is None:
-        reason = "NOT FUZZED, atheris is missing; run: pip install -e '.[fuzz]'"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        give_up("NOT FUZZED, atheris is missing; run: pip install -e '.[fuzz]'")
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.fuzz", "--seconds", str(SECONDS), target],
         capture_output=True,

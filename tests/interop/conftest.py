@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from tests.interop import judges
 from tests.interop.island import Island
 from tests.interop.world import World
+from tests.needs import give_up
 from tests.netns import spaces
 
 
@@ -17,17 +17,11 @@ def pytest_report_header() -> list[str]:
     return ["judges:", *(f"  {line}" for line in judges.table())]
 
 
-def _give_up(reason: str) -> None:
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _judges() -> None:
     missing = judges.missing()
     if missing:
-        _give_up(f"NOT JUDGED BY OTHERS, missing: {', '.join(missing)}; run scripts/setup.sh packages")
+        give_up(f"NOT JUDGED BY OTHERS, missing: {', '.join(missing)}; run scripts/setup.sh packages")
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +29,7 @@ def machine() -> None:
     """Make sure that hosts of the tests' own can be made."""
     refusal = spaces.refusal()
     if refusal is not None:
-        _give_up(f"STUB RESOLVERS NOT TESTED, no network namespaces here ({refusal}); run as root")
+        give_up(f"STUB RESOLVERS NOT TESTED, no network namespaces here ({refusal}); run as root")
 
 
 @pytest.fixture(scope="session")

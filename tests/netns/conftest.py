@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.processes import find_program
+from tests.needs import give_up, need_programs
 from tests.netns import spaces
 from tests.netns.world import World
 
 PROGRAMS = ("ip", "ss", "unbound", "unbound-control", "dig", "curl", "docker-registry", "nginx", "skopeo")
-
-
-def _reason() -> str | None:
-    missing = [program for program in PROGRAMS if find_program(program) is None]
-    if missing:
-        return f"missing: {', '.join(missing)}; run scripts/setup.sh packages"
-    refusal = spaces.refusal()
-    return f"no network namespaces here ({refusal}); run as root with CAP_SYS_ADMIN" if refusal else None
+UNTESTED = "NOT TESTED WITH A REAL REGISTRY"
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _machine() -> None:
-    reason = _reason()
-    if reason is None:
-        return
-    reason = f"NOT TESTED WITH A REAL REGISTRY, {reason}"
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
+    need_programs(UNTESTED, *PROGRAMS)
+    refusal = spaces.refusal()
+    if refusal is not None:
+        give_up(f"{UNTESTED}, no network namespaces here ({refusal}); run as root with CAP_SYS_ADMIN")
 
 
 @pytest.fixture(scope="module")
