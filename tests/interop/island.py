@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from subprocess import CompletedProcess
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from tests.e2e.processes import Process, dnsproxy_argv, run_command
+from tests.e2e.processes import dnsproxy_argv, run_command
 from tests.interop.authority import Authority
 from tests.interop.world import settings
+from tests.netns.network import Network
 from tests.netns.spaces import Spaces
 
 PROXY, AUTHORITY = "127.0.0.1", "127.0.0.2"
@@ -26,7 +25,7 @@ SECOND, SECOND6 = "10.78.0.2", "fd78::2"
 LISTEN = (f"{PROXY}:53", "[::1]:53", f"{ADDRESS}:53")
 
 
-class Island:
+class Island(Network):
     """Authority and proxy on one host; `start` runs both.
 
     The proxy asks ``upstream``, or else the authority, which has port ``authority_port``; ``serve`` is put
@@ -40,45 +39,29 @@ class Island:
         authority_port: int = 53,
         serve: Mapping[str, Any] | None = None,
     ) -> None:
-        self.folder = folder
+        super().__init__(folder)
         self._port = authority_port
         self._upstream = upstream or f"{AUTHORITY}:{authority_port}"
         self._serve = {"listen": LISTEN} | dict(serve or {})
-        self._stack = ExitStack()
-        self._processes: list[Process] = []
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            spaces = stack.enter_context(Spaces())
-            stack.callback(self._end)
-            self.space, self.sea = spaces.add("island"), spaces.add("sea")
-            spaces.join(self.space, self.sea)
-            self.space.set_address("sea", f"{ADDRESS}/24", f"{SECOND}/32")
-            self.sea.set_address("island", "10.77.0.1/24")
-            self.sea.set_route(ADDRESS, f"{SECOND}/32")
-            # An IPv6 address is of use at once only without looking for a double.
-            for address in (f"{SECOND6}/128", f"{ADDRESS6}/64"):
-                self.space.ip("address", "add", address, "dev", "sea", "nodad")
-            self.sea.ip("address", "add", "fd77::1/64", "dev", "island", "nodad")
-            self.sea.set_route(ADDRESS6, f"{SECOND6}/128")
-            # BIND listens on addresses that an interface has, and on no others.
-            self.space.set_address("lo", f"{AUTHORITY}/32")
-            self.authority = Authority(self.folder, self._port, AUTHORITY, tuple(self.space.within()))
-            self.proxy = self.add_process("proxy", *dnsproxy_argv("serve", "--config", self._configure()))
-            self._processes.append(self.authority.process)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
-
-    def _end(self) -> None:
-        for process in self._processes:
-            process.kill()
-            # Captured by pytest, and shown only when a test fails.
-            print(f"--- {process.name}\n{process.text()[-8_000:]}")  # noqa: T201
+    def _lay_out(self, spaces: Spaces) -> None:
+        self.space, self.sea = spaces.add("island"), spaces.add("sea")
+        spaces.join(self.space, self.sea)
+        self.space.set_address("sea", f"{ADDRESS}/24", f"{SECOND}/32")
+        self.sea.set_address("island", "10.77.0.1/24")
+        self.sea.set_route(ADDRESS, f"{SECOND}/32")
+        # An IPv6 address is of use at once only without looking for a double.
+        for address in (f"{SECOND6}/128", f"{ADDRESS6}/64"):
+            self.space.ip("address", "add", address, "dev", "sea", "nodad")
+        self.sea.ip("address", "add", "fd77::1/64", "dev", "island", "nodad")
+        self.sea.set_route(ADDRESS6, f"{SECOND6}/128")
+        # BIND listens on addresses that an interface has, and on no others.
+        self.space.set_address("lo", f"{AUTHORITY}/32")
+        self.authority = Authority(self.folder, self._port, AUTHORITY, tuple(self.space.within()))
+        self.proxy = self.add_process(
+            self.space, "proxy", *dnsproxy_argv("serve", "--config", self._configure())
+        )
+        self.processes.append(self.authority.process)
 
     def _configure(self) -> Path:
         file = self.folder / "config.yaml"
@@ -95,12 +78,6 @@ class Island:
         # JSON is YAML.
         file.write_text(json.dumps(document, indent=2))
         return file
-
-    def add_process(self, name: str, *argv: str) -> Process:
-        """Make a program of this host, which ends with it."""
-        process = Process(name, self.space.within(*argv), self.folder / f"{name}.log")
-        self._processes.append(process)
-        return process
 
     def start(self) -> None:
         self.authority.start()

@@ -36,7 +36,7 @@ chown systemd-resolve:systemd-resolve /run/systemd/resolve
 cp {settings} /run/systemd/resolved.conf.d/test.conf
 exec env {" ".join(judges.resolved_environment())} SYSTEMD_LOG_TARGET=console {program}
 """
-    return island.add_process("resolved", "sh", "-c", script)
+    return island.add_process(island.space, "resolved", "sh", "-c", script)
 
 
 def dig(island: Island, server: str, *words: str) -> Reply:

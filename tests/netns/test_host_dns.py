@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import pytest
 
 from tests.e2e.digging import Reply, parse
 from tests.e2e.nameservers import Unbound
-from tests.e2e.processes import ROOT, Process, dnsproxy_argv, find_program, run_command
+from tests.e2e.processes import ROOT, dnsproxy_argv, find_program, run_command
 from tests.interop import judges
+from tests.netns.network import Network
 from tests.netns.spaces import Spaces
 
 pytestmark = [pytest.mark.netns]
@@ -132,44 +131,25 @@ forward-zones-file={{recipe}}
 ]
 
 
-class Host:
+class Host(Network):
     """A namespace that has the page's addresses: of the proxy, of the other resolver, and of one to try."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._stack = ExitStack()
-        self._processes: list[Process] = []
-
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            spaces = stack.enter_context(Spaces())
-            stack.callback(self._end)
-            self.space = spaces.add("host")
-            # resolved asks nobody on a host without an address besides its loopback.
-            spaces.join(self.space, spaces.add("lan"))
-            self.space.set_address("lan", "10.0.0.20/24")
-            self.space.set_address("lo", f"{PROXY}/32", f"{SPARE}/32", f"{OTHER}/32")
-            records = [f"{INTRANET} 60 IN A {INTRANET_ADDRESS}"]
-            other = Unbound(
-                self.folder, "other", 53, ["example"], records, host=OTHER, within=self.space.within()
-            )
-            self._processes.append(other.process)
-            self.proxy = self.add_process("proxy", *dnsproxy_argv("serve", "--config", self._configure()))
-            other.start()
-            self.proxy.start(lambda: bool(self.proxy.events("proxy.started")))
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
-
-    def _end(self) -> None:
-        for process in self._processes:
-            process.kill()
-            # Captured by pytest, and shown only when a test fails.
-            print(f"--- {process.name}\n{process.text()[-4_000:]}")  # noqa: T201
+    def _lay_out(self, spaces: Spaces) -> None:
+        self.space = spaces.add("host")
+        # resolved asks nobody on a host without an address besides its loopback.
+        spaces.join(self.space, spaces.add("lan"))
+        self.space.set_address("lan", "10.0.0.20/24")
+        self.space.set_address("lo", f"{PROXY}/32", f"{SPARE}/32", f"{OTHER}/32")
+        records = [f"{INTRANET} 60 IN A {INTRANET_ADDRESS}"]
+        other = Unbound(
+            self.folder, "other", 53, ["example"], records, host=OTHER, within=self.space.within()
+        )
+        self.processes.append(other.process)
+        self.proxy = self.add_process(
+            self.space, "proxy", *dnsproxy_argv("serve", "--config", self._configure())
+        )
+        other.start()
+        self.proxy.start(lambda: bool(self.proxy.events("proxy.started")))
 
     def _configure(self) -> Path:
         names = [
@@ -186,12 +166,6 @@ class Host:
         file = self.folder / "config.yaml"
         file.write_text(json.dumps(document))
         return file
-
-    def add_process(self, name: str, *argv: str) -> Process:
-        """Make a program of this host, which ends with it."""
-        process = Process(name, self.space.within(*argv), self.folder / f"{name}.log")
-        self._processes.append(process)
-        return process
 
     def dig(self, server: str, *words: str) -> Reply:
         argv = self.space.within("dig", "-r", f"@{server}", "+time=5", "+tries=1", *words)
@@ -220,7 +194,9 @@ def test_a_resolver_of_a_host(host: Host, kind: Kind, tmp_path: Path) -> None:
         (tmp_path / path).write_text(text)
     places = {"recipe": tmp_path / "recipe", "folder": tmp_path, "base": tmp_path / "recursor.conf"}
     places["base"].write_text(kind.base.format(**places))
-    server = host.add_process(kind.heading.split()[-1], *(word.format(**places) for word in kind.command))
+    server = host.add_process(
+        host.space, kind.heading.split()[-1], *(word.format(**places) for word in kind.command)
+    )
     server.start(lambda: host.dig(RESOLVER, INTRANET).rcode == "NOERROR")
     try:
         host.check(RESOLVER)
@@ -234,7 +210,7 @@ def test_the_exceptions_of_the_recipes_are_needed(host: Host, tmp_path: Path) ->
     lines = [line for line in recipe(kind.heading).splitlines() if not line.startswith("rebind-domain-ok")]
     (tmp_path / "recipe").write_text("\n".join(lines) + "\n")
     (tmp_path / "base").write_text(kind.base.format(recipe=tmp_path / "recipe"))
-    server = host.add_process("careful", "dnsmasq", f"--conf-file={tmp_path / 'base'}")
+    server = host.add_process(host.space, "careful", "dnsmasq", f"--conf-file={tmp_path / 'base'}")
     server.start(lambda: host.dig(RESOLVER, INTRANET).rcode == "NOERROR")
     try:
         assert host.dig(RESOLVER, REGISTRY).data == []
@@ -263,7 +239,7 @@ chown systemd-resolve:systemd-resolve /run/systemd/resolve
 cp {host.folder}/resolved.conf /run/systemd/resolved.conf.d/dnsproxy.conf
 exec env {" ".join(judges.resolved_environment())} SYSTEMD_LOG_TARGET=console {program}
 """
-    resolved = host.add_process("resolved", "sh", "-c", script)
+    resolved = host.add_process(host.space, "resolved", "sh", "-c", script)
     resolved.start(lambda: host.dig("127.0.0.53", INTRANET).rcode == "NOERROR")
     try:
         host.check("127.0.0.53")

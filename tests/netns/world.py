@@ -13,17 +13,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from subprocess import CompletedProcess
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from dnsproxy.keys import write_key_pair
 from tests.e2e.nameservers import Unbound
 from tests.e2e.processes import Process, dnsproxy_argv, run_command, wait_for
 from tests.netns.authority import Authority
 from tests.netns.images import Image
+from tests.netns.network import Network
 from tests.netns.region import (
     ADDRESSES,
     AUTH_ADDRESS,
@@ -48,37 +47,19 @@ INTRANET, INTRANET_ADDRESS = "intranet.example", "10.200.0.80"
 ROUTED = [f"{HELPER_ADDRESS}/32", f"{REGISTRY_ADDRESS}/32", f"{AUTH_ADDRESS}/32", "100.118.28.0/24"]
 
 
-class World:
+class World(Network):
     """Nothing runs until `start`; a test that broke something leaves it to `heal`."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        super().__init__(folder)
         self.config = folder / "config.yaml"
         self.state_file = folder / "state" / "learned.jws"
         self.authority = Authority(folder / "authority")
-        self.processes: list[Process] = []
-        self._stack = ExitStack()
         self._images = 0
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            spaces = stack.enter_context(Spaces())
-            stack.callback(self._end)
-            self._lay_cables(spaces)
-            self._place_parts()
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
-
-    def _end(self) -> None:
-        for process in self.processes:
-            process.kill()
-            # Captured by pytest, and shown only when a test fails.
-            print(f"--- {process.name}\n{process.text()[-8_000:]}")  # noqa: T201
+    def _lay_out(self, spaces: Spaces) -> None:
+        self._lay_cables(spaces)
+        self._place_parts()
 
     def _lay_cables(self, spaces: Spaces) -> None:
         region, transit, idc = spaces.add("region"), spaces.add("transit"), spaces.add("idc")
@@ -106,13 +87,12 @@ class World:
         )
         self.key, self.public_key = write_key_pair(self.folder / "keys")
         self.state_file.parent.mkdir()
-        self.helper = self._dnsproxy("helper", self.region_space.within(), "helper")
-        self.proxy = self._dnsproxy("proxy", self.idc_space.within(), "serve")
-        self.processes = [*self.region.processes, self.resolver.process, self.helper, self.proxy]
+        self.processes += [*self.region.processes, self.resolver.process]
+        self.helper = self._add_dnsproxy(self.region_space, "helper", "helper")
+        self.proxy = self._add_dnsproxy(self.idc_space, "proxy", "serve")
 
-    def _dnsproxy(self, name: str, within: list[str], command: str) -> Process:
-        argv = [*within, *dnsproxy_argv(command, "--config", self.config)]
-        return Process(name, argv, self.folder / f"{name}.log")
+    def _add_dnsproxy(self, space: Space, name: str, command: str) -> Process:
+        return self.add_process(space, name, *dnsproxy_argv(command, "--config", self.config))
 
     def configure(self, **sections: Mapping[str, Any]) -> None:
         """Give helper and proxy these keys besides those that are always there, and let them run with it."""
