@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.world import World
+from tests.faults.asking import Steady
 from tests.faults.island import Island, IslandError
+from tests.faults.zones import Zones
 from tests.needs import give_up, need_programs
 
 PROGRAMS = ("unbound", "unbound-control", "dig", "faketime")
@@ -51,6 +53,14 @@ def note(request: pytest.FixtureRequest) -> Callable[..., None]:
                 file.write(f"{line}\n")
 
     return keep
+
+
+@pytest.fixture
+def learned_names_are_answered(zones: Zones, note: Callable[..., None]) -> Iterator[None]:
+    """The promise that holds in every case, asserted in every case; modules that use this have ``zones``."""
+    with Steady(zones.world) as steady:
+        yield
+    note(f"learned name answered {steady.answers.total()} times meanwhile")
 
 
 @pytest.fixture

@@ -14,7 +14,11 @@ from tests.faults.asking import Steady, ask_all
 from tests.faults.relay import Datagram, Fault, Relay, Streams
 from tests.faults.zones import ADDRESS, Zones
 
-pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("faults-datagrams")]
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.xdist_group("faults-datagrams"),
+    pytest.mark.usefixtures("learned_names_are_answered"),
+]
 
 ROADS = {
     "lossy": ("udp", "udp"),
@@ -35,14 +39,6 @@ def zones(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zones]:
     forward = {"policy": "sequential", "timeout": {"attempt": "300ms", "total": "1200ms"}}
     with Zones(tmp_path_factory.mktemp("w"), ROADS, forward) as made:
         yield made
-
-
-@pytest.fixture(autouse=True)
-def _learned_names_are_answered(zones: Zones, note: Callable[[str], None]) -> Iterator[None]:
-    """The promise that holds in every case, asserted in every case."""
-    with Steady(zones.world) as steady:
-        yield
-    note(f"learned name answered {steady.answers.total()} times meanwhile")
 
 
 def counted(relays: Iterable[Relay]) -> dict[str, int]:

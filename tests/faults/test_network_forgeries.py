@@ -13,12 +13,16 @@ import dns.rrset
 import pytest
 
 from tests.e2e.processes import wait_for
-from tests.faults.asking import Got, Steady, ask
+from tests.faults.asking import Got, ask
 from tests.faults.island import Island
 from tests.faults.relay import Address, Datagram, Fault, Relay
 from tests.faults.zones import ADDRESS, Zones
 
-pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("faults-forgeries")]
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.xdist_group("faults-forgeries"),
+    pytest.mark.usefixtures("learned_names_are_answered"),
+]
 
 EVIL = "203.0.113.66"
 FLOOD = 100_000
@@ -31,13 +35,6 @@ def zones(island: Island, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     forward = {"timeout": {"attempt": "30s", "total": "60s"}}
     with Zones(tmp_path_factory.mktemp("w"), ROADS, forward) as made:
         yield made
-
-
-@pytest.fixture(autouse=True)
-def _learned_names_are_answered(zones: Zones, note: Callable[[str], None]) -> Iterator[None]:
-    with Steady(zones.world) as steady:
-        yield
-    note(f"learned name answered {steady.answers.total()} times meanwhile")
 
 
 def forged(query: bytes, ident: int | None = None, name: str | None = None) -> bytes:

@@ -8,12 +8,16 @@ import dns.message
 import dns.rrset
 import pytest
 
-from tests.faults.asking import Steady, ask
+from tests.faults.asking import ask
 from tests.faults.island import Island
 from tests.faults.relay import Datagram
 from tests.faults.zones import ADDRESS, Zones
 
-pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("faults-fragments")]
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.xdist_group("faults-fragments"),
+    pytest.mark.usefixtures("learned_names_are_answered"),
+]
 
 ROADS = {"wide": ("udp", "udp"), "big": ("udp",)}
 # 30 texts of 100 octets: three packets of 1280.
@@ -26,13 +30,6 @@ def zones(island: Island, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     records = [f'big.example 60 IN TXT "{text}"' for text in TEXTS]
     with Zones(tmp_path_factory.mktemp("w"), ROADS, forward, records) as made:
         yield made
-
-
-@pytest.fixture(autouse=True)
-def _learned_names_are_answered(zones: Zones, note: Callable[[str], None]) -> Iterator[None]:
-    with Steady(zones.world) as steady:
-        yield
-    note(f"learned name answered {steady.answers.total()} times meanwhile")
 
 
 def widen(datagram: Datagram) -> Iterable[bytes]:

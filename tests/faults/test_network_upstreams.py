@@ -9,11 +9,15 @@ from typing import Self
 import pytest
 
 from tests.e2e.processes import wait_for
-from tests.faults.asking import Got, Steady, ask, ask_all
+from tests.faults.asking import Got, ask, ask_all
 from tests.faults.relay import Fault, Streams
 from tests.faults.zones import ADDRESS, Zones
 
-pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("faults-upstreams")]
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.xdist_group("faults-upstreams"),
+    pytest.mark.usefixtures("learned_names_are_answered"),
+]
 
 ROADS = {
     "three": ("udp", "udp", "udp"),
@@ -38,13 +42,6 @@ def zones(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zones]:
     }
     with Zones(tmp_path_factory.mktemp("w"), ROADS, forward) as made:
         yield made
-
-
-@pytest.fixture(autouse=True)
-def _learned_names_are_answered(zones: Zones, note: Callable[[str], None]) -> Iterator[None]:
-    with Steady(zones.world) as steady:
-        yield
-    note(f"learned name answered {steady.answers.total()} times meanwhile")
 
 
 class Client:
