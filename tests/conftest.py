@@ -1,9 +1,22 @@
-"""Settings that hold for every test."""
+"""Settings that hold for every test, and what some need to put back."""
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+
 import hypothesis
+import pytest
 
 # No deadline: how long one example takes says more about the machine than about the code.
 hypothesis.settings.register_profile("dnsproxy", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("dnsproxy")
+
+
+@pytest.fixture
+def collector() -> Iterator[None]:
+    """Put the collector back, which proxies and workers tune for their process: here, the tests' own."""
+    before = gc.get_threshold()
+    yield
+    gc.set_threshold(*before)
+    gc.unfreeze()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,16 +24,9 @@ from dnsproxy.settings.values import Endpoint
 from tests.fakes.nameserver import Nameserver, zone
 from tests.strategies import learned
 
+pytestmark = pytest.mark.usefixtures("collector")
+
 NAME = "abc-registry-vpc.cn-hangzhou.cr.aliyuncs.com."
-
-
-@pytest.fixture(autouse=True)
-def collector() -> Iterator[None]:
-    """Starting a proxy tunes the collector of its process, which is the tests' own here."""
-    before = gc.get_threshold()
-    yield
-    gc.set_threshold(*before)
-    gc.unfreeze()
 
 
 @pytest.fixture

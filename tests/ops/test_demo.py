@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import pty
 import signal
@@ -28,12 +27,9 @@ CHANGED = f"proxy: {REGISTRY} is {NEW_ADDRESS} (was 10.94.205.198)"
 
 
 @pytest.fixture(autouse=True)
-def settings_of_the_process() -> Iterator[None]:
+def settings_of_the_process(collector: None) -> Iterator[None]:
     """Undo what a start changes for the whole process."""
-    thresholds = gc.get_threshold()
     yield
-    gc.set_threshold(*thresholds)
-    gc.unfreeze()
     structlog.reset_defaults()
 
 

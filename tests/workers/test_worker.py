@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -36,14 +35,7 @@ from dnsproxy.workers.worker import Worker, run_worker
 from tests.strategies import learned, snapshot
 from tests.test_server import NAME, ask, free_port, settings
 
-
-@pytest.fixture(autouse=True)
-def collector() -> Iterator[None]:
-    """A worker tunes the collector of its process, which is the tests' own here."""
-    before = gc.get_threshold()
-    yield
-    gc.set_threshold(*before)
-    gc.unfreeze()
+pytestmark = pytest.mark.usefixtures("collector")
 
 
 class Control:
