@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -13,23 +12,15 @@ import pytest
 
 from dnsproxy.errors import StartError
 from dnsproxy.privileges import find_account
+from tests.e2e.processes import run_command
 
-ROOT = Path(__file__).parents[1]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only root can become somebody else")
 NOBODY = pwd.getpwnam("nobody")
 
 
 def run(body: str) -> str:
     program = "from dnsproxy.privileges import *\nimport os, socket\n" + textwrap.dedent(body)
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    done = run_command(sys.executable, "-c", program, deadline=60)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

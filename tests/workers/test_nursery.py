@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.e2e.processes import run_command, wait_for
 
 HEAD = """
 import os, signal, socket, sys, time
@@ -44,15 +41,7 @@ nursery = Nursery(work)
 
 def run(body: str) -> subprocess.CompletedProcess[str]:
     program = HEAD + textwrap.dedent(body)
-    return subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    return run_command(sys.executable, "-c", program, deadline=60)
 
 
 def is_running(pid: int) -> bool:
@@ -61,13 +50,6 @@ def is_running(pid: int) -> bool:
     except OSError:
         return False
     return state not in {"Z", "X"}
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_how_a_worker_ended_is_told() -> None:
@@ -118,7 +100,7 @@ def test_closing_the_nursery_ends_every_worker() -> None:
     assert done.returncode == 0, done.stderr
     pids = [int(word) for word in done.stdout.split()]
     assert len(pids) == 2
-    wait_for(lambda: not any(map(is_running, pids)))
+    wait_for(lambda: not any(map(is_running, pids)), "no worker runs", deadline=20)
 
 
 @pytest.mark.parametrize("stopped", [False, True], ids=["running", "stopped"])
@@ -136,7 +118,7 @@ def test_nobody_is_left_when_the_control_process_is_killed(stopped: bool) -> Non
     )
     pids = [int(word) for word in done.stdout.split()]
     assert len(pids) == 3, done.stderr
-    wait_for(lambda: not any(map(is_running, pids)))
+    wait_for(lambda: not any(map(is_running, pids)), "no worker runs", deadline=20)
 
 
 def test_a_nursery_that_has_gone_is_said() -> None:
