@@ -8,9 +8,9 @@ import pytest
 
 from tests.e2e.digging import Reply, parse
 from tests.e2e.processes import Process, wait_for
-from tests.interop import judges
 from tests.interop.authority import BIG, PLAIN, SIGNED
 from tests.interop.island import AUTHORITY, PROXY, Island
+from tests.interop.resolved import add_resolved
 from tests.interop.world import DUAL, DUAL_ADDRESSES, OWNED, REGISTRY
 
 pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("machine")]
@@ -18,25 +18,10 @@ pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("machine")]
 STUB = "127.0.0.53"
 
 
-def add_resolved(island: Island, server: str) -> Process:
-    """Make systemd-resolved, which asks ``server`` alone, as a program of the island."""
-    program = judges.find_resolved()
-    assert program is not None
-    # The user that it becomes; the machine need not have it.
-    island.space.write("passwd", "root:x:0:0::/root:/bin/sh", "systemd-resolve:x:991:991::/:/bin/false")
-    island.space.write("group", "root:x:0:", "systemd-resolve:x:991:")
-    settings = island.folder / "resolved.conf"
+def asking(server: str) -> str:
+    """Return settings by which it asks ``server`` alone."""
     lines = ["[Resolve]", f"DNS={server}", "FallbackDNS=", "Domains=~.", "DNSSEC=no", "DNSOverTLS=no"]
-    settings.write_text("\n".join([*lines, "LLMNR=no", "MulticastDNS=no", ""]))
-    # A /run of its own: that of the machine has the machine's own resolved, and its bus.
-    script = f"""set -e
-mount -t tmpfs tmpfs /run
-mkdir -p /run/systemd/resolve /run/systemd/resolved.conf.d
-chown systemd-resolve:systemd-resolve /run/systemd/resolve
-cp {settings} /run/systemd/resolved.conf.d/test.conf
-exec env {" ".join(judges.resolved_environment())} SYSTEMD_LOG_TARGET=console {program}
-"""
-    return island.add_process(island.space, "resolved", "sh", "-c", script)
+    return "\n".join([*lines, "LLMNR=no", "MulticastDNS=no", ""])
 
 
 def dig(island: Island, server: str, *words: str) -> Reply:
@@ -54,7 +39,7 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Island]:
     """client → resolved → proxy → authority"""
     with Island(tmp_path_factory.mktemp("r")) as island:
         island.start()
-        start(island, add_resolved(island, PROXY))
+        start(island, add_resolved(island, island.space, asking(PROXY)))
         island.resolver(f"nameserver {STUB}", "options edns0 trust-ad")
         yield island
 
@@ -63,7 +48,7 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Island]:
 def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Island]:
     """client → proxy → resolved → authority"""
     with Island(tmp_path_factory.mktemp("r"), upstream=STUB) as island:
-        resolved = add_resolved(island, AUTHORITY)
+        resolved = add_resolved(island, island.space, asking(AUTHORITY))
         island.authority.start()
         start(island, resolved)
         island.start_proxy()

@@ -13,7 +13,7 @@ import pytest
 from tests.e2e.digging import Reply, parse
 from tests.e2e.nameservers import Unbound
 from tests.e2e.processes import ROOT, dnsproxy_argv, find_program, run_command
-from tests.interop import judges
+from tests.interop.resolved import add_resolved
 from tests.netns.network import Network
 from tests.netns.spaces import Spaces
 
@@ -226,20 +226,7 @@ def test_resolv_conf(host: Host) -> None:
 
 
 def test_systemd_resolved(host: Host) -> None:
-    program = judges.find_resolved()
-    assert program is not None, "systemd-resolved is missing: run scripts/setup.sh packages"
-    host.space.write("passwd", "root:x:0:0::/root:/bin/sh", "systemd-resolve:x:991:991::/:/bin/false")
-    host.space.write("group", "root:x:0:", "systemd-resolve:x:991:")
-    (host.folder / "resolved.conf").write_text(recipe("systemd-resolved"))
-    # A /run of its own: that of the machine has the machine's own resolved, and its bus.
-    script = f"""set -e
-mount -t tmpfs tmpfs /run
-mkdir -p /run/systemd/resolve /run/systemd/resolved.conf.d
-chown systemd-resolve:systemd-resolve /run/systemd/resolve
-cp {host.folder}/resolved.conf /run/systemd/resolved.conf.d/dnsproxy.conf
-exec env {" ".join(judges.resolved_environment())} SYSTEMD_LOG_TARGET=console {program}
-"""
-    resolved = host.add_process(host.space, "resolved", "sh", "-c", script)
+    resolved = add_resolved(host, host.space, recipe("systemd-resolved"))
     resolved.start(lambda: host.dig("127.0.0.53", INTRANET).rcode == "NOERROR")
     try:
         host.check("127.0.0.53")
