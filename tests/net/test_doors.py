@@ -9,19 +9,22 @@ import pytest
 from dnsproxy.errors import StartError
 from dnsproxy.net.doors import ADMIN, HELPER, Door, Doorkeeper, dns_doors, helper_doors, proxy_doors
 from dnsproxy.settings import Settings
+from tests.e2e.processes import Ports
 
 HOST = "127.0.0.1"
 
 
-def free_port() -> int:
-    with socket.socket() as tcp:
-        tcp.bind((HOST, 0))
-        return int(tcp.getsockname()[1])
+@pytest.fixture
+def ports() -> Iterator[Ports]:
+    """Ports that the kernel gives to nobody meanwhile."""
+    made = Ports()
+    yield made
+    made.release()
 
 
 @pytest.fixture
-def port() -> int:
-    return free_port()
+def port(ports: Ports) -> int:
+    return ports.take()
 
 
 @pytest.fixture
@@ -156,10 +159,10 @@ def test_sockets_that_were_given_are_shared_out(
     assert not is_free(port)
 
 
-def test_what_is_not_wanted_any_more_is_closed(port: int, keepers: list[Doorkeeper]) -> None:
+def test_what_is_not_wanted_any_more_is_closed(port: int, ports: Ports, keepers: list[Doorkeeper]) -> None:
     keeper = Doorkeeper(shares=2)
     keepers.append(keeper)
-    door, other = Door("udp", HOST, port), Door("udp", HOST, free_port())
+    door, other = Door("udp", HOST, port), Door("udp", HOST, ports.take())
     keeper.open([door, other])
     keeper.keep([other])
     assert is_free(port)

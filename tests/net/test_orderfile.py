@@ -91,6 +91,14 @@ async def test_a_file_that_cannot_be_read_is_said_and_not_overwritten(
 
 
 async def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    file = file_in(tmp_path / "file")
+    file.offer(ORDERS)
+    assert await file.flush() == "File exists"
+
+
+async def test_a_folder_that_has_gone_is_made_again(tmp_path: Path) -> None:
     file = file_in(tmp_path / "missing")
     file.offer(ORDERS)
-    assert await file.flush() == "No such file or directory"
+    assert await file.flush() is None
+    assert file_in(tmp_path / "missing").load() == ORDERS
