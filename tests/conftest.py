@@ -8,8 +8,10 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
-# No deadline: how long one example takes says more about the machine than about the code.
-hypothesis.settings.register_profile("dnsproxy", deadline=None, print_blob=True)
+# No deadline, and no complaint about slow drawing: both say more about the machine than about the code.
+hypothesis.settings.register_profile(
+    "dnsproxy", deadline=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("dnsproxy")
 
 
