@@ -142,13 +142,17 @@ class World(Network):
         """Bring everything up and into order, and wait until the proxy answers what is right."""
         self.use_resolvers(IDC_ADDRESS)
         self.use_hosts()
-        self.idc_space.set_route(IDC_GATEWAY, *ROUTED)
-        self.transit_space.set_route("10.255.0.2", "10.94.0.0/16", "100.64.0.0/10", f"{REGISTRY_ADDRESS}/32")
+        self.set_routes()
         self.region.take(Shape())
         if not self.resolver.process.alive:
             self.resolver.start()
         self.configure()
         wait_for(lambda: self.answers() == self.right_answers(), "every name has its address")
+
+    def set_routes(self) -> None:
+        """Let the data centre reach what it must, through the router."""
+        self.idc_space.set_route(IDC_GATEWAY, *ROUTED)
+        self.transit_space.set_route("10.255.0.2", "10.94.0.0/16", "100.64.0.0/10", f"{REGISTRY_ADDRESS}/32")
 
     def start_helper(self) -> None:
         if not self.helper.alive:
