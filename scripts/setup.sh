@@ -67,7 +67,7 @@ install_packages() {
         ip:iproute2 faketime:faketime fstrm_capture:fstrm-bin nginx:nginx docker-registry:docker-registry skopeo:skopeo \
         mandoc:mandoc zsh:zsh fish:fish drill:ldnsutils named:bind9 dnsdist:dnsdist \
         pdns_recursor:pdns-recursor dnsperf:dnsperf musl-gcc:musl-tools chromium:chromium \
-        promtool:prometheus kea-dhcp4:kea-dhcp4-server dhcpd:isc-dhcp-server systemd-analyze:systemd; do
+        promtool:prometheus kea-dhcp4:kea-dhcp4-server dhcpd:isc-dhcp-server udhcpc:udhcpc systemd-analyze:systemd; do
         command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
     done
     if [ -n "$missing" ]; then
