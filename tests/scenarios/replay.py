@@ -10,13 +10,18 @@ of the authority section after ``AUTHORITY``.
     POLICY race                   or sequential, fastest, random
     FEATURES prefetch mix_case    also stale=SECONDS, probe_interval=SECONDS, rate=N queries per second
     SWAP valid=60 ttl=30          a snapshot: its names and addresses follow, indented
-    QUERY 1 www.example. A        asked by client 1; then any of edns, do, cd, ad, tcp, size=N
+    QUERY 1 www.example. A        asked by client 1; then any of edns, do, cd, ad, tcp, size=N, norec (without RD),
+                                  ch (class CH), notify (another opcode), stranger (from where nobody may ask)
+    MESSAGE 1 0001 8180 ...       octets in hexadecimal, asked by client 1; then stranger
+    FLUSH www.example.            an operator has the cache forget a name; without one, all
+    COUNTED drops short=1         what the engine has counted by now: drops, or responses by rcode/source
     SENT one udp www.example. A   the next message sent, to whom and how; then any of edns, do, cd
     SENT nothing                  nothing was sent that has not been named
     PROBED one                    a probe went to it; no other, with ``PROBED nothing``
     LOOP one                      its oldest question comes back to us as a query, and gets SERVFAIL
     REPLY one NOERROR             one's reply to the oldest question it has; then tc, ad, plain, id=wrong,
-                                  or lower: the name as it was not asked for
+                                  lower: the name as it was not asked for, junk: records that are missing,
+                                  cut: larger than the room for it
     TIMEOUT one                   the oldest question that one has gets no reply: the clock goes on
     REFUSED one                   the same, by a network error, now
     DEAD one two                  they answer nothing from now on, and what is sent to them need not be named
@@ -44,7 +49,7 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 
-from dnsproxy.core import inflight
+from dnsproxy.core import inflight, names
 from dnsproxy.core.book import Book
 from dnsproxy.core.cache import CachePolicy
 from dnsproxy.core.engine import Engine, Forward
@@ -59,6 +64,8 @@ from dnsproxy.errors import DropReason
 from tests.messages import CLIENT, engine, query, read, reply_to, seeded
 from tests.strategies import learned, snapshot
 
+# Not in the list of who may ask.
+STRANGER = b"\xc0\x00\x02\x63"
 # Unix time when the scenario's clock shows 0.
 WALL = 2_000_000_000
 
@@ -174,7 +181,10 @@ class Replay:
 
     def do_features(self, step: Step) -> None:
         values = step.values()
-        on = {word: True for word in step.words if "=" not in word}
+        on: dict[str, object] = {word: True for word in step.words if "=" not in word}
+        on |= {
+            word.partition("=")[0]: word.partition("=")[2] for word in step.words if word[:2] in {"ve", "id"}
+        }
         if "probe_interval" in values:
             on["probe_interval"] = values["probe_interval"]  # type: ignore[assignment]
         self.features = Features(**on)  # type: ignore[arg-type]
@@ -248,7 +258,15 @@ class Replay:
             payload=int(size or 1232),
             flags=dns.flags.RD | dns.flags.CD * flags["cd"] | dns.flags.AD * flags["ad"],
         )
-        taken = self.engine.receive(data, CLIENT, self.now, tcp=flags["tcp"])
+        self._ask(ident, _changed(data, step), step, tcp=flags["tcp"])
+
+    def do_message(self, step: Step) -> None:
+        octets = bytes.fromhex("".join(word for word in step.words[1:] if word != "stranger"))
+        self._ask(step.words[0], octets, step, tcp=False)
+
+    def _ask(self, ident: str, data: bytes, step: Step, *, tcp: bool) -> None:
+        source = STRANGER if "stranger" in step.words else CLIENT
+        taken = self.engine.receive(data, source, self.now, tcp=tcp)
         if isinstance(taken, Forward):
             taken.exchange.waiters.append((taken.query, None, ident, self.now))
             if taken.is_new:
@@ -256,6 +274,20 @@ class Replay:
         else:
             self.answers[ident] = taken
         self._do_work()
+
+    def do_flush(self, step: Step) -> None:
+        self.engine.flush(names.to_key(step.words[0]) if step.words else None)
+
+    def do_counted(self, step: Step) -> None:
+        kind, *pairs = step.words
+        stats = self.engine.stats_now()
+        counts = (
+            {f"{rcode}/{source}": count for (rcode, source), count in stats.responses.items()}
+            if kind == "responses"
+            else stats.drops
+        )
+        told = {key: count for key, count in counts.items() if count}
+        assert told == {key: int(count) for key, count in (pair.split("=") for pair in pairs)}, step.place
 
     def do_answer(self, step: Step) -> None:
         ident, rcode = step.words[:2]
@@ -315,7 +347,7 @@ class Replay:
 
     def do_reply(self, step: Step) -> None:
         name, rcode = step.words[:2]
-        flags = step.has("tc", "ad", "plain", "id=wrong", "lower")
+        flags = step.has("tc", "ad", "plain", "id=wrong", "lower", "junk", "cut")
         asked = self._oldest(step, name)
         data = reply_to(
             asked.message[:12] + asked.message[12:].lower() if flags["lower"] else asked.message,
@@ -329,7 +361,11 @@ class Replay:
         )
         if flags["id=wrong"]:
             return  # the shell finds no exchange under it
-        verdict = asked.exchange.receive_reply(data, self.now)
+        if flags["junk"]:
+            # It announces one record more than there is.
+            data = data[:7] + bytes([data[7] + 1]) + data[8:10] + bytes(2) + data[12 : len(asked.message)]
+        receive = asked.exchange.receive_cut if flags["cut"] else asked.exchange.receive_reply
+        verdict = receive(data, self.now)
         if verdict is Verdict.IGNORED:
             return
         self.open.remove(asked)
@@ -388,6 +424,18 @@ class Replay:
         while work.late:
             waiter, response = work.late.pop(0)
             self.answers[waiter[2]] = response
+
+
+def _changed(data: bytes, step: Step) -> bytes:
+    """Return a query that is what its flags say, which no library makes by a name."""
+    octets = bytearray(data)
+    if "norec" in step.words:
+        octets[2] &= ~0x01
+    if "notify" in step.words:
+        octets[2] |= 0x20
+    if "ch" in step.words:
+        octets[-1] = 3
+    return bytes(octets)
 
 
 def _records(section: list[dns.rrset.RRset]) -> list[str]:
