@@ -10,8 +10,9 @@ of the authority section after ``AUTHORITY``.
     POLICY race                   or sequential, fastest, random
     FEATURES prefetch mix_case    also stale=SECONDS, probe_interval=SECONDS, rate=N queries per second
     SWAP valid=60 ttl=30          a snapshot: its names and addresses follow, indented
-    QUERY 1 www.example. A        asked by client 1; then any of edns, do, cd, ad, tcp, size=N, norec (without RD),
-                                  ch (class CH), notify (another opcode), stranger (from where nobody may ask)
+    QUERY 1 www.example. A        asked by client 1; then any of edns, do, cd, ad, tcp, size=N,
+                                  norec (without RD), ch (class CH), notify (another opcode),
+                                  stranger (from where nobody may ask)
     MESSAGE 1 0001 8180 ...       octets in hexadecimal, asked by client 1; then stranger
     FLUSH www.example.            an operator has the cache forget a name; without one, all
     COUNTED drops short=1         what the engine has counted by now: drops, or responses by rcode/source
@@ -186,7 +187,7 @@ class Replay:
             word.partition("=")[0]: word.partition("=")[2] for word in step.words if word[:2] in {"ve", "id"}
         }
         if "probe_interval" in values:
-            on["probe_interval"] = values["probe_interval"]  # type: ignore[assignment]
+            on["probe_interval"] = values["probe_interval"]
         self.features = Features(**on)  # type: ignore[arg-type]
         self.stale = values.get("stale", 0.0)
         self.limiter = RateLimiter(values["rate"]) if "rate" in values else None
