@@ -14,7 +14,7 @@ from dnsproxy import config
 from dnsproxy.daemon import Service
 from dnsproxy.errors import StartError
 from dnsproxy.net.doors import Door, dns_doors
-from tests.net.test_doors import free_port
+from tests.test_server import free_port
 
 FILE = Path("/etc/dnsproxy/config.yaml")
 
