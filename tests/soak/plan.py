@@ -24,6 +24,7 @@ class Kind(StrEnum):
     IDLE_CLIENTS = "200 idle TCP clients"
     MALFORMED = "5,000 malformed messages"
     FLOOD = "5,000 unique names at once"
+    RELOAD = "configuration read again (SIGHUP)"
 
 
 # Those in which every upstream is out of order: forwarded queries may fail then, and in no other.

@@ -132,7 +132,7 @@ def to_markdown(run: Run, about: str) -> str:
     lines = [
         "# Soak",
         "",
-        f"`make soak` at {about}: {run.seconds / 60:g} minutes, {run.rate} queries per second,",
+        f"`make soak` on {about}: {run.seconds / 60:g} minutes, {run.rate} queries per second,",
         f"seed {run.seed}.",
         *_SETTING,
         "",
@@ -179,7 +179,7 @@ def draw(run: Run, path: Path) -> None:
     for axis, (label, value) in zip(axes, rows, strict=False):
         axis.plot(minutes, [value(one.holding) for one in run.samples], color="#4477aa", linewidth=1)
         axis.set_ylabel(label)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(bottom=0, top=1.1 * max(value(one.holding) for one in run.samples))
     for kind, colour in (("owned", "#228833"), ("cached", "#4477aa"), ("miss", "#ee6677")):
         values = [quantile(run.latencies(kind, [one]), 0.99) for one in run.samples]
         axes[3].plot(

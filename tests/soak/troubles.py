@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
 import signal
 import socket
@@ -67,6 +66,7 @@ class SoakWorld:
             Kind.IDLE_CLIENTS: self._idle_clients,
             Kind.MALFORMED: self._malformed,
             Kind.FLOOD: self._flood,
+            Kind.RELOAD: self._reload,
         }
 
     def __enter__(self) -> Self:
@@ -172,7 +172,7 @@ class SoakWorld:
                     await asyncio.sleep(0.02)
 
     async def _reload(self, _which: int) -> None:
-        os.kill(self.pid, signal.SIGHUP)
+        self.world.proxy.signal(signal.SIGHUP)
 
     @property
     def pid(self) -> int:
