@@ -108,16 +108,17 @@ class Pull:
     async def _follow_realm(self, target: Target, registry: Registry) -> None:
         bearer = registry.bearer
         entry = self._ground.names.find(bearer.host) if bearer else None
+        owned = entry is not None or self._is_discovered(target)
         reply = None
-        if bearer and entry and not bearer.taken_over:
+        if bearer and owned and not bearer.taken_over:
             (reply,) = await dns.ask(self._ground.servers[0], bearer.host, [dns.A], self._ground.site.seconds)
-        finding = services.judge_realm(target.name, registry, entry is not None, reply)
+        finding = services.judge_realm(target.name, registry, owned, reply)
         self._ground.add(finding)
         if bearer is None or finding.result is not Result.OK:
             reason = "the realm is broken" if finding.failed else "no token service is needed"
             self._ground.add(rules.skip("token service", target.name, reason))
             return
-        at = target if bearer.taken_over else self._target_of(bearer.host, reply)
+        at = target if bearer.taken_over else self._target_of(bearer.host, reply, target)
         if at.broken:
             self._ground.add(rules.skip("token service", bearer.host, at.broken))
             return
@@ -127,12 +128,20 @@ class Pull:
         url = f"{bearer.realm}{joint}{urlencode(asked)}" if asked else bearer.realm
         self._ground.add(services.judge_token(bearer.host, await self._get(at, url)))
 
-    def _target_of(self, host: str, reply: DnsReply | None) -> Target:
+    def _is_discovered(self, target: Target) -> bool:
+        """Whether only the proxy, which tells nothing here, can know the registry's auth host."""
+        registries = self._ground.settings.registries
+        return self._ground.known is None and any(
+            registry.name == target.entry.registry and registry.auth == "discover" for registry in registries
+        )
+
+    def _target_of(self, host: str, reply: DnsReply | None, registry: Target) -> Target:
         found = next((target for target in self._ground.targets if target.name == host), None)
         if found is not None:
             return found
-        wild = next(target for target in self._ground.targets if target.entry.matches(host))
-        return replace(wild, name=host, answered=reply.addresses if reply else ())
+        # Without the proxy's word a discovered host is among no names.
+        like = next((target for target in self._ground.targets if target.entry.matches(host)), registry)
+        return replace(like, name=host, answered=reply.addresses if reply else ())
 
     async def visit_storage(self) -> None:
         """Ask each storage host anything: it must be a server that answers."""

@@ -56,6 +56,31 @@ async def test_a_registry_that_gives_out_its_own_tokens(ground: Ground, registry
     assert registry.asked[-1] == (REGISTRY, "/auth?account=x&service=pull.example")
 
 
+@pytest.mark.parametrize(("auth", "expected"), [("discover", "OK"), ("none", "FAIL")])
+async def test_a_discovered_auth_host_is_not_known_without_the_proxy(
+    tmp_path: Path, registry: FakeRegistry, auth: str, expected: str
+) -> None:
+    host = Host(tmp_path, registry)
+    settings = host.settings()
+    (only,) = settings.registries
+    names = [entry for entry in only.names if entry.role != "auth"]
+    changed = only.model_copy(update={"auth": auth, "names": names})
+    async with Nameserver(host.answer) as server:
+        ground = Ground(
+            settings.model_copy(update={"registries": [changed]}),
+            None,
+            "no proxy",
+            host.site(server.endpoint),
+        )
+        ground.servers = [server.endpoint]
+        for target in ground.targets:
+            target.answered = (LOOPBACK,)
+        await Pull(ground).follow_registries()
+    assert [f.result.value for f in of(ground, "realm")] == [expected]
+    tokens = ["200, an anonymous token"] if auth == "discover" else ["the realm is broken"]
+    assert [f.seen for f in of(ground, "token service")] == tokens
+
+
 async def test_a_registry_that_asks_for_nothing(ground: Ground, registry: FakeRegistry) -> None:
     registry.statuses["/v2/"] = 200
     await Pull(ground).follow_registries()
