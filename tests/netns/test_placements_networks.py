@@ -83,8 +83,9 @@ def lan(remote: Remote) -> Lan:
     shutil.copytree("/etc/udhcpc", client.etc / "udhcpc")
     second.space.set_address("idc", f"{SECOND_ADDRESS}/24")
     second.space.set_route("10.200.0.1", "default")
-    for proxy in (server, second):
-        configure(proxy)
+    # The client has a copy of the configuration, for `doctor`.
+    for place in (server, second, client):
+        configure(place)
     return Lan(server, client, (server.serve(*dnsproxy_argv(*SERVE)), second.serve(*dnsproxy_argv(*SERVE))))
 
 
@@ -136,6 +137,8 @@ def test_dhcp_names_both_proxies(lan: Lan, name: str) -> None:
         named = re.findall(r"^nameserver (\S+)$", (client.etc / "resolv.conf").read_text(), re.MULTILINE)
         assert named == [IDC_ADDRESS, SECOND_ADDRESS]
         client.check()
+        told = client.dnsproxy("doctor")
+        assert told.returncode == 0, told.stdout + told.stderr
         # One of two is enough, whichever.
         lan.proxies[0].kill()
         assert client.look_up(REGISTRY) == {REGISTRY_ADDRESS}
