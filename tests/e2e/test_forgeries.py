@@ -117,9 +117,13 @@ def test_forged_snapshot_is_refused_with_its_reason_and_changes_nothing(
     before, seen = world.metric(sample), len(world.proxy.events("learned.rejected"))
     channel.body = forge(forger)
     wait_for(lambda: world.metric(sample) > before, f"{reason} is counted")
-    events = wait_for(lambda: world.proxy.events("learned.rejected")[seen:], f"{reason} is logged")
-    assert {event["reason"] for event in events} == {reason}
-    assert all(event["detail"] for event in events)
+    # One reason of one source is logged once a minute: of two forgeries with the same, the second may not be.
+    logged = wait_for(
+        lambda: [one for one in world.proxy.events("learned.rejected") if one["reason"] == reason],
+        f"{reason} is logged",
+    )
+    assert all(event["detail"] for event in logged)
+    assert {event["reason"] for event in world.proxy.events("learned.rejected")[seen:]} <= {reason}
     assert short(world) == [MOVED]
     assert short(world, AUTH) == [ADDRESSES[AUTH]]
     # The good one ends the trouble, and makes the next refusal news again.
