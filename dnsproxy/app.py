@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from dataclasses import asdict
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from dnsproxy.core.access import AccessList
-from dnsproxy.core.registry import undiscovered
 from dnsproxy.core.totals import Outcome, ReloadView
 from dnsproxy.core.trend import Trend
 from dnsproxy.errors import ReloadError, StartError
@@ -85,38 +82,16 @@ class Proxy:
 
     def facts(self) -> Facts:
         """Return all that status and metrics are made from."""
-        from dnsproxy.admin.status import Facts, SourceView  # noqa: PLC0415 - not needed to answer queries
+        from dnsproxy.facts import facts_of  # noqa: PLC0415 - not needed to answer queries
 
-        settings = self.settings
-        traffic = self.plane.traffic()
-        return Facts(
-            wanted=self.vetting.wanted(),
-            book=self.vetting.served,
-            sources=[SourceView(**asdict(source)) for source in self.learner.statuses],
-            rejected=self.learner.rejected,
-            stats=traffic.stats,
-            upstreams=traffic.upstreams,
-            cache_entries=traffic.cache_entries,
-            in_flight=traffic.in_flight,
-            workers=traffic.workers,
-            wall_now=time(),
+        return facts_of(
+            self.settings,
+            self._learning,
+            self.plane.traffic(),
+            recent=self._trend.recent(monotonic()),
             started_at=self.started_at,
             draining=self.draining,
-            tasks=len(asyncio.all_tasks()),
-            max_stale=settings.learn.max_stale,
-            undiscovered=undiscovered(settings.sought(), self.learner.book.found()),
-            vetted={entry.name: self.vetting.vetted(entry) for entry in self.vetting.wanted()},
-            refused=self.vetting.screen.refused,
-            orders=self.vetting.orders,
             reloads=self.reloads,
-            recent=self._trend.recent(monotonic()),
-            ttl=settings.learn.ttl,
-            # Each worker may fill a cache of its own.
-            cache_size=settings.cache.size * max(1, len(traffic.workers)),
-            host=os.uname().nodename,
-            state_file=str(settings.learn.state_file),
-            disk_failure=self.learner.disk_failure or self.vetting.disk_failure,
-            listen=[str(listen) for listen in (*settings.serve.listen, *settings.serve.tls.listen)],
         )
 
     @property

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dnsproxy.core import names
 from dnsproxy.core.book import Book
+from dnsproxy.core.convergence import Convergence
 from dnsproxy.core.learned import Scope
 from dnsproxy.errors import StartError
 from dnsproxy.keys import read_trusted_keys
@@ -30,6 +32,8 @@ class Learning:
 
     def __init__(self, settings: Settings, outlet: Callable[[Book], None]) -> None:
         self._settings = settings
+        self._outlet = outlet
+        self.convergence = Convergence(time.time())
         complaints: list[str] = []
         keys = {}
         disk_failure = None
@@ -45,7 +49,7 @@ class Learning:
         except StartError as exc:
             complaints += exc.reasons
         try:
-            self.vetting = Vetting(settings, outlet)
+            self.vetting = Vetting(settings, self._answer)
         except StartError as exc:
             complaints += exc.reasons
         if complaints:
@@ -67,15 +71,25 @@ class Learning:
 
         return EmbeddedHelpers(self._settings)
 
+    def _answer(self, book: Book) -> None:
+        """Put ``book`` in force, and measure how long what has changed took to get here."""
+        self._outlet(book)
+        orders = self.vetting.orders
+        held = {*orders.pins, *(orders.freeze.entries if orders.freeze else ())}
+        self.convergence.pass_over(self.learner.book, held)
+        self.convergence.record(book, time.time())
+
     def load(self) -> None:
         """Take up what is on disk. Never raises."""
         self.vetting.load()
         self.learner.load()
+        self.convergence.pass_over(self.learner.book)
         if self._embedded is not None:
             self._embedded.resume(self.learner.book)
 
     def take_over(self, earlier: Learning) -> None:
         """Go on from what ``earlier`` knows, which runs no more."""
+        self.convergence = earlier.convergence
         self.vetting.take_over(earlier.vetting)
         self.learner.take_over(earlier.learner)
         if self._embedded is not None:

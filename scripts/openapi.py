@@ -126,6 +126,9 @@ STATUS = _object(
         queries=WHOLE,
         restarts=WHOLE,
     ),
+    proxy=TEXT,
+    issuers=_list(issuer=TEXT, serial=WHOLE, issued_at=WHOLE, age=NUMBER),
+    convergence=_object(count=WHOLE, sum=NUMBER, buckets=_list(le=_or_null(NUMBER), count=WHOLE)),
 )
 CHANGE = {"name": TEXT, "old": TEXTS, "new": TEXTS}
 HISTORY = _object(

@@ -34,6 +34,7 @@ learned_names = st.builds(
     observed_at=whole_numbers,
     resolvers=st.lists(texts, max_size=2).map(tuple),
     status=st.sampled_from(["ok", "stale", "failed"]),
+    changed_at=st.none() | st.floats(0, 2**62),
 )
 found = st.builds(
     Found,

@@ -43,7 +43,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     ),
     frozenset({"net", "helper", "admin", "ops"}),
     frozenset({"plane", "outfit", "server", "vetting", "embedded", "learning", "watching", "app", "workers"})
-    | {"activation", "reload", "daemon"},
+    | {"facts", "activation", "reload", "daemon"},
     frozenset({"cli", "commands", "__main__"}),
 )
 SIBLINGS = LAYERS[2]

@@ -133,3 +133,39 @@ async def test_every_reason_is_told(folder: Path, tmp_path: Path) -> None:
         Learning(given.model_copy(update={"learn": given.learn.model_copy(update=update)}), lambda _: None)
     starts = [reason.partition(":")[0] for reason in caught.value.reasons]
     assert starts == ["learn.state_file", str(tmp_path / "none.pub"), "learn.on_change"]
+
+
+def book_of(name: str, address: str, changed_at: float, serial: int) -> Book:
+    now = int(changed_at)
+    entry = learned(name, (address,), observed_at=now, changed_at=changed_at)
+    return Book().merged(Snapshot("helper-a", serial, now, now + 86_400, (entry,)))
+
+
+def test_a_change_is_measured_and_what_was_on_disk_or_held_by_orders_is_not(folder: Path) -> None:
+    answered = Answered()
+    learning = Learning(settings(folder), answered.take)
+    learning.load()
+    assert answered.addresses()[NAME] == ("10.0.0.1", "10.0.0.2")
+
+    def counted() -> int:
+        return sum(learning.convergence.counts)
+
+    assert counted() == 0
+    learning.vetting.take(book_of(NAME, "10.0.0.3", time.time(), 2))
+    assert (answered.addresses()[NAME], counted()) == (("10.0.0.3",), 1)
+
+    learning.vetting.freeze()
+    learning.learner.book = book_of(NAME, "10.0.0.4", time.time(), 3)
+    learning.vetting.take(learning.learner.book)
+    assert answered.addresses()[NAME] == ("10.0.0.3",)
+    learning.vetting.unfreeze()
+    assert (answered.addresses()[NAME], counted()) == (("10.0.0.4",), 1)
+
+
+def test_what_was_measured_goes_on_under_another_configuration(folder: Path) -> None:
+    earlier = Learning(settings(folder), Answered().take)
+    earlier.load()
+    earlier.vetting.take(book_of(NAME, "10.0.0.3", time.time(), 2))
+    later = Learning(settings(folder, "abc def"), Answered().take)
+    later.take_over(earlier)
+    assert sum(later.convergence.counts) == 1

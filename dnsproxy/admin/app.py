@@ -16,6 +16,7 @@ from dnsproxy.admin.control import Control, ControlApi
 from dnsproxy.admin.lifecycle import LifecycleApi
 from dnsproxy.admin.metrics import render
 from dnsproxy.admin.page import StatusPage, harden
+from dnsproxy.admin.standing import standing_document
 from dnsproxy.admin.status import Facts, status_document
 from dnsproxy.core import names
 from dnsproxy.core.explain import Explanation
@@ -141,7 +142,8 @@ class _Api:
 
     async def status(self, _request: web.Request) -> web.Response:
         await self._operated.gather()
-        return web.json_response(status_document(self._operated.facts()))
+        facts = self._operated.facts()
+        return web.json_response(status_document(facts) | standing_document(facts))
 
     async def explain(self, request: web.Request) -> web.Response:
         return await explain.answer(self._operated, request)

@@ -15,6 +15,7 @@ from prometheus_client.core import (
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from dnsproxy.admin.standing import standing_metrics
 from dnsproxy.admin.status import Facts
 from dnsproxy.core.guard import Refusal
 from dnsproxy.core.stats import DURATION_BOUNDS, Stats
@@ -52,6 +53,7 @@ class _FactsCollector(Collector):
         yield _gauge("dnsproxy_tasks", "Tasks of the event loop that serves this page.", facts.tasks)
         yield from _workers(facts)
         yield from _reloads(facts)
+        yield from standing_metrics(facts)
         build = InfoMetricFamily("dnsproxy_build", "Version of the program.")
         build.add_metric([], {"version": __version__, "python": platform.python_version()})
         yield build

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dnsproxy.core.book import Book, Entry
+from dnsproxy.core.convergence import Convergence
 from dnsproxy.core.orders import Orders
 from dnsproxy.core.policy import STALE_TTL
 from dnsproxy.core.registry import Sought, Wanted
@@ -39,6 +40,7 @@ class Facts:
     what is known of the addresses of each name, also of those that are held back or refused. ``workers`` is
     empty where one process does everything. ``ttl`` is what clients are given with learned addresses, in
     seconds; ``cache_size`` counts entries, of all workers together; ``tasks`` are those of the event loop.
+    ``identity`` is what it calls itself in place of its ``host``.
     """
 
     wanted: Sequence[Wanted]
@@ -67,6 +69,8 @@ class Facts:
     tasks: int = 0
     state_file: str = ""
     disk_failure: str | None = None
+    identity: str | None = None
+    convergence: Convergence = field(default_factory=lambda: Convergence(0.0))
 
     def in_service(self, wanted: Wanted) -> Entry | None:
         """Return what is answered for a learned name; None when pinned, unknown or too old."""

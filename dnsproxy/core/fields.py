@@ -43,6 +43,16 @@ class Fields:
             raise self.wrong(key, "not a whole number")
         return value
 
+    def optional_moment(self, key: str) -> float | None:
+        """Return Unix seconds, which may have a fraction, 0 up to 2**63; None when there is none or null."""
+        if not self.has(key):
+            return None
+        value = self._value.get(key)
+        # Python's JSON knows NaN, which compares as false, and infinities.
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 2**63:
+            raise self.wrong(key, "not a time")
+        return float(value)
+
     def sequence(self, key: str) -> list[object]:
         """Return a list."""
         value = self._value.get(key)

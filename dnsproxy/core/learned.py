@@ -37,6 +37,8 @@ class LearnedName:
     ``observed_at`` is Unix time of the last response that confirmed the
     addresses. ``status`` is ``ok``, or ``stale`` when the last look failed and
     the addresses are from an earlier one, or ``failed`` when none were ever seen.
+    ``changed_at`` is Unix time, with a fraction, at which the helper first saw this
+    address set; None from earlier helpers, which do not say.
     """
 
     name: str
@@ -48,6 +50,7 @@ class LearnedName:
     observed_at: int
     resolvers: tuple[str, ...]
     status: str
+    changed_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,7 @@ class Snapshot:
                     "observed_at": entry.observed_at,
                     "resolvers": list(entry.resolvers),
                     "status": entry.status,
+                    **({} if entry.changed_at is None else {"changed_at": entry.changed_at}),
                 }
                 for entry in self.names
             ],
@@ -188,6 +192,7 @@ def _name_from(item: object, place: str) -> LearnedName:
         observed_at=fields.whole("observed_at"),
         resolvers=tuple(fields.texts("resolvers")),
         status=status,
+        changed_at=fields.optional_moment("changed_at"),
     )
 
 

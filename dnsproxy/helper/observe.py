@@ -69,12 +69,17 @@ def combine(resolver: str, ipv4: Answer | ResolveError, ipv6: Answer | ResolveEr
 
 
 def observe(
-    previous: LearnedName | None, wanted: Wanted, looks: Sequence[Look], wall_now: float
+    previous: LearnedName | None,
+    wanted: Wanted,
+    looks: Sequence[Look],
+    wall_now: float,
+    seen_at: float | None = None,
 ) -> LearnedName:
     """Decide what to publish for ``wanted``: never fewer addresses because of a failure.
 
     ``previous`` is what was published before; ``wall_now`` is Unix time in
-    seconds. The address sets of all resolvers that answered are united.
+    seconds, ``seen_at`` that at which these looks had ended, which other names may have
+    outlasted. The address sets of all resolvers that answered are united.
     """
     # Addresses of another CNAME target are not those of this name.
     known = previous if previous and previous.addresses and previous.cname == wanted.cname else None
@@ -91,19 +96,23 @@ def observe(
             observed_at=min(known.observed_at, int(wall_now)) if known else 0,
             resolvers=known.resolvers if known else (),
             status="stale" if known else "failed",
+            changed_at=known.changed_at if known else None,
         )
     addresses = {address for entry in answered for address in entry.addresses}
     if known and not any(entry.complete for entry in answered):
         addresses.update(address for address in known.addresses if ":" in address)
+    # A proxy takes no snapshot that has more for one name.
+    now_seen = canonical_addresses(addresses)[:MAX_ADDRESSES]
+    changed_at = known.changed_at if known and known.addresses == now_seen else None
     return LearnedName(
         name=wanted.name,
         role=wanted.role,
         registry=wanted.registry,
-        # A proxy takes no snapshot that has more for one name.
-        addresses=canonical_addresses(addresses)[:MAX_ADDRESSES],
+        addresses=now_seen,
         cname=wanted.cname,
         ttl=min(entry.ttl for entry in answered),
         observed_at=int(wall_now),
         resolvers=tuple(entry.resolver for entry in answered),
         status="ok",
+        changed_at=round(wall_now if seen_at is None else seen_at, 3) if changed_at is None else changed_at,
     )

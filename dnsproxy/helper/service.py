@@ -152,23 +152,24 @@ class Helper:
         found = self._found()
         before = {entry.name: entry for entry in self._last.names} if self._last else {}
         entries = tuple(
-            observe(before.get(wanted.name), wanted, seen, wall_now)
-            for wanted, seen in zip(names, looks, strict=True)
+            observe(before.get(wanted.name), wanted, seen, wall_now, seen_at)
+            for wanted, (seen, seen_at) in zip(names, looks, strict=True)
         )
         snapshot = next_snapshot(
             self._last, self._issuer, entries, wall_now, found, restarted=self.current is None
         )
-        self._journal.record(before, entries, looks, snapshot.serial)
+        self._journal.record(before, entries, [seen for seen, _ in looks], snapshot.serial)
         self._bad_rounds = 0 if all(entry.status == "ok" for entry in entries) else self._bad_rounds + 1
         await self._publish(snapshot)
         return snapshot
 
-    async def _look_everywhere(self, names: Sequence[Wanted]) -> list[Sequence[Look]]:
+    async def _look_everywhere(self, names: Sequence[Wanted]) -> list[tuple[Sequence[Look], float]]:
+        """Return what was seen of each name, and when (Unix seconds)."""
         gate = asyncio.Semaphore(CONCURRENCY)
 
-        async def look_gated(wanted: Wanted) -> Sequence[Look]:
+        async def look_gated(wanted: Wanted) -> tuple[Sequence[Look], float]:
             async with gate:
-                return await self._look(wanted)
+                return await self._look(wanted), self._wall()
 
         # A wildcard and its parent ask for the same name: one look gives both the same addresses.
         distinct = {wanted.ask: wanted for wanted in names}

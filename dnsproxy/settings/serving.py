@@ -229,3 +229,5 @@ class AdminSettings(Model):
     """Numeric address and port; null: none."""
     token_file: Path | None = None
     """File with the bearer token to ask for; null: none is asked for. A browser gives it as its password."""
+    identity: str | None = Field(None, min_length=1, max_length=255)
+    """What this proxy calls itself in metrics and to `dnsproxy fleet`; null: the name of its host."""

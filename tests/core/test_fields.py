@@ -18,6 +18,7 @@ READERS: list[Callable[[Fields, str], object]] = [
     Fields.name,
     Fields.names,
     Fields.optional_name,
+    Fields.optional_moment,
 ]
 
 
@@ -31,6 +32,8 @@ def test_values_are_read() -> None:
     )
     assert (fields.name("d"), fields.names("ds")) == ("a.example.", ("b.",))
     assert (fields.optional_name("d"), fields.optional_name("none")) == ("a.example.", None)
+    times = Fields({"a": 1_764_000_000.123, "b": 7}, "it")
+    assert [times.optional_moment(key) for key in ("a", "b", "none")] == [1_764_000_000.123, 7.0, None]
 
 
 @pytest.mark.parametrize("value", [None, [], "text", 1])
@@ -44,6 +47,12 @@ def test_only_an_object_has_keys(value: object) -> None:
     [
         (Fields.text, "", "not a text"),
         (Fields.text, "\ud800", "not a text"),
+        (Fields.optional_moment, True, "not a time"),
+        (Fields.optional_moment, -0.5, "not a time"),
+        (Fields.optional_moment, float("nan"), "not a time"),
+        (Fields.optional_moment, float("inf"), "not a time"),
+        (Fields.optional_moment, 10**400, "not a time"),
+        (Fields.optional_moment, "1", "not a time"),
         (Fields.whole, True, "not a whole number"),
         (Fields.whole, -1, "not a whole number"),
         (Fields.whole, 2**63, "not a whole number"),

@@ -399,3 +399,11 @@ def test_a_name_that_was_given_up_is_not_kept_as_if_its_look_had_failed() -> Non
     assert accepted(current, moved).kept == ()
     # Silence about the role, in contrast, takes nothing back.
     assert accepted(current, told(serial=2)).kept == (AUTH,)
+
+
+def test_documents_with_and_without_the_time_of_change_are_read() -> None:
+    with_time = snapshot(learned(changed_at=1_764_000_000.123)).to_payload()
+    without = snapshot(learned()).to_payload()
+    assert Snapshot.from_payload(with_time).names[0].changed_at == 1_764_000_000.123
+    assert "changed_at" not in without["names"][0]
+    assert Snapshot.from_payload(without).names[0].changed_at is None

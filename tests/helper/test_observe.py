@@ -41,7 +41,22 @@ def test_the_sets_of_all_resolvers_are_united_in_canonical_order() -> None:
         observed_at=1_764_000_000,
         resolvers=(FIRST, SECOND),
         status="ok",
+        changed_at=1_764_000_000.9,
     )
+
+
+def test_the_time_of_change_is_that_of_the_first_look_at_the_set() -> None:
+    first = observe(None, WANTED, [seen("192.0.2.1")], NOW, NOW - 1.5)
+    assert first.changed_at == 1_763_999_999.4
+    again = observe(first, WANTED, [seen("192.0.2.1", ttl=9)], NOW + 30)
+    assert (again.changed_at, again.observed_at) == (first.changed_at, int(NOW + 30))
+    lost = observe(again, WANTED, [failed()], NOW + 60)
+    assert (lost.status, lost.changed_at) == ("stale", first.changed_at)
+    found = observe(lost, WANTED, [seen("192.0.2.1")], NOW + 90)
+    assert (found.status, found.changed_at) == ("ok", first.changed_at)
+    moved = observe(found, WANTED, [seen("192.0.2.2")], NOW + 120)
+    assert moved.changed_at == round(NOW + 120, 3)
+    assert observe(None, WANTED, [failed()], NOW).changed_at is None
 
 
 def test_new_addresses_replace_the_old_ones() -> None:

@@ -461,3 +461,17 @@ async def test_waiting_for_the_first_snapshot_ends_with_the_helper(world: World)
     async with asyncio.timeout(20):
         await waiter
     assert helper.current is None
+
+
+async def test_the_document_says_when_the_addresses_of_each_name_changed(world: World) -> None:
+    helper = world.helper()
+    first = await helper.round()
+    world.wall += 30.25
+    world.says["auth.example."] = good("192.0.2.2")
+    second = await helper.round()
+    changed = {entry.name: entry.changed_at for entry in second.names}
+    assert changed == {"auth.example.": WALL + 30.25, "*.oss.example.": WALL}
+    assert [entry.changed_at for entry in first.names] == [WALL, WALL]
+    again = world.helper()
+    again.resume(second)
+    assert {entry.name: entry.changed_at for entry in (await again.round()).names} == changed

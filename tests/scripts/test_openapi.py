@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dnsproxy.admin.app import create_app as create_admin
+from dnsproxy.admin.standing import standing_document
 from dnsproxy.admin.status import status_document
 from dnsproxy.helper.publish import create_app as create_helper
 from scripts import openapi
@@ -27,7 +28,8 @@ async def test_it_has_every_path_of_the_program() -> None:
 
 
 def test_it_has_every_key_of_the_status() -> None:
-    document = status_document(Operated().facts())
+    facts = Operated().facts()
+    document = status_document(facts) | standing_document(facts)
     assert set(openapi.STATUS["required"]) <= set(document)
 
 
