@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from dnsproxy.errors import ConfigError, Problem
 from dnsproxy.settings import Settings
+from dnsproxy.settings.values import TYPE_TAG
 
 KeyPath = tuple[str | int, ...]
 SECTIONS = frozenset(Settings.model_fields)
@@ -107,10 +108,12 @@ class _Document:
 
     def problem(self, error: ErrorDetails) -> Problem:
         """Turn one of pydantic's errors into a line of ours."""
-        path: KeyPath = tuple(error["loc"])
         # Unions and validators add steps of their own ("function-wrap[...]", a type's name):
         # the longest part that the file really has is the place; a missing or
         # unknown key keeps its own name.
+        path = tuple(
+            step for step in error["loc"] if not (isinstance(step, str) and step.startswith(TYPE_TAG))
+        )
         known = path
         while known not in self.lines:
             known = known[:-1]

@@ -20,7 +20,7 @@ from dnsproxy.helper.service import Helper
 from dnsproxy.keys import ensure_private_key, local_key_path
 from dnsproxy.net.fetch import Fetched, Fetcher, Request, public_url
 from dnsproxy.settings import Settings
-from dnsproxy.settings.learning import SourceSettings
+from dnsproxy.settings.sources import Source, SourceSettings
 from dnsproxy.settings.values import Endpoint
 from dnsproxy.system import expand_resolvers, is_own
 
@@ -48,7 +48,7 @@ class EmbeddedHelpers:
         self._helpers: dict[str, Helper] = {}
         self._issuers: dict[str, str] = {}
         for source in settings.learn.sources:
-            if source.is_local:
+            if isinstance(source, SourceSettings) and source.is_local:
                 resolvers = _resolvers(settings, source)
                 issuer = public_url(source.url)
                 self._issuers[source.url] = issuer
@@ -62,7 +62,7 @@ class EmbeddedHelpers:
             if snapshot is not None:
                 helper.resume(snapshot)
 
-    async def fetch(self, source: SourceSettings, request: Request) -> Fetched:
+    async def fetch(self, source: Source, request: Request) -> Fetched:
         """Return what ``source`` has now, be it one of these helpers or elsewhere.
 
         Raises:

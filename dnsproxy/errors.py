@@ -8,6 +8,7 @@
     ├── SnapshotError      a snapshot that must not be used, with its Rejection
     ├── OrderError         a pin, freeze or roll-back that cannot be obeyed
     ├── FetchError         a source of snapshots could not be read
+    ├── PublishError       a target of snapshots could not be written, or read
     ├── ResolveError       the helper got no usable response from a resolver
     ├── DiscoverError      a registry did not tell, or told what must not be believed, with its Doubt
     └── WorkerError        a worker process cannot be started, or does not answer
@@ -119,6 +120,10 @@ class OrderError(DnsproxyError):
 
 class FetchError(DnsproxyError):
     """A source of snapshots could not be read; the message says which and why."""
+
+
+class PublishError(DnsproxyError):
+    """A target of snapshots could not be written or read; the message says why, without secrets."""
 
 
 class ResolveError(DnsproxyError):

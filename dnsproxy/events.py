@@ -34,7 +34,7 @@ FIELDS = {
     "count": "how many there are",
     "detail": "the reason in words",
     "exception": "the traceback",
-    "file": "a file of this host",
+    "file": "a file of this host; in `helper.restore_failed` also a target",
     "frozen": "whether changes are held off by order",
     "gid": "number of the group",
     "how": "exit code or signal",
@@ -69,7 +69,7 @@ FIELDS = {
     "serving": "whether the address is answered",
     "source": "the URL of a source of snapshots, without credentials",
     "status": "the outcome as the snapshot has it",
-    "target": "the file or socket that is written to",
+    "target": "the file, socket or target of `helper.publish` that is written to",
     "tls": "addresses and ports of DNS over TLS and HTTPS; in `helper.listening` whether it is TLS",
     "uid": "number of the user",
     "upstream": "a resolver that queries are forwarded to",
@@ -275,9 +275,9 @@ EVENTS = {
         "warning", "The snapshot is open to other hosts without a token.", ("address", "port", "detail")
     ),
     "helper.stopped": Event("info", "The helper has stopped."),
-    "helper.restored": Event("info", "The published file gave the last snapshot.", ("serial", "names")),
+    "helper.restored": Event("info", "What was published gave the last snapshot.", ("serial", "names")),
     "helper.restore_failed": Event(
-        "warning", "The published file cannot be gone on from.", ("file", "reason")
+        "warning", "What was published cannot be gone on from.", ("file", "reason")
     ),
     "helper.resolved": Event("info", "A name has other addresses.", ("name", "old", "new", "serial")),
     "helper.resolve_failed": Event(
@@ -299,6 +299,19 @@ EVENTS = {
     ),
     "helper.credentials_exposed": Event(
         "warning", "Others can read the file with the registry's password.", ("registry", "detail")
+    ),
+    "helper.target_unread": Event(
+        "warning", "What a target has cannot be read, to go on from it.", ("target", "reason")
+    ),
+    "helper.target_failed": Event(
+        "warning", "A target of `helper.publish` cannot be written; tried again.", ("target", "reason")
+    ),
+    "helper.target_recovered": Event("info", "A target can be written again.", ("target",)),
+    "helper.target_crashed": Event(
+        "error",
+        "A mistake of this program while it wrote to a target; tried again.",
+        ("target", "exception"),
+        ("target",),
     ),
     "helper.publish_file_failed": Event("error", "The snapshot cannot be written.", ("file", "reason")),
     "helper.publish_file_written": Event("info", "The snapshot can be written again.", ("file",)),

@@ -25,7 +25,8 @@ you write.
 - Names are case-insensitive; a dot at the end makes no difference.
 - Unknown keys are mistakes. A section that is left out, or whose keys are all commented out, has its
   defaults.
-- `[]` in a key path stands for each entry of a list, `ZONE` for a name that you choose.
+- `[]` in a key path stands for each entry of a list, `[file]` for those of `type: file`, `ZONE` for a name
+  that you choose.
 """
 
 
@@ -56,29 +57,32 @@ def _keys(
 ) -> Iterator[Key]:
     for name, entry in properties.items():
         path = f"{above}{name}"
-        inner, suffix = _section(document, entry)
+        inner = _sections(document, entry)
         default = entry.get("default", "")
+        suffix = "[]" if inner and "items" in entry else ".ZONE" if "additionalProperties" in entry else ""
         yield Key(
             path + suffix,
             _kind(entry) + (", must be given" if name in required else ""),
             entry["description"],
             "" if inner else default if isinstance(default, str) else json.dumps(default),
             _bounds(entry),
-            is_section=inner is not None,
+            is_section=bool(inner),
         )
-        if inner:
-            yield from _keys(
-                document, inner["properties"], set(inner.get("required", ())), path + suffix + "."
-            )
+        for model in inner:
+            below = f"{path}{_label(model)}." if suffix == "[]" else f"{path}."
+            yield from _keys(document, model["properties"], set(model.get("required", ())), below)
 
 
-def _section(document: dict[str, Any], entry: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
-    """Return the model that ``entry`` holds, if it does, and what its keys have in their path."""
-    held, suffix = (entry["items"], "[]") if "items" in entry else (entry, "")
-    reference = held.get("$ref") or _alternatives(held)[0].get("$ref")
-    if reference is None:
-        return None, ".ZONE" if "additionalProperties" in entry else ""
-    return document["$defs"][reference.rpartition("/")[2]], suffix
+def _sections(document: dict[str, Any], entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the models that ``entry`` holds: several where ``type`` chooses among them."""
+    held = entry.get("items", entry)
+    parts = held["oneOf"] if "oneOf" in held else _alternatives(held)[:1]
+    return [document["$defs"][part["$ref"].rpartition("/")[2]] for part in parts if "$ref" in part]
+
+
+def _label(model: dict[str, Any]) -> str:
+    """Return ``[]``, or ``[TYPE]`` for the entries of a list that have a ``type`` which must be given."""
+    return f"[{model['properties']['type']['const']}]" if "type" in model.get("required", ()) else "[]"
 
 
 def _alternatives(entry: dict[str, Any]) -> list[dict[str, Any]]:
@@ -93,7 +97,7 @@ def _kind(entry: dict[str, Any]) -> str:
 
 
 def _one_kind(entry: dict[str, Any]) -> str:
-    if "$ref" in entry:
+    if "$ref" in entry or "oneOf" in entry:
         return "section"
     if "enum" in entry or "const" in entry:
         return ", ".join(f"`{choice}`" for choice in entry.get("enum", [entry.get("const")]))
@@ -138,5 +142,5 @@ def _entry(key: Key) -> str:
     if key.default:
         facts.append(f"default `{key.default}`")
     shown = "" if key.kind == "section" else f"\n\n*{facts[0]}*" + "".join(f" · {fact}" for fact in facts[1:])
-    anchor = key.path.replace("[]", "")
+    anchor = key.path.replace("[]", "").replace("[", ".").replace("]", "")
     return f"\n{level} {key.path} {{ #{anchor} }}{shown}\n\n{key.meaning}\n"

@@ -265,8 +265,15 @@ ADMIN: Json = {
     "/api/v1/rollback": _order("Go back to what was learned with a serial of the history.", serial=WHOLE),
 }
 
+TARGET = _object(
+    name=TEXT, status={"enum": ["waiting", "ok", "failing"]}, serial=_or_null(WHOLE), failures=WHOLE
+)
 HEALTH = _object(
-    status={"enum": ["starting", "ok", "degraded"]}, serial=_or_null(WHOLE), names=WHOLE, age=_or_null(WHOLE)
+    status={"enum": ["starting", "ok", "degraded"]},
+    serial=_or_null(WHOLE),
+    names=WHOLE,
+    age=_or_null(WHOLE),
+    targets={"type": "array", "items": TARGET},
 )
 HELPER: Json = {
     "/v1/snapshot": _get(

@@ -272,8 +272,10 @@ def test_the_example_mentions_every_key() -> None:
 
 def test_what_the_example_shows_behind_a_hash_is_valid_and_the_default() -> None:
     plain, full = config.load(EXAMPLE), config.parse(uncommented())
+    assert full.helper.publish  # said to be examples
     assert full.forward.zones  # said to be examples, as are the names of the registry
     assert {bool(n.addresses) + 2 * bool(n.cname) for n in full.registries[0].names} == {0, 1, 2}
     registry = full.registries[0].model_copy(update={"names": []})
     forward = full.forward.model_copy(update={"zones": {}})
-    assert full.model_copy(update={"registries": [registry], "forward": forward}) == plain
+    helper = full.helper.model_copy(update={"publish": []})
+    assert full.model_copy(update={"registries": [registry], "forward": forward, "helper": helper}) == plain

@@ -36,6 +36,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "tokens",
             "files",
             "authorities",
+            "transport",
             "notify",
             "privileges",
             "lifecycle",

@@ -11,6 +11,7 @@ from dnsproxy.core.learned import canonical_addresses
 from dnsproxy.core.registry import Wanted
 from dnsproxy.errors import ResolveError
 from dnsproxy.helper.discover import Target, discover
+from dnsproxy.helper.outlets import Outlets
 from dnsproxy.helper.resolve import look
 from dnsproxy.helper.seek import Seeker
 from dnsproxy.helper.service import Helper
@@ -60,6 +61,7 @@ def make_helper(
     resolvers: Sequence[Endpoint],
     key: Ed25519PrivateKey,
     publish_file: Path | None = None,
+    outlets: Outlets | None = None,
 ) -> Helper:
     """Return a helper for the registries of ``settings`` that asks ``resolvers`` and signs with ``key``."""
     wanted = settings.wanted()
@@ -74,5 +76,6 @@ def make_helper(
         key,
         interval=interval,
         publish_file=publish_file,
+        outlets=outlets,
         seeker=seeker if sought else None,
     )

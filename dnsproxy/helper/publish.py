@@ -22,6 +22,7 @@ from aiohttp import web
 from dnsproxy.errors import StartError
 from dnsproxy.files import remove_leftovers
 from dnsproxy.helper.assemble import make_helper
+from dnsproxy.helper.outlets import Outlets, TargetStatus, make_targets
 from dnsproxy.helper.service import Helper, Published
 from dnsproxy.keys import read_private_key
 from dnsproxy.settings import Settings
@@ -81,10 +82,17 @@ class _Api:
 
     async def health(self, _request: web.Request) -> web.Response:
         published = self._helper.current
+        statuses = self._helper.outlets.statuses
+        targets = [_target(status) for status in statuses]
         if published is None:
-            return web.json_response({"status": "starting", "serial": None, "names": 0, "age": None})
+            starting = {"status": "starting", "serial": None, "names": 0, "age": None, "targets": targets}
+            return web.json_response(starting)
         entries = published.snapshot.names
-        good = all(entry.status == "ok" for entry in entries) and not self._helper.failing
+        good = (
+            all(entry.status == "ok" for entry in entries)
+            and not self._helper.failing
+            and all(status.error is None for status in statuses)
+        )
         age = max(0, int(self._wall()) - published.snapshot.issued_at)
         return web.json_response(
             {
@@ -92,6 +100,7 @@ class _Api:
                 "serial": published.snapshot.serial,
                 "names": len(entries),
                 "age": age,
+                "targets": targets,
             }
         )
 
@@ -99,6 +108,12 @@ class _Api:
         if self._token is None:
             return True
         return is_bearer(request.headers.get("Authorization", ""), self._token)
+
+
+def _target(status: TargetStatus) -> dict[str, object]:
+    # The reason stays in the log: health is for everybody.
+    state = "failing" if status.error is not None else "waiting" if status.serial is None else "ok"
+    return {"name": status.name, "status": state, "serial": status.serial, "failures": status.failures}
 
 
 def create_app(
@@ -167,7 +182,8 @@ async def serve_helper(
     key = await asyncio.to_thread(read_private_key, options.signing_key_file)
     if options.publish_file is not None:
         remove_leftovers(options.publish_file, time.time())
-    helper = make_helper(settings, options.id, resolvers, key, options.publish_file)
+    outlets = Outlets(make_targets(options.publish))
+    helper = make_helper(settings, options.id, resolvers, key, options.publish_file, outlets)
     if not helper.wanted and not settings.sought():
         raise StartError("the helper has no name to learn: list a registry, or names without addresses")
     runner = web.AppRunner(

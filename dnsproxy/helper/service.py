@@ -20,7 +20,9 @@ from dnsproxy.core.learned import LearnedName, Snapshot
 from dnsproxy.core.registry import Found, Wanted, with_found
 from dnsproxy.errors import SnapshotError
 from dnsproxy.files import write_atomically
+from dnsproxy.helper.journal import Journal
 from dnsproxy.helper.observe import Look, observe
+from dnsproxy.helper.outlets import Outlets
 from dnsproxy.helper.seek import Seeker
 
 # Seconds. A proxy that cannot reach its helper for longer starts without a fresh
@@ -61,6 +63,7 @@ class Helper:
         *,
         interval: float,
         publish_file: Path | None = None,
+        outlets: Outlets | None = None,
         seeker: Seeker | None = None,
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -73,10 +76,11 @@ class Helper:
         self._key = key
         self._interval = interval
         self._file = publish_file
+        self.outlets = outlets or Outlets(())
         self._wall = wall
         self._monotonic = monotonic
         self._last: Snapshot | None = None
-        self._journal = _Journal()
+        self._journal = Journal()
         self._bad_rounds = 0
         self._changed = asyncio.Event()
         self._released = False
@@ -99,6 +103,7 @@ class Helper:
         """Restore what was published before, then look again and again until cancelled."""
         await self.restore()
         async with asyncio.TaskGroup() as group:
+            group.create_task(self.outlets.run())
             if self._seeker is not None:
                 group.create_task(self._seeker.run(self.look_now))
             while True:
@@ -118,23 +123,33 @@ class Helper:
         self._hurry.set()
 
     async def restore(self) -> None:
-        """Take serial and addresses from the publish file when this helper has signed it."""
-        if self._file is None:
-            return
+        """Take serial and addresses from what was published last, as far as this helper has signed it."""
+        published = await self.outlets.read()
+        if self._file is not None:
+            try:
+                text = await asyncio.to_thread(self._file.read_text, encoding="ascii", errors="replace")
+                published.append((str(self._file), text))
+            except FileNotFoundError:
+                pass
+            except OSError as exc:
+                log.warning("helper.restore_failed", file=str(self._file), reason=str(exc))
+        found = [snapshot for place, token in published if (snapshot := self._own(place, token)) is not None]
+        if found:
+            latest = max(found, key=lambda snapshot: (snapshot.serial, snapshot.issued_at))
+            self.resume(latest)
+            log.info("helper.restored", serial=latest.serial, names=len(latest.names))
+
+    def _own(self, place: str, token: str) -> Snapshot | None:
+        public = self._key.public_key()
         try:
-            token = await asyncio.to_thread(self._file.read_text, encoding="ascii")
-            public = self._key.public_key()
             snapshot = seal.verify(token.strip(), {seal.key_id(public): public})
-        except FileNotFoundError:
-            return
-        except (OSError, ValueError, SnapshotError) as exc:
-            log.warning("helper.restore_failed", file=str(self._file), reason=str(exc))
-            return
+        except SnapshotError as exc:
+            log.warning("helper.restore_failed", file=place, reason=str(exc))
+            return None
         if snapshot.issuer != self._issuer:
-            log.warning("helper.restore_failed", file=str(self._file), reason=f"issued by {snapshot.issuer}")
-            return
-        self.resume(snapshot)
-        log.info("helper.restored", serial=snapshot.serial, names=len(snapshot.names))
+            log.warning("helper.restore_failed", file=place, reason=f"issued by {snapshot.issuer}")
+            return None
+        return snapshot
 
     def resume(self, snapshot: Snapshot) -> None:
         """Go on from ``snapshot``, which this helper has issued before a restart."""
@@ -213,6 +228,7 @@ class Helper:
             self._changed.set()
             if not self._released:
                 self._changed = asyncio.Event()
+        self.outlets.offer(token, snapshot.serial)
         if self._file is not None:
             await self._write(self._file, token)
 
@@ -258,47 +274,3 @@ def next_snapshot(
 def _essence(entries: Sequence[LearnedName], found: Sequence[Found]) -> set[tuple[object, ...]]:
     names = {(entry.name, entry.addresses, entry.cname, entry.status) for entry in entries}
     return names | {(*entry.subject, entry.names) for entry in found}
-
-
-class _Journal:
-    """Logs changes only: what stays broken is said once."""
-
-    def __init__(self) -> None:
-        self._failing: set[str] = set()
-        self._silent: set[str] = set()
-        self._write_failure: str | None = None
-
-    def record(
-        self,
-        before: dict[str, LearnedName],
-        entries: Sequence[LearnedName],
-        looks: Sequence[Sequence[Look]],
-        serial: int,
-    ) -> None:
-        for entry, seen in zip(entries, looks, strict=True):
-            held = before.get(entry.name)
-            old = held.addresses if held else ()
-            failed = entry.status != "ok"
-            if failed and entry.name not in self._failing:
-                reasons = [look.error for look in seen if look.error]
-                log.warning("helper.resolve_failed", name=entry.name, status=entry.status, reasons=reasons)
-            elif not failed and (old != entry.addresses or entry.name in self._failing):
-                log.info("helper.resolved", name=entry.name, old=old, new=entry.addresses, serial=serial)
-        self._failing = {entry.name for entry in entries if entry.status != "ok"}
-        self._record_resolvers([look for seen in looks for look in seen])
-
-    def _record_resolvers(self, looks: Sequence[Look]) -> None:
-        answering = {look.resolver for look in looks if look.error is None}
-        silent = {look.resolver: look.error for look in looks if look.resolver not in answering}
-        for resolver in sorted(set(silent) - self._silent):
-            log.warning("helper.resolver_failed", resolver=resolver, reason=silent[resolver])
-        for resolver in sorted(self._silent - set(silent)):
-            log.info("helper.resolver_recovered", resolver=resolver)
-        self._silent = set(silent)
-
-    def record_write(self, path: Path, failure: str | None) -> None:
-        if failure and failure != self._write_failure:
-            log.error("helper.publish_file_failed", file=str(path), reason=failure)
-        elif self._write_failure and not failure:
-            log.info("helper.publish_file_written", file=str(path))
-        self._write_failure = failure

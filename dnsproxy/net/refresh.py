@@ -20,9 +20,9 @@ from dnsproxy.core.book import Book
 from dnsproxy.core.learned import Accepted, Rejected, Scope, Verdict, judge, judge_content
 from dnsproxy.core.retry import next_delay
 from dnsproxy.errors import FetchError, Rejection, SnapshotError
-from dnsproxy.net.fetch import MAX_WAIT, Fetched, Fetcher, Request, SourceStatus, can_wait, public_url
+from dnsproxy.net.fetch import MAX_WAIT, Fetched, Fetcher, Request, SourceStatus, public_url
 from dnsproxy.net.statefile import StateWriter, read_state, set_aside, write_state
-from dnsproxy.settings.learning import LearnSettings, SourceSettings
+from dnsproxy.settings.learning import LearnSettings, Source
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -38,7 +38,7 @@ MIN_PAUSE = 0.2
 # Names in one line of the log.
 SHOWN = 20
 
-Fetch = Callable[[SourceSettings, Request], Awaitable[Fetched]]
+Fetch = Callable[[Source, Request], Awaitable[Fetched]]
 
 
 class Learner:
@@ -152,7 +152,7 @@ class Learner:
         """Write what has not been written yet."""
         await self._writer.flush()
 
-    async def _follow(self, source: SourceSettings) -> None:
+    async def _follow(self, source: Source) -> None:
         failures = 0
         may_wait = True
         while True:
@@ -172,7 +172,7 @@ class Learner:
                 await self._pause(pause)
             may_wait = self._asked == asked
 
-    def _backoff(self, source: SourceSettings, failures: int) -> float:
+    def _backoff(self, source: Source, failures: int) -> float:
         refresh = self._settings.refresh
         success = self._statuses[source.url].last_success
         is_cold = not self.book.entries
@@ -190,7 +190,7 @@ class Learner:
         except TimeoutError:
             pass
 
-    async def _pull_safely(self, source: SourceSettings, *, may_wait: bool) -> bool:
+    async def _pull_safely(self, source: Source, *, may_wait: bool) -> bool:
         try:
             return await self._pull(source, may_wait=may_wait)
         except Exception:  # a mistake of ours in here must not end the answers to queries
@@ -198,7 +198,7 @@ class Learner:
             self._note_failure(source, "an error of this program; the log has it")
             return False
 
-    async def _pull(self, source: SourceSettings, *, may_wait: bool = True) -> bool:
+    async def _pull(self, source: Source, *, may_wait: bool = True) -> bool:
         """Fetch once and take what came; return whether the source is well."""
         status = self._statuses[source.url] = replace(self._statuses[source.url], last_attempt=self._wall())
         try:
@@ -230,7 +230,7 @@ class Learner:
         self._statuses[source.url] = replace(status, last_success=self._wall(), last_error=None)
         return True
 
-    async def _fetch_or_wake(self, source: SourceSettings, request: Request) -> Fetched | None:
+    async def _fetch_or_wake(self, source: Source, request: Request) -> Fetched | None:
         """Return what the source has; None when `refresh_now` ended a long poll."""
         if not request.wait:
             return await self._fetch(source, request)
@@ -243,19 +243,19 @@ class Learner:
         finally:
             self._polls.pop(source.url, None)
 
-    def _request(self, source: SourceSettings, status: SourceStatus, *, may_wait: bool) -> Request:
+    def _request(self, source: Source, status: SourceStatus, *, may_wait: bool) -> Request:
         wait = 0.0
         known = status.serial is not None and status.last_error is None
-        if may_wait and known and can_wait(source.url):
+        if may_wait and known and source.can_wait:
             wait = min(self._settings.refresh, MAX_WAIT)
         return Request(status.serial, self._etags.get(source.url), wait)
 
-    def _note_failure(self, source: SourceSettings, reason: str) -> None:
+    def _note_failure(self, source: Source, reason: str) -> None:
         # The next request asks for the whole document: what was kept may be the cause.
         self._etags.pop(source.url, None)
         self._statuses[source.url] = replace(self._statuses[source.url], last_error=reason)
 
-    def _note_rejection(self, source: SourceSettings, verdict: Rejected, serial: int | None) -> bool:
+    def _note_rejection(self, source: Source, verdict: Rejected, serial: int | None) -> bool:
         reason = verdict.reason.value
         self.rejected[reason] += 1
         if self._rejections.get(source.url) != (verdict.reason, serial):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
+from dnsproxy.settings.publishing import TargetEntry
+from dnsproxy.settings.sources import Source, SourceEntry, SourceSettings
 from dnsproxy.settings.values import (
     Duration,
     Endpoint,
@@ -16,9 +17,10 @@ from dnsproxy.settings.values import (
     Model,
     Ports,
     Resolver,
-    parse_endpoint,
     system_resolvers,
 )
+
+__all__ = ["HelperSettings", "LearnSettings", "Source", "SourceSettings", "TlsSettings", "VerifySettings"]
 
 
 class TlsSettings(Model):
@@ -63,65 +65,14 @@ class HelperSettings(Model):
     """Private key to sign with, made by `dnsproxy keygen`. A file that others can read is refused."""
     publish_file: Path | None = None
     """Also write each snapshot to this file, for a channel other than HTTP."""
-
-
-# What stands in place of a URL where there is none, so that every source has a name of its own.
-EMBEDDED = "embedded:"
-_DNS = "dns://"
-_HTTP_OR_FILE = re.compile(r"https?://[^/\s]+/\S*|file:///\S+")
-
-
-class SourceSettings(Model):
-    """Where snapshots come from; ``is_local`` when this host makes them itself."""
-
-    type: Literal["url", "embedded"] = "url"
-    """`url`, or `embedded`: the proxy looks itself, through `helper.resolvers`; without `url`."""
-    url: str = ""
-    """`http://`, `https://` or `file:///path` of a helper's snapshot; or `dns://10.0.0.5` or
-    `dns://10.0.0.5:53`, a resolver that gives the source region's answers: the proxy then looks itself,
-    every `helper.interval`. What it sees is signed with a key that it makes beside `state_file`.
-    """
-    token_file: Path | None = None
-    """File with the bearer token to send."""
-    ca_file: Path | None = None
-    """PEM file of the authority of an https source; null: the system's."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _name_of_embedded(cls, given: Any) -> Any:  # noqa: ANN401 - not validated yet
-        if isinstance(given, dict) and given.get("type") == "embedded" and "url" not in given:
-            return {**given, "url": EMBEDDED}
-        return given
-
-    @field_validator("url")
-    @classmethod
-    def _known(cls, url: str) -> str:
-        if url.startswith(_DNS):
-            host = url.removeprefix(_DNS)
-            if "://" in host:
-                raise ValueError("write for example dns://10.0.0.5 or dns://10.0.0.5:53")
-            parse_endpoint(host, 53)
-        elif url not in {"", EMBEDDED} and not _HTTP_OR_FILE.fullmatch(url):
-            raise ValueError("not an http://, https://, file:/// or dns:// URL")
-        return url
+    publish: list[TargetEntry] = Field(default_factory=list)
+    """Where each snapshot is put besides: files, and stores that many proxies read."""
 
     @model_validator(mode="after")
-    def _one_kind(self) -> Self:
-        if not self.url or (self.type == "embedded") != (self.url == EMBEDDED):
-            raise ValueError("give a url, or type: embedded without one")
-        if self.is_local and (self.token_file or self.ca_file):
-            raise ValueError("token_file and ca_file are for http sources")
+    def _distinct_targets(self) -> Self:
+        if len({target.name for target in self.publish}) != len(self.publish):
+            raise ValueError("publish: two targets are the same")
         return self
-
-    @property
-    def is_local(self) -> bool:
-        """Whether this host looks itself."""
-        return self.type == "embedded" or self.url.startswith(_DNS)
-
-    @property
-    def resolver(self) -> Endpoint | None:
-        """The resolver of a ``dns://`` source; None for another."""
-        return parse_endpoint(self.url.removeprefix(_DNS), 53) if self.url.startswith(_DNS) else None
 
 
 class VerifySettings(Model):
@@ -148,7 +99,7 @@ class VerifySettings(Model):
 class LearnSettings(Model):
     """How the proxy learns."""
 
-    sources: list[SourceSettings] = Field(default_factory=list)
+    sources: list[SourceEntry] = Field(default_factory=list)
     """Where to pull from. Several: the newest valid snapshot of each helper counts. Without any, only pinned
     names are owned.
     """

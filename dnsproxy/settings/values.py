@@ -13,6 +13,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     GetJsonSchemaHandler,
     WithJsonSchema,
@@ -239,6 +240,28 @@ Role = Literal["registry", "auth", "storage", "chart", "other"]
 def system_resolvers() -> list[Endpoint | Literal["system"]]:
     """Return the default of every list of resolvers."""
     return ["system"]
+
+
+# What `by_type` puts into the place of a problem; `config` takes it out again.
+TYPE_TAG = "type "
+
+
+def by_type(default: str, *types: str) -> Discriminator:
+    """Choose among models by the value of ``type``; each has the tag ``type NAME`` in the union.
+
+    ``default`` is meant where there is none.
+    """
+
+    def tag(value: object) -> str:
+        kind = value.get("type", default) if isinstance(value, dict) else getattr(value, "type", default)
+        return f"{TYPE_TAG}{kind}"
+
+    known = f"{', '.join(types[:-1])} and {types[-1]}"
+    return Discriminator(
+        tag,
+        custom_error_type="unknown_type",
+        custom_error_message=f"type: one that is not known; known are {known}",
+    )
 
 
 class Model(BaseModel):

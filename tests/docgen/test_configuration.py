@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ KEYS = {key.path: key for key in configuration.keys(schema())}
 
 
 def test_every_key_of_the_models_is_on_the_page() -> None:
-    paths = {path.replace("[]", "").removesuffix(".ZONE") for path in KEYS}
+    paths = {re.sub(r"\[\w*\]", "", path).removesuffix(".ZONE") for path in KEYS}
     assert paths == set(keys_of(Settings))
 
 
@@ -27,6 +28,7 @@ def test_every_key_of_the_models_is_on_the_page() -> None:
         ("registries[].names[].ports", "list: integer or `null`", "null", "each 1 to 65535"),
         ("helper.interval", "duration", "30s", "1s to 1h"),
         ("helper.signing_key_file", "file", "/etc/dnsproxy/helper.key", ""),
+        ("helper.publish[file].path", "file, must be given", "", ""),
         ("learn.max_stale", "duration", "forever", ""),
         ("serve.listen", "list: address with port", '["0.0.0.0:53", "[::]:53"]', "at least 1 entry"),
         ("serve.workers", "integer or `auto`", "1", "1 to 64"),
@@ -47,7 +49,7 @@ def test_a_section_stands_before_its_keys() -> None:
     order = list(KEYS)
     for path, key in KEYS.items():
         if key.is_section:
-            assert order[order.index(path) + 1].startswith(f"{path}.")
+            assert order[order.index(path) + 1].startswith((f"{path}.", f"{path.removesuffix(']')}"))
             assert key.default == ""
 
 

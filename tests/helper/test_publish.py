@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -24,11 +25,13 @@ from dnsproxy.core.registry import Wanted
 from dnsproxy.errors import StartError
 from dnsproxy.helper import publish
 from dnsproxy.helper.observe import Look
+from dnsproxy.helper.outlets import Outlets, make_targets
 from dnsproxy.helper.publish import create_app, serve_helper, server_context
 from dnsproxy.helper.service import Helper
 from dnsproxy.keys import write_key_pair
 from dnsproxy.settings import Settings
 from dnsproxy.settings.learning import HelperSettings, TlsSettings
+from dnsproxy.settings.publishing import FileTarget
 from dnsproxy.settings.registries import NameSettings, RegistrySettings
 from dnsproxy.settings.values import Endpoint
 from tests.fakes.nameserver import Nameserver, closed_port, zone
@@ -212,15 +215,47 @@ async def test_with_the_token_it_is_served_and_health_needs_none(source: Source,
 
 async def test_health_tells_serial_names_and_age(source: Source, connect: Connect) -> None:
     client = await connect()
-    starting = {"status": "starting", "serial": None, "names": 0, "age": None}
+    starting: dict[str, Any] = {"status": "starting", "serial": None, "names": 0, "age": None, "targets": []}
     assert await (await client.get("/health")).json() == starting
     serial = (await source.helper.round()).serial
     source.wall += 12
-    health = {"status": "ok", "serial": serial, "names": 1, "age": 12}
+    health = {"status": "ok", "serial": serial, "names": 1, "age": 12, "targets": []}
     assert await (await client.get("/health")).json() == health
     source.addresses = ()
     await source.helper.round()
     assert (await (await client.get("/health")).json())["status"] == "degraded"
+
+
+async def test_health_tells_of_each_target_and_keeps_reasons_in_the_log(
+    source: Source, connect: Connect, tmp_path: Path
+) -> None:
+    good, bad = tmp_path / "snapshot.jws", tmp_path / "nowhere" / "snapshot.jws"
+    entries = [FileTarget(type="file", path=path) for path in (good, bad)]
+    source.helper.outlets = Outlets(make_targets(entries))
+    client = await connect()
+    waiting = [(entry["status"], entry["serial"]) for entry in (await health(client))["targets"]]
+    assert waiting == [("waiting", None)] * 2
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(source.helper.run())
+        async with asyncio.timeout(20):
+            while {entry["status"] for entry in (await health(client))["targets"]} != {"ok", "failing"}:
+                await asyncio.sleep(0.01)
+        running.cancel()
+    told = await health(client)
+    assert told["status"] == "degraded"
+    assert told["targets"][0] == {
+        "name": f"file://{good}",
+        "status": "ok",
+        "serial": told["serial"],
+        "failures": 0,
+    }
+    assert told["targets"][1]["failures"] >= 1
+    assert "No such file" not in str(told)
+
+
+async def health(client: Client) -> dict[str, Any]:
+    document: dict[str, Any] = await (await client.get("/health")).json()
+    return document
 
 
 async def test_health_is_degraded_when_a_registry_does_not_tell(

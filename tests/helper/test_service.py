@@ -18,9 +18,11 @@ from dnsproxy.core.registry import Found, Wanted
 from dnsproxy.errors import DiscoverError, Doubt
 from dnsproxy.helper.discover import Report, Target
 from dnsproxy.helper.observe import Look
+from dnsproxy.helper.outlets import Outlets, make_targets
 from dnsproxy.helper.seek import Seeker
 from dnsproxy.helper.service import LIFETIME, Helper, next_snapshot
 from dnsproxy.settings.discovery import DiscoverSettings
+from dnsproxy.settings.publishing import FileTarget
 
 RESOLVER = "10.0.0.2:53"
 KEY = Ed25519PrivateKey.generate()
@@ -319,6 +321,23 @@ async def test_a_file_that_does_not_exist_yet_is_no_event(world: World, tmp_path
     with capture_logs() as logs:
         await world.helper(AUTH, publish_file=tmp_path / "snapshot.jws").restore()
     assert logs == []
+
+
+async def test_a_restart_goes_on_from_the_latest_of_all_targets(world: World, tmp_path: Path) -> None:
+    old, new = tmp_path / "old.jws", tmp_path / "new.jws"
+    world.wall += 1000
+    for path in (old, new):
+        await world.helper(AUTH, publish_file=path).round()
+        world.wall += 1000
+    world.wall -= 10_000  # a clock that runs behind
+    entries = [FileTarget(type="file", path=path) for path in (new, tmp_path / "none.jws")]
+    again = world.helper(AUTH, publish_file=old, outlets=Outlets(make_targets(entries)))
+    world.says["auth.example."] = bad()
+    await again.restore()
+    snapshot = await again.round()
+    latest = seal.verify(new.read_text(), TRUSTED)
+    assert snapshot.serial > latest.serial
+    assert snapshot.names[0].addresses == latest.names[0].addresses == ("192.0.2.1",)
 
 
 async def test_changes_are_logged_once_each(world: World) -> None:

@@ -1,347 +1,100 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
-from pathlib import Path
 
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestServer
 
-from dnsproxy.errors import FetchError
+from dnsproxy.errors import FetchError, StartError
 from dnsproxy.net import fetch as module
-from dnsproxy.net.fetch import MAX_OCTETS, Fetched, Fetcher, Request, can_wait, public_url
-from dnsproxy.settings.learning import SourceSettings
+from dnsproxy.net.fetch import Fetched, Fetcher, Reader, Request, make_reader, public_url, text_of
+from dnsproxy.settings.sources import Source, SourceSettings
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Serve = Callable[[Handler], Awaitable[str]]
-PLAIN = Request()
+HELPER = SourceSettings(url="http://me:hunter2@h.example/v1/snapshot?sig=s3cret")
+
+
+class Stub:
+    """A reader that does as it is told."""
+
+    def __init__(self) -> None:
+        self.outcome: Fetched | Exception = Fetched("a.b.c", "7")
+        self.pause = 0.0
+        self.requests: list[Request] = []
+        self.closed = 0
+
+    async def fetch(self, request: Request) -> Fetched:
+        self.requests.append(request)
+        await asyncio.sleep(self.pause)
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+    async def close(self) -> None:
+        self.closed += 1
 
 
 @pytest.fixture
-async def fetcher() -> AsyncIterator[Fetcher]:
-    fetcher = Fetcher()
-    yield fetcher
-    await fetcher.close()
+def stub(monkeypatch: pytest.MonkeyPatch) -> Stub:
+    stub = Stub()
 
+    def make(_source: Source) -> Reader:
+        return stub
 
-@pytest.fixture
-async def serve() -> AsyncIterator[Serve]:
-    servers: list[TestServer] = []
+    monkeypatch.setattr(module, "make_reader", make)
+    return stub
 
-    async def start(handler: Handler) -> str:
-        app = web.Application()
-        app.router.add_get("/v1/snapshot", handler)
-        server = TestServer(app, host="127.0.0.1")
-        await server.start_server(shutdown_timeout=0.1)
-        servers.append(server)
-        return str(server.make_url("/v1/snapshot"))
 
-    yield start
-    for server in servers:
-        await server.close()
-
-
-def source(url: str, token_file: Path | None = None, ca_file: Path | None = None) -> SourceSettings:
-    return SourceSettings(url=url, token_file=token_file, ca_file=ca_file)
-
-
-async def failure(fetcher: Fetcher, settings: SourceSettings, request: Request = PLAIN) -> str:
-    """Fetch, which must fail, within bounds; return the message."""
-    async with asyncio.timeout(20):
-        with pytest.raises(FetchError) as caught:
-            await fetcher.fetch(settings, request)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-# -- http -------------------------------------------------------------------------
-
-
-async def test_the_document_with_its_tag(fetcher: Fetcher, serve: Serve) -> None:
-    seen: list[web.Request] = []
-
-    async def handler(request: web.Request) -> web.Response:
-        seen.append(request)
-        return web.Response(text="a.b.c\n", headers={"ETag": '"7-1"'})
-
-    url = await serve(handler)
-    assert await fetcher.fetch(source(url), PLAIN) == Fetched("a.b.c", '"7-1"')
-    assert seen[0].query_string == ""
-    assert "Authorization" not in seen[0].headers
-    assert "If-None-Match" not in seen[0].headers
-    # A body that unpacks to a thousand times its size is not asked for.
-    assert seen[0].headers["Accept-Encoding"] == "identity"
-
-
-async def test_serial_and_tag_are_sent_back(fetcher: Fetcher, serve: Serve) -> None:
-    seen: list[web.Request] = []
-
-    async def handler(request: web.Request) -> web.Response:
-        seen.append(request)
-        return web.Response(status=304, headers={"ETag": '"7-1"'})
-
-    url = await serve(handler)
-    fetched = await fetcher.fetch(source(url), Request(serial=7, etag='"7-1"', wait=0.1))
-    assert fetched.token is None
-    assert dict(seen[0].query) == {"wait": "7", "timeout": "0.1"}
-    assert seen[0].headers["If-None-Match"] == '"7-1"'
-
-
-async def test_a_long_poll_returns_when_the_helper_has_something_new(fetcher: Fetcher, serve: Serve) -> None:
-    asked, changed = asyncio.Event(), asyncio.Event()
-
-    async def handler(_request: web.Request) -> web.Response:
-        asked.set()
-        await changed.wait()
-        return web.Response(text="new")
-
-    url = await serve(handler)
-    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
-        fetching = group.create_task(fetcher.fetch(source(url), Request(serial=7, wait=100)))
-        await asked.wait()
-        assert not fetching.done()
-        changed.set()
-    assert fetching.result() == Fetched("new")
-
-
-@pytest.mark.parametrize(
-    ("status", "expected"),
-    [
-        (500, "status 500 Internal Server Error"),
-        (503, "status 503 Service Unavailable"),
-        (401, "status 401 Unauthorized"),
-        (204, "status 204 No Content"),
-        (304, "status 304 Not Modified"),  # nothing was offered that could be unmodified
-        (599, "status 599"),
-    ],
-)
-async def test_another_status_is_a_failure(
-    fetcher: Fetcher, serve: Serve, status: int, expected: str
-) -> None:
-    async def handler(_request: web.Request) -> web.Response:
-        return web.Response(status=status)
-
-    url = await serve(handler)
-    assert await failure(fetcher, source(url)) == f"{url}: {expected}"
-
-
-async def test_a_redirect_is_not_followed(fetcher: Fetcher, serve: Serve) -> None:
-    followed: list[str] = []
-
-    async def elsewhere(request: web.Request) -> web.Response:
-        followed.append(request.path)
-        return web.Response(text="evil")
-
-    target = await serve(elsewhere)
-
-    async def handler(_request: web.Request) -> web.Response:
-        raise web.HTTPFound(target)
-
-    url = await serve(handler)
-    expected = f"{url}: status 302 Found (redirects are not followed)"
-    assert await failure(fetcher, source(url)) == expected
-    assert followed == []
-
-
-async def endless(
-    request: web.Request, chunk: bytes, sent: list[int], pause: float = 0.0
-) -> web.StreamResponse:
-    response = web.StreamResponse()
-    response.content_length = 1 << 30
-    await response.prepare(request)
-    try:
-        for _ in range((1 << 30) // len(chunk)):
-            await response.write(chunk)
-            sent.append(len(chunk))
-            await asyncio.sleep(pause)
-    except ConnectionError:
-        pass
-    return response
-
-
-async def test_a_body_of_a_gigabyte_is_cut_off_at_the_cap(fetcher: Fetcher, serve: Serve) -> None:
-    sent: list[int] = []
-    url = await serve(partial(endless, chunk=b"x" * 65_536, sent=sent))
-    assert await failure(fetcher, source(url)) == f"{url}: larger than {MAX_OCTETS} octets"
-    # What is under way in socket buffers is small beside the gigabyte.
-    assert sum(sent) < 8 * MAX_OCTETS
-
-
-@pytest.mark.parametrize(("size", "good"), [(1000, True), (1001, False)])
-async def test_the_cap_counts_octets_exactly(
-    fetcher: Fetcher, serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, size: int, *, good: bool
-) -> None:
-    monkeypatch.setattr(module, "MAX_OCTETS", 1000)
-    body = "x" * size
-    file = tmp_path / "snapshot"
-    file.write_text(body)
-
-    async def handler(_request: web.Request) -> web.Response:
-        return web.Response(text=body)
-
-    for url in (await serve(handler), file.as_uri()):
-        if good:
-            assert (await fetcher.fetch(source(url), PLAIN)).token == body
-        else:
-            assert "larger than 1000 octets" in await failure(fetcher, source(url))
-
-
-async def test_a_body_that_trickles_hits_the_deadline(
-    fetcher: Fetcher, serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "DEADLINE", 0.2)
-    url = await serve(partial(endless, chunk=b"x", sent=[], pause=0.01))
-    assert await failure(fetcher, source(url)) == f"{url}: no whole answer within 0.2 s"
-
-
-async def test_a_long_poll_has_its_wait_and_a_margin(
-    fetcher: Fetcher, serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "WAIT_MARGIN", 0.1)
-
-    async def handler(_request: web.Request) -> web.Response:
-        await asyncio.sleep(60)
-        return web.Response()
-
-    url = await serve(handler)
-    message = await failure(fetcher, source(url), Request(serial=7, wait=0.2))
-    assert message == f"{url}: no whole answer within 0.3 s"
-
-
-async def raw_server(answer: bytes) -> asyncio.Server:
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(answer)
-        await writer.drain()
-        writer.close()
-
-    return await asyncio.start_server(handle, "127.0.0.1", 0)
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"",
-        b"SSH-2.0-OpenSSH_9.6\r\n",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\ncut",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
-    ],
-)
-async def test_a_broken_or_cut_response_is_a_failure(fetcher: Fetcher, answer: bytes) -> None:
-    server = await raw_server(answer)
-    async with server:
-        port = server.sockets[0].getsockname()[1]
-        message = await failure(fetcher, source(f"http://127.0.0.1:{port}/v1/snapshot?sig=hunter2"))
-    assert message.startswith(f"http://127.0.0.1:{port}/v1/snapshot: ")
-    assert "hunter2" not in message
-
-
-async def test_a_closed_port(fetcher: Fetcher) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    url = f"http://127.0.0.1:{port}/"
-    assert await failure(fetcher, source(url)) == f"{url}: Connection refused"
-
-
-async def test_neither_password_nor_query_is_in_the_message(fetcher: Fetcher) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    message = await failure(fetcher, source(f"http://me:hunter2@127.0.0.1:{port}/x?sig=s3cret#f"))
-    assert message == f"http://127.0.0.1:{port}/x: Connection refused"
-
-
-@pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:99999/", "http://[::1/x", "http://127.0.0.1:x/?sig=hunter2"]
-)
-async def test_a_url_that_makes_no_sense_is_a_failure(fetcher: Fetcher, url: str) -> None:
-    assert "hunter2" not in await failure(fetcher, source(url))
-
-
-async def test_the_token_is_sent_and_read_anew_each_time(
-    fetcher: Fetcher, serve: Serve, tmp_path: Path
-) -> None:
-    seen: list[str] = []
-
-    async def handler(request: web.Request) -> web.Response:
-        seen.append(request.headers["Authorization"])
-        return web.Response(text="a.b.c")
-
-    url, token_file = await serve(handler), tmp_path / "token"
-    for token in ("one", "two"):
-        token_file.write_text(f"{token}\n")
-        await fetcher.fetch(source(url, token_file), PLAIN)
-    assert seen == ["Bearer one", "Bearer two"]
-    token_file.unlink()
-    assert "No such file" in await failure(fetcher, source(url, token_file))
-
-
-async def test_an_unusable_ca_file(fetcher: Fetcher, tmp_path: Path) -> None:
-    ca_file = tmp_path / "ca.pem"
-    url = "https://127.0.0.1:1/"
-    assert "No such file" in await failure(fetcher, source(url, ca_file=ca_file))
-    ca_file.write_text("not a certificate")
-    assert f"ca_file {ca_file}" in await failure(fetcher, source(url, ca_file=ca_file))
-
-
-async def test_a_server_without_tls_on_an_https_url(fetcher: Fetcher, serve: Serve) -> None:
-    async def handler(_request: web.Request) -> web.Response:
-        return web.Response(text="a.b.c")
-
-    url = (await serve(handler)).replace("http:", "https:")
-    assert (await failure(fetcher, source(url))).startswith(f"{url}: ")
-
-
-async def test_a_tag_cannot_add_a_header(fetcher: Fetcher, serve: Serve) -> None:
-    async def handler(_request: web.Request) -> web.Response:
-        return web.Response(text="a.b.c")
-
-    url = await serve(handler)
-    message = await failure(fetcher, source(url), Request(etag='"1"\r\nAuthorization: Bearer x'))
-    assert message.startswith(f"{url}: ")
-
-
-async def test_close_twice(fetcher: Fetcher, serve: Serve) -> None:
-    async def handler(_request: web.Request) -> web.Response:
-        return web.Response(text="a.b.c")
-
-    url = await serve(handler)
+async def test_a_source_keeps_its_reader_until_the_end(stub: Stub) -> None:
+    fetcher, request = Fetcher(), Request(7, "6", 3.0)
     for _ in range(2):
-        assert await fetcher.fetch(source(url), PLAIN) == Fetched("a.b.c")
-        await fetcher.close()
-        await fetcher.close()
+        assert await fetcher.fetch(HELPER, request) == Fetched("a.b.c", "7")
+    assert stub.requests == [request, request]
+    await fetcher.close()
+    await fetcher.close()
+    assert stub.closed == 1
 
 
-# -- files ---------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("outcome", "reason"),
+    [
+        (FetchError("status 503"), "status 503"),
+        (StartError("needs dnsproxy[x]"), "needs dnsproxy[x]"),
+        (ConnectionRefusedError(111, "Connect call failed"), "Connection refused"),
+        (ValueError("no sense"), "no sense"),
+    ],
+)
+async def test_whatever_fails_names_the_source_without_its_secrets(
+    stub: Stub, outcome: Exception, reason: str
+) -> None:
+    stub.outcome = outcome
+    with pytest.raises(FetchError) as caught:
+        await Fetcher().fetch(HELPER, Request())
+    assert str(caught.value) == f"http://h.example/v1/snapshot: {reason}"
 
 
-async def test_a_file(fetcher: Fetcher, tmp_path: Path) -> None:
-    file = tmp_path / "a snapshot.jws"
-    file.write_bytes(b" a.b.c\n")
-    assert await fetcher.fetch(source(file.as_uri()), Request(serial=7, etag="x")) == Fetched("a.b.c")
+async def test_no_reader_is_waited_for_for_ever(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    stub.pause = 60
+    monkeypatch.setattr(module, "DEADLINE", 0.1)
+    monkeypatch.setattr(module, "WAIT_MARGIN", 0.1)
+    for request, deadline in ((Request(), "0.1"), (Request(wait=0.2), "0.3")):
+        with pytest.raises(FetchError, match=f"no whole answer within {deadline} s"):
+            await Fetcher().fetch(HELPER, request)
 
 
-async def test_what_is_not_ascii_comes_back_as_no_token(fetcher: Fetcher, tmp_path: Path) -> None:
-    file = tmp_path / "snapshot"
-    file.write_bytes(b"\xff\x00")
-    fetched = await fetcher.fetch(source(file.as_uri()), PLAIN)
-    assert fetched.token is not None
-    assert "\ufffd" in fetched.token
+@pytest.mark.parametrize(
+    ("source", "reader"),
+    [
+        (SourceSettings(url="file:///x"), "FileReader"),
+        (SourceSettings(url="http://h.example/x"), "HttpReader"),
+        (SourceSettings(url="https://h.example/x"), "HttpReader"),
+    ],
+)
+def test_each_kind_of_source_has_its_reader(source: Source, reader: str) -> None:
+    assert type(make_reader(source)).__name__ == reader
 
 
-async def test_files_that_cannot_be_read(fetcher: Fetcher, tmp_path: Path) -> None:
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    missing = tmp_path / "missing"
-    assert await failure(fetcher, source(missing.as_uri())) == f"file://{missing}: No such file or directory"
-    # Opening a pipe waits for a writer; a pull must not.
-    assert await failure(fetcher, source(pipe.as_uri())) == f"file://{pipe}: not a regular file"
-    assert await failure(fetcher, source(tmp_path.as_uri())) == f"file://{tmp_path}: Is a directory"
+def test_what_is_not_ascii_is_no_token() -> None:
+    assert text_of(b" a.b.c\n") == "a.b.c"
+    assert "\ufffd" in text_of(b"\xff")
 
 
 # -- urls ----------------------------------------------------------------------------
@@ -361,15 +114,3 @@ async def test_files_that_cannot_be_read(fetcher: Fetcher, tmp_path: Path) -> No
 )
 def test_public_url(url: str, expected: str) -> None:
     assert public_url(url) == expected
-
-
-def test_only_a_plain_http_url_takes_a_long_poll() -> None:
-    assert can_wait("http://h.example/v1/snapshot")
-    assert can_wait("https://h.example/v1/snapshot")
-    assert not can_wait("https://bucket.example/x?Signature=abc")
-    assert not can_wait("file:///x")
-
-
-def test_a_helper_inside_this_program_takes_one_too() -> None:
-    assert can_wait("dns://10.0.0.5:53")
-    assert can_wait("embedded:")

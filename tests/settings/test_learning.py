@@ -38,7 +38,7 @@ def test_values_out_of_range(sections: dict[str, Any], complaint: str) -> None:
         ({"url": "embedded:"}, "give a url"),
         ({"type": "embedded", "url": "file:///x"}, "type: embedded without one"),
         ({"type": "embedded", "url": ""}, "give a url"),
-        ({"type": "other"}, "'url' or 'embedded'"),
+        ({"type": "other"}, "known are url and embedded"),
         ({"url": "dns://resolver.example"}, "not an IP address"),
         ({"url": "dns://10.0.0.5:0"}, "not a port"),
         ({"url": "dns://10.0.0.5/x"}, "not an IP address"),

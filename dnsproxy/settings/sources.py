@@ -1,0 +1,92 @@
+"""Where a proxy gets snapshots from. One model for each kind of source, told apart by ``type``.
+
+Each has ``url``, which names the source and is unlike that of any other; ``is_local`` when this host
+makes the snapshots itself; and ``can_wait`` when a request may be kept until something is new.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Tag, field_validator, model_validator
+
+from dnsproxy.settings.values import Endpoint, Model, by_type, parse_endpoint
+
+# What stands in place of a URL where there is none, so that every source has a name of its own.
+EMBEDDED = "embedded:"
+_DNS = "dns://"
+_HTTP_OR_FILE = re.compile(r"https?://[^/\s]+/\S*|file:///\S+")
+
+
+class SourceSettings(Model):
+    """A URL, or a helper inside the proxy."""
+
+    type: Literal["url", "embedded"] = "url"
+    """`url`, or `embedded`: the proxy looks itself, through `helper.resolvers`; without `url`. Others have
+    keys of their own, below.
+    """
+    url: str = ""
+    """`http://`, `https://` or `file:///path` of a helper's snapshot; or `dns://10.0.0.5` or
+    `dns://10.0.0.5:53`, a resolver that gives the source region's answers: the proxy then looks itself,
+    every `helper.interval`. What it sees is signed with a key that it makes beside `state_file`.
+    """
+    token_file: Path | None = None
+    """File with the bearer token to send."""
+    ca_file: Path | None = None
+    """PEM file of the authority of an https source; null: the system's."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_of_embedded(cls, given: Any) -> Any:  # noqa: ANN401 - not validated yet
+        if isinstance(given, dict) and given.get("type") == "embedded" and "url" not in given:
+            return {**given, "url": EMBEDDED}
+        return given
+
+    @field_validator("url")
+    @classmethod
+    def _known(cls, url: str) -> str:
+        if url.startswith(_DNS):
+            host = url.removeprefix(_DNS)
+            if "://" in host:
+                raise ValueError("write for example dns://10.0.0.5 or dns://10.0.0.5:53")
+            parse_endpoint(host, 53)
+        elif url not in {"", EMBEDDED} and not _HTTP_OR_FILE.fullmatch(url):
+            raise ValueError("not an http://, https://, file:/// or dns:// URL")
+        return url
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if not self.url or (self.type == "embedded") != (self.url == EMBEDDED):
+            raise ValueError("give a url, or type: embedded without one")
+        if self.is_local and (self.token_file or self.ca_file):
+            raise ValueError("token_file and ca_file are for http sources")
+        return self
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this host looks itself."""
+        return self.type == "embedded" or self.url.startswith(_DNS)
+
+    @property
+    def resolver(self) -> Endpoint | None:
+        """The resolver of a ``dns://`` source; None for another."""
+        return parse_endpoint(self.url.removeprefix(_DNS), 53) if self.url.startswith(_DNS) else None
+
+    @property
+    def can_wait(self) -> bool:
+        """Whether a long poll may be asked for.
+
+        Of a helper, elsewhere or inside this program; not of a file, nor where the URL has a
+        query of its own, which may be signed as a whole (object stores).
+        """
+        return self.is_local or (self.url.startswith("http") and "?" not in self.url)
+
+
+# One line for each type, here and in the list of their names.
+Source = SourceSettings
+SourceEntry = Annotated[
+    Annotated[SourceSettings, Tag("type url")] | Annotated[SourceSettings, Tag("type embedded")],
+    by_type("url", "url", "embedded"),
+]

@@ -1,0 +1,1 @@
+"""Clients of stores that snapshots go through: what helper and proxy have in common."""
