@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from dnsproxy.commands import control, diagnose, health, hosts
+from dnsproxy.commands import control, diagnose, fleet, health, hosts
 from dnsproxy.commands.options import (
     DEFAULT_CONFIG,
     AdminOption,
@@ -177,6 +177,7 @@ def demo(
 
 control.register(app)
 diagnose.register(app)
+fleet.register(app)
 health.register(app)
 hosts.register(app)
 

@@ -68,7 +68,7 @@ class AdminClient:
                     raise await self._refusal(path, response)
                 answer = await response.json()
         except (aiohttp.ClientError, TimeoutError, ValueError) as exc:
-            reason = _reason(exc)
+            reason = reason_of(exc, TIMEOUT)
             raise AdminError(f"{self._url}: no usable answer ({reason}); is dnsproxy serve running?") from exc
         if not isinstance(answer, dict):
             raise AdminError(f"{self._url}{path}: the answer is not a JSON object")
@@ -92,10 +92,11 @@ async def _told(response: aiohttp.ClientResponse) -> str | None:
     return reason if isinstance(reason, str) else None
 
 
-def _reason(exc: Exception) -> str:
+def reason_of(exc: Exception, seconds: float) -> str:
+    """Return in a few words why there was no usable answer within ``seconds``."""
     if isinstance(exc, aiohttp.ClientConnectorError) and exc.os_error.errno:
         # asyncio puts a text of its own in place of the system's.
         return os.strerror(exc.os_error.errno).lower()
     if isinstance(exc, TimeoutError):
-        return f"none within {TIMEOUT:g} s"
+        return f"none within {seconds:g} s"
     return str(exc) or type(exc).__name__
