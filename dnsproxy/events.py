@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Event(NamedTuple):
-    """One event. ``fields`` are the keys of its facts, each explained in `FIELDS`.
+    """One event. ``fields`` are the keys of its facts, each explained in `eventfields`.
 
     With ``per`` the same event with the same values of these fields is logged once a minute at the
     most, the rest counted (see `core.repeats`). Without it, which is for what happens once for each
@@ -22,71 +22,6 @@ class Event(NamedTuple):
     fields: tuple[str, ...] = ()
     per: tuple[str, ...] | None = None
 
-
-FIELDS = {
-    "address": "an IP address",
-    "addresses": "reason of the refusal by address; 20 at the most",
-    "advice": "what to do about it",
-    "answered": "how many workers did as they were told",
-    "changed": "how many names have other addresses than before",
-    "changed_keys": "key paths whose values are others",
-    "changes": "name, old and new addresses of each change; 20 at the most",
-    "count": "how many there are",
-    "detail": "the reason in words",
-    "exception": "the traceback",
-    "file": "a file of this host; in `helper.restore_failed` also a target",
-    "frozen": "whether changes are held off by order",
-    "gid": "number of the group",
-    "how": "exit code or signal",
-    "id": "the helper's `helper.id`",
-    "issuer": "the helper that signed the snapshot",
-    "kept": "the names found earlier, which stay in use",
-    "kept_as": "the new name of the file",
-    "key": "a key path of the configuration",
-    "listen": "addresses and ports that are listened on",
-    "log": "`queries` or `dnstap`",
-    "name": "a domain name",
-    "names": "domain names; in `proxy.started`, `helper.started` and `learned.loaded` how many",
-    "new": "the addresses from now on",
-    "old": "the addresses until now",
-    "output": "the beginning of what the program printed",
-    "pids": "process ids",
-    "pinned": "the names that are pinned by order; 20 at the most",
-    "port": "a TCP port",
-    "problem": "one thing that is wrong, with its place",
-    "program": "path of the program",
-    "reason": "why, as the system or a label of the metrics says it",
-    "reasons": "why, of each resolver",
-    "registry": "the registry's label in the configuration",
-    "resolver": "a resolver that the helper asks",
-    "resolvers": "the resolvers that the helper asks",
-    "restart_in": "seconds until it is started again",
-    "restarts": "how often it was started again",
-    "role": "what the name is for: registry, auth, storage, chart or other",
-    "rolled_back_to": "the serial that the addresses were put back to; null without",
-    "seconds": "how long it took",
-    "serial": "the serial of a snapshot, or the highest one in use",
-    "serving": "whether the address is answered",
-    "source": "the URL of a source of snapshots, without credentials",
-    "status": "the outcome as the snapshot has it",
-    "target": "the file, socket or target of `helper.publish` that is written to",
-    "tls": "addresses and ports of DNS over TLS and HTTPS; in `helper.listening` whether it is TLS",
-    "uid": "number of the user",
-    "upstream": "a resolver that queries are forwarded to",
-    "user": "name of a user of this host",
-    "version": "the version of this program",
-    "worker": "the number of a worker",
-    "workers": "how many workers there are",
-}
-
-# In every line, whatever the event.
-COMMON = {
-    "timestamp": "UTC, ISO 8601",
-    "level": "debug, info, warning or error",
-    "event": "the name of the event",
-    "worker": "the number of the worker that logged it; not there when no worker did",
-    "repeated": "how often the same was to be logged since it last was; only on events that are limited",
-}
 
 EVENTS = {
     # -- both daemons

@@ -20,7 +20,8 @@ from dnsproxy.admin.status import Facts
 from dnsproxy.core.book import Book
 from dnsproxy.core.querylog import FIELDS as QUERY_FIELDS
 from dnsproxy.core.stats import Stats
-from dnsproxy.events import COMMON, EVENTS, FIELDS, Event
+from dnsproxy.eventfields import COMMON, FIELDS
+from dnsproxy.events import EVENTS, Event
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference"
 # What the text format of Prometheus puts behind a name.

@@ -7,7 +7,8 @@ import re
 import pytest
 
 from dnsproxy import logs
-from dnsproxy.events import COMMON, EVENTS, FIELDS, Event
+from dnsproxy.eventfields import FIELDS
+from dnsproxy.events import EVENTS, Event
 
 
 @pytest.mark.parametrize("name", EVENTS)
@@ -19,16 +20,6 @@ def test_an_event_is_told_in_full(name: str) -> None:
     assert set(event.fields) <= set(FIELDS)
     assert len(set(event.fields)) == len(event.fields)
     assert set(event.per or ()) <= set(event.fields)
-
-
-def test_every_field_is_of_some_event() -> None:
-    used = {field for event in EVENTS.values() for field in event.fields}
-    assert set(FIELDS) - used == set()
-
-
-def test_no_field_is_taken_for_one_of_every_line() -> None:
-    # A worker that logs, and a worker that is told of, are both numbers of workers.
-    assert set(FIELDS) & set(COMMON) == {"worker"}
 
 
 def test_what_happens_once_for_each_change_is_never_limited() -> None:

@@ -29,6 +29,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "settings",
             "config",
             "events",
+            "eventfields",
             "logs",
             "keys",
             "system",
