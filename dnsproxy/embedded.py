@@ -82,6 +82,10 @@ class EmbeddedHelpers:
         tag = f"{snapshot.serial}-{snapshot.issued_at}"
         return Fetched(None if tag == request.etag else helper.current.token, tag)
 
+    async def changed(self, source: Source) -> None:
+        """See `Fetcher.changed`; with ``wait``, `fetch` itself tells what changes in here."""
+        await self._fetcher.changed(source)
+
     def look_now(self) -> None:
         """Have every name looked at now."""
         for helper in self._helpers.values():

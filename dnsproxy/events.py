@@ -107,6 +107,11 @@ EVENTS = {
         ("issuer", "serial", "names"),
         ("issuer", "names"),
     ),
+    "learned.file_not_followed": Event(
+        "warning",
+        "The kernel tells nothing of a file that is a source: a change is seen at the next pull only.",
+        ("file", "reason"),
+    ),
     "learned.foreign_names": Event(
         "warning",
         "A snapshot has names that are not configured here; they are not used.",

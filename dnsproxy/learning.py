@@ -58,9 +58,15 @@ class Learning:
             keys |= self._embedded.keys
         configured = frozenset(names.to_key(entry.name) for entry in settings.wanted())
         scope = Scope(configured, tuple(settings.sought()))
-        fetch = self._embedded.fetch if self._embedded else None
+        fetch, changed = (self._embedded.fetch, self._embedded.changed) if self._embedded else (None, None)
         self.learner = Learner(
-            settings.learn, keys, scope, self.vetting.take, fetch=fetch, disk_failure=disk_failure
+            settings.learn,
+            keys,
+            scope,
+            self.vetting.take,
+            fetch=fetch,
+            changed=changed,
+            disk_failure=disk_failure,
         )
 
     def _embed(self) -> EmbeddedHelpers | None:

@@ -116,7 +116,11 @@ async def test_sources_from_elsewhere_are_fetched_as_ever(tmp_path: Path) -> Non
     (tmp_path / "published").write_text("a token")
     settings = settings_for(tmp_path, {"url": f"file://{tmp_path}/published"}, {"type": "embedded"})
     helpers = EmbeddedHelpers(settings.model_copy(update={"registries": []}))
-    assert await helpers.fetch(settings.learn.sources[0], Request()) == Fetched("a token")
+    fetched = await helpers.fetch(settings.learn.sources[0], Request())
+    assert fetched == Fetched("a token", fetched.etag)
+    (tmp_path / "published").write_text("another")
+    async with asyncio.timeout(20):
+        await helpers.changed(settings.learn.sources[0])
 
 
 async def test_before_the_first_look_has_ended_a_pull_fails(

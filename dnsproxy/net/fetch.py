@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 from urllib.parse import unquote, urlsplit
 
 from dnsproxy.errors import FetchError, StartError
@@ -71,6 +71,14 @@ class Reader(Protocol):
         """Let go of connections; `fetch` makes them anew."""
 
 
+@runtime_checkable
+class Follower(Reader, Protocol):
+    """A reader that learns of changes between requests as well."""
+
+    async def changed(self) -> None:
+        """Return when the source may have something else than at the last `fetch`, failed or not."""
+
+
 @dataclass(frozen=True, slots=True)
 class SourceStatus:
     """What is known of one source. Times are Unix seconds, None for never."""
@@ -122,6 +130,17 @@ class Fetcher:
             raise FetchError(f"{shown}: no whole answer within {request.deadline:g} s") from exc
         except (OSError, ValueError) as exc:
             raise FetchError(f"{shown}: {os_reason(exc)}") from exc
+
+    async def changed(self, source: Source) -> None:
+        """Return when ``source`` may have something else than when it was last fetched.
+
+        Never, where nothing tells.
+        """
+        reader = self._readers.get(source.url)
+        if isinstance(reader, Follower):
+            await reader.changed()
+        else:
+            await asyncio.Event().wait()
 
     async def close(self) -> None:
         """Close what was opened."""

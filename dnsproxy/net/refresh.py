@@ -11,6 +11,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import structlog
@@ -39,13 +40,15 @@ MIN_PAUSE = 0.2
 SHOWN = 20
 
 Fetch = Callable[[Source, Request], Awaitable[Fetched]]
+Changed = Callable[[Source], Awaitable[None]]
 
 
 class Learner:
     """Owns the book; ``on_book`` is called with each new one.
 
     ``trusted`` are the public keys by key id, ``scope`` the names that helpers
-    may speak for. ``wall`` gives Unix time; ``fetch`` is for tests. ``disk_failure`` is why the
+    may speak for. ``wall`` gives Unix time; ``fetch`` and ``changed`` stand
+    in for those of a `Fetcher`. ``disk_failure`` is why the
     state file cannot be written, as found at start.
     """
 
@@ -58,6 +61,7 @@ class Learner:
         *,
         wall: Callable[[], float] = time.time,
         fetch: Fetch | None = None,
+        changed: Changed | None = None,
         disk_failure: str | None = None,
     ) -> None:
         self.book = Book()
@@ -69,12 +73,12 @@ class Learner:
         self._wall = wall
         self._fetcher = Fetcher()
         self._fetch = fetch or self._fetcher.fetch
+        self._changed = changed or self._fetcher.changed
         self._statuses = {source.url: SourceStatus(public_url(source.url)) for source in settings.sources}
         self._etags: dict[str, str | None] = {}
         self._rejections: dict[str, tuple[Rejection, int | None]] = {}
         self._foreign: dict[str, frozenset[str]] = {}
         self._tokens: dict[tuple[str, int, int], str] = {}
-        self._wake = asyncio.Event()
         self._asked = 0
         self._polls: dict[str, asyncio.Timeout] = {}
         self._writer = StateWriter(settings.state_file, failure=disk_failure)
@@ -142,8 +146,6 @@ class Learner:
     def refresh_now(self) -> None:
         """Have every source asked at once: ends pauses and long polls."""
         self._asked += 1
-        self._wake.set()
-        self._wake = asyncio.Event()
         polls, self._polls = self._polls, {}
         for poll in polls.values():
             poll.reschedule(asyncio.get_running_loop().time())
@@ -169,7 +171,7 @@ class Learner:
                 # A helper that was asked to wait has used the time up; other servers answer at once.
                 pause = max(started + self._settings.refresh - time.monotonic(), MIN_PAUSE)
             if self._asked == asked:
-                await self._pause(pause)
+                await self._pause(source, pause)
             may_wait = self._asked == asked
 
     def _backoff(self, source: Source, failures: int) -> float:
@@ -183,12 +185,14 @@ class Learner:
         # Jitter spreads a fleet; it is no secret.
         return next_delay(failures, base, cap, random.random())  # noqa: S311
 
-    async def _pause(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
-        except TimeoutError:
-            pass
+    async def _pause(self, source: Source, seconds: float) -> None:
+        """Return after ``seconds``, when the source has changed, or when `refresh_now` is called."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds) as pause:
+                self._polls[source.url] = pause
+                await asyncio.sleep(MIN_PAUSE)
+                await self._changed(source)
+        self._polls.pop(source.url, None)
 
     async def _pull_safely(self, source: Source, *, may_wait: bool) -> bool:
         try:

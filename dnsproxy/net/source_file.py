@@ -1,29 +1,61 @@
-"""A source that is a file of this host."""
+"""A source that is a file of this host: read at each request, and followed by inotify in between."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import stat
 from pathlib import Path
 
+import structlog
+
 from dnsproxy.errors import FetchError
 from dnsproxy.net import fetch
 from dnsproxy.net.fetch import Fetched, Request, text_of
+from dnsproxy.net.filewatch import FileWatch
+from dnsproxy.transport.reasons import os_reason
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 
 class FileReader:
-    """Reads the file at ``path``, whole, at each request."""
+    """Reads the file at ``path``, whole; the mark of what it holds is its hash.
+
+    A file that cannot be watched is still read at each request, which is as often as the proxy pulls.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._watch = FileWatch(path)
+        self._unwatched: str | None = None
 
-    async def fetch(self, request: Request) -> Fetched:  # noqa: ARG002 - a file has nothing to compare
+    async def fetch(self, request: Request) -> Fetched:
         """See `fetch.Reader`."""
-        return Fetched(text_of(await asyncio.to_thread(read_file, self._path)))
+        content = await asyncio.to_thread(self._arm_and_read)
+        mark = hashlib.sha256(content).hexdigest()
+        return Fetched(None if mark == request.etag else text_of(content), mark)
+
+    async def changed(self) -> None:
+        """See `fetch.Follower`."""
+        await self._watch.changed()
+
+    def _arm_and_read(self) -> bytes:
+        # In this order: what is written after the file was read must be told of.
+        reason = None
+        try:
+            self._watch.arm()
+        except OSError as exc:
+            self._watch.close()
+            reason = os_reason(exc)
+        if reason != self._unwatched and reason is not None:
+            log.warning("learned.file_not_followed", file=str(self._path), reason=reason)
+        self._unwatched = reason
+        return read_file(self._path)
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """See `fetch.Reader`."""
+        self._watch.close()
 
 
 def read_file(path: Path) -> bytes:

@@ -28,9 +28,10 @@ class SourceSettings(Model):
     keys of their own, below.
     """
     url: str = ""
-    """`http://`, `https://` or `file:///path` of a helper's snapshot; or `dns://10.0.0.5` or
-    `dns://10.0.0.5:53`, a resolver that gives the source region's answers: the proxy then looks itself,
-    every `helper.interval`. What it sees is signed with a key that it makes beside `state_file`.
+    """`http://`, `https://` or `file:///path` of a helper's snapshot; a file is also looked at whenever it is
+    written or replaced. Or `dns://10.0.0.5` or `dns://10.0.0.5:53`, a resolver that gives the source region's
+    answers: the proxy then looks itself, every `helper.interval`. What it sees is signed with a key that it
+    makes beside `state_file`.
     """
     token_file: Path | None = None
     """File with the bearer token to send."""

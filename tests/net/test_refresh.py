@@ -22,6 +22,7 @@ from dnsproxy.net.fetch import Fetched, Request
 from dnsproxy.net.refresh import COLD_RETRY, MAX_BACKOFF, RECENT, Learner
 from dnsproxy.net.statefile import REFRESH_GAP, read_state, write_state
 from dnsproxy.settings.learning import LearnSettings, SourceSettings
+from tests.fakes.kubelet import AtomicWriter
 from tests.strategies import learned, snapshot
 
 KEY, OTHER_KEY = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
@@ -253,6 +254,37 @@ async def test_passwords_and_queries_of_a_source_are_not_shown(tmp_path: Path) -
     await world.pull(token(FIRST), url)
     await world.pull(None, url)
     assert world.requests[-1][1].wait == 0
+
+
+async def test_a_file_is_followed_however_long_the_pauses(tmp_path: Path) -> None:
+    """The real fetcher and a volume written as the kubelet does: learned, spoiled, gone and mended."""
+    writer = AtomicWriter(tmp_path / "volume")
+    world = World(tmp_path, (tmp_path / "volume" / "snapshot.jws").as_uri(), refresh=3600)
+    learner = Learner(world.settings, TRUSTED, SCOPE, world.books.append, wall=lambda: world.wall)
+    contents = [token(FIRST), "junk", token(SECOND), token(snapshot(learned("a.example."), serial=3))]
+    writer.write({"snapshot.jws": contents[0].encode()})
+
+    async def until(condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not condition():
+                await asyncio.sleep(0.01)
+
+    pulling = asyncio.create_task(learner.run())
+    try:
+        await until(lambda: learner.book.serial == 1)
+        writer.write({"snapshot.jws": contents[1].encode()})
+        await until(lambda: learner.rejected["malformed"] == 1)
+        writer.write({"snapshot.jws": contents[2].encode()})
+        await until(lambda: learner.book.serial == 2)
+        (tmp_path / "volume").rename(tmp_path / "gone")
+        await until(lambda: "No such file" in (learner.statuses[0].last_error or ""))
+        (tmp_path / "gone").rename(tmp_path / "volume")
+        writer.write({"snapshot.jws": contents[3].encode()})
+        await until(lambda: learner.book.serial == 3)
+    finally:
+        pulling.cancel()
+        await asyncio.gather(pulling, return_exceptions=True)
+    assert learner.statuses[0].last_error is None
 
 
 # -- two sources ---------------------------------------------------------------------
