@@ -114,16 +114,25 @@ class _Document:
         path = tuple(
             step for step in error["loc"] if not (isinstance(step, str) and step.startswith(TYPE_TAG))
         )
-        known = path
-        while known not in self.lines:
-            known = known[:-1]
+        known = self._known(path)
         shown = path if error["type"] == "missing" else known
         message = error["msg"].removeprefix("Value error, ")
         if error["type"] == "extra_forbidden":
             message = "unknown key"
         elif error["type"] == "missing":
             message = "must be given"
+        elif "first" in error.get("ctx", {}):
+            message += f" ({self._place(tuple(error['ctx']['first']))})"
         return Problem(self.file, self.lines[known], key_path(shown), message)
+
+    def _known(self, path: KeyPath) -> KeyPath:
+        while path not in self.lines:
+            path = path[:-1]
+        return path
+
+    def _place(self, path: KeyPath) -> str:
+        known = self._known(path)
+        return f"{key_path(known)} in line {self.lines[known]}"
 
 
 def key_path(path: KeyPath) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dnsproxy import cli
 from dnsproxy.settings import schema
-from docgen import commands, configuration, man, program
+from docgen import commands, configuration, man, program, providers
 from scripts import reference
 
 ROOT = Path(__file__).parents[1]
@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/configuration.md": lambda: configuration.page(schema()),
     "docs/reference/commands.md": lambda: commands.page(list(program.commands(cli.app))),
+    "docs/providers.md": providers.page,
     "docs/man/dnsproxy.1": lambda: man.page(list(program.commands(cli.app))),
     **{f"docs/reference/{name}": make for name, make in reference.PAGES.items()},
 }

@@ -109,6 +109,28 @@ def test_what_is_no_yaml_mapping(text: str, line: int, complaint: str) -> None:
     assert "\n" not in problem.message
 
 
+def test_a_name_of_two_registries_is_told_with_both_places() -> None:
+    text = """\
+registries:
+  - name: one
+    provider: generic
+    names:
+      - {name: a.example, role: registry}
+  - {name: two, provider: harbor, hostname: A.example}
+  - name: three
+    provider: generic
+    auth: a.example
+    names: [{name: b.example}]
+"""
+    with pytest.raises(ConfigError) as caught:
+        config.parse(text, "c.yaml")
+    told = "a.example is a name of registry one already (registries[0].names[0].name in line 5)"
+    assert str(caught.value).splitlines() == [
+        f"c.yaml:6: registries[1]: {told}",
+        f"c.yaml:9: registries[2].auth: {told}",
+    ]
+
+
 @pytest.mark.parametrize("text", ["", "\n", "# nothing\n", "---\n", "log:\nregistries:\nhelper:\n"])
 def test_empty_files_and_sections_give_the_defaults(text: str) -> None:
     assert config.parse(text) == Settings()

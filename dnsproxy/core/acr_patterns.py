@@ -1,4 +1,4 @@
-"""Recognise a name of Alibaba Cloud's registry services: the inverse of `registry.acr_names`.
+"""Recognise a name of Alibaba Cloud's registry services: the inverse of `providers.acr`.
 
 Names are matched whole, anchored at the end: `....aliyuncs.com.attacker.example` is nobody's.
 """

@@ -1,7 +1,6 @@
-"""From a configured registry to the names that must be learned for it, and those that it tells itself.
+"""The names that must be learned for a registry, and those that it tells itself.
 
-Name patterns are those of Alibaba ACR Enterprise Edition inside a VPC; a
-``generic`` registry lists its names itself.
+Which names a cloud's registry has is for its `provider`; others the configuration lists.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ class Wanted:
 
     ``name`` is canonical text and may start with ``*.``; ``ask`` is the name
     to send to a resolver for it: a wildcard cannot be asked for, so its parent
-    stands for it (OSS serves every bucket of a region from the addresses of
+    stands for it (Alibaba's OSS serves every bucket of a region from the addresses of
     the regional endpoint). ``cname`` is set when the addresses are those of
     another name (PrivateLink). ``addresses`` is not empty for a pinned name.
     """
@@ -117,36 +116,6 @@ def with_found(wanted: Iterable[Wanted], found: Iterable[Found]) -> list[Wanted]
         for name in entry.names:
             by_name.setdefault(name, Wanted(name, entry.role, entry.registry))
     return list(by_name.values())
-
-
-def acr_host(instance: str, region: str) -> str:
-    """Return the canonical name of an ACR Enterprise instance inside its VPC."""
-    return names.canonical(f"{instance}-registry-vpc.{region}.cr.aliyuncs.com")
-
-
-def acr_names(
-    label: str, instance: str, region: str, *, chart: bool, auth: str, storage: str
-) -> list[Wanted]:
-    """Return the names of an ACR Enterprise instance as seen inside its VPC.
-
-    ``auth`` is ``regional`` (``dockerauth-vpc.<region>.aliyuncs.com``) or a host;
-    ``none`` (the instance has taken over its auth domain) and ``discover`` give no name.
-    ``storage`` is ``regional`` (the OSS endpoint and every bucket below it) or a
-    bucket host; ``none`` and ``discover`` give no name.
-    """
-    wanted = [(acr_host(instance, region), "registry")]
-    if chart:
-        wanted.append((f"{instance}-chart-vpc.{region}.cr.aliyuncs.com", "chart"))
-    if auth == "regional":
-        wanted.append((f"dockerauth-vpc.{region}.aliyuncs.com", "auth"))
-    elif auth not in NAMELESS:
-        wanted.append((auth, "auth"))
-    if storage == "regional":
-        endpoint = f"oss-{region}-internal.aliyuncs.com"
-        wanted += [(endpoint, "storage"), (f"*.{endpoint}", "storage")]
-    elif storage not in NAMELESS:
-        wanted.append((storage, "storage"))
-    return [Wanted(names.canonical(name), role, label) for name, role in wanted]
 
 
 def with_overrides(label: str, wanted: list[Wanted], overrides: list[Override]) -> list[Wanted]:

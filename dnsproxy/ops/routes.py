@@ -20,8 +20,8 @@ from dnsproxy.ops.known import Known, KnownName, Network
 
 # Custom entries in one VPC route table (CreateRouteEntry, vpc 2016-04-28).
 MAX_CUSTOM_ROUTES = 200
-# Where Alibaba Cloud keeps its services (RFC 6598).
-SERVICES = IPv4Network("100.64.0.0/10")
+# Where Alibaba Cloud keeps its services (RFC 6598), and the domain of their names.
+SERVICES, ALIBABA = IPv4Network("100.64.0.0/10"), "aliyuncs.com."
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +150,20 @@ def _notes(known: Known, routed: Mapping[str, Sequence[Network]], routes: Sequen
             f"{len(routes)} entries; a VPC route table takes {MAX_CUSTOM_ROUTES} custom ones "
             "unless its quota is raised: route wider ranges"
         )
-    if any(route.destination.version == 4 and route.destination.subnet_of(SERVICES) for route in routes):
+    if any(map(_is_alibaba_service, routes)):
         yield (
             f"destinations in {SERVICES} are taken only with a transit router attachment as the next hop, "
             "and are needed in the VPC route table and in the transit routers of both regions"
         )
+
+
+def _is_alibaba_service(route: Route) -> bool:
+    # Huawei Cloud has its services there as well, and other rules.
+    return (
+        route.destination.version == 4
+        and route.destination.subnet_of(SERVICES)
+        and any(name.endswith(f".{ALIBABA}") for name in route.names)
+    )
 
 
 def _name_notes(entry: KnownName) -> Iterator[str]:

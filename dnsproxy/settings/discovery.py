@@ -32,8 +32,8 @@ class DiscoverSettings(Model):
     port: int = Field(443, ge=1, le=65_535)
     """Port of the registry and, besides 443, of its token service."""
     realm_suffixes: list[Domain] = Field(default_factory=lambda: ["aliyuncs.com."])
-    """Only hosts below these domains, or the registry itself, are believed to be its token service. For
-    generic the default is none.
+    """Only hosts below these domains, or the registry itself, are believed to be its token service. The
+    default shown is that of acr; others have that of their provider, generic none.
     """
     storage_suffixes: list[Domain] = Field(default_factory=lambda: ["aliyuncs.com."])
     """The same for its storage."""

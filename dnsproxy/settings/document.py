@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from dnsproxy.core.guard import Limits, LimitTable
 from dnsproxy.core.registry import Sought, Wanted
@@ -72,8 +73,27 @@ class Settings(Model):
             raise ValueError("registries: two have the same name")
         return self
 
+    @model_validator(mode="after")
+    def _disjoint_names(self) -> Self:
+        claimed: dict[str, int] = {}
+        claims = [registry.claims() for registry in self.registries]
+        wrong = []
+        for index, found in enumerate(claims):
+            for name, claim in found.items():
+                earlier = claimed.setdefault(name, index)
+                if not claim.agrees_with(claims[earlier][name]) and earlier != index:
+                    first = ("registries", earlier, *claims[earlier][name].place)
+                    wrong.append(
+                        _claimed_twice(
+                            name, ("registries", index, *claim.place), first, self.registries[earlier].name
+                        )
+                    )
+        if wrong:
+            raise ValidationError.from_exception_data("Settings", wrong)
+        return self
+
     def wanted(self) -> list[Wanted]:
-        """Return the names of all registries; the first registry that lists a name owns it."""
+        """Return the names of all registries; of several that use a service, the first owns its name."""
         by_name: dict[str, Wanted] = {}
         for registry in self.registries:
             for entry in registry.wanted():
@@ -102,6 +122,14 @@ class Settings(Model):
             for entry in registry.names
             if entry.ports is not None and owners[entry.name] == registry.name
         }
+
+
+def _claimed_twice(
+    name: str, place: tuple[str | int, ...], first: tuple[str | int, ...], label: str
+) -> InitErrorDetails:
+    reason = f"{name.removesuffix('.')} is a name of registry {label} already"
+    error = PydanticCustomError("value_error", "{reason}", {"reason": reason, "first": first})
+    return InitErrorDetails(type=error, loc=place, input=None)
 
 
 def schema() -> dict[str, Any]:

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from dnsproxy.core.guard import Limits
-from dnsproxy.core.registry import NAMELESS, Override, Sought, Wanted, acr_host, acr_names, with_overrides
+from dnsproxy.core.provider import PARAMETERS, Provider
+from dnsproxy.core.providers import PROVIDERS
+from dnsproxy.core.registry import Override, Sought, Wanted, with_overrides
 from dnsproxy.settings.discovery import DiscoverSettings
 from dnsproxy.settings.values import Addresses, Model, Name, Network, Ports, Range, Role
+
+
+def _in_quotes(value: object) -> object:
+    if isinstance(value, int):
+        # 012345678901 is another number to YAML, if it is one at all.
+        raise ValueError("put it in quotes: zeros in front of a number count")  # noqa: TRY004 - pydantic collects ValueError
+    return value
+
+
+Parameter = Annotated[str, BeforeValidator(_in_quotes)] | None
 
 
 class NameSettings(Model):
@@ -58,7 +72,23 @@ class NetworkSettings(Model):
     of `routed` holds it.
     """
     allow_public: bool = False
-    """Answer public addresses too; for generic registries only."""
+    """Answer public addresses too; not for acr, whose names are internal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a registry says of a name; ``place`` is its key path below the registry."""
+
+    role: str
+    addresses: tuple[str, ...]
+    cname: str | None
+    allowed: tuple[Network, ...]
+    ports: tuple[int, ...] | None
+    place: tuple[str | int, ...] = field(compare=False)
+
+    def agrees_with(self, other: Claim) -> bool:
+        """Tell whether two registries may have the name: a service that both use, and say the same of."""
+        return self == other and self.role not in {"registry", "chart"}
 
 
 class RegistrySettings(Model):
@@ -66,27 +96,46 @@ class RegistrySettings(Model):
 
     name: str = Field(min_length=1, max_length=64)
     """Label in status, logs and metrics; no two alike."""
-    provider: Literal["acr", "generic"] = "acr"
-    """`acr` (Alibaba Cloud Container Registry, Enterprise Edition) knows its names from region and instance;
-    `generic` has those under `names` only.
+    provider: Literal["acr", "ecr", "azure", "tcr", "swr", "harbor", "generic"] = "acr"
+    """Whose service it is, which says what its names are: `acr` (Alibaba Cloud Container Registry, Enterprise
+    Edition), `ecr` (Amazon), `azure` (Azure Container Registry), `tcr` (Tencent), `swr` (Huawei) or
+    `harbor`; `generic` has those under `names` only. docs/providers.md tells what each needs.
     """
-    region: str | None = None
-    """acr: must be given. The instance's host is `<instance>-registry-vpc.<region>.cr.aliyuncs.com`."""
-    instance: str | None = None
-    """acr: must be given; see `region`."""
+    variant: str | None = None
+    """Which of the provider's names: ecr has `standard`, `fips` and `dual-stack`; azure `global` and
+    `regional`; tcr `vpc` and `default`, swr `basic` and `enterprise`; null: the first of these.
+    """
+    region: Parameter = None
+    """The region, as the provider writes it; must be given for all but harbor and generic. The host of an acr
+    instance is `<instance>-registry-vpc.<region>.cr.aliyuncs.com`.
+    """
+    instance: Parameter = None
+    """acr, tcr: name of the instance; azure: of the registry; swr, enterprise: the first label of its host.
+    Must be given there.
+    """
+    account: Parameter = None
+    """ecr: must be given, the 12 digits of the account, in quotes."""
+    hostname: Parameter = None
+    """harbor: must be given, as in harbor.yml: the host that clients know."""
+    endpoint: Parameter = None
+    """harbor: the host of the object store that it redirects to."""
+    bucket: Parameter = None
+    """harbor: the bucket, where its name stands in front of the endpoint's."""
     chart: bool = False
     """acr: also `<instance>-chart-vpc.<region>.cr.aliyuncs.com`, for Helm charts."""
     auth: Literal["discover", "regional", "none"] | Name = "discover"
     """The host that hands out tokens. `discover`: the helper asks `https://<registry>/v2/` and takes the host
-    that it names, or none when the instance has taken over its own authentication. `regional`, for acr:
-    `dockerauth-vpc.<region>.aliyuncs.com`, right for most instances, not for all. `none`: nothing to
+    that it names, or none when the registry does that itself. `regional`, for acr:
+    `dockerauth-vpc.<region>.aliyuncs.com`, right for most instances, not for all; for ecr, and its
+    default: `api.ecr.<region>.amazonaws.com`, where passwords come from. `none`: nothing to
     learn; the default for generic. Or a host, as the WWW-Authenticate header of `/v2/` names it.
     """
     storage: Literal["regional", "discover", "none"] | Name = "regional"
-    """Where image layers come from. `regional`, for acr: `oss-<region>-internal.aliyuncs.com` and every
-    bucket below it. `discover`: one bucket, where a layer of `discover.repository` is redirected to; for
-    acr, without a repository, the default bucket of the instance whose id the registry tells. `none`:
-    nothing to learn; the default for generic. Or a host: one bucket.
+    """Where image layers come from. `regional`: the names that the provider's rule makes; for acr
+    `oss-<region>-internal.aliyuncs.com` and every bucket below it. `discover`: one bucket, where a layer of
+    `discover.repository` is redirected to; for acr, without a repository, the default bucket of the instance
+    whose id the registry tells; the default for tcr and swr. `none`: nothing to learn; the default for
+    generic, and for harbor without `endpoint`. Or a host: one bucket.
     """
     discover: DiscoverSettings = DiscoverSettings()
     """How the helper asks the registry, over HTTPS; used for what is set to `discover`."""
@@ -99,48 +148,102 @@ class RegistrySettings(Model):
 
     @model_validator(mode="before")
     @classmethod
-    def _defaults_of_generic(cls, given: Any) -> Any:  # noqa: ANN401 - not validated yet
-        if not isinstance(given, dict) or given.get("provider") != "generic":
+    def _defaults_of_provider(cls, given: Any) -> Any:  # noqa: ANN401 - not validated yet
+        provider = PROVIDERS.get(str(given.get("provider", "acr"))) if isinstance(given, dict) else None
+        if provider is None:
+            return given
+        values = {key: value for key in PARAMETERS if isinstance(value := given.get(key), str)}
+        variant = given.get("variant") or provider.default_variant
+        if variant not in provider.variants:
             return given
         discover = given.get("discover", {})
         if isinstance(discover, dict):
-            discover = {"realm_suffixes": [], "storage_suffixes": [], **discover}
-        return {"auth": "none", "storage": "none", **given, "discover": discover}
+            realms, storages = provider.suffixes("auth", values), provider.suffixes("storage", values)
+            discover = {"realm_suffixes": realms, "storage_suffixes": storages, **discover}
+        storage = provider.default_storage(values, variant)
+        return {"auth": provider.auth, "storage": storage, **given, "discover": discover}
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        if self.provider == "acr" and not (self.region and self.instance):
-            raise ValueError("provider acr needs region and instance")
-        if self.provider == "generic" and not self.names:
+        provider, variant = self._provider, self._variant
+        if variant not in provider.variants:
+            known = ", ".join(provider.variants)
+            raise _misplaced({"variant": f"{variant!r} is none of provider {provider.key}: it has {known}"})
+        wrong = provider.complaints(self._given, variant)
+        needed = provider.needed(variant)
+        if not all(self._given.get(key) for key in needed):
+            wrong[""] = f"provider {provider.key} needs {' and '.join(needed)}"
+        wrong |= self._beyond_provider()
+        if wrong:
+            raise _misplaced(wrong)
+        if provider.key == "generic" and not self.names:
             raise ValueError("provider generic needs names")
-        if self.provider == "generic" and "regional" in {self.auth, self.storage}:
-            raise ValueError("regional is for provider acr")
         if self.sought() and not self.host:
             raise ValueError("discover needs a name with role registry, or discover.host")
-        if self.provider == "acr" and self.network.allow_public:
+        if not provider.public and self.network.allow_public:
             raise ValueError(
-                "network.allow_public: acr names are internal; give the one name `allowed` ranges"
+                f"network.allow_public: {provider.key} names are internal; give the one name `allowed` ranges"
             )
-        self.wanted()  # raises ValueError when region and instance do not make valid names
+        self.wanted()  # raises ValueError when the values do not make valid names
         return self
+
+    def _beyond_provider(self) -> dict[str, str]:
+        """Return the keys that ask for what the provider does not have."""
+        provider, wrong = self._provider, {}
+        if self.chart and not provider.variants[self._variant].chart:
+            wrong["chart"] = f"provider {provider.key} has no names of their own for charts"
+        for role, value in (("auth", self.auth), ("storage", self.storage)):
+            if value == "regional" and not provider.has_regional(role, self._given, self._variant):
+                wrong[role] = f"provider {provider.key} makes no {role} names here: regional cannot be had"
+        if self.storage == "discover" and not (provider.tells_bucket or self.discover.repository):
+            wrong["storage"] = (
+                f"storage discover needs discover.repository: provider {provider.key} tells where layers are"
+                " by redirecting one only; or write storage: none, or a host"
+            )
+        return wrong
+
+    @property
+    def _provider(self) -> Provider:
+        return PROVIDERS[self.provider]
+
+    @property
+    def _variant(self) -> str:
+        return self.variant or self._provider.default_variant
+
+    @property
+    def _given(self) -> dict[str, str]:
+        return {key: value for key in PARAMETERS if (value := getattr(self, key)) is not None}
 
     def wanted(self) -> list[Wanted]:
         """Return the names to learn or pin for this registry."""
-        expanded: list[Wanted] = []
-        if self.provider == "acr":
-            expanded = acr_names(
-                self.name,
-                str(self.instance),
-                str(self.region),
-                chart=self.chart,
-                auth=self.auth,
-                storage=self.storage,
-            )
-        elif self.provider == "generic":
-            hosts = (("auth", self.auth), ("storage", self.storage))
-            expanded = [Wanted(host, role, self.name) for role, host in hosts if host not in NAMELESS]
+        expanded = self._provider.wanted(
+            self.name,
+            self._given,
+            self._variant,
+            chart=self.chart,
+            auth=self.auth,
+            storage=self.storage,
+        )
         overrides = [Override(n.name, n.role, tuple(n.addresses), n.cname) for n in self.names]
         return with_overrides(self.name, expanded, overrides)
+
+    def claims(self) -> dict[str, Claim]:
+        """Return what this registry says of each of its names, and below which of its keys."""
+        listed = {entry.name: (index, entry) for index, entry in enumerate(self.names)}
+        hosts = {self.auth: "auth", self.storage: "storage"}
+        found = {}
+        for entry in self.wanted():
+            index, held = listed.get(entry.name, (None, None))
+            place = (hosts[entry.name],) if entry.name in hosts else ()
+            found[entry.name] = Claim(
+                entry.role,
+                entry.addresses,
+                entry.cname,
+                tuple(held.allowed) if held else (),
+                tuple(held.ports) if held and held.ports is not None else None,
+                place if index is None else ("names", index, "name"),
+            )
+        return found
 
     def limits(self, allowed: Sequence[Network] = ()) -> Limits:
         """Return what holds for the addresses of a name of this registry with these ``allowed`` ranges."""
@@ -152,8 +255,9 @@ class RegistrySettings(Model):
     @property
     def host(self) -> str | None:
         """The canonical name under which clients know the registry; None when no name has that role."""
-        if self.discover.host or self.provider == "acr":
-            return self.discover.host or acr_host(str(self.instance), str(self.region))
+        told = self.discover.host or self._provider.host(self._given, self._variant)
+        if told:
+            return told
         listed = (entry.name for entry in self.names if entry.role == "registry" and "*" not in entry.name)
         return next(listed, None)
 
@@ -166,3 +270,16 @@ class RegistrySettings(Model):
         return [
             Sought(self.name, role, tuple(suffixes)) for role, value, suffixes in roles if value == "discover"
         ]
+
+
+def _misplaced(wrong: dict[str, str]) -> ValidationError:
+    """Return the complaints about the keys in ``wrong``, each at its place; one without key is about all."""
+    details = [
+        InitErrorDetails(
+            type=PydanticCustomError("value_error", "{reason}", {"reason": reason}),
+            loc=(key,) if key else (),
+            input=None,
+        )
+        for key, reason in wrong.items()
+    ]
+    return ValidationError.from_exception_data("RegistrySettings", details)

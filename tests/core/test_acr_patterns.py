@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from dnsproxy.core.acr_patterns import Recognised, recognise
-from dnsproxy.core.registry import acr_names
+from dnsproxy.core.providers.acr import ACR
 
 HANGZHOU = "cn-hangzhou"
 
@@ -41,7 +41,8 @@ def test_a_name_says_what_it_is(name: str, expected: Recognised | None) -> None:
 @pytest.mark.parametrize("instance", ["xxxxxx", "my-own-1"])
 @pytest.mark.parametrize("region", ["cn-hangzhou", "ap-southeast-1", "cn-wuhan-lr"])
 def test_every_name_that_a_configuration_makes_is_recognised(instance: str, region: str) -> None:
-    for wanted in acr_names("hz", instance, region, chart=True, auth="regional", storage="regional"):
+    given = {"instance": instance, "region": region}
+    for wanted in ACR.wanted("hz", given, "vpc", chart=True, auth="regional", storage="regional"):
         found = recognise(wanted.name)
         assert found is not None, wanted.name
         assert (found.role, found.region, found.internal) == (wanted.role, region, True)

@@ -7,48 +7,11 @@ from dnsproxy.core.registry import (
     Override,
     Sought,
     Wanted,
-    acr_host,
-    acr_names,
     superseded,
     undiscovered,
     with_found,
     with_overrides,
 )
-
-
-def roles(wanted: list[Wanted]) -> dict[str, str]:
-    return {entry.name: entry.role for entry in wanted}
-
-
-def test_acr_has_the_registry_the_regional_auth_and_the_regional_storage() -> None:
-    wanted = acr_names("hz", "corp", "cn-hangzhou", chart=False, auth="regional", storage="regional")
-    assert roles(wanted) == {
-        "corp-registry-vpc.cn-hangzhou.cr.aliyuncs.com.": "registry",
-        "dockerauth-vpc.cn-hangzhou.aliyuncs.com.": "auth",
-        "oss-cn-hangzhou-internal.aliyuncs.com.": "storage",
-        "*.oss-cn-hangzhou-internal.aliyuncs.com.": "storage",
-    }
-    assert {entry.registry for entry in wanted} == {"hz"}
-
-
-def test_acr_chart_is_one_name_more() -> None:
-    without = acr_names("hz", "corp", "cn-hangzhou", chart=False, auth="none", storage="none")
-    having = acr_names("hz", "corp", "cn-hangzhou", chart=True, auth="none", storage="none")
-    assert set(roles(having).items()) - set(roles(without).items()) == {
-        ("corp-chart-vpc.cn-hangzhou.cr.aliyuncs.com.", "chart")
-    }
-
-
-@pytest.mark.parametrize("value", ["none", "discover"])
-def test_acr_none_and_discover_leave_auth_and_storage_out(value: str) -> None:
-    wanted = acr_names("hz", "corp", "cn-hangzhou", chart=False, auth=value, storage=value)
-    assert set(roles(wanted).values()) == {"registry"}
-
-
-def test_acr_takes_hosts_for_auth_and_storage() -> None:
-    wanted = acr_names("hz", "corp", "r", chart=False, auth="Auth.Example", storage="bucket.example.")
-    assert roles(wanted)["auth.example."] == "auth"
-    assert roles(wanted)["bucket.example."] == "storage"
 
 
 @pytest.mark.parametrize(
@@ -74,10 +37,6 @@ def test_overrides_replace_their_namesakes_and_add_the_rest() -> None:
         Wanted("b.example.", "storage", "r"),
         Wanted("c.example.", "other", "r", cname="target.example."),
     ]
-
-
-def test_the_host_of_an_acr_instance() -> None:
-    assert acr_host("Corp", "cn-hangzhou") == "corp-registry-vpc.cn-hangzhou.cr.aliyuncs.com."
 
 
 @pytest.mark.parametrize(

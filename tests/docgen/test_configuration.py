@@ -22,7 +22,12 @@ def test_every_key_of_the_models_is_on_the_page() -> None:
     "wanted",
     [
         ("registries[].name", "text, must be given", "", "1 to 64 characters"),
-        ("registries[].provider", "`acr`, `generic`", "acr", ""),
+        (
+            "registries[].provider",
+            "`acr`, `ecr`, `azure`, `tcr`, `swr`, `harbor`, `generic`",
+            "acr",
+            "",
+        ),
         ("registries[].auth", "`discover`, `regional`, `none` or domain name", "discover", ""),
         ("registries[].chart", "`true`, `false`", "false", ""),
         ("registries[].names[].ports", "list: integer or `null`", "null", "each 1 to 65535"),

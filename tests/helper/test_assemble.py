@@ -51,10 +51,11 @@ async def test_a_directory_says_what_every_resolver_said() -> None:
 
 def test_targets_are_the_registries_that_can_tell() -> None:
     generic = {"provider": "generic", "names": [{"name": "a.example", "role": "registry"}]}
+    other = {**generic, "names": [{"name": "b.example", "role": "registry"}]}
     read = settings(
         {**ACR, "storage": "discover", "discover": {"port": 5000}},
-        {**ACR, "name": "regional", "auth": "regional"},
-        {**generic, "name": "plain"},
+        {**ACR, "name": "regional", "instance": "other", "auth": "regional"},
+        {**other, "name": "plain"},
         {**generic, "name": "asked", "auth": "discover"},
     )
     assert [(target.label, target.host, sorted(target.roles)) for target in targets(read)] == [

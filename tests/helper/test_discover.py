@@ -13,9 +13,13 @@ from structlog.testing import capture_logs
 from dnsproxy.core.challenge import Bearer
 from dnsproxy.errors import DiscoverError, Doubt, ResolveError
 from dnsproxy.helper import discover as discover_module
+from dnsproxy.helper.assemble import targets
 from dnsproxy.helper.discover import Report, Target, discover
+from dnsproxy.settings import Settings
 from dnsproxy.settings.discovery import DiscoverSettings
 from tests.fakes.hooked_registry import DIGEST, MANIFEST, Registry, redirect, unauthorized
+from tests.fakes.shapes import SHAPES, Shape
+from tests.fakes.shapes import SIGNED as SHAPE_SIGNED
 from tests.netns.authority import Authority, Certificate
 
 HOST = "corp-registry-vpc.cn-hangzhou.cr.aliyuncs.com"
@@ -457,3 +461,76 @@ def test_the_password_goes_nowhere_when_two_readers_of_the_realm_disagree(realm:
     with pytest.raises(DiscoverError, match="realm: not a usable URL") as caught:
         discover_module._token_url(judged, {"scope": "x"})
     assert caught.value.reason is Doubt.NOT_A_URL
+
+
+# --- the clouds
+
+
+class Cloud:
+    """A registry that answers as ``shape`` says, to who has authenticated as that asks for."""
+
+    def __init__(self, shape: Shape, authority: Authority, folder: Path) -> None:
+        self.shape = shape
+        self.challenge, self.location = shape.challenge, shape.location
+        self.registry = Registry(authority.issue(shape.host), self._handle)
+        self._authority = authority
+        self._credentials = folder / "credentials"
+        self._credentials.write_text(f"AWS:{PASSWORD}")
+        self._credentials.chmod(0o600)
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        header = request.headers.get("Authorization", "")
+        if request.path.endswith(("/token", "/auth/")) and header.startswith("Basic "):
+            return web.json_response({self.shape.token: TOKEN})
+        scheme = self.challenge.partition(" ")[0]
+        if request.path == "/v2/" or not header.startswith(f"{scheme} "):
+            return unauthorized(self.challenge.replace("{port}", str(self.registry.port)))
+        if "/manifests/" in request.path:
+            return web.json_response(MANIFEST)
+        return web.Response(body=b"{}") if self.location is None else redirect(self.location)
+
+    async def ask(self) -> Report:
+        async def addresses_of(_name: str) -> tuple[str, ...]:
+            return ("127.0.0.1",)
+
+        async with self.registry:
+            return await discover(self._target(), addresses_of)
+
+    def _target(self) -> Target:
+        here = {
+            "port": self.registry.port,
+            "ca_file": str(self._authority.file),
+            "credentials_file": str(self._credentials),
+        }
+        registry = {**self.shape.registry, "discover": {**self.shape.registry["discover"], **here}}
+        (target,) = targets(Settings.model_validate({"registries": [registry]}))
+        assert target.host == f"{self.shape.host}."
+        return target
+
+
+@pytest.fixture(params=SHAPES, ids=lambda shape: shape.name)
+def cloud(request: pytest.FixtureRequest, authority: Authority, tmp_path: Path) -> Cloud:
+    return Cloud(request.param, authority, tmp_path)
+
+
+async def test_the_registries_of_all_clouds_tell_their_names(cloud: Cloud) -> None:
+    report = await cloud.ask()
+    assert report.outcomes == {"auth": cloud.shape.auth, "storage": cloud.shape.storage}
+    assert SHAPE_SIGNED not in texts(report)
+    assert PASSWORD not in texts(report)
+
+
+async def test_a_realm_that_is_not_the_clouds_gets_no_password(cloud: Cloud) -> None:
+    cloud.challenge = f'Bearer realm="{cloud.shape.foreign[0]}",service="x"'
+    report = await cloud.ask()
+    reason = Doubt.NOT_HTTPS if cloud.shape.foreign[0].startswith("http:") else Doubt.FOREIGN
+    assert reasons(report) == {"auth": reason, "storage": reason}
+    assert cloud.registry.requests == [f"{cloud.shape.host}/v2/"]
+
+
+async def test_a_redirect_that_is_not_the_clouds_is_not_taken(cloud: Cloud) -> None:
+    cloud.location = cloud.shape.foreign[1]
+    report = await cloud.ask()
+    assert report.outcomes["auth"] == cloud.shape.auth
+    assert reasons(report) == {"storage": Doubt.FOREIGN}
+    assert SHAPE_SIGNED not in texts(report)

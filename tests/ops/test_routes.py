@@ -131,6 +131,9 @@ def test_limits_of_the_cloud_are_told_where_they_apply() -> None:
     assert any(f"takes {MAX_CUSTOM_ROUTES} custom ones" in note for note in many.notes)
     services = plan(name(AUTH, "100.103.7.181"))
     assert any("100.64.0.0/10" in note and "attachment" in note for note in services.notes)
+    # Another cloud's services there have other rules.
+    huawei = plan(name("swr.cn-north-4.myhuaweicloud.com.", "100.125.4.7"))
+    assert not any("attachment" in note for note in huawei.notes)
 
 
 @given(

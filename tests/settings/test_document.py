@@ -3,13 +3,13 @@ from __future__ import annotations
 import json
 import math
 from ipaddress import ip_network
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from dnsproxy import settings
 from dnsproxy.core.guard import Limits
-from dnsproxy.core.registry import Wanted
 from dnsproxy.settings import Settings
 from dnsproxy.settings.values import Endpoint
 from tests.settings.mistakes import ACR, complaints
@@ -38,20 +38,57 @@ def test_settings_are_frozen() -> None:
         Settings().log.level = "debug"  # type: ignore[misc]  # what the test is about
 
 
-def test_the_first_registry_that_lists_a_name_owns_it() -> None:
-    listed = [{"name": "a.example", "addresses": ["10.0.0.1"]}, {"name": "b.example"}]
+def test_of_two_registries_that_use_a_service_the_first_owns_its_name() -> None:
+    shared = {"name": "files.example", "allowed": ["10.0.0.0/8"], "ports": [443]}
     read = Settings.model_validate(
         {
             "registries": [
-                {"name": "one", "provider": "generic", "names": listed[:1]},
-                {"name": "two", "provider": "generic", "names": [{"name": "A.example"}, listed[1]]},
+                {**ACR, "auth": "regional", "names": [shared]},
+                {**ACR, "name": "two", "auth": "regional", "instance": "other", "names": [shared]},
             ]
         }
     )
-    assert read.wanted() == [
-        Wanted("a.example.", "other", "one", addresses=("10.0.0.1",)),
-        Wanted("b.example.", "other", "two"),
+    owners = {entry.name: entry.registry for entry in read.wanted()}
+    assert owners.pop("other-registry-vpc.cn-hangzhou.cr.aliyuncs.com.") == "two"
+    assert len(owners) == 5
+    assert set(owners.values()) == {"hz"}
+
+
+LISTED = {"name": "a.example", "addresses": ["10.0.0.1"]}
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        (LISTED, {"name": "A.example"}),
+        (LISTED, {**LISTED, "addresses": ["10.0.0.2"]}),
+        (LISTED, {**LISTED, "role": "storage"}),
+        ({"name": "a.example"}, {"name": "a.example", "cname": "b.example"}),
+        ({"name": "a.example"}, {"name": "a.example", "allowed": ["10.0.0.0/8"]}),
+        ({"name": "a.example"}, {"name": "a.example", "ports": [80]}),
+        # A registry has one owner, whoever says the same of it.
+        ({"name": "a.example", "role": "registry"}, {"name": "a.example", "role": "registry"}),
+    ],
+)
+def test_two_registries_cannot_say_different_things_of_a_name(
+    one: dict[str, Any], two: dict[str, Any]
+) -> None:
+    registries = [
+        {"name": "first", "provider": "generic", "names": [{"name": "x.example"}, one]},
+        {"name": "second", "provider": "generic", "names": [two]},
     ]
+    assert complaints(registries=registries) == "a.example is a name of registry first already"
+
+
+def test_one_instance_in_two_registries() -> None:
+    twice = complaints(registries=[ACR, {**ACR, "name": "again"}])
+    assert twice == "corp-registry-vpc.cn-hangzhou.cr.aliyuncs.com is a name of registry hz already"
+
+
+def test_one_service_by_its_name_and_as_another_ones_host() -> None:
+    generic = {"name": "g", "provider": "generic", "names": [{"name": "g.example"}]}
+    auth = "corp-registry-vpc.cn-hangzhou.cr.aliyuncs.com"
+    assert "is a name of registry hz already" in complaints(registries=[ACR, {**generic, "auth": auth}])
 
 
 def test_schema_is_json_and_lists_the_sections() -> None:
@@ -62,13 +99,12 @@ def test_schema_is_json_and_lists_the_sections() -> None:
 
 def test_limits_and_ports_are_those_of_the_registry_that_owns_the_name() -> None:
     mine = {"name": "a.example", "allowed": ["10.1.0.0/16"], "ports": [80]}
-    other = {"name": "a.example", "allowed": ["10.2.0.0/16"], "ports": [8443]}
     network = {"routed": ["10.0.0.0/8"]}
     read = Settings.model_validate(
         {
             "registries": [
                 {**ACR, "names": [mine], "network": network},
-                {"name": "two", "provider": "generic", "names": [other, {"name": "b.example", "ports": []}]},
+                {"name": "two", "provider": "generic", "names": [mine, {"name": "b.example", "ports": []}]},
             ]
         }
     )

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 from ipaddress import ip_network
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from pydantic import ValidationError
 
 from dnsproxy.core.guard import Limits
+from dnsproxy.core.provider import PARAMETERS
+from dnsproxy.core.providers import PROVIDERS
 from dnsproxy.core.registry import Sought
 from dnsproxy.settings import Settings
 from dnsproxy.settings.registries import RegistrySettings
@@ -43,8 +46,8 @@ GENERIC = {"name": "harbor", "provider": "generic", "names": [{"name": "a.exampl
 @pytest.mark.parametrize(
     ("registry", "complaint"),
     [
-        ({**GENERIC, "auth": "regional"}, "regional is for provider acr"),
-        ({**GENERIC, "storage": "regional"}, "regional is for provider acr"),
+        ({**GENERIC, "auth": "regional"}, "generic makes no auth names here"),
+        ({**GENERIC, "storage": "regional"}, "generic makes no storage names here"),
         ({**GENERIC, "names": [{"name": "a.example"}], "auth": "discover"}, "discover needs a name"),
         (
             {**GENERIC, "names": [{"name": "*.a.example", "role": "registry"}], "auth": "discover"},
@@ -119,3 +122,81 @@ def test_only_a_generic_registry_has_public_names() -> None:
     generic = {"name": "g", "provider": "generic", "names": [{"name": "a.example"}]}
     read = Settings.model_validate({"registries": [generic, {**generic, "name": "p", "network": PUBLIC}]})
     assert [registry.limits().internal for registry in read.registries] == [True, False]
+
+
+# --- providers
+
+ECR = {"name": "f", "provider": "ecr", "region": "eu-central-1", "account": "123456789012"}
+TCR = {"name": "t", "provider": "tcr", "region": "ap-guangzhou", "instance": "demo"}
+REPOSITORY = {"repository": "team/app"}
+
+
+def test_every_provider_can_be_written() -> None:
+    assert get_args(RegistrySettings.model_fields["provider"].annotation) == tuple(PROVIDERS)
+    assert set(PARAMETERS) <= set(RegistrySettings.model_fields)
+
+
+def test_defaults_are_those_of_the_provider() -> None:
+    ecr = registry(**ECR)
+    assert (ecr.auth, ecr.storage) == ("regional", "regional")
+    assert ecr.discover.storage_suffixes == [
+        "s3.eu-central-1.amazonaws.com.",
+        "s3.dualstack.eu-central-1.amazonaws.com.",
+    ]
+    assert ecr.sought() == []
+    tcr = registry(**TCR, discover=REPOSITORY)
+    assert [(entry.role, entry.suffixes) for entry in tcr.sought()] == [
+        ("auth", ("tencentcloudcr.com.",)),
+        ("storage", ("cos.ap-guangzhou.myqcloud.com.", "cos.ap-guangzhou.tencentcos.cn.")),
+    ]
+    given = registry(**TCR, discover={**REPOSITORY, "storage_suffixes": ["example"]})
+    assert (given.discover.realm_suffixes, given.discover.storage_suffixes) == (
+        ["tencentcloudcr.com."],
+        ["example."],
+    )
+
+
+@pytest.mark.parametrize(
+    ("keys", "place", "complaint"),
+    [
+        ({**ECR, "account": None}, (), "provider ecr needs region and account"),
+        ({**ECR, "account": 123456789012}, ("account",), "put it in quotes"),
+        ({**ECR, "account": "1"}, ("account",), "'1' is not an account id of 12 digits"),
+        ({**ECR, "instance": "x"}, ("instance",), "provider ecr has no such key"),
+        ({**ECR, "variant": "ipv6"}, ("variant",), "it has standard, fips, dual-stack"),
+        ({**ECR, "chart": True}, ("chart",), "no names of their own for charts"),
+        ({**ECR, "variant": "fips", "storage": "regional"}, ("storage",), "ecr makes no storage names here"),
+        ({**ECR, "variant": "fips"}, ("storage",), "storage discover needs discover.repository"),
+        (TCR, ("storage",), "storage discover needs discover.repository"),
+        ({**TCR, "storage": "none", "auth": "regional"}, ("auth",), "tcr makes no auth names here"),
+        ({"name": "h", "provider": "harbor"}, (), "provider harbor needs hostname"),
+        ({"name": "s", "provider": "swr", "variant": "enterprise"}, (), "swr needs region and instance"),
+        ({"name": "a", "provider": "aws"}, ("provider",), "Input should be 'acr', 'ecr'"),
+        ({**ACR, "account": "123456789012"}, ("account",), "provider acr has no such key"),
+        ({**ACR, "variant": "public"}, ("variant",), "it has vpc"),
+    ],
+)
+def test_keys_that_do_not_fit_the_provider(
+    keys: dict[str, Any], place: tuple[str, ...], complaint: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Settings.model_validate({"registries": [keys]})
+    found = {error["loc"][2:]: error["msg"] for error in caught.value.errors()}
+    assert complaint in found[place]
+
+
+def test_all_that_does_not_fit_is_told_at_once() -> None:
+    text = complaints(registries=[{**ECR, "account": "1", "region": "x", "bucket": "b", "chart": True}])
+    for part in ("12 digits", "not a region of AWS", "no such key", "for charts"):
+        assert part in text
+
+
+def test_public_addresses_of_other_clouds_may_be_answered_where_asked_for() -> None:
+    assert registry(**ECR).limits().internal
+    assert not registry(**ECR, network=PUBLIC).limits().internal
+
+
+def test_a_host_by_hand_is_asked_in_place_of_the_providers() -> None:
+    assert registry(**ECR).host == "123456789012.dkr.ecr.eu-central-1.amazonaws.com."
+    custom = registry(**TCR, storage="none", discover={"host": "images.example"})
+    assert custom.host == "images.example."
