@@ -15,10 +15,10 @@ from setuptools import Extension, setup
 
 QUERY_PATH = [
     *(f"dnsproxy/core/{name}.py" for name in ("access", "answers", "cache", "chance", "engine", "exchange")),
-    *(f"dnsproxy/core/{name}.py" for name in ("failures", "group", "inflight", "limiter", "names", "policy")),
+    *(f"dnsproxy/core/{name}.py" for name in ("failures", "gate", "group", "inflight", "limiter", "names")),
     *(
         f"dnsproxy/core/{name}.py"
-        for name in ("prepared", "prober", "question", "recent", "response", "seen", "stats")
+        for name in ("policy", "prepared", "prober", "question", "recent", "response", "seen", "stats")
     ),
     *(f"dnsproxy/core/{name}.py" for name in ("times", "upstreams", "wire")),
     *(

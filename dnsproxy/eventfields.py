@@ -16,6 +16,7 @@ FIELDS = {
     "file": "a file of this host; in `helper.restore_failed` also a target",
     "frozen": "whether changes are held off by order",
     "gid": "number of the group",
+    "group": "whether this proxy is one of those that try first",
     "how": "exit code or signal",
     "id": "the helper's `helper.id`",
     "issuer": "the helper that signed the snapshot",

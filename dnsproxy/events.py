@@ -56,6 +56,22 @@ EVENTS = {
         "error", "A mistake of this program; the configuration is the one before.", ("file", "exception")
     ),
     # -- what was learned
+    "canary.started": Event(
+        "info",
+        "A new set of addresses is on trial; with `group` this proxy answers with it.",
+        ("name", "old", "new", "group"),
+    ),
+    "canary.promoted": Event(
+        "info", "A set on trial is answered by all from now on.", ("name", "new", "reason")
+    ),
+    "canary.rolled_back": Event(
+        "warning",
+        "A set on trial is refused until another one comes.",
+        ("name", "new", "reason", "detail"),
+    ),
+    "canary.withdrawn": Event(
+        "info", "A set on trial is not what is learned, or ordered, any more.", ("name", "new")
+    ),
     "learned.loaded": Event("info", "The state file gave the last known good.", ("names", "serial")),
     "learned.not_kept": Event(
         "warning", "What was learned is not valid by the configuration that is in force now.", ("reason",)

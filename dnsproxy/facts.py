@@ -46,6 +46,7 @@ def facts_of(
         vetted={entry.name: vetting.vetted(entry) for entry in vetting.wanted()},
         refused=vetting.screen.refused,
         orders=vetting.orders,
+        canary=vetting.canary(),
         reloads=reloads,
         recent=recent,
         ttl=settings.learn.ttl,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from time import monotonic, time
 from typing import Literal
 
 from dnsproxy.core import names
 from dnsproxy.core.access import AccessList
+from dnsproxy.core.book import Book
 from dnsproxy.core.cache import Cache, CachePolicy
 from dnsproxy.core.chance import Chance
 from dnsproxy.core.engine import Engine
@@ -15,6 +17,7 @@ from dnsproxy.core.exchange import Limits
 from dnsproxy.core.features import Features
 from dnsproxy.core.group import Group
 from dnsproxy.core.limiter import RateLimiter
+from dnsproxy.core.policy import build_rules, build_tried
 from dnsproxy.core.returns import Returns
 from dnsproxy.core.upstreams import Secure, Upstream
 from dnsproxy.errors import StartError
@@ -59,6 +62,30 @@ class Outfit:
             complaints += exc.reasons
         if complaints:
             raise StartError(*complaints)
+
+    def swap_book(self, book: Book, earlier: Engine) -> None:
+        """Answer with the addresses of ``book``; ``earlier`` is the engine that does so until now."""
+        learn = self.settings.learn
+        now, wall_now = monotonic(), time()
+        rules = build_rules(
+            self.wanted,
+            book,
+            self.zones,
+            ttl=learn.ttl,
+            max_stale=learn.max_stale,
+            now=now,
+            wall_now=wall_now,
+            earlier=earlier.rules,
+        )
+        tried = build_tried(
+            book,
+            ttl=learn.ttl,
+            max_stale=learn.max_stale,
+            now=now,
+            wall_now=wall_now,
+            earlier=earlier.canary.tried,
+        )
+        self.engine.swap_rules(rules, tried)
 
     def outdated_zones(self, earlier: Outfit) -> frozenset[tuple[bytes, bytes]]:
         """Return (zone before, zone now) of the names whose cached answers came from elsewhere.
@@ -109,7 +136,7 @@ def build_engine(settings: Settings, earlier: Engine | None = None, returns: Ret
         names.to_key(zone): Group(_upstreams(settings, hosts, known), forward.policy, chance)
         for zone, hosts in ((".", forward.upstreams), *forward.zones.items())
     }
-    limit = serve.rate_limit
+    limit, canary = serve.rate_limit, settings.learn.canary
     return Engine(
         AccessList(serve.allow),
         groups,
@@ -133,6 +160,7 @@ def build_engine(settings: Settings, earlier: Engine | None = None, returns: Ret
         if limit.per_client
         else None,
         stats=None if earlier is None else earlier.stats,
+        others=AccessList(serve.allow, canary.clients) if canary is not None and canary.clients else None,
     )
 
 

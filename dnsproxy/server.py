@@ -6,13 +6,12 @@ import asyncio
 import socket
 from collections.abc import Mapping
 from math import inf
-from time import monotonic, time
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from dnsproxy.core.book import Book
 from dnsproxy.core.engine import Engine
 from dnsproxy.core.places import Places
-from dnsproxy.core.policy import Ruleset, build_rules
 from dnsproxy.core.returns import Returns
 from dnsproxy.core.totals import Traffic
 from dnsproxy.net.bootstrap import Bootstrap
@@ -77,7 +76,7 @@ class Server:
     def swap_book(self, book: Book) -> None:
         """Answer with the addresses of ``book`` from now on."""
         self._book = book
-        self._outfit.engine.swap_rules(_rules(self._outfit, book, self._outfit.engine.rules))
+        self._outfit.swap_book(book, self._outfit.engine)
 
     async def open(self, sockets: Mapping[Door, socket.socket] | None = None) -> None:
         """Start to answer on ``sockets``, which are this server's from now on; bind them when not given.
@@ -156,7 +155,7 @@ class Server:
         before, forwarder = self._outfit, self._forwarder
         self._outfit = outfit
         outfit.engine.cache.take_over(before.engine.cache)
-        outfit.engine.swap_rules(_rules(outfit, self._book, before.engine.rules))
+        outfit.swap_book(self._book, before.engine)
         self._forwarder = self._make_forwarder(outfit)
         serve = outfit.settings.serve
         self._places.resize(serve.max_tcp_clients, serve.max_tcp_per_client)
@@ -295,16 +294,3 @@ class _Refit:
         """See `Change.commit`."""
         sockets = self._keeper.share(dns_doors(self._outfit.settings))
         await self._server.refit(self._outfit, sockets)
-
-
-def _rules(outfit: Outfit, book: Book, earlier: Ruleset) -> Ruleset:
-    return build_rules(
-        outfit.wanted,
-        book,
-        outfit.zones,
-        ttl=outfit.settings.learn.ttl,
-        max_stale=outfit.settings.learn.max_stale,
-        now=monotonic(),
-        wall_now=time(),
-        earlier=earlier,
-    )

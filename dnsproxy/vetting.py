@@ -17,24 +17,23 @@ from dataclasses import replace
 import structlog
 
 from dnsproxy.core.book import Book, Entry
-from dnsproxy.core.guard import is_routed
+from dnsproxy.core.canary import CanaryView
 from dnsproxy.core.health import Probe
-from dnsproxy.core.learned import MAX_ADDRESSES, canonical_addresses
-from dnsproxy.core.notice import Situation
-from dnsproxy.core.orders import Freeze, Orders, Pin, canonical_name, held_entry, pinned_entry, same_set
+from dnsproxy.core.holding import Policy
+from dnsproxy.core.orders import Freeze, Orders, Pin, canonical_name, fixed_addresses, pinned_entry
 from dnsproxy.core.registry import Wanted, with_found
 from dnsproxy.core.screen import Screen, Vetted
-from dnsproxy.core.verify import Policy, Verifier
+from dnsproxy.core.verify import Verifier
 from dnsproxy.errors import OrderError
 from dnsproxy.net.hook import Hook, check_program
 from dnsproxy.net.orderfile import OrderFile
 from dnsproxy.net.probe import ProbeLoop, Prober
 from dnsproxy.settings import Settings
+from dnsproxy.trials import Trials, canary_policy
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
-# Names in one line of the log.
-SHOWN = 20
+SHOWN = 20  # names in one line of the log
 
 
 class Vetting:
@@ -69,6 +68,7 @@ class Vetting:
         )
         self._verifier = Verifier(policy)
         self._probes = ProbeLoop(self._verifier, Prober(learn.verify), self._note_probe)
+        self._trials = Trials(canary_policy(settings), self._verifier, wall)
         self._program = learn.on_change
         self._hook: Hook | None = None
         if learn.on_change is not None:
@@ -102,6 +102,7 @@ class Vetting:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._probes.run())
             tasks.create_task(self._file.run())
+            tasks.create_task(self._trials.run(lambda: self.orders.trials, self._update))
             if self._hook is not None:
                 tasks.create_task(self._hook.run())
 
@@ -115,38 +116,40 @@ class Vetting:
         """Take the next book of the learner."""
         self.book = book
         self.orders = self.orders.recorded(book, self._history, self._wall())
-        self._verifier.forget(set(self._verifier.names()) - {entry.name for entry in self.wanted()})
+        owned = {entry.name for entry in self.wanted()}
+        self._verifier.forget(set(self._verifier.names()) - owned)
+        trials = {name: trial for name, trial in self.orders.trials.items() if name in owned}
+        self.orders = replace(self.orders, trials=trials)
         self._update()
 
     def _update(self) -> None:
         """Put everything in force that is known and ordered at this time."""
-        entries, changed = self.screen.take(self._targets())
+        self.orders, targets = self.orders.targets(self.book)
+        entries, changed = self.screen.take(targets)
         for name in changed:
             self._log_findings(name)
-        pins = {name: pin.addresses for name, pin in self.orders.pins.items()}
-        self._verifier.take(entries, {**pins, **self._pinned}, time.monotonic(), self._wall())
+        self._try(entries)
+        while self._end_trials():
+            self._try(entries)
         self._emit()
         self._probes.kick()
 
-    def _targets(self) -> dict[str, Entry]:
-        """Return the newest set of each name, or the frozen one."""
-        freeze = self.orders.freeze
-        if freeze is None:
-            return dict(self.book.entries)
-        new = {name: entry for name, entry in self.book.entries.items() if name not in freeze.entries}
-        if new:
-            # There was nothing to freeze for these: their first set is taken, and then kept.
-            freeze = replace(freeze, entries={**freeze.entries, **new})
-            self.orders = replace(self.orders, freeze=freeze)
-        return {name: held_entry(entry) for name, entry in self._frozen_entries(freeze).items()}
+    def _try(self, entries: dict[str, Entry]) -> None:
+        """Have the newest set of each name take the place of the one before, or be tried first."""
+        fixed = {name: pin.addresses for name, pin in self.orders.pins.items()} | self._pinned
+        exempt = fixed.keys() | (self.orders.freeze.entries.keys() if self.orders.freeze else set())
+        trials = self._trials.taken(self.orders.trials, entries, exempt)
+        tryouts = self._trials.tryouts(trials, exempt)
+        self._verifier.take(entries, fixed, time.monotonic(), self._wall(), tryouts)
+        self.orders = replace(self.orders, trials=trials)
 
-    def _frozen_entries(self, freeze: Freeze) -> dict[str, Entry]:
-        """Return the frozen sets; those that a helper still confirms with the age of its last word."""
-        latest = self.book.entries
-        return {
-            name: latest[name] if same_set(entry, latest.get(name)) else entry
-            for name, entry in freeze.entries.items()
-        }
+    def _end_trials(self) -> bool:
+        """Take note of how the trials go; return whether one has ended."""
+        before = self.orders.trials
+        trials, proven = self._trials.judged(before)
+        self._verifier.adopt(proven)
+        self.orders = replace(self.orders, trials=trials)
+        return len(trials) < len(before) or any(t.state is not before[n].state for n, t in trials.items())
 
     def _log_findings(self, name: str) -> None:
         found = self.screen.findings[name]
@@ -159,14 +162,13 @@ class Vetting:
     # -- what is answered -------------------------------------------------------------
 
     def _emit(self) -> None:
-        entries = {}
-        for name, choice in self._verifier.choices().items():
-            entry = choice.entry
-            if choice.addresses != entry.learned.addresses:
-                entry = Entry(replace(entry.learned, addresses=choice.addresses), entry.snapshot)
-            entries[name] = entry
+        choices = self._verifier.choices()
+        entries = {name: choice.as_entry() for name, choice in choices.items()}
         entries |= {name: pinned_entry(name, pin) for name, pin in self.orders.pins.items()}
-        before, self.served = self.served, replace(self.book, entries=entries)
+        candidates = self._verifier.tried()
+        for_some = self._trials.served(self.orders.trials)
+        tried = {n: c.as_entry() for n, c in candidates.items() if n in for_some and c is not choices[n]}
+        before, self.served = self.served, replace(self.book, entries=entries, tried=tried)
         changes = self.served.changes_since(before)
         if changes:
             shown = [{"name": c.name, "old": list(c.old), "new": list(c.new)} for c in changes[:SHOWN]]
@@ -177,26 +179,8 @@ class Vetting:
         self._file.offer(self.orders)
         if self._hook is not None:
             frozen = self.orders.freeze is not None
-            self._hook.offer(self._situations(), self.book.serial, frozen=frozen)
-
-    def _situations(self) -> dict[str, Situation]:
-        situations = {}
-        for entry in self.wanted():
-            held = self.served.entries.get(entry.name)
-            learned = self.book.entries.get(entry.name)
-            served = entry.addresses or (held.learned.addresses if held else ())
-            refused = {finding.address for finding in self.screen.findings.get(entry.name, ())}
-            newest = tuple(a for a in (learned.learned.addresses if learned else ()) if a not in refused)
-            if not served and not newest:
-                continue
-            routed = self._routed(entry, {*served, *newest})
-            unrouted = tuple(sorted(address for address, reached in routed.items() if reached is False))
-            situations[entry.name] = Situation(entry.role, entry.registry, served, newest, unrouted)
-        return situations
-
-    def _routed(self, wanted: Wanted, addresses: Iterable[str]) -> dict[str, bool | None]:
-        limits = self.screen.limits.of(wanted.name, wanted.registry)
-        return {address: is_routed(address, limits.routed) for address in addresses}
+            situations = self.screen.situations(self.wanted(), self.served.entries, self.book.entries)
+            self._hook.offer(situations, self.book.serial, frozen=frozen)
 
     def _note_probe(self, probe: Probe, turned: bool | None, changed: bool) -> None:  # noqa: FBT001 - the callback's signature
         if turned is not None:
@@ -207,7 +191,10 @@ class Vetting:
                 log.info("learned.reachable", **facts, reason=state.reason)
             else:
                 log.warning("learned.unreachable", **facts, reason=state.reason)
-        if changed:
+        before = self.orders.trials
+        if probe.name in before and (self._end_trials() or changed or self.orders.trials != before):
+            self._update()
+        elif changed:
             self._emit()
 
     def wanted(self) -> list[Wanted]:
@@ -219,7 +206,7 @@ class Vetting:
         states = tuple(self._verifier.states(wanted.name))
         refused = self.screen.findings.get(wanted.name, ())
         addresses = [*(state.address for state in states), *(finding.address for finding in refused)]
-        return Vetted(states, refused, self._routed(wanted, addresses))
+        return Vetted(states, refused, self.screen.routed(wanted, addresses))
 
     # -- the operator's orders ---------------------------------------------------------
 
@@ -230,14 +217,7 @@ class Vetting:
             OrderError: the name is not owned, is pinned in the configuration, or an address is none.
         """
         owned = self._owned_name(name)
-        try:
-            fixed = canonical_addresses(addresses)
-        except ValueError as exc:
-            raise OrderError(str(exc)) from exc
-        if not fixed:
-            raise OrderError("no address is given")
-        if len(fixed) > MAX_ADDRESSES:
-            raise OrderError(f"{len(fixed)} addresses; a name can have {MAX_ADDRESSES}")
+        fixed = fixed_addresses(addresses)
         self._order(pins={**self.orders.pins, owned: Pin(fixed, int(self._wall()))})
 
     def unpin(self, name: str) -> None:
@@ -263,11 +243,10 @@ class Vetting:
         Raises:
             OrderError: nothing is frozen.
         """
-        freeze = self.orders.freeze
-        if freeze is None:
+        if self.orders.freeze is None:
             raise OrderError("nothing is frozen")
         # What was frozen works, or nobody knows; it gives way to what is proven.
-        self._verifier.adopt(self.screen.passed(self._frozen_entries(freeze)))
+        self._verifier.adopt(self.screen.passed(self.orders.frozen_entries(self.book)))
         self._order(freeze=None)
 
     def rollback(self, serial: int) -> None:
@@ -284,6 +263,29 @@ class Vetting:
         entries |= {name: entry for name, entry in record.entries.items() if name in known}
         self._verifier.adopt(self.screen.passed(entries))
         self._order(freeze=Freeze(int(self._wall()), entries, serial))
+
+    def promote_canary(self, name: str) -> None:
+        """Put the set of ``name`` that is on trial, or was rolled back, into service.
+
+        Raises:
+            OrderError: there is none.
+        """
+        entry = self._trials.accepted(self.orders.trials, name)
+        accepted = entry.learned.name
+        self._verifier.adopt({accepted: entry})
+        self._order(trials={n: trial for n, trial in self.orders.trials.items() if n != accepted})
+
+    def rollback_canary(self, name: str) -> None:
+        """Refuse the set of ``name`` that is on trial.
+
+        Raises:
+            OrderError: there is none.
+        """
+        self._order(trials=self._trials.refused(self.orders.trials, name))
+
+    def canary(self) -> CanaryView:
+        """Return what there is to tell of trials."""
+        return self._trials.view(self.orders.trials)
 
     @property
     def disk_failure(self) -> str | None:

@@ -64,6 +64,29 @@ ORDERS: Json = {
     "pinned": {"type": "array", "items": _object(name=TEXT, addresses=TEXTS, since=WHOLE)},
     "frozen": _or_null(_object(since=WHOLE, rolled_back_to=_or_null(WHOLE), names=WHOLE)),
 }
+TRIAL: Json = {
+    "name": TEXT,
+    "state": {"enum": ["running", "rolled_back"]},
+    "old": TEXTS,
+    "new": TEXTS,
+    "cname": _or_null(TEXT),
+    "served_to": {"enum": ["all", "some", "none"]},
+    "started_at": WHOLE,
+    "ends_at": _or_null(NUMBER),
+    "ended_at": _or_null(WHOLE),
+    "reason": _or_null(TEXT),
+    "detail": _or_null(TEXT),
+}
+CANARY = _or_null(
+    _object(
+        identity=TEXT,
+        share=NUMBER,
+        hold=NUMBER,
+        promotions=COUNTS,
+        rollbacks=COUNTS,
+        trials=_list(**TRIAL),
+    )
+)
 DETAIL: Json = {
     "address": TEXT,
     "state": {"enum": ["serving", "held_back", "refused"]},
@@ -111,6 +134,7 @@ STATUS = _object(
     rejected=COUNTS,
     refused=COUNTS,
     **ORDERS,
+    canary=CANARY,
     upstreams=_list(name=TEXT, up=FLAG, rtt=_or_null(NUMBER), sent=WHOLE, failures=COUNTS),
     cache=_object(entries=WHOLE, size=WHOLE, hits=WHOLE, misses=WHOLE),
     in_flight=WHOLE,
@@ -147,6 +171,8 @@ EXPLANATION = _object(
     zone=TEXT,
     upstreams={"type": "array", "items": OBJECT},
     policy=TEXT,
+    canary=FLAG,
+    trial=_or_null(_object(**TRIAL)),
     steps=TEXTS,
 )
 ORDERED = _object(**ORDERS, not_saved=_or_null(TEXT))
@@ -220,6 +246,12 @@ ADMIN: Json = {
     "/api/v1/history": _get(
         "Sets of addresses to go back to, the newest first.", (200, _reply("All.", HISTORY))
     ),
+    "/api/v1/canary": _get(
+        "New sets of addresses that are on trial, or were rolled back.",
+        (200, _reply("All; null without `learn.canary`.", _object(canary=CANARY))),
+    ),
+    "/api/v1/canary/promote": _order("Put the new set of a name into service.", name=TEXT),
+    "/api/v1/canary/rollback": _order("Refuse the new set of a name that is on trial.", name=TEXT),
     "/api/v1/refresh": {
         "post": {
             "summary": "Pull from every source now.",

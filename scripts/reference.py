@@ -54,6 +54,7 @@ _PARTS = {
     "proxy": "The proxy",
     "admin": "The admin endpoint",
     "learned": "Learned addresses",
+    "canary": "New addresses on trial",
     "upstream": "Upstreams",
     "tls": "Encrypted DNS",
     "log": "Query log and dnstap",

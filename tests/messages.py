@@ -91,12 +91,17 @@ def engine(
     features: Features | None = None,
     limiter: RateLimiter | None = None,
     draw: Callable[[int], bytes] = bytes,
+    canary: Sequence[str] = (),
 ) -> Engine:
-    """An engine with one upstream, a small cache and the owned names given; ``draw`` is zeros for chance."""
+    """An engine with one upstream, a small cache and the owned names given; ``draw`` is zeros for chance.
+
+    ``canary`` are ranges of clients that a new set is tried on.
+    """
     groups = {b"\x00": tuple(upstreams or [Upstream("one", ("192.0.2.1", 53))]), **(zones or {})}
     chance = Chance(draw)
+    allowed = [ip_network(text) for text in allow]
     made = Engine(
-        AccessList([ip_network(text) for text in allow]),
+        AccessList(allowed),
         {zone: Group(members, order, chance) for zone, members in groups.items()},
         limits=limits,
         max_in_flight=max_in_flight,
@@ -104,6 +109,7 @@ def engine(
         chance=chance,
         features=features or Features(),
         limiter=limiter,
+        others=AccessList(allowed, [ip_network(text) for text in canary]) if canary else None,
     )
     made.swap_rules(Ruleset(owned, (zones or {}).keys()))
     return made

@@ -45,7 +45,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     ),
     frozenset({"net", "helper", "admin", "ops"}),
     frozenset({"plane", "outfit", "server", "vetting", "embedded", "learning", "watching", "app", "workers"})
-    | {"facts", "activation", "reload", "daemon"},
+    | {"facts", "trials", "activation", "reload", "daemon"},
     frozenset({"cli", "commands", "__main__"}),
 )
 SIBLINGS = LAYERS[2]

@@ -1,4 +1,4 @@
-"""Orders over HTTP: pin, unpin, freeze, unfreeze, roll back, and the history to choose from.
+"""Orders over HTTP: pin, unpin, freeze, unfreeze, roll back, end a canary, and what there is to choose from.
 
 An order changes where names lead. Over a network it is taken only with the bearer token,
 and never from a web page: a browser does not send ``application/json`` elsewhere unasked.
@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
-from dnsproxy.admin.status import orders_document
+from dnsproxy.admin.status import canary_document, orders_document
+from dnsproxy.core.canary import CanaryView
 from dnsproxy.core.orders import Orders, Record
 from dnsproxy.errors import OrderError
 
@@ -41,6 +42,15 @@ class Control(Protocol):
     def rollback(self, serial: int) -> None:
         """Go back to what was learned with ``serial``."""
 
+    def promote_canary(self, name: str) -> None:
+        """Put the set of a name that is on trial, or was rolled back, into service."""
+
+    def rollback_canary(self, name: str) -> None:
+        """Refuse the set of a name that is on trial."""
+
+    def canary(self) -> CanaryView:
+        """What is on trial."""
+
     async def saved(self) -> str | None:
         """Write the orders; return why that failed."""
 
@@ -61,10 +71,13 @@ class ControlApi:
             "freeze": lambda _: control.freeze(),
             "unfreeze": lambda _: control.unfreeze(),
             "rollback": lambda body: control.rollback(_whole(body, "serial")),
+            "canary/promote": lambda body: control.promote_canary(_text(body, "name")),
+            "canary/rollback": lambda body: control.rollback_canary(_text(body, "name")),
         }
         for name, order in orders.items():
             app.router.add_post(f"/api/v1/{name}", self._handler(order))
         app.router.add_get("/api/v1/history", self.history)
+        app.router.add_get("/api/v1/canary", self.canary)
 
     def _handler(self, order: Order) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handle(request: web.Request) -> web.Response:
@@ -85,6 +98,10 @@ class ControlApi:
     async def history(self, _request: web.Request) -> web.Response:
         """Tell the sets that a roll-back can choose from, the newest first."""
         return web.json_response(history_document(self._control.orders))
+
+    async def canary(self, _request: web.Request) -> web.Response:
+        """Tell which new sets of addresses are on trial."""
+        return web.json_response({"canary": canary_document(self._control.canary())})
 
 
 def refused(request: web.Request, *, has_token: bool) -> web.Response | None:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
-from dnsproxy.admin.status import Facts, status_document
+from dnsproxy.admin.status import Facts, canary_document, status_document
 from dnsproxy.core import names
 from dnsproxy.core.explain import Explanation, Outcome, type_code
 from dnsproxy.errors import WorkerError
@@ -81,12 +81,20 @@ def explain_document(found: Explanation, facts: Facts) -> dict[str, Any]:
         "special": found.special,
         "failure": asdict(found.failure) if found.failure else None,
         "waiting": found.waiting,
+        "canary": found.canary,
+        "trial": _trial_of(found.owned.rule, facts) if found.owned else None,
     }
 
 
 def _status_of(rule: str, facts: Facts) -> dict[str, Any] | None:
     listed = status_document(facts)["names"]
     return next((entry for entry in listed if entry["name"] == rule), None)
+
+
+def _trial_of(rule: str, facts: Facts) -> dict[str, Any] | None:
+    canary = canary_document(facts.canary)
+    listed = canary["trials"] if canary else []
+    return next((trial for trial in listed if trial["name"] == rule), None)
 
 
 def steps(document: Mapping[str, Any]) -> Iterator[str]:
@@ -102,6 +110,7 @@ def steps(document: Mapping[str, Any]) -> Iterator[str]:
         return
     if document["owned"]:
         yield from _owned_steps(document["owned"], document["status"] or {})
+        yield from _trial_steps(document)
         yield _ENDINGS[outcome]
         return
     yield "owned: no rule holds this name"
@@ -136,6 +145,21 @@ def _owned_steps(owned: Mapping[str, Any], status: Mapping[str, Any]) -> Iterato
             yield f"{flag}: by an operator"
     for detail in status.get("details") or ():
         yield f"address {detail['address']}: {_detail(detail)}"
+
+
+def _trial_steps(document: Mapping[str, Any]) -> Iterator[str]:
+    trial = document.get("trial")
+    if trial is None:
+        return
+    new = ", ".join(trial["new"])
+    if trial["state"] == "rolled_back":
+        yield f"canary: {new} was rolled back ({trial['detail']}) and is not answered"
+    elif trial["served_to"] == "all":
+        yield f"canary: {new} is on trial, and this proxy is one of those that answer with it"
+    elif document["canary"]:
+        yield f"canary: {new} is on trial, and this client is one of those that get it"
+    else:
+        yield f"canary: {new} is on trial, answered by other proxies or to other clients first"
 
 
 def _detail(detail: Mapping[str, Any]) -> str:

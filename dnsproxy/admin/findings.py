@@ -92,6 +92,7 @@ def concerns(document: Document) -> list[Concern]:
     found = [
         *_of_state(document),
         *_of_names(document),
+        *_of_canary(document),
         *_of_upstreams(document),
         *_of_sources(document),
         *_of_workers(document),
@@ -125,6 +126,13 @@ def _of_names(document: Document) -> Iterator[Concern]:
             if address.routed is False:
                 text = f"{address.address} is not in network.routed"
                 yield Concern(Tone.WARN, subject, text, "names")
+
+
+def _of_canary(document: Document) -> Iterator[Concern]:
+    for trial in (document["canary"] or {"trials": ()})["trials"]:
+        if trial["state"] == "rolled_back":
+            text = f"{', '.join(trial['new'])} was rolled back: {trial['detail']}"
+            yield Concern(Tone.WARN, plain(trial["name"]), text, "canary")
 
 
 def _of_upstreams(document: Document) -> Iterator[Concern]:

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from dnsproxy.admin.standing import standing_metrics
 from dnsproxy.admin.status import Facts
+from dnsproxy.core.canary import PROMOTIONS, ROLLBACKS, CanaryView, State
 from dnsproxy.core.guard import Refusal
 from dnsproxy.core.stats import DURATION_BOUNDS, Stats
 from dnsproxy.errors import DropReason, Rejection
@@ -151,6 +152,7 @@ def _learned(facts: Facts) -> Iterator[Metric]:
         rejected.add_metric([reason.value], facts.rejected.get(reason.value, 0))
     yield rejected
     yield from _vetted(facts)
+    yield from _canary(facts.canary)
     yield _gauge("dnsproxy_ready", "1 when every configured name has an address.", not facts.missing())
 
 
@@ -178,6 +180,35 @@ def _vetted(facts: Facts) -> Iterator[Metric]:
     yield refused
     yield _gauge("dnsproxy_learned_frozen", "1 while no changes are taken.", facts.orders.freeze is not None)
     yield _gauge("dnsproxy_learned_pinned", "Names pinned by order.", len(facts.orders.pins))
+
+
+def _canary(view: CanaryView) -> Iterator[Metric]:
+    trials = GaugeMetricFamily(
+        "dnsproxy_canary_trial",
+        "1 for the state of a new set of addresses that is on trial, or was rolled back.",
+        labels=["name", "state"],
+    )
+    served = GaugeMetricFamily(
+        "dnsproxy_canary_served",
+        "1 while a set on trial is answered to these clients: all, or some.",
+        labels=["name", "clients"],
+    )
+    for name, trial in view.trials.items():
+        for state in State:
+            trials.add_metric([name, state.value], trial.state is state)
+        for clients in ("all", "some"):
+            served.add_metric([name, clients], view.served_to(name) == clients)
+    yield from (trials, served)
+    promotions = CounterMetricFamily(
+        "dnsproxy_canary_promotions", "Sets on trial that were put into service.", labels=["reason"]
+    )
+    rollbacks = CounterMetricFamily(
+        "dnsproxy_canary_rollbacks", "Sets on trial that were refused.", labels=["reason"]
+    )
+    for family, endings in ((promotions, PROMOTIONS), (rollbacks, ROLLBACKS)):
+        for ending in endings:
+            family.add_metric([ending.value], view.endings.get(ending, 0))
+    yield from (promotions, rollbacks)
 
 
 def _workers(facts: Facts) -> Iterator[Metric]:

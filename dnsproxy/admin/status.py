@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dnsproxy.core.book import Book, Entry
+from dnsproxy.core.canary import PROMOTIONS, ROLLBACKS, CanaryView
 from dnsproxy.core.convergence import Convergence
 from dnsproxy.core.orders import Orders
 from dnsproxy.core.policy import STALE_TTL
@@ -71,6 +72,7 @@ class Facts:
     disk_failure: str | None = None
     identity: str | None = None
     convergence: Convergence = field(default_factory=lambda: Convergence(0.0))
+    canary: CanaryView = field(default_factory=CanaryView)
 
     def in_service(self, wanted: Wanted) -> Entry | None:
         """Return what is answered for a learned name; None when pinned, unknown or too old."""
@@ -115,6 +117,7 @@ def status_document(facts: Facts) -> dict[str, Any]:
         "rejected": dict(facts.rejected),
         "refused": dict(facts.refused),
         **orders_document(facts.orders),
+        "canary": canary_document(facts.canary),
         "upstreams": [
             {
                 "name": name,
@@ -246,6 +249,39 @@ def orders_document(orders: Orders) -> dict[str, Any]:
         ],
         "frozen": freeze
         and {"since": freeze.since, "rolled_back_to": freeze.serial, "names": len(freeze.entries)},
+    }
+
+
+def canary_document(view: CanaryView) -> dict[str, Any] | None:
+    """Return the new sets that are on trial, and those rolled back; None without a canary.
+
+    Times are Unix seconds, ``hold`` is seconds. ``served_to`` is all, some (clients of the canary) or none.
+    """
+    policy = view.policy
+    if policy is None:
+        return None
+    return {
+        "identity": policy.identity,
+        "share": policy.share,
+        "hold": policy.hold,
+        "promotions": {ending.value: view.endings.get(ending, 0) for ending in PROMOTIONS},
+        "rollbacks": {ending.value: view.endings.get(ending, 0) for ending in ROLLBACKS},
+        "trials": [
+            {
+                "name": name,
+                "state": trial.state.value,
+                "old": list(view.stable.get(name, ())),
+                "new": list(trial.addresses),
+                "cname": trial.cname,
+                "served_to": view.served_to(name),
+                "started_at": trial.started_at,
+                "ends_at": trial.started_at + policy.hold if trial.is_running else None,
+                "ended_at": trial.ended_at,
+                "reason": trial.ending and trial.ending.value,
+                "detail": trial.detail or None,
+            }
+            for name, trial in sorted(view.trials.items())
+        ],
     }
 
 

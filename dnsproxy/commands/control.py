@@ -1,4 +1,4 @@
-"""Orders to a running proxy: pin, unpin, freeze, unfreeze, rollback, history, reload, restart-workers."""
+"""Orders to a running proxy: pin, freeze, rollback, canary, history, reload, restart-workers and the like."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +28,7 @@ NameArgument = Annotated[str, typer.Argument(callback=domain_name, help="A name 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
-    for command in (pin, unpin, freeze, unfreeze, rollback, history, reload):
+    for command in (pin, unpin, freeze, unfreeze, rollback, canary, history, reload):
         app.command()(command)
     app.command("restart-workers")(restart_workers)
 
@@ -66,6 +67,62 @@ def rollback(
     _order(config, admin, "rollback", {"serial": serial})
 
 
+class CanaryOrder(StrEnum):
+    """What can be done with new addresses that are on trial."""
+
+    PROMOTE = "promote"
+    ROLLBACK = "rollback"
+
+
+def canary(
+    order: Annotated[
+        CanaryOrder | None,
+        typer.Argument(help="Put new addresses of NAME into service, or refuse them; else show all."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Argument(callback=domain_name, help="A name with new addresses on trial.")
+    ] = None,
+    *,
+    config: ConfigOption = DEFAULT_CONFIG,
+    admin: AdminOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the new addresses that are on trial or were rolled back; promote them, or roll them back.
+
+    A set that is refused stays so until another one comes, or promote.
+    """
+    if (order is None) != (name is None):
+        raise typer.BadParameter("give promote or rollback together with a name, or neither")
+    if order is not None:
+        _order(config, admin, f"canary/{order.value}", {"name": name}, tell=False)
+    document = ask(config, admin, "GET", "/api/v1/canary")
+    if as_json:
+        typer.echo(json.dumps(document, indent=2))
+        return
+    if document["canary"] is None:
+        typer.echo("learn.canary is not configured: new addresses are taken at once")
+        return
+    for trial in document["canary"]["trials"]:
+        _tell_trial(trial)
+    if not document["canary"]["trials"]:
+        typer.echo("no new addresses are on trial")
+
+
+def _tell_trial(trial: Mapping[str, Any]) -> None:
+    name = trial["name"].removesuffix(".")
+    typer.echo(f"{name}: {', '.join(trial['old'])} → {', '.join(trial['new'])}")
+    if trial["state"] == "rolled_back":
+        typer.echo(f"    rolled back at {_clock(trial['ended_at'])}: {trial['detail']}")
+        return
+    to = {"all": "all clients", "some": "clients of learn.canary.clients", "none": "nobody yet"}
+    span = f"{_clock(trial['started_at'])} to {_clock(trial['ends_at'])}"
+    typer.echo(f"    on trial from {span}, answered to {to[trial['served_to']]}")
+
+
+def _clock(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
 def history(
     *, config: ConfigOption = DEFAULT_CONFIG, admin: AdminOption = None, as_json: JsonOption = False
 ) -> None:
@@ -75,8 +132,9 @@ def history(
         typer.echo(json.dumps(document, indent=2))
         return
     for record in document["history"]:
-        taken = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record["taken_at"]))
-        typer.echo(f"{record['serial']}  {taken}  {record['issuer']}  {record['names']} names")
+        typer.echo(
+            f"{record['serial']}  {_clock(record['taken_at'])}  {record['issuer']}  {record['names']} names"
+        )
         for change in record["changes"]:
             old, new = (", ".join(change[key]) or "-" for key in ("old", "new"))
             typer.echo(f"    {change['name'].removesuffix('.')}: {old} → {new}")
@@ -108,9 +166,10 @@ def restart_workers(config: ConfigOption = DEFAULT_CONFIG, admin: AdminOption = 
     typer.echo("restart of the workers asked for")
 
 
-def _order(config: Path, admin: str | None, order: str, body: dict[str, Any]) -> None:
+def _order(config: Path, admin: str | None, order: str, body: dict[str, Any], *, tell: bool = True) -> None:
     document = ask(config, admin, "POST", f"/api/v1/{order}", body)
-    _tell(document)
+    if tell:
+        _tell(document)
     if document["not_saved"]:
         typer.echo(f"in force, but not kept over a restart: {document['not_saved']}", file=sys.stderr)
         raise typer.Exit(1)

@@ -23,6 +23,7 @@ EDE_NETWORK_ERROR: Final = 23
 # RFC 8767 §4: stale data goes out with a TTL of at most 30 s, and 30 s is what it recommends.
 STALE_TTL: Final = 30
 _NO_RECORDS: Final = (0, 0, 0)
+_TC: Final = 0x02  # in the third octet of a message
 
 
 def error(query: Query, rcode: int, *reasons: int) -> bytes:
@@ -58,6 +59,12 @@ def from_stale(query: Query, entry: Entry) -> bytes:
     sections = with_ttls(entry.sections, entry.ttl_offsets, _stale_ttl)
     reason = EDE_STALE_NXDOMAIN if entry.rcode == wire.NXDOMAIN else EDE_STALE
     return wire.respond(query, wire.RA, entry.rcode, entry.counts, sections, wire.error_option(reason))
+
+
+def ttl_offsets(query: Query, entry: Entry, response: bytes) -> tuple[int, ...]:
+    """Return where the TTLs of ``entry`` are in ``response`` without its id; nowhere after truncation."""
+    start = query.question_end - 2
+    return () if response[2] & _TC else tuple([start + offset for offset in entry.ttl_offsets])
 
 
 def _stale_ttl(_ttl: int) -> int:

@@ -18,9 +18,10 @@ from dnsproxy.core.cache import Cache, Entry
 from dnsproxy.core.chance import Chance
 from dnsproxy.core.exchange import Exchange, Forward, Limits
 from dnsproxy.core.features import NO_FEATURES, Features
+from dnsproxy.core.gate import CanaryClients, limit_client, refuse_client
 from dnsproxy.core.group import Group
 from dnsproxy.core.inflight import InFlight
-from dnsproxy.core.limiter import PASS, SLIPS, RateLimiter
+from dnsproxy.core.limiter import PASS, RateLimiter
 from dnsproxy.core.policy import DEFAULT_ZONE, Owned, Ruleset
 from dnsproxy.core.prepared import Prepared, PreparedTable
 from dnsproxy.core.question import cache_key, chaos_text, may_be_special, refusal
@@ -38,13 +39,13 @@ PREFETCH_PART: Final = 0.1
 # Look-ups that make an entry busy, the one that finds it near its end included.
 PREFETCH_HITS: Final = 2
 ANY_TTL: Final = 3_600
-_TC: Final = 0x02  # in the third octet of a message
 
 
 class Engine:
     """Rules, cache and exchanges in flight, behind one function.
 
     ``groups`` are upstreams by zone key, ``limiter`` limits UDP; ``stats`` are those of an earlier engine.
+    ``others`` is ``access`` without the clients of a canary.
     """
 
     def __init__(  # noqa: PLR0913 - all but two are given by name
@@ -59,6 +60,7 @@ class Engine:
         features: Features = NO_FEATURES,
         limiter: RateLimiter | None = None,
         stats: Stats | None = None,
+        others: AccessList | None = None,
     ) -> None:
         self.stats = stats or Stats()
         self.times = Times(self.stats)
@@ -70,6 +72,7 @@ class Engine:
         self.features = features
         self.limiter = limiter
         self.exchanges = InFlight(groups, limits, max_in_flight, cache, self.stats, chance, features)
+        self.canary = CanaryClients(access, others or access)
         self._access = access
         self._denies = features.minimal_any or features.nxdomain_cut
         self._any_record = message.any_record(message.QUESTION_NAME, ANY_TTL)
@@ -92,13 +95,13 @@ class Engine:
         for data, source in zip(messages, sources):  # noqa: B905 - `strict` would not be compiled to a loop
             # 1. May this client ask at all?
             if not access.allows(source):
-                steps.append(self._refuse_client(data))
+                steps.append(self._receive_aside(data, source, now, tcp=False))
                 continue
             # 2. Has it asked too much?
             if limiter is not None:
                 verdict = limiter.verdict(source, now)
                 if verdict != PASS:
-                    steps.append(self._limit(data, verdict))
+                    steps.append(limit_client(self.stats, data, verdict))
                     continue
             # 3. Has this very packet been answered before?
             prepared = table.get(without_cookie(data))
@@ -116,8 +119,30 @@ class Engine:
         if not tcp:
             return self.receive_batch([data], (source,), now)[0]
         if not self._access.allows(source):
-            return self._refuse_client(data)
+            return self._receive_aside(data, source, now, tcp=True)
         return self._decide(data, now, tcp=True)
+
+    def _receive_aside(
+        self, data: bytes, source: bytes, now: float, *, tcp: bool
+    ) -> bytes | Forward | DropReason:
+        """Decide what a client of the canary gets; nobody else who comes by here may ask.
+
+        What is on trial is never prepared, and who gets it never looks into the prepared table.
+        """
+        if not self.canary.holds(source):
+            return refuse_client(self.stats, data)
+        if self.limiter is not None and not tcp:
+            verdict = self.limiter.verdict(source, now)
+            if verdict != PASS:
+                return limit_client(self.stats, data, verdict)
+        found = self.canary.find(data, self.rules)
+        if found is None:
+            return self._decide(data, now, tcp=tcp)
+        query, tried = found
+        self.stats.count_request(request_number(query.qtype, tcp=tcp))
+        if tcp:
+            query.limit = wire.TCP_LIMIT
+        return self._answer_owned(query, tried, now, None)
 
     def _decide(self, data: bytes, now: float, *, tcp: bool) -> bytes | Forward | DropReason:
         # 4. Is it a query that can be answered?
@@ -170,27 +195,6 @@ class Engine:
         # 9. Ask upstream, together with whoever asks the same now.
         return self.exchanges.start(query, key, zone, now)
 
-    def _refuse_client(self, data: bytes) -> bytes | DropReason:
-        self.stats.drops[DropReason.REFUSED_CLIENT] += 1
-        try:
-            query = wire.scan_query(data)
-        except WireError:
-            return DropReason.REFUSED_CLIENT
-        self.stats.count_response(response_number(wire.REFUSED, ERROR))
-        return answers.refuse_stranger(query)
-
-    def _limit(self, data: bytes, verdict: int) -> bytes | DropReason:
-        self.stats.drops[DropReason.RATE_LIMITED] += 1
-        if verdict == SLIPS:
-            try:
-                query = wire.scan_query(data)
-            except WireError:
-                return DropReason.RATE_LIMITED
-            if not query.rcode:
-                self.stats.count_response(response_number(wire.NOERROR, ERROR))
-                return answers.truncated(query)
-        return DropReason.RATE_LIMITED
-
     def _error(self, query: Query, rcode: int, *reasons: int) -> bytes:
         self.stats.count_response(response_number(rcode, ERROR))
         return answers.error(query, rcode, *reasons)
@@ -241,7 +245,7 @@ class Engine:
                 self.exchanges.refresh(query, key, self.rules.find_zone(query.key), "prefetch", now)
         if request is not None:
             made = entry.stored + floor(now - entry.stored)
-            tails, offsets = [response[2:]], _ttl_offsets(query, entry, response)
+            tails, offsets = [response[2:]], answers.ttl_offsets(query, entry, response)
             self.prepared.keep(query, Prepared(tails, request, number, until, made, offsets))
         return response
 
@@ -281,8 +285,9 @@ class Engine:
 
     # -- changes ----------------------------------------------------------
 
-    def swap_rules(self, rules: Ruleset) -> None:
-        """Put new rules in force for every query from now on."""
+    def swap_rules(self, rules: Ruleset, tried: dict[str, Owned] | None = None) -> None:
+        """Put new rules in force for every query from now on, and what the clients of a canary get."""
+        self._access = self.canary.swap(tried or {})
         self.rules = self.exchanges.rules = rules
         self.exchanges.chains.forget()
         self.prepared.clear()
@@ -311,9 +316,3 @@ class Engine:
     def in_flight(self) -> int:
         """How many exchanges wait for an upstream."""
         return len(self.exchanges)
-
-
-def _ttl_offsets(query: Query, entry: Entry, response: bytes) -> tuple[int, ...]:
-    """Return where the TTLs of ``entry`` are in ``response`` without its id; nowhere after truncation."""
-    start = query.question_end - 2
-    return () if response[2] & _TC else tuple([start + offset for offset in entry.ttl_offsets])

@@ -53,6 +53,13 @@ class Fields:
             raise self.wrong(key, "not a time")
         return float(value)
 
+    def flag(self, key: str) -> bool:
+        """Return true or false."""
+        value = self._value.get(key)
+        if not isinstance(value, bool):
+            raise self.wrong(key, "not true or false")
+        return value
+
     def sequence(self, key: str) -> list[object]:
         """Return a list."""
         value = self._value.get(key)

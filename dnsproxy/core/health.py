@@ -57,6 +57,19 @@ class Result:
         return "; ".join(wrong)
 
 
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """What a trial needs of an address: as `Health`, and how many probes in a row it has failed."""
+
+    alive: bool | None
+    failures: int
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it lives, and answered when it was last asked."""
+        return self.alive is True and not self.failures
+
+
 @dataclass(slots=True)
 class Health:
     """One address. ``alive`` is None while nobody can tell.
@@ -74,6 +87,11 @@ class Health:
     _failures: int = 0
     _tries: int = 0
     _failing_since: float = 0.0
+
+    @property
+    def sign(self) -> Sign:
+        """What a trial needs to know."""
+        return Sign(self.alive, self._failures)
 
     def record(
         self, result: Result, now: float, wall_now: float, *, answered_at: float, interval: float

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dnsproxy.core import names
+from dnsproxy.core import canary, names
 from dnsproxy.core.book import Book, Entry
+from dnsproxy.core.canary import Trial
 from dnsproxy.core.fields import Fields
-from dnsproxy.core.learned import LearnedName, Snapshot, canonical_addresses
+from dnsproxy.core.learned import MAX_ADDRESSES, LearnedName, Snapshot, canonical_addresses
 from dnsproxy.errors import OrderError
 
 VERSION = 1
@@ -54,7 +55,8 @@ class Record:
 class Orders:
     """Everything kept. ``history`` is oldest first; ``in_service`` are sets that no helper tells again.
 
-    ``held_back`` are members of the sets in service that did not work, by name.
+    ``held_back`` are members of the sets in service that did not work, by name; ``trials`` are those of new
+    sets, by name too.
     """
 
     pins: Mapping[str, Pin] = field(default_factory=dict)
@@ -62,6 +64,7 @@ class Orders:
     history: tuple[Record, ...] = ()
     in_service: Mapping[str, Entry] = field(default_factory=dict)
     held_back: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    trials: Mapping[str, Trial] = field(default_factory=dict)
 
     def to_payload(self) -> dict[str, Any]:
         """Return the JSON object that `from_payload` reads."""
@@ -85,6 +88,7 @@ class Orders:
             ],
             "in_service": _to_list(self.in_service),
             "held_back": [{"name": name, "addresses": list(held)} for name, held in self.held_back.items()],
+            "trials": canary.to_list(self.trials),
         }
 
     @classmethod
@@ -115,7 +119,8 @@ class Orders:
                 Record(fields.whole("serial"), fields.text("issuer"), fields.whole("taken_at"), entries)
             )
         in_service = _from_list(document, "orders", "in_service")
-        return cls(pins, freeze, tuple(history), in_service, _held_back(document))
+        trials = canary.from_list(document, "trials")
+        return cls(pins, freeze, tuple(history), in_service, _held_back(document), trials)
 
     def recorded(self, book: Book, limit: int, wall_now: float) -> Orders:
         """Return the orders with the sets of ``book`` put last in the history, if they differ from its last.
@@ -134,6 +139,24 @@ class Orders:
         record = Record(cause.snapshot.serial, cause.snapshot.issuer, int(wall_now), dict(book.entries))
         return replace(self, history=(*self.history, record)[-limit:])
 
+    def targets(self, book: Book) -> tuple[Orders, dict[str, Entry]]:
+        """Return the newest set of each name, or the frozen one, behind the orders with what that adds."""
+        freeze = self.freeze
+        if freeze is None:
+            return self, dict(book.entries)
+        new = {name: entry for name, entry in book.entries.items() if name not in freeze.entries}
+        # There was nothing to freeze for these: their first set is taken, and then kept.
+        orders = replace(self, freeze=replace(freeze, entries={**freeze.entries, **new})) if new else self
+        return orders, {name: held_entry(entry) for name, entry in orders.frozen_entries(book).items()}
+
+    def frozen_entries(self, book: Book) -> dict[str, Entry]:
+        """Return the frozen sets; those that a helper still confirms with the age of its last word."""
+        latest = book.entries
+        return {
+            name: latest[name] if same_set(entry, latest.get(name)) else entry
+            for name, entry in (self.freeze.entries.items() if self.freeze else ())
+        }
+
     def find(self, serial: int) -> Record | None:
         """Return the latest record of ``serial``."""
         return next((record for record in reversed(self.history) if record.serial == serial), None)
@@ -150,6 +173,23 @@ def same_set(one: Entry, other: Entry | None) -> bool:
 def held_entry(entry: Entry) -> Entry:
     """Return ``entry`` as one that does not go stale."""
     return Entry(entry.learned, replace(entry.snapshot, expires_at=NEVER))
+
+
+def fixed_addresses(addresses: Iterable[str]) -> tuple[str, ...]:
+    """Return the addresses of a pin in canonical text.
+
+    Raises:
+        OrderError: one of them is no address, there is none, or there are too many.
+    """
+    try:
+        fixed = canonical_addresses(addresses)
+    except ValueError as exc:
+        raise OrderError(str(exc)) from exc
+    if not fixed:
+        raise OrderError("no address is given")
+    if len(fixed) > MAX_ADDRESSES:
+        raise OrderError(f"{len(fixed)} addresses; a name can have {MAX_ADDRESSES}")
+    return fixed
 
 
 def pinned_entry(name: str, pin: Pin) -> Entry:

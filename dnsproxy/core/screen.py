@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from dnsproxy.core.book import Entry
-from dnsproxy.core.guard import Finding, LimitTable, refusal
-from dnsproxy.core.verify import AddressState
+from dnsproxy.core.guard import Finding, LimitTable, is_routed, refusal
+from dnsproxy.core.holding import AddressState
+from dnsproxy.core.notice import Situation
+from dnsproxy.core.registry import Wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,27 @@ class Screen:
         for name in set(self.findings) - set(entries):
             del self.findings[name]
         return passed, changed
+
+    def routed(self, wanted: Wanted, addresses: Iterable[str]) -> dict[str, bool | None]:
+        """Tell of each of ``addresses`` of a name whether this side has a route; None where nobody said."""
+        limits = self.limits.of(wanted.name, wanted.registry)
+        return {address: is_routed(address, limits.routed) for address in addresses}
+
+    def situations(
+        self, wanted: Iterable[Wanted], served: Mapping[str, Entry], learned: Mapping[str, Entry]
+    ) -> dict[str, Situation]:
+        """Return what `core.notice` tells of each name that has an address."""
+        found = {}
+        for entry in wanted:
+            held, newest = served.get(entry.name), learned.get(entry.name)
+            answered = entry.addresses or (held.learned.addresses if held else ())
+            refused = {finding.address for finding in self.findings.get(entry.name, ())}
+            known = tuple(a for a in (newest.learned.addresses if newest else ()) if a not in refused)
+            if answered or known:
+                reached = self.routed(entry, {*answered, *known})
+                unrouted = tuple(sorted(address for address in reached if reached[address] is False))
+                found[entry.name] = Situation(entry.role, entry.registry, answered, known, unrouted)
+        return found
 
     def _without(self, entry: Entry) -> tuple[Entry | None, tuple[Finding, ...]]:
         learned = entry.learned

@@ -8,17 +8,18 @@ does no I/O: it hands out probes and is told how they ended. Per name it keeps t
 - a later set is answered as soon as one of its members has answered a probe, and
   until then not while a member of the proven set lives;
 - of the set in service the members that live are answered; when none does, the
-  whole newest set is. What is answered is never empty because of a probe.
+  whole newest set is. What is answered is never empty because of a probe;
+- a set that is *on trial* (`core.canary`) does not replace a proven one that lives.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 
 from dnsproxy.core.book import Entry
-from dnsproxy.core.health import Health, Outcome, Probe, Result
+from dnsproxy.core.health import Health, Outcome, Probe, Result, Sign
+from dnsproxy.core.holding import AddressState, Choice, Held, Policy, Tryout, same_set
 
 # Stands for any one name below a wildcard: a certificate that is good for all of them is good for this one.
 _BELOW_WILDCARD = "dnsproxy-probe"
@@ -26,75 +27,12 @@ _BELOW_WILDCARD = "dnsproxy-probe"
 MAX_IN_FLIGHT = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """How to probe, and what follows. No ``ports`` at all: every address counts as alive.
-
-    ``own_ports`` are those of names that have their own. With ``accept`` a changed set is answered
-    before it is proven. ``interval`` and ``max_stale`` are seconds.
-    """
-
-    ports: tuple[int, ...] = (443,)
-    tls: bool = True
-    accept: bool = False
-    interval: float = 30.0
-    max_stale: float = float("inf")
-    own_ports: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-
-    def ports_of(self, name: str) -> tuple[int, ...]:
-        """Return the ports that ``name`` must answer on."""
-        return self.own_ports.get(name, self.ports)
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """What is answered for a name: ``addresses``, some or all of those of ``entry``."""
-
-    entry: Entry
-    addresses: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class AddressState:
-    """One address of a name. ``alive`` is None while nobody can tell; ``reason`` is for people, or None.
-
-    ``checked_at`` and ``since`` are as in `Health`.
-    """
-
-    address: str
-    serving: bool
-    alive: bool | None
-    reason: str | None
-    result: Result | None
-    checked_at: float | None
-    since: float | None = None
-
-
-@dataclass(slots=True)
-class _Name:
-    newest: Entry | None = None
-    proven: Entry | None = None
-    fixed: tuple[str, ...] = ()
-    choice: Choice | None = None
-    health: dict[str, Health] = field(default_factory=dict)
-
-    def addresses(self) -> dict[str, None]:
-        """Return what is to be probed, in order, each once."""
-        if self.fixed:
-            return dict.fromkeys(self.fixed)
-        sets = (entry.learned.addresses for entry in (self.newest, self.proven) if entry is not None)
-        return dict.fromkeys(address for members in sets for address in members)
-
-    def living(self, entry: Entry) -> tuple[str, ...]:
-        return tuple(a for a in entry.learned.addresses if (held := self.health.get(a)) and held.alive)
-
-
 class Verifier:
     """The names under ``policy``. ``now`` is monotonic, ``wall_now`` Unix time, both in seconds."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        self._names: dict[str, _Name] = {}
+        self._names: dict[str, Held] = {}
         # Names with an address that was dead when this process started.
         self._dead_before: set[tuple[str, str]] = set()
         # Due time, name, address; an item whose address has another due time by now is passed over.
@@ -107,7 +45,7 @@ class Verifier:
     def restore(self, proven: Mapping[str, Entry], dead: Mapping[str, tuple[str, ...]]) -> None:
         """Take up what was in service before this process started, and what was held back."""
         for name, entry in proven.items():
-            self._names.setdefault(name, _Name()).proven = entry
+            self._names.setdefault(name, Held()).proven = entry
         self._dead_before = {(name, address) for name, listed in dead.items() for address in listed}
 
     def take_over(self, earlier: Verifier, now: float) -> None:
@@ -130,7 +68,7 @@ class Verifier:
     def adopt(self, entries: Mapping[str, Entry]) -> None:
         """Count ``entries`` as proven: the operator says so."""
         for name, entry in entries.items():
-            held = self._names.setdefault(name, _Name())
+            held = self._names.setdefault(name, Held())
             held.newest = held.proven = entry
 
     def forget(self, names: Iterable[str]) -> None:
@@ -143,28 +81,36 @@ class Verifier:
         return list(self._names)
 
     def take(
-        self, entries: Mapping[str, Entry], fixed: Mapping[str, tuple[str, ...]], now: float, wall_now: float
+        self,
+        entries: Mapping[str, Entry],
+        fixed: Mapping[str, tuple[str, ...]],
+        now: float,
+        wall_now: float,
+        tryouts: Mapping[str, Tryout] | None = None,
     ) -> None:
         """Take the newest set of each name, and the addresses that are ``fixed`` by the operator.
 
         A name without an entry keeps what was proven. Fixed addresses are probed so that their state
-        can be told, and the name's learned ones are not.
+        can be told, and the name's learned ones are not. ``tryouts`` are the names whose newest set is on
+        trial.
         """
         for name in dict.fromkeys((*entries, *fixed, *self._names)):
-            held = self._names.setdefault(name, _Name())
+            held = self._names.setdefault(name, Held())
+            held.tryout = tryouts.get(name) if tryouts else None
             held.fixed = fixed.get(name, ())
             held.newest = entry = entries.get(name)
-            if entry is not None and (held.proven is None or _same_set(entry, held.proven)):
+            if entry is not None and (held.proven is None or same_set(entry, held.proven)):
                 held.proven = entry
             if held.proven is None and not held.fixed:
                 del self._names[name]
                 continue
             self._watch(name, held, now)
-            self._choose(held, wall_now)
+            held.choose(self._policy, wall_now)
 
-    def _watch(self, name: str, held: _Name, now: float) -> None:
+    def _watch(self, name: str, held: Held, now: float) -> None:
         wanted = held.addresses()
         trusted = set(held.fixed) | set(held.proven.learned.addresses if held.proven else ())
+        trusted |= held.tryout.answered if held.tryout else frozenset()
         believing = self._policy.accept or not self._policy.ports_of(name)
         gone = [address for address in held.health if address not in wanted]
         for address in gone:
@@ -177,24 +123,6 @@ class Verifier:
                 self._dead_before.discard((name, address))
                 held.health[address] = Health(alive, now)
                 self._schedule(name, address, held.health[address])
-
-    def _choose(self, held: _Name, wall_now: float) -> bool:
-        """Decide what is answered; return whether that, or what is kept for a restart, has changed."""
-        before, was_confirmed = held.choice, held.proven is held.newest
-        newest, proven = held.newest, held.proven
-        if newest is not None and (held.living(newest) or self._policy.accept):
-            proven = held.proven = newest
-        entry = newest or proven
-        if proven is not None and held.living(proven) and not self._is_gone(proven, wall_now):
-            entry = proven
-        if entry is None:
-            held.choice = None
-        else:
-            held.choice = Choice(entry, held.living(entry) or entry.learned.addresses)
-        return _set_of(before) != _set_of(held.choice) or was_confirmed != (held.proven is held.newest)
-
-    def _is_gone(self, entry: Entry, wall_now: float) -> bool:
-        return wall_now >= entry.snapshot.expires_at + self._policy.max_stale
 
     # -- probes ---------------------------------------------------------------------
 
@@ -238,7 +166,7 @@ class Verifier:
             self._answered_at = now
         health.record(result, now, wall_now, answered_at=self._answered_at, interval=self._policy.interval)
         self._schedule(probe.name, probe.address, health)
-        changed = self._choose(held, wall_now)
+        changed = held.choose(self._policy, wall_now)
         self._watch(probe.name, held, now)  # a set that has been replaced is not probed any more
         return changed
 
@@ -253,6 +181,30 @@ class Verifier:
     def choices(self) -> dict[str, Choice]:
         """Return what is answered for each learned name."""
         return {name: held.choice for name, held in self._names.items() if held.choice is not None}
+
+    def tried(self) -> dict[str, Choice]:
+        """Return of each set on trial what it would be answered with, if it lives."""
+        return {name: held.tried for name, held in self._names.items() if held.tried is not None}
+
+    def newest(self, name: str) -> Entry | None:
+        """Return the newest set of ``name``."""
+        held = self._names.get(name)
+        return held.newest if held is not None else None
+
+    def stable(self, name: str) -> Entry | None:
+        """Return the proven set of ``name``."""
+        held = self._names.get(name)
+        return held.proven if held is not None else None
+
+    def signs(self, name: str, addresses: Iterable[str]) -> dict[str, Sign]:
+        """Return what is known of those of ``addresses`` that are probed for ``name``."""
+        held = self._names.get(name)
+        return {a: held.health[a].sign for a in addresses if a in held.health} if held is not None else {}
+
+    def works(self, name: str) -> bool:
+        """Tell whether the proven set of ``name`` does, as far as probes tell."""
+        held = self._names.get(name)
+        return held is not None and held.proven is not None and bool(held.living(held.proven))
 
     def unconfirmed(self) -> dict[str, Entry]:
         """Return the proven sets that are not the newest: those that nobody would tell us again."""
@@ -277,34 +229,11 @@ class Verifier:
     def states(self, name: str) -> Iterator[AddressState]:
         """Yield what is known of each address of ``name``, those of the newest set first."""
         held = self._names.get(name)
-        if held is None:
-            return
-        serving = held.fixed or (held.choice.addresses if held.choice else ())
-        for address in held.addresses():
-            health = held.health[address]
-            is_served = address in serving
-            reason = self._reason(health, is_served=is_served)
-            yield AddressState(
-                address, is_served, health.alive, reason, health.result, health.checked_at, health.since
-            )
-
-    def _reason(self, health: Health, *, is_served: bool) -> str | None:
-        if health.result is not None and health.result.outcome is not Outcome.ANSWERED:
-            return health.result.complaint
-        if is_served:
-            return None
-        return "not probed yet" if health.alive is None else "not in the set that is answered"
+        if held is not None:
+            yield from held.states()
 
 
 def _server_name(name: str) -> str:
     """Return what to ask a certificate for, without the last dot."""
     plain = name.removesuffix(".")
     return f"{_BELOW_WILDCARD}{plain[1:]}" if plain.startswith("*.") else plain
-
-
-def _same_set(one: Entry, other: Entry) -> bool:
-    return (one.learned.addresses, one.learned.cname) == (other.learned.addresses, other.learned.cname)
-
-
-def _set_of(choice: Choice | None) -> tuple[tuple[str, ...], str | None] | None:
-    return None if choice is None else (choice.addresses, choice.entry.learned.cname)

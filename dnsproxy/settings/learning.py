@@ -16,7 +16,10 @@ from dnsproxy.settings.values import (
     Listen,
     Model,
     Ports,
+    Range,
     Resolver,
+    Share,
+    ShareText,
     system_resolvers,
 )
 
@@ -96,6 +99,25 @@ class VerifySettings(Model):
     """PEM file: the certificate must then be this authority's and in time."""
 
 
+class CanarySettings(Model):
+    """A new set of addresses is tried by some before it is answered by all."""
+
+    share: ShareText = Share(50_000)
+    """Part of all proxies that answer with a new set at once, `0%` to `100%`. Which of them do is drawn by
+    lot from `admin.identity` (or the name of the host), the name and the set: others for each change.
+    """
+    clients: list[Range] = Field(default_factory=list)
+    """Ranges of clients that get a new set at once from a proxy that is not of that share."""
+    hold: Annotated[Duration, Field(ge=1, le=604_800)] = 600.0
+    """How long the others keep the old set. They take the new one after it if its addresses have answered
+    all probes, or at once when the old set works no more.
+    """
+    fall: int = Field(3, ge=2, le=100)
+    """Failed probes in a row of one new address that roll a new set back: the old one is answered by all, and
+    the new one is refused until another comes or `dnsproxy canary promote`.
+    """
+
+
 class LearnSettings(Model):
     """How the proxy learns."""
 
@@ -119,6 +141,8 @@ class LearnSettings(Model):
     """How addresses are made sure of. A changed set of addresses is answered once one of them works; of a
     set, members that do not work are left out while another does. Queries never wait for this.
     """
+    canary: CanarySettings | None = None
+    """Try a new set on a share of the proxies, or of the clients, first; null: all take it at once."""
     on_change: Path | None = None
     """Program to run when addresses change, with JSON on standard input; for at most 30 s, one at a time."""
     history: int = Field(10, ge=0, le=100)

@@ -27,6 +27,7 @@ from dnsproxy.core.learned import canonical_addresses
 Network = IPv4Network | IPv6Network
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
+_SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,4})?)%")
 _PORT = re.compile(r"[0-9]{1,5}")
 # [IPv6]:port, IPv4:port, or an address alone.
 _HOST_PORT = re.compile(r"\[([^\[\]]+)\](?::([^:]+))?|([^:]+)(?::([^:]+))?|(.+)")
@@ -218,6 +219,30 @@ class _DurationText:
         }
 
 
+class Share(NamedTuple):
+    """A part of a whole, in millionths."""
+
+    millionths: int
+
+    def __str__(self) -> str:
+        return f"{self.millionths / 10_000:g}%"
+
+    @property
+    def part(self) -> float:
+        """From 0 to 1."""
+        return self.millionths / 1_000_000
+
+
+def parse_share(value: object) -> Share:
+    """Read ``5%`` or ``0.5%``, at most ``100%``."""
+    if isinstance(value, Share):
+        return value
+    match = _SHARE.fullmatch(value) if isinstance(value, str) else None
+    if match is None or float(match[1]) > 100:
+        raise ValueError("not a share; write for example 5% or 0.5%, at most 100%")
+    return Share(round(float(match[1]) * 10_000))
+
+
 # Every float of the configuration is one of these: `schema.as_written` counts on it.
 Duration = Annotated[float, BeforeValidator(parse_duration), _DurationText()]
 Name = Annotated[str, AfterValidator(_name), _written("domain name")]
@@ -234,6 +259,7 @@ UrlPath = Annotated[str, AfterValidator(_path), _written("path of a URL", _PATH.
 Addresses = Annotated[list[Annotated[str, _written("IP address")]], AfterValidator(_addresses)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Ports = Annotated[list[Port], AfterValidator(_ports)]
+ShareText = Annotated[Share, BeforeValidator(parse_share), _written("share", _SHARE.pattern)]
 Role = Literal["registry", "auth", "storage", "chart", "other"]
 
 

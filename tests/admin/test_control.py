@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from dnsproxy.admin.control import ControlApi, history_document
 from dnsproxy.core.book import Entry
+from dnsproxy.core.canary import CanaryView
 from dnsproxy.core.orders import Freeze, Orders, Pin, Record
 from dnsproxy.errors import OrderError
 from tests.strategies import json_values, learned, snapshot
@@ -47,6 +48,15 @@ class Control:
     def rollback(self, serial: int) -> None:
         self._note("rollback", serial)
         self.orders = Orders(freeze=Freeze(1000, {}, serial))
+
+    def promote_canary(self, name: str) -> None:
+        self._note("canary/promote", name)
+
+    def rollback_canary(self, name: str) -> None:
+        self._note("canary/rollback", name)
+
+    def canary(self) -> CanaryView:
+        return CanaryView()
 
     async def saved(self) -> str | None:
         return self.failure
@@ -92,6 +102,8 @@ async def ask_with_token(control: Control) -> AsyncIterator[Ask]:
         ("freeze", {}, ("freeze",)),
         ("unfreeze", {}, ("unfreeze",)),
         ("rollback", {"serial": 7}, ("rollback", 7)),
+        ("canary/promote", {"name": "a.example"}, ("canary/promote", "a.example")),
+        ("canary/rollback", {"name": "a.example"}, ("canary/rollback", "a.example")),
     ],
 )
 async def test_orders_are_passed_on(
@@ -100,6 +112,13 @@ async def test_orders_are_passed_on(
     status, _ = await ask(order, json=body)
     assert status == 200
     assert control.told == [told]
+
+
+async def test_the_canary_is_told(control: Control) -> None:
+    app = web.Application()
+    ControlApi(control, has_token=False).add_to(app)
+    async with TestClient(TestServer(app)) as client, client.get("/api/v1/canary") as response:
+        assert (response.status, await response.json()) == (200, {"canary": None})
 
 
 async def test_the_answer_says_what_holds_now(control: Control, ask: Ask) -> None:

@@ -12,12 +12,13 @@ from dnsproxy.admin.status import Facts
 from dnsproxy.core import names
 from dnsproxy.core.book import Book
 from dnsproxy.core.cache import CachePolicy
+from dnsproxy.core.canary import State
 from dnsproxy.core.engine import Engine
 from dnsproxy.core.explain import Explanation, Question, explain, type_code
 from dnsproxy.core.registry import Wanted
 from dnsproxy.core.upstreams import FALL, Upstream
 from dnsproxy.errors import WorkerError
-from tests.fakes.facts import facts_of
+from tests.fakes.facts import bad_canary, facts_of
 from tests.messages import REGISTRY, engine, hangzhou, query, resolve
 from tests.strategies import learned, snapshot
 
@@ -57,6 +58,25 @@ def test_a_learned_name_with_its_source_serial_and_age() -> None:
         "source: helper-a, serial 7, confirmed 40 s ago; ok",
         "answered from what was learned",
     ]
+
+
+def test_a_name_on_trial_says_who_gets_it() -> None:
+    view = bad_canary()
+    refused = replace(view.trials[REGISTRY], detail="it failed")
+    new = refused.addresses[0]
+    running = replace(refused, state=State.RUNNING)
+    led: dict[str, Any] = {"trials": {REGISTRY: running}, "leading": frozenset({REGISTRY})}
+    some: dict[str, Any] = {"trials": {REGISTRY: running}, "some": frozenset({REGISTRY})}
+    for changes, is_of_canary, ending in (
+        ({"trials": {REGISTRY: refused}}, False, "was rolled back (it failed) and is not answered"),
+        (led, False, "is on trial, and this proxy is one of those that answer with it"),
+        (some, True, "is on trial, and this client is one of those that get it"),
+        (some, False, "is on trial, answered by other proxies or to other clients first"),
+    ):
+        found = explain(engine(hangzhou()), Question(names.to_key(REGISTRY), 1), 11.0)
+        told = facts(canary=replace(view, **changes))
+        document = explain_document(replace(found, canary=is_of_canary), told)
+        assert f"canary: {new} {ending}" in list(steps({"client": None, **document}))
 
 
 def test_probe_results_and_what_operators_did() -> None:

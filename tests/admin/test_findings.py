@@ -93,6 +93,11 @@ def test_everything_that_is_wrong_is_told_the_worst_first() -> None:
         ("names", storage, "100.118.28.44 failed: port 443: Connection refused"),
         ("names", storage, "2001:db8:1234:5678:9abc:def0:1234:5678 held back: not probed yet"),
         ("names", storage, "127.0.0.1 refused: loopback: 127.0.0.1 is in 127.0.0.0/8"),
+        (
+            "canary",
+            "xxxxxx-registry-vpc.cn-hangzhou.cr.aliyuncs.com",
+            "10.94.205.199 was rolled back: 10.94.205.199 failed 3 times in a row",
+        ),
         ("upstreams", "10.200.0.2:53", "upstream is down"),
         (
             "upstreams",

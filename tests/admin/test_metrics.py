@@ -15,15 +15,16 @@ from dnsproxy.admin.status import Facts
 from dnsproxy.core.book import Book
 from dnsproxy.core.guard import Refusal
 from dnsproxy.core.health import Outcome, Result
+from dnsproxy.core.holding import AddressState
 from dnsproxy.core.orders import Freeze, Orders, Pin
 from dnsproxy.core.registry import Wanted
 from dnsproxy.core.screen import Vetted
 from dnsproxy.core.stats import DURATION_BOUNDS, Stats, UpstreamStats
 from dnsproxy.core.totals import WorkerView
-from dnsproxy.core.verify import AddressState
 from dnsproxy.errors import DropReason, Rejection
 from dnsproxy.version import __version__
-from tests.fakes.facts import facts_of
+from tests.fakes.facts import REGISTRY as CANARY_ENDED
+from tests.fakes.facts import STORAGE, bad_canary, facts_of
 from tests.strategies import learned, snapshot
 
 WANTED = [
@@ -211,6 +212,20 @@ def test_orders() -> None:
         samples = scrape(facts(orders=held))
         assert one(samples, "dnsproxy_learned_frozen") == expected
         assert one(samples, "dnsproxy_learned_pinned") == expected
+
+
+def test_trials() -> None:
+    samples = scrape(facts(canary=bad_canary()))
+    for name, state, clients in ((STORAGE, "running", "some"), (CANARY_ENDED, "rolled_back", None)):
+        for other in ("running", "rolled_back"):
+            assert one(samples, "dnsproxy_canary_trial", name=name, state=other) == (other == state)
+        for other in ("all", "some"):
+            assert one(samples, "dnsproxy_canary_served", name=name, clients=other) == (other == clients)
+    assert one(samples, "dnsproxy_canary_promotions_total", reason="held") == 2
+    assert one(samples, "dnsproxy_canary_rollbacks_total", reason="failed") == 1
+    # From the start, or the first one would be no increase for an alert.
+    for reason in ("silent", "refused", "fleet"):
+        assert one(samples, "dnsproxy_canary_rollbacks_total", reason=reason) == 0
 
 
 def test_workers() -> None:

@@ -11,15 +11,15 @@ from dnsproxy.admin.status import Facts, SourceView, status_document
 from dnsproxy.core.book import Book
 from dnsproxy.core.guard import Finding, Refusal
 from dnsproxy.core.health import Outcome, Result
+from dnsproxy.core.holding import AddressState
 from dnsproxy.core.orders import Freeze, Orders, Pin, pinned_entry
 from dnsproxy.core.registry import Sought, Wanted
 from dnsproxy.core.screen import Vetted
 from dnsproxy.core.stats import Stats, UpstreamStats
 from dnsproxy.core.totals import WorkerView
 from dnsproxy.core.trend import Counts, Recent
-from dnsproxy.core.verify import AddressState
 from dnsproxy.version import __version__
-from tests.fakes.facts import facts_of
+from tests.fakes.facts import NOW, STORAGE, bad_canary, facts_of
 from tests.strategies import learned, snapshot
 
 REGISTRY = Wanted("a.example.", "registry", "hangzhou")
@@ -228,6 +228,29 @@ def test_a_freeze_says_what_it_holds_and_since_when() -> None:
     assert [name["frozen"] for name in document["names"]] == [True, False]
 
 
+def test_trials() -> None:
+    document = status_document(facts(canary=bad_canary()))["canary"]
+    assert (document["identity"], document["share"], document["hold"]) == ("idc-dns-1", 0.05, 600.0)
+    assert document["promotions"] == {"held": 2, "old_failed": 0, "accepted": 0}
+    assert document["rollbacks"] == {"failed": 1, "silent": 0, "refused": 0, "fleet": 0}
+    running, ended = document["trials"]
+    assert running == {
+        "name": STORAGE,
+        "state": "running",
+        "old": ["100.118.28.43"],
+        "new": ["100.118.28.44"],
+        "cname": None,
+        "served_to": "some",
+        "started_at": NOW - 120,
+        "ends_at": NOW + 480,
+        "ended_at": None,
+        "reason": None,
+        "detail": None,
+    }
+    told = ended["state"], ended["served_to"], ended["ends_at"], ended["ended_at"], ended["reason"]
+    assert told == ("rolled_back", "none", None, NOW - 300, "failed")
+
+
 def test_sources() -> None:
     well = SourceView("http://h.example/", 1045.0, 1040.0, None, "helper-a", 7)
     never = SourceView("file:///x", 1049.0, None, "No such file or directory", None, None)
@@ -291,6 +314,7 @@ def test_the_rest() -> None:
         "refused": {"public": 2},
         "pinned": [],
         "frozen": None,
+        "canary": None,
         "upstreams": [
             {
                 "name": "10.0.0.2:53",

@@ -113,6 +113,8 @@ def test_history_for_a_machine(admin: Admin) -> None:
         (("rollback", "x"), "serial"),
         (("rollback", "--", "-3"), "serial"),
         (("freeze", "--admin", "nonsense"), "--admin"),
+        (("canary", "promote", "a..b"), "name"),
+        (("canary", "a.example"), "order"),
     ],
 )
 def test_wrong_usage_names_the_place(arguments: tuple[str, ...], place: str, admin: Admin) -> None:
@@ -138,3 +140,61 @@ def test_a_restart_of_the_workers(admin: Admin) -> None:
     admin.document = {"restart": "started"}
     assert run("restart-workers").stdout == "restart of the workers asked for\n"
     assert admin.asked == [("POST", "/api/v1/restart-workers", {})]
+
+
+TRIAL: dict[str, Any] = {
+    "name": "a.example.",
+    "state": "running",
+    "old": ["10.0.0.1"],
+    "new": ["10.0.0.2"],
+    "served_to": "some",
+    "started_at": 0,
+    "ends_at": 600,
+    "ended_at": None,
+    "detail": None,
+}
+
+
+def trials(*listed: dict[str, Any]) -> dict[str, Any]:
+    return NOTHING | {"canary": {"trials": list(listed)}}
+
+
+def test_the_canary_is_shown(admin: Admin) -> None:
+    back = {"state": "rolled_back", "ended_at": 60, "detail": "10.0.0.2 failed 3 times in a row"}
+    admin.document = trials(TRIAL, TRIAL | back)
+    first, second, third, fourth = run("canary").stdout.splitlines()
+    assert first == third == "a.example: 10.0.0.1 → 10.0.0.2"
+    assert second.startswith("    on trial from ")
+    assert second.endswith(", answered to clients of learn.canary.clients")
+    assert fourth.startswith("    rolled back at ")
+    assert fourth.endswith(": 10.0.0.2 failed 3 times in a row")
+    assert admin.asked == [("GET", "/api/v1/canary")]
+
+
+def test_no_canary(admin: Admin) -> None:
+    admin.document = trials()
+    assert run("canary").stdout == "no new addresses are on trial\n"
+    admin.document = {"canary": None}
+    assert run("canary").stdout == "learn.canary is not configured: new addresses are taken at once\n"
+
+
+@pytest.mark.parametrize("order", ["promote", "rollback"])
+def test_an_order_to_the_canary(order: str, admin: Admin) -> None:
+    admin.document = trials()
+    assert run("canary", order, "a.example").stdout == "no new addresses are on trial\n"
+    assert admin.asked == [
+        ("POST", f"/api/v1/canary/{order}", {"name": "a.example"}),
+        ("GET", "/api/v1/canary"),
+    ]
+
+
+def test_an_order_to_the_canary_needs_a_name(admin: Admin) -> None:
+    done = run("canary", "promote")
+    assert done.exit_code == 2
+    assert "together with a name" in done.stderr
+    assert admin.asked == []
+
+
+def test_the_canary_for_a_machine(admin: Admin) -> None:
+    admin.document = trials(TRIAL)
+    assert '"served_to": "some"' in run("canary", "--json").stdout

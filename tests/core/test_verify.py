@@ -10,7 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from dnsproxy.core.book import Entry
 from dnsproxy.core.health import Outcome, Probe, Result
-from dnsproxy.core.verify import MAX_IN_FLIGHT, AddressState, Policy, Verifier
+from dnsproxy.core.holding import AddressState, Policy
+from dnsproxy.core.verify import MAX_IN_FLIGHT, Verifier
 from tests.strategies import learned, snapshot
 
 NAME = "a.example."

@@ -8,15 +8,16 @@ from typing import Any
 
 from dnsproxy.admin.status import Facts, SourceView
 from dnsproxy.core.book import Book
+from dnsproxy.core.canary import CanaryPolicy, CanaryView, Ending, Trial, rolled_back
 from dnsproxy.core.guard import Finding, Refusal
 from dnsproxy.core.health import Outcome, Result
+from dnsproxy.core.holding import AddressState
 from dnsproxy.core.orders import Freeze, Orders, Pin, Record
 from dnsproxy.core.registry import Wanted
 from dnsproxy.core.screen import Vetted
 from dnsproxy.core.stats import Stats, UpstreamStats
 from dnsproxy.core.totals import WorkerView
 from dnsproxy.core.trend import Counts, Recent
-from dnsproxy.core.verify import AddressState
 from tests.strategies import learned, snapshot
 
 NOW = 1_764_000_000
@@ -104,6 +105,7 @@ def bad_facts(text: str = "") -> Facts:
         ),
         host=f"idc-dns-1{text}",
         orders=bad_orders(text),
+        canary=bad_canary(text),
         draining=True,
     )
 
@@ -123,3 +125,17 @@ def bad_orders(text: str = "") -> Orders:
 def _label(text: str) -> str:
     """Return ``text`` as names show it: a dot and some others have a backslash (RFC 1035 §5.1)."""
     return text.replace("(", "\\(").replace(")", "\\)").replace(" ", "\\032")
+
+
+def bad_canary(text: str = "") -> CanaryView:
+    """Return a trial that is under way, and one that was rolled back."""
+    running = Trial(("100.118.28.44",), None, {"100.118.28.44": NOW - 120})
+    ended = Trial(("10.94.205.199",), None, {"10.94.205.199": NOW - 900})
+    detail = f"10.94.205.199 failed 3 times in a row{text}"
+    return CanaryView(
+        CanaryPolicy(0.05, 600.0, 3, f"idc-dns-1{text}", clients=True),
+        {STORAGE: running, REGISTRY: rolled_back(ended, Ending.FAILED, detail, NOW - 300)},
+        {STORAGE: ("100.118.28.43",), REGISTRY: ("10.94.205.198",)},
+        some=frozenset({STORAGE}),
+        endings={Ending.HELD: 2, Ending.FAILED: 1},
+    )

@@ -15,7 +15,8 @@ from structlog.testing import capture_logs
 
 from dnsproxy.core.book import Entry
 from dnsproxy.core.health import Outcome, Probe, Result
-from dnsproxy.core.verify import MAX_IN_FLIGHT, Policy, Verifier
+from dnsproxy.core.holding import Policy
+from dnsproxy.core.verify import MAX_IN_FLIGHT, Verifier
 from dnsproxy.errors import StartError
 from dnsproxy.net.probe import ProbeLoop, Prober
 from dnsproxy.settings.learning import VerifySettings

@@ -24,6 +24,12 @@ from tests.settings.mistakes import complaints
         ({"learn": {"verify": {"on_failure": "hope"}}}, "'keep' or 'accept'"),
         ({"learn": {"history": -1}}, "greater than or equal to 0"),
         ({"learn": {"history": 101}}, "less than or equal to 100"),
+        ({"learn": {"canary": {"share": "5"}}}, "not a share"),
+        ({"learn": {"canary": {"hold": "500ms"}}}, "greater than or equal to 1"),
+        ({"learn": {"canary": {"hold": "forever"}}}, "less than or equal to 604800"),
+        ({"learn": {"canary": {"fall": 1}}}, "greater than or equal to 2"),
+        ({"learn": {"canary": {"clients": ["10.0.0.1/8"]}}}, "has host bits set"),
+        ({"learn": {"canary": {"part": "5%"}}}, "Extra inputs are not permitted"),
     ],
 )
 def test_values_out_of_range(sections: dict[str, Any], complaint: str) -> None:

@@ -59,7 +59,7 @@ def defaults_of(model: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, entry in model["properties"].items():
         reference = entry.get("$ref") or entry.get("anyOf", [{}])[0].get("$ref")
-        if reference:
+        if reference and "default" not in entry:
             found[key] = defaults_of(DOCUMENT["$defs"][reference.rpartition("/")[2]])
         else:
             found[key] = entry["default"]

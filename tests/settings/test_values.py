@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dnsproxy.settings.values import Endpoint, parse_duration, parse_endpoint, parse_upstream
+from dnsproxy.settings.values import (
+    Endpoint,
+    Share,
+    parse_duration,
+    parse_endpoint,
+    parse_share,
+    parse_upstream,
+)
 from tests import strategies
 
 
@@ -196,3 +203,25 @@ def test_a_password_is_refused_and_not_shown(value: str) -> None:
     with pytest.raises(ValueError, match="a user name or password has no place here") as caught:
         parse_upstream(value)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"), [("5%", 0.05), ("0%", 0.0), ("100%", 1.0), ("0.5%", 0.005), ("12.3456%", 0.123456)]
+)
+def test_shares(text: str, part: float) -> None:
+    share = parse_share(text)
+    assert share.part == part
+    assert str(share) == text
+    assert parse_share(share) is share
+
+
+@pytest.mark.parametrize(
+    "value", ["", "5", "5 %", "-1%", "101%", "100.1%", "5.%", "x%", 5, 0.05, None, True, []]
+)
+def test_what_is_no_share_is_told(value: object) -> None:
+    with pytest.raises(ValueError, match="not a share; write for example 5%"):
+        parse_share(value)
+
+
+def test_a_share_is_what_it_was_made_of() -> None:
+    assert Share(50_000) == parse_share("5%")
