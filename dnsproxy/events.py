@@ -256,6 +256,11 @@ EVENTS = {
     "helper.credentials_exposed": Event(
         "warning", "Others can read the file with the registry's password.", ("registry", "detail")
     ),
+    "helper.target_unguarded": Event(
+        "warning",
+        "A store knows no conditional writes: two helpers may write in the same moment.",
+        ("target",),
+    ),
     "helper.target_unread": Event(
         "warning", "What a target has cannot be read, to go on from it.", ("target", "reason")
     ),

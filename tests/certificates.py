@@ -32,7 +32,7 @@ def make_certificate(folder: Path, *names: str, days: int = 1) -> Path:
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
     )
     if names:
-        alternatives = x509.SubjectAlternativeName([_general_name(name) for name in names])
+        alternatives = x509.SubjectAlternativeName([general_name(name) for name in names])
         builder = builder.add_extension(alternatives, critical=False)
     certificate = builder.sign(key, hashes.SHA256())
     path = folder / f"{'_'.join(names).replace('*', 'any') or 'none'}{days}.pem"
@@ -45,7 +45,8 @@ def make_certificate(folder: Path, *names: str, days: int = 1) -> Path:
     return path
 
 
-def _general_name(name: str) -> x509.GeneralName:
+def general_name(name: str) -> x509.GeneralName:
+    """Return a name or an address as a certificate has it."""
     try:
         return x509.IPAddress(ip_address(name))
     except ValueError:

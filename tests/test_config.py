@@ -295,9 +295,13 @@ def test_the_example_mentions_every_key() -> None:
 def test_what_the_example_shows_behind_a_hash_is_valid_and_the_default() -> None:
     plain, full = config.load(EXAMPLE), config.parse(uncommented())
     assert full.helper.publish  # said to be examples
+    assert full.learn.canary  # so is this, and all sources but the first
+    assert len(full.learn.sources) > 1
+    learn = full.learn.model_copy(update={"sources": full.learn.sources[:1], "canary": None})
     assert full.forward.zones  # said to be examples, as are the names of the registry
     assert {bool(n.addresses) + 2 * bool(n.cname) for n in full.registries[0].names} == {0, 1, 2}
     registry = full.registries[0].model_copy(update={"names": []})
     forward = full.forward.model_copy(update={"zones": {}})
     helper = full.helper.model_copy(update={"publish": []})
-    assert full.model_copy(update={"registries": [registry], "forward": forward, "helper": helper}) == plain
+    back = {"registries": [registry], "forward": forward, "helper": helper, "learn": learn}
+    assert full.model_copy(update=back) == plain

@@ -174,6 +174,10 @@ def make_targets(entries: Sequence[TargetSettings]) -> list[Target]:
 
 def make_target(entry: TargetSettings) -> Target:
     """As `make_targets`, for one. What it takes is imported for targets that are configured only."""
-    from dnsproxy.helper.target_file import FileTarget  # noqa: PLC0415 - one branch for each kind
+    if entry.type == "s3":
+        from dnsproxy.helper.target_s3 import S3Target  # noqa: PLC0415 - one branch for each kind
+
+        return S3Target(entry)
+    from dnsproxy.helper.target_file import FileTarget  # noqa: PLC0415
 
     return FileTarget(entry)

@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 from urllib.parse import unquote, urlsplit
 
 from dnsproxy.errors import FetchError, StartError
-from dnsproxy.settings.sources import Source
+from dnsproxy.settings.sources import S3Source, Source
 from dnsproxy.transport.reasons import os_reason
 
 # Octets. Some hundred times the snapshot of a large region.
@@ -160,6 +160,10 @@ def make_reader(source: Source) -> Reader:
         from dnsproxy.net.source_file import FileReader  # noqa: PLC0415
 
         return FileReader(Path(unquote(urlsplit(source.url).path)))
+    if isinstance(source, S3Source):
+        from dnsproxy.net.source_s3 import S3Reader  # noqa: PLC0415
+
+        return S3Reader(source)
     from dnsproxy.net.source_http import HttpReader  # noqa: PLC0415
 
     return HttpReader(source)

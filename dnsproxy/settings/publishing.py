@@ -6,9 +6,12 @@ Each has ``name``, which is unlike that of any other and holds no secret.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from dnsproxy.settings.values import Model
+from pydantic import Tag
+
+from dnsproxy.settings.stores import S3Place
+from dnsproxy.settings.values import Model, by_type
 
 
 class FileTarget(Model):
@@ -25,6 +28,21 @@ class FileTarget(Model):
         return f"file://{self.path}"
 
 
-# One line for each type.
-TargetSettings = FileTarget
-TargetEntry = FileTarget
+class S3Target(S3Place):
+    """An object of an S3-compatible store."""
+
+    type: Literal["s3"]
+    """`s3`: an object of an S3-compatible store, OSS for example; needs the extra `dnsproxy[s3]`."""
+
+    @property
+    def name(self) -> str:
+        """What logs and health call it."""
+        return self.place
+
+
+# One line for each type, here and in the list of their names.
+TargetSettings = FileTarget | S3Target
+TargetEntry = Annotated[
+    Annotated[FileTarget, Tag("type file")] | Annotated[S3Target, Tag("type s3")],
+    by_type("", "file", "s3"),
+]

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Tag, field_validator, model_validator
 
+from dnsproxy.settings.stores import S3Place
 from dnsproxy.settings.values import Endpoint, Model, by_type, parse_endpoint
 
 # What stands in place of a URL where there is none, so that every source has a name of its own.
@@ -85,9 +86,26 @@ class SourceSettings(Model):
         return self.is_local or (self.url.startswith("http") and "?" not in self.url)
 
 
+class S3Source(S3Place):
+    """An object of an S3-compatible store, looked at again every `learn.refresh`."""
+
+    type: Literal["s3"]
+    """`s3`: an object of an S3-compatible store, OSS for example; needs the extra `dnsproxy[s3]`."""
+
+    is_local: ClassVar[bool] = False
+    can_wait: ClassVar[bool] = False
+
+    @property
+    def url(self) -> str:
+        """What logs and status call it."""
+        return self.place
+
+
 # One line for each type, here and in the list of their names.
-Source = SourceSettings
+Source = SourceSettings | S3Source
 SourceEntry = Annotated[
-    Annotated[SourceSettings, Tag("type url")] | Annotated[SourceSettings, Tag("type embedded")],
-    by_type("url", "url", "embedded"),
+    Annotated[SourceSettings, Tag("type url")]
+    | Annotated[SourceSettings, Tag("type embedded")]
+    | Annotated[S3Source, Tag("type s3")],
+    by_type("url", "url", "embedded", "s3"),
 ]

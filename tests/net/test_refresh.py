@@ -22,6 +22,7 @@ from dnsproxy.net.fetch import Fetched, Request
 from dnsproxy.net.refresh import COLD_RETRY, MAX_BACKOFF, RECENT, Learner
 from dnsproxy.net.statefile import REFRESH_GAP, read_state, write_state
 from dnsproxy.settings.learning import LearnSettings, SourceSettings
+from dnsproxy.settings.sources import Source
 from tests.fakes.kubelet import AtomicWriter
 from tests.strategies import learned, snapshot
 
@@ -64,7 +65,7 @@ class World:
         )
         return self.learner
 
-    async def fetch(self, source: SourceSettings, request: Request) -> Fetched:
+    async def fetch(self, source: Source, request: Request) -> Fetched:
         self.requests.append((source.url, request))
         outcome = self.outcomes[source.url]
         if isinstance(outcome, Exception):
@@ -493,7 +494,7 @@ class Polled(World):
         self.go = asyncio.Event()
         self.go.set()
 
-    async def fetch(self, source: SourceSettings, request: Request) -> Fetched:
+    async def fetch(self, source: Source, request: Request) -> Fetched:
         if request.wait:
             self.polls += 1
             try:

@@ -10,6 +10,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from tests.certificates import general_name
+
 HOUR = dt.timedelta(hours=1)
 
 
@@ -49,14 +51,14 @@ class Authority:
         self.file = own.certificate
 
     def issue(self, *hosts: str) -> Certificate:
-        """Give out a server certificate for ``hosts``; the files are named after the first."""
+        """Give out a server certificate for ``hosts``, names or addresses; the first names the files."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:64])])
         builder = (
             _builder(subject, self._name)
             .public_key(key.public_key())
             .add_extension(
-                x509.SubjectAlternativeName([x509.DNSName(host) for host in hosts]), critical=False
+                x509.SubjectAlternativeName([general_name(host) for host in hosts]), critical=False
             )
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         )

@@ -44,7 +44,7 @@ def test_values_out_of_range(sections: dict[str, Any], complaint: str) -> None:
         ({"url": "embedded:"}, "give a url"),
         ({"type": "embedded", "url": "file:///x"}, "type: embedded without one"),
         ({"type": "embedded", "url": ""}, "give a url"),
-        ({"type": "other"}, "known are url and embedded"),
+        ({"type": "other"}, "known are url, embedded"),
         ({"url": "dns://resolver.example"}, "not an IP address"),
         ({"url": "dns://10.0.0.5:0"}, "not a port"),
         ({"url": "dns://10.0.0.5/x"}, "not an IP address"),
@@ -72,6 +72,7 @@ def test_a_source_that_this_host_makes_itself_needs_no_key(
     source: dict[str, Any], resolver: Endpoint | None
 ) -> None:
     (read,) = LearnSettings.model_validate({"sources": [source]}).sources
+    assert isinstance(read, SourceSettings)
     assert (read.is_local, read.resolver) == (True, resolver)
 
 
