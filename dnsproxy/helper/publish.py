@@ -22,6 +22,7 @@ from aiohttp import web
 from dnsproxy.errors import StartError
 from dnsproxy.files import remove_leftovers
 from dnsproxy.helper.assemble import make_helper
+from dnsproxy.helper.caching import NO_STORE, cache_headers
 from dnsproxy.helper.outlets import Outlets, TargetStatus, make_targets
 from dnsproxy.helper.service import Helper, Published
 from dnsproxy.keys import read_private_key
@@ -49,9 +50,12 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class _Api:
     """The handlers. Nothing here changes what the helper holds."""
 
-    def __init__(self, helper: Helper, token: str | None, wall: Callable[[], float]) -> None:
+    def __init__(
+        self, helper: Helper, token: str | None, wall: Callable[[], float], *, guarded: bool
+    ) -> None:
         self._helper = helper
         self._token = token
+        self._guarded = guarded or token is not None
         self._wall = wall
         self._waiters = 0
 
@@ -69,7 +73,12 @@ class _Api:
         published = self._helper.current
         if published is None:
             return _error(503, "no snapshot yet", {"Retry-After": RETRY_AFTER})
-        return _document(request, published)
+        response = _document(request, published)
+        left = published.snapshot.expires_at - self._wall()
+        response.headers.update(
+            cache_headers(left, status=response.status, guarded=self._guarded, blocking=serial is not None)
+        )
+        return response
 
     async def _wait(self, serial: int, seconds: float) -> None:
         self._waiters += 1
@@ -117,11 +126,19 @@ def _target(status: TargetStatus) -> dict[str, object]:
 
 
 def create_app(
-    helper: Helper, token: str | None = None, wall: Callable[[], float] = time.time
+    helper: Helper,
+    token: str | None = None,
+    wall: Callable[[], float] = time.time,
+    *,
+    guarded: bool = False,
 ) -> web.Application:
-    """Return the application that publishes ``helper``; ``token`` is asked of those who read the snapshot."""
-    api = _Api(helper, token, wall)
+    """Return the application that publishes ``helper``; ``token`` is asked of those who read the snapshot.
+
+    ``guarded`` when others are kept out by other means.
+    """
+    api = _Api(helper, token, wall, guarded=guarded)
     app = web.Application()
+    app.on_response_prepare.append(_store_nothing_else)
     app.router.add_get("/v1/snapshot", api.snapshot)
     app.router.add_get("/health", api.health)
     return app
@@ -150,8 +167,12 @@ def _document(request: web.Request, published: Published) -> web.Response:
     else:
         response = web.Response(body=published.token.encode("ascii"), content_type="application/jose")
     response.etag = tag
-    response.headers["Cache-Control"] = "no-cache"
     return response
+
+
+async def _store_nothing_else(_request: web.Request, response: web.StreamResponse) -> None:
+    for name, value in NO_STORE.items():
+        response.headers.setdefault(name, value)
 
 
 def _error(status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
@@ -187,7 +208,7 @@ async def serve_helper(
     if not helper.wanted and not settings.sought():
         raise StartError("the helper has no name to learn: list a registry, or names without addresses")
     runner = web.AppRunner(
-        create_app(helper, token),
+        create_app(helper, token, guarded=options.tls.client_ca_file is not None),
         handle_signals=False,
         access_log=None,
         handler_cancellation=True,

@@ -38,6 +38,10 @@ class SourceSettings(Model):
     """File with the bearer token to send."""
     ca_file: Path | None = None
     """PEM file of the authority of an https source; null: the system's."""
+    long_poll: bool = True
+    """Whether an http source may keep a request until something is new; false where a cache or CDN stands in
+    between: then it is asked every `learn.refresh`, and most of that the cache answers.
+    """
 
     @model_validator(mode="before")
     @classmethod
@@ -83,7 +87,7 @@ class SourceSettings(Model):
         Of a helper, elsewhere or inside this program; not of a file, nor where the URL has a
         query of its own, which may be signed as a whole (object stores).
         """
-        return self.is_local or (self.url.startswith("http") and "?" not in self.url)
+        return self.is_local or (self.long_poll and self.url.startswith("http") and "?" not in self.url)
 
 
 class S3Source(S3Place):

@@ -88,7 +88,8 @@ async def test_the_snapshot_is_served_as_a_jws_with_its_tag(source: Source, conn
     assert response.status == 200
     assert response.content_type == "application/jose"
     assert response.headers["ETag"] == f'"{snapshot.serial}-{snapshot.issued_at}"'
-    assert response.headers["Cache-Control"] == "no-cache"
+    assert response.headers["Cache-Control"] == "public, max-age=5, stale-if-error=86400"
+    assert "Vary" not in response.headers
     assert seal.verify(await response.text(), TRUSTED) == snapshot
 
 
@@ -110,6 +111,38 @@ async def test_another_tag_gets_the_document(source: Source, connect: Connect, o
     await source.helper.round()
     response = await (await connect()).get("/v1/snapshot", headers={"If-None-Match": offered})
     assert response.status == 200
+
+
+async def test_head_is_get_without_the_document(source: Source, connect: Connect) -> None:
+    await source.helper.round()
+    client = await connect()
+    whole, head = await client.get("/v1/snapshot"), await client.head("/v1/snapshot")
+    assert (head.status, await head.read()) == (200, b"")
+    for name in ("ETag", "Cache-Control", "Content-Length", "Content-Type"):
+        assert head.headers[name] == whole.headers[name]
+    again = await client.head("/v1/snapshot", headers={"If-None-Match": head.headers["ETag"]})
+    assert again.status == 304
+
+
+async def test_what_a_cache_may_keep(source: Source, connect: Connect) -> None:
+    """The plain document and that it is unmodified, until the snapshot expires; nothing else at all."""
+    client, closed = await connect(), await connect("secret-token")
+    assert (await client.get("/v1/snapshot")).headers["Cache-Control"] == "no-store"  # 503
+    snapshot = await source.helper.round()
+    tag = {"If-None-Match": f'"{snapshot.serial}-{snapshot.issued_at}"'}
+    source.wall += 1000
+    for headers, status in (({}, 200), (tag, 304)):
+        response = await client.get("/v1/snapshot", headers=headers)
+        assert response.status == status
+        assert response.headers["Cache-Control"] == "public, max-age=5, stale-if-error=85400"
+    for path in ("/v1/snapshot?wait=0", "/v1/snapshot?wait=x", "/health", "/nothing"):
+        assert (await client.get(path)).headers["Cache-Control"] == "no-store", path
+    assert (await closed.get("/v1/snapshot")).headers["Cache-Control"] == "no-store"  # 401
+    response = await closed.get("/v1/snapshot", headers={"Authorization": "Bearer secret-token"})
+    assert response.headers["Cache-Control"] == "private, max-age=5, stale-if-error=85400"
+    assert response.headers["Vary"] == "Authorization"
+    source.wall += 86400
+    assert (await client.get("/v1/snapshot")).headers["Cache-Control"] == "no-store"
 
 
 async def test_before_the_first_snapshot_it_is_503_with_a_time(connect: Connect) -> None:

@@ -15,6 +15,7 @@ from dnsproxy.settings.sources import SourceSettings
         ({"url": "http://h.example/v1/snapshot"}, True),
         ({"url": "https://h.example/v1/snapshot"}, True),
         ({"url": "https://bucket.example/x?Signature=abc"}, False),
+        ({"url": "https://cdn.example/v1/snapshot", "long_poll": False}, False),
         ({"url": "file:///x"}, False),
         ({"url": "dns://10.0.0.5:53"}, True),
         ({"type": "embedded"}, True),
