@@ -7,7 +7,7 @@
     ├── WireError          bytes that are not a DNS message we can use
     ├── SnapshotError      a snapshot that must not be used, with its Rejection
     ├── OrderError         a pin, freeze or roll-back that cannot be obeyed
-    ├── StoreError         an object store or API server did not do what it was asked
+    ├── StoreError         an object store, etcd or API server did not do what it was asked
     ├── FetchError         a source of snapshots could not be read
     ├── PublishError       a target of snapshots could not be written, or read
     ├── ResolveError       the helper got no usable response from a resolver
@@ -120,7 +120,7 @@ class OrderError(DnsproxyError):
 
 
 class StoreError(DnsproxyError):
-    """An object store or API server did not do what it was asked; the message says why, without secrets."""
+    """An object store, etcd or API server did not do as asked; the message says why, without secrets."""
 
 
 class FetchError(DnsproxyError):

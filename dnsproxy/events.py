@@ -274,6 +274,11 @@ EVENTS = {
         ("target", "exception"),
         ("target",),
     ),
+    "helper.leader": Event(
+        "info",
+        "A helper of the group publishes from now on; `own` says whether it is this one.",
+        ("leader", "own"),
+    ),
     "helper.publish_file_failed": Event("error", "The snapshot cannot be written.", ("file", "reason")),
     "helper.publish_file_written": Event("info", "The snapshot can be written again.", ("file",)),
 }

@@ -306,6 +306,9 @@ HEALTH = _object(
     names=WHOLE,
     age=_or_null(WHOLE),
     targets={"type": "array", "items": TARGET},
+    election=_or_null(
+        _object(name=TEXT, role={"enum": ["leader", "follower"]}, status={"enum": ["ok", "failing"]})
+    ),
 )
 HELPER: Json = {
     "/v1/snapshot": _get(

@@ -67,7 +67,8 @@ install_packages() {
         ip:iproute2 faketime:faketime fstrm_capture:fstrm-bin nginx:nginx docker-registry:docker-registry skopeo:skopeo \
         mandoc:mandoc zsh:zsh fish:fish drill:ldnsutils named:bind9 dnsdist:dnsdist \
         pdns_recursor:pdns-recursor dnsperf:dnsperf musl-gcc:musl-tools chromium:chromium \
-        promtool:prometheus kea-dhcp4:kea-dhcp4-server dhcpd:isc-dhcp-server udhcpc:udhcpc systemd-analyze:systemd; do
+        promtool:prometheus kea-dhcp4:kea-dhcp4-server dhcpd:isc-dhcp-server udhcpc:udhcpc systemd-analyze:systemd \
+        etcd:etcd-server etcdctl:etcd-client; do
         command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
     done
     if [ -n "$missing" ]; then
@@ -78,7 +79,7 @@ install_packages() {
     # Not started now, and not at the next boot either.
     for pair in unbound:unbound nginx:nginx docker-registry:docker-registry bind9:named dnsdist:dnsdist \
         pdns-recursor:pdns-recursor prometheus:prometheus kea-dhcp4-server:kea-dhcp4-server \
-        isc-dhcp-server:isc-dhcp-server; do
+        isc-dhcp-server:isc-dhcp-server etcd-server:etcd; do
         case "$missing " in
         *" ${pair%%:*} "*) systemctl disable --quiet "${pair##*:}.service" 2>/dev/null || true ;;
         esac

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from dnsproxy.core import seal
 from dnsproxy.core.learned import canonical_addresses
 from dnsproxy.core.registry import Wanted
-from dnsproxy.errors import ResolveError
+from dnsproxy.errors import ResolveError, StartError
 from dnsproxy.helper.discover import Target, discover
 from dnsproxy.helper.outlets import Outlets
 from dnsproxy.helper.resolve import look
 from dnsproxy.helper.seek import Seeker
 from dnsproxy.helper.service import Helper
+from dnsproxy.keys import read_trusted_keys
 from dnsproxy.settings import Settings
+from dnsproxy.settings.learning import HelperSettings
 from dnsproxy.settings.values import Endpoint
+
+if TYPE_CHECKING:
+    from dnsproxy.helper.election import Election
 
 
 class Directory:
@@ -62,6 +69,8 @@ def make_helper(
     key: Ed25519PrivateKey,
     publish_file: Path | None = None,
     outlets: Outlets | None = None,
+    election: Election | None = None,
+    trusted: seal.TrustedKeys | None = None,
 ) -> Helper:
     """Return a helper for the registries of ``settings`` that asks ``resolvers`` and signs with ``key``."""
     wanted = settings.wanted()
@@ -77,5 +86,31 @@ def make_helper(
         interval=interval,
         publish_file=publish_file,
         outlets=outlets,
+        election=election,
+        trusted=trusted,
         seeker=seeker if sought else None,
     )
+
+
+def group_keys(options: HelperSettings) -> dict[str, Ed25519PublicKey]:
+    """Return the public keys of the other helpers of the group, by key id.
+
+    Raises:
+        StartError: one of them cannot be read.
+    """
+    try:
+        return read_trusted_keys(options.office.peer_keys if options.office else [])
+    except StartError as exc:
+        raise StartError(*(f"helper.publish: peer_keys: {reason}" for reason in exc.reasons)) from exc
+
+
+def make_election(
+    options: HelperSettings, key: Ed25519PrivateKey, peers: Mapping[str, Ed25519PublicKey]
+) -> Election | None:
+    """Return the election that ``options`` ask for; None without."""
+    if options.office is None:
+        return None
+    from dnsproxy.helper.election import Election  # noqa: PLC0415 - where one is configured only
+
+    own = key.public_key()
+    return Election(options.office, options.id, {seal.key_id(own): own, **peers})

@@ -12,6 +12,7 @@ import structlog
 
 from dnsproxy.core.retry import next_delay
 from dnsproxy.errors import PublishError
+from dnsproxy.settings import etcd
 from dnsproxy.settings.publishing import TargetSettings
 from dnsproxy.transport.reasons import os_reason
 
@@ -178,6 +179,11 @@ def make_target(entry: TargetSettings) -> Target:
         from dnsproxy.helper.target_s3 import S3Target  # noqa: PLC0415 - one branch for each kind
 
         return S3Target(entry)
+    # One branch for each kind.
+    if isinstance(entry, etcd.EtcdTarget):
+        from dnsproxy.helper.target_etcd import EtcdTarget  # noqa: PLC0415
+
+        return EtcdTarget(entry)
     from dnsproxy.helper.target_file import FileTarget  # noqa: PLC0415
 
     return FileTarget(entry)

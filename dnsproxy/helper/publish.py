@@ -15,22 +15,27 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from ipaddress import ip_address
+from typing import TYPE_CHECKING
 
 import structlog
 from aiohttp import web
 
 from dnsproxy.errors import StartError
 from dnsproxy.files import remove_leftovers
-from dnsproxy.helper.assemble import make_helper
+from dnsproxy.helper.assemble import group_keys, make_election, make_helper
 from dnsproxy.helper.caching import NO_STORE, cache_headers
+from dnsproxy.helper.issue import Published
 from dnsproxy.helper.outlets import Outlets, TargetStatus, make_targets
-from dnsproxy.helper.service import Helper, Published
+from dnsproxy.helper.service import Helper
 from dnsproxy.keys import read_private_key
 from dnsproxy.settings import Settings
 from dnsproxy.settings.learning import TlsSettings
 from dnsproxy.settings.values import Endpoint
 from dnsproxy.system import expand_resolvers
 from dnsproxy.tokens import is_bearer, read_token
+
+if TYPE_CHECKING:
+    from dnsproxy.helper.election import Election
 
 # Seconds that a blocking query waits.
 DEFAULT_WAIT = 30.0
@@ -93,14 +98,16 @@ class _Api:
         published = self._helper.current
         statuses = self._helper.outlets.statuses
         targets = [_target(status) for status in statuses]
+        election = _office(self._helper.election)
         if published is None:
-            starting = {"status": "starting", "serial": None, "names": 0, "age": None, "targets": targets}
-            return web.json_response(starting)
+            starting = {"status": "starting", "serial": None, "names": 0, "age": None}
+            return web.json_response({**starting, "targets": targets, "election": election})
         entries = published.snapshot.names
         good = (
             all(entry.status == "ok" for entry in entries)
             and not self._helper.failing
             and all(status.error is None for status in statuses)
+            and (election is None or election["status"] == "ok")
         )
         age = max(0, int(self._wall()) - published.snapshot.issued_at)
         return web.json_response(
@@ -110,6 +117,7 @@ class _Api:
                 "names": len(entries),
                 "age": age,
                 "targets": targets,
+                "election": election,
             }
         )
 
@@ -123,6 +131,13 @@ def _target(status: TargetStatus) -> dict[str, object]:
     # The reason stays in the log: health is for everybody.
     state = "failing" if status.error is not None else "waiting" if status.serial is None else "ok"
     return {"name": status.name, "status": state, "serial": status.serial, "failures": status.failures}
+
+
+def _office(election: Election | None) -> dict[str, object] | None:
+    if election is None:
+        return None
+    role = "leader" if election.is_leader else "follower"
+    return {"name": election.name, "role": role, "status": "failing" if election.error else "ok"}
 
 
 def create_app(
@@ -203,8 +218,10 @@ async def serve_helper(
     key = await asyncio.to_thread(read_private_key, options.signing_key_file)
     if options.publish_file is not None:
         remove_leftovers(options.publish_file, time.time())
-    outlets = Outlets(make_targets(options.publish))
-    helper = make_helper(settings, options.id, resolvers, key, options.publish_file, outlets)
+    outlets = Outlets(make_targets([target for target in options.publish if target != options.office]))
+    peers = await asyncio.to_thread(group_keys, options)
+    election = make_election(options, key, peers)
+    helper = make_helper(settings, options.id, resolvers, key, options.publish_file, outlets, election, peers)
     if not helper.wanted and not settings.sought():
         raise StartError("the helper has no name to learn: list a registry, or names without addresses")
     runner = web.AppRunner(

@@ -9,41 +9,34 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from dnsproxy.core import seal
-from dnsproxy.core.learned import LearnedName, Snapshot
+from dnsproxy.core.learned import Snapshot
 from dnsproxy.core.registry import Found, Wanted, with_found
 from dnsproxy.errors import SnapshotError
 from dnsproxy.files import write_atomically
+from dnsproxy.helper.issue import Published, next_snapshot, order
 from dnsproxy.helper.journal import Journal
 from dnsproxy.helper.observe import Look, observe
 from dnsproxy.helper.outlets import Outlets
 from dnsproxy.helper.seek import Seeker
 
-# Seconds. A proxy that cannot reach its helper for longer starts without a fresh
-# snapshot but keeps serving its own state file.
-LIFETIME = 86_400
 # Seconds between two rounds at the least, however small the TTLs (or the interval, when that is less).
 MIN_ROUND = 5.0
 # Names asked about at once. Each takes two sockets per resolver.
 CONCURRENCY = 32
 
+if TYPE_CHECKING:
+    from dnsproxy.helper.election import Election
+
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 LookAt = Callable[[Wanted], Awaitable[Sequence[Look]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A snapshot and its signed form."""
-
-    snapshot: Snapshot
-    token: str
 
 
 class Helper:
@@ -64,6 +57,8 @@ class Helper:
         interval: float,
         publish_file: Path | None = None,
         outlets: Outlets | None = None,
+        election: Election | None = None,
+        trusted: seal.TrustedKeys | None = None,
         seeker: Seeker | None = None,
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -77,9 +72,13 @@ class Helper:
         self._interval = interval
         self._file = publish_file
         self.outlets = outlets or Outlets(())
+        self.election = election
+        self._trusted = {seal.key_id(key.public_key()): key.public_key(), **(trusted or {})}
         self._wall = wall
         self._monotonic = monotonic
         self._last: Snapshot | None = None
+        # The next snapshot is the first of this helper, or of its term of office.
+        self._begins = True
         self._journal = Journal()
         self._bad_rounds = 0
         self._changed = asyncio.Event()
@@ -104,6 +103,8 @@ class Helper:
         await self.restore()
         async with asyncio.TaskGroup() as group:
             group.create_task(self.outlets.run())
+            if self.election is not None:
+                group.create_task(self.election.run(self))
             if self._seeker is not None:
                 group.create_task(self._seeker.run(self.look_now))
             while True:
@@ -123,7 +124,7 @@ class Helper:
         self._hurry.set()
 
     async def restore(self) -> None:
-        """Take serial and addresses from what was published last, as far as this helper has signed it."""
+        """Take serial and addresses from what was published last, if this helper or its group signed it."""
         published = await self.outlets.read()
         if self._file is not None:
             try:
@@ -135,14 +136,13 @@ class Helper:
                 log.warning("helper.restore_failed", file=str(self._file), reason=str(exc))
         found = [snapshot for place, token in published if (snapshot := self._own(place, token)) is not None]
         if found:
-            latest = max(found, key=lambda snapshot: (snapshot.serial, snapshot.issued_at))
+            latest = max(found, key=order)
             self.resume(latest)
             log.info("helper.restored", serial=latest.serial, names=len(latest.names))
 
     def _own(self, place: str, token: str) -> Snapshot | None:
-        public = self._key.public_key()
         try:
-            snapshot = seal.verify(token.strip(), {seal.key_id(public): public})
+            snapshot = seal.verify(token.strip(), self._trusted)
         except SnapshotError as exc:
             log.warning("helper.restore_failed", file=place, reason=str(exc))
             return None
@@ -152,13 +152,31 @@ class Helper:
         return snapshot
 
     def resume(self, snapshot: Snapshot) -> None:
-        """Go on from ``snapshot``, which this helper has issued before a restart."""
+        """Go on from ``snapshot``, which this helper or its group has issued before."""
         self._last = snapshot
         if self._seeker is not None:
             self._seeker.findings.restore(snapshot.found)
 
+    def adopt(self, published: Published) -> None:
+        """Give what another helper of the group has published, and go on from it."""
+        held, offered = self.current, published.snapshot
+        if held is None or order(held.snapshot) < order(offered):
+            self.resume(offered)
+            self._give(published)
+
+    def take_office(self, published: Published | None) -> None:
+        """Publish from now on, beginning with a look at once, and go on from ``published``."""
+        if published is not None:
+            self.adopt(published)
+        self._begins = True
+        self.look_now()
+
+    @property
+    def _publishes(self) -> bool:
+        return self.election is None or self.election.is_leader
+
     async def round(self) -> Snapshot:
-        """Look at every name once and publish what was seen."""
+        """Look at every name once and publish what was seen, if that is for this helper to do."""
         names = self.wanted
         looks = await self._look_everywhere(names)
         wall_now = self._wall()
@@ -170,12 +188,13 @@ class Helper:
             observe(before.get(wanted.name), wanted, seen, wall_now, seen_at)
             for wanted, (seen, seen_at) in zip(names, looks, strict=True)
         )
-        snapshot = next_snapshot(
-            self._last, self._issuer, entries, wall_now, found, restarted=self.current is None
-        )
-        self._journal.record(before, entries, [seen for seen, _ in looks], snapshot.serial)
-        self._bad_rounds = 0 if all(entry.status == "ok" for entry in entries) else self._bad_rounds + 1
-        await self._publish(snapshot)
+        snapshot = next_snapshot(self._last, self._issuer, entries, wall_now, found, restarted=self._begins)
+        done = True
+        if self._publishes:
+            self._journal.record(before, entries, [seen for seen, _ in looks], snapshot.serial)
+            done = await self._publish(snapshot)
+        good = done and all(entry.status == "ok" for entry in entries)
+        self._bad_rounds = 0 if good else self._bad_rounds + 1
         return snapshot
 
     async def _look_everywhere(self, names: Sequence[Wanted]) -> list[tuple[Sequence[Look], float]]:
@@ -219,18 +238,25 @@ class Helper:
         self._released = True
         self._changed.set()
 
-    async def _publish(self, snapshot: Snapshot) -> None:
-        token = seal.sign(snapshot, self._key)
-        changed = self.current is None or self.current.snapshot.serial != snapshot.serial
+    async def _publish(self, snapshot: Snapshot) -> bool:
+        published = Published(snapshot, seal.sign(snapshot, self._key))
+        if self.election is not None and not await self.election.publish(published):
+            return False
         self._last = snapshot
-        self.current = Published(snapshot, token)
+        self._begins = False
+        self._give(published)
+        self.outlets.offer(published.token, snapshot.serial)
+        if self._file is not None:
+            await self._write(self._file, published.token)
+        return True
+
+    def _give(self, published: Published) -> None:
+        changed = self.current is None or self.current.snapshot.serial != published.snapshot.serial
+        self.current = published
         if changed:
             self._changed.set()
             if not self._released:
                 self._changed = asyncio.Event()
-        self.outlets.offer(token, snapshot.serial)
-        if self._file is not None:
-            await self._write(self._file, token)
 
     async def _write(self, path: Path, token: str) -> None:
         try:
@@ -239,38 +265,3 @@ class Helper:
             self._journal.record_write(path, exc.strerror or str(exc))
         else:
             self._journal.record_write(path, None)
-
-
-def next_snapshot(
-    last: Snapshot | None,
-    issuer: str,
-    entries: tuple[LearnedName, ...],
-    wall_now: float,
-    found: tuple[Found, ...] = (),
-    *,
-    restarted: bool = False,
-) -> Snapshot:
-    """Return the snapshot after ``last``; ``wall_now`` is Unix time in seconds.
-
-    The serial grows when a name, an address, a CNAME, a status or a finding has changed.
-    It also grows when the clock was set back, or proxies would take an earlier
-    time of issue for an older snapshot; and when the helper has ``restarted``, for ``last`` may be
-    from a backup, older than what proxies have.
-    """
-    issued_at = int(wall_now)
-    if last is None:
-        serial = int(wall_now * 1000)
-    elif (
-        restarted
-        or _essence(last.names, last.found) != _essence(entries, found)
-        or issued_at < last.issued_at
-    ):
-        serial = max(last.serial + 1, int(wall_now * 1000))
-    else:
-        serial = last.serial
-    return Snapshot(issuer, serial, issued_at, issued_at + LIFETIME, entries, found)
-
-
-def _essence(entries: Sequence[LearnedName], found: Sequence[Found]) -> set[tuple[object, ...]]:
-    names = {(entry.name, entry.addresses, entry.cname, entry.status) for entry in entries}
-    return names | {(*entry.subject, entry.names) for entry in found}

@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 from urllib.parse import unquote, urlsplit
 
 from dnsproxy.errors import FetchError, StartError
+from dnsproxy.settings.etcd import EtcdSource
 from dnsproxy.settings.sources import S3Source, Source
 from dnsproxy.transport.reasons import os_reason
 
@@ -156,6 +157,10 @@ def make_reader(source: Source) -> Reader:
         StartError: what it takes is not installed.
     """
     # One branch for each kind; see the module's docstring for why the imports are here.
+    if isinstance(source, EtcdSource):
+        from dnsproxy.net.source_etcd import EtcdReader  # noqa: PLC0415
+
+        return EtcdReader(source)
     if source.url.startswith("file:"):
         from dnsproxy.net.source_file import FileReader  # noqa: PLC0415
 

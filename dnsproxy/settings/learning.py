@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from dnsproxy.settings.etcd import EtcdTarget
 from dnsproxy.settings.publishing import TargetEntry
 from dnsproxy.settings.sources import Source, SourceEntry, SourceSettings
 from dnsproxy.settings.values import (
@@ -75,7 +76,15 @@ class HelperSettings(Model):
     def _distinct_targets(self) -> Self:
         if len({target.name for target in self.publish}) != len(self.publish):
             raise ValueError("publish: two targets are the same")
+        if sum(isinstance(target, EtcdTarget) and target.elect for target in self.publish) > 1:
+            raise ValueError("publish: elect is for one target")
         return self
+
+    @property
+    def office(self) -> EtcdTarget | None:
+        """The target with which helpers elect a leader; None without."""
+        found = (target for target in self.publish if isinstance(target, EtcdTarget) and target.elect)
+        return next(found, None)
 
 
 class VerifySettings(Model):

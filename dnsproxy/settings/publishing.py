@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Tag
 
+from dnsproxy.settings.etcd import EtcdTarget
 from dnsproxy.settings.stores import S3Place
 from dnsproxy.settings.values import Model, by_type
 
@@ -41,8 +42,10 @@ class S3Target(S3Place):
 
 
 # One line for each type, here and in the list of their names.
-TargetSettings = FileTarget | S3Target
+TargetSettings = FileTarget | S3Target | EtcdTarget
 TargetEntry = Annotated[
-    Annotated[FileTarget, Tag("type file")] | Annotated[S3Target, Tag("type s3")],
-    by_type("", "file", "s3"),
+    Annotated[FileTarget, Tag("type file")]
+    | Annotated[S3Target, Tag("type s3")]
+    | Annotated[EtcdTarget, Tag("type etcd")],
+    by_type("", "file", "s3", "etcd"),
 ]

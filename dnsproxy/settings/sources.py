@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Tag, field_validator, model_validator
 
+from dnsproxy.settings.etcd import EtcdSource
 from dnsproxy.settings.stores import S3Place
 from dnsproxy.settings.values import Endpoint, Model, by_type, parse_endpoint
 
@@ -106,10 +107,11 @@ class S3Source(S3Place):
 
 
 # One line for each type, here and in the list of their names.
-Source = SourceSettings | S3Source
+Source = SourceSettings | S3Source | EtcdSource
 SourceEntry = Annotated[
     Annotated[SourceSettings, Tag("type url")]
     | Annotated[SourceSettings, Tag("type embedded")]
-    | Annotated[S3Source, Tag("type s3")],
-    by_type("url", "url", "embedded", "s3"),
+    | Annotated[S3Source, Tag("type s3")]
+    | Annotated[EtcdSource, Tag("type etcd")],
+    by_type("url", "url", "embedded", "s3", "etcd"),
 ]

@@ -248,11 +248,12 @@ async def test_with_the_token_it_is_served_and_health_needs_none(source: Source,
 
 async def test_health_tells_serial_names_and_age(source: Source, connect: Connect) -> None:
     client = await connect()
-    starting: dict[str, Any] = {"status": "starting", "serial": None, "names": 0, "age": None, "targets": []}
+    nothing: dict[str, Any] = {"serial": None, "names": 0, "age": None, "targets": [], "election": None}
+    starting = {"status": "starting", **nothing}
     assert await (await client.get("/health")).json() == starting
     serial = (await source.helper.round()).serial
     source.wall += 12
-    health = {"status": "ok", "serial": serial, "names": 1, "age": 12, "targets": []}
+    health = {"status": "ok", "serial": serial, "names": 1, "age": 12, "targets": [], "election": None}
     assert await (await client.get("/health")).json() == health
     source.addresses = ()
     await source.helper.round()

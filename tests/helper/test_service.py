@@ -17,10 +17,11 @@ from dnsproxy.core.names import to_key
 from dnsproxy.core.registry import Found, Wanted
 from dnsproxy.errors import DiscoverError, Doubt
 from dnsproxy.helper.discover import Report, Target
+from dnsproxy.helper.issue import LIFETIME, next_snapshot
 from dnsproxy.helper.observe import Look
 from dnsproxy.helper.outlets import Outlets, make_targets
 from dnsproxy.helper.seek import Seeker
-from dnsproxy.helper.service import LIFETIME, Helper, next_snapshot
+from dnsproxy.helper.service import Helper
 from dnsproxy.settings.discovery import DiscoverSettings
 from dnsproxy.settings.publishing import FileTarget
 
