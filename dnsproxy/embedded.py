@@ -52,7 +52,8 @@ class EmbeddedHelpers:
                 resolvers = _resolvers(settings, source)
                 issuer = public_url(source.url)
                 self._issuers[source.url] = issuer
-                self._helpers[source.url] = make_helper(settings, issuer, resolvers, key)
+                seen = settings.of_registries(source.registries)
+                self._helpers[source.url] = make_helper(seen, issuer, resolvers, key)
         self._fetcher = Fetcher()
 
     def resume(self, book: Book) -> None:

@@ -7,15 +7,14 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from dnsproxy.core import names
 from dnsproxy.core.book import Book
 from dnsproxy.core.convergence import Convergence
-from dnsproxy.core.learned import Scope
+from dnsproxy.core.trust import Trust
 from dnsproxy.errors import StartError
-from dnsproxy.keys import read_trusted_keys
 from dnsproxy.net.refresh import Learner
 from dnsproxy.net.statefile import check_writable
 from dnsproxy.settings import Settings
+from dnsproxy.trust import read_trust, with_own
 from dnsproxy.vetting import Vetting
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ class Learning:
         self._outlet = outlet
         self.convergence = Convergence(time.time())
         complaints: list[str] = []
-        keys = {}
+        trust: Trust | None = None
         disk_failure = None
         self._embedded: EmbeddedHelpers | None = None
         try:
@@ -45,24 +44,21 @@ class Learning:
         except StartError as exc:
             complaints += exc.reasons
         try:
-            keys = read_trusted_keys(settings.learn.trusted_keys)
+            trust = read_trust(settings)
         except StartError as exc:
             complaints += exc.reasons
         try:
             self.vetting = Vetting(settings, self._answer)
         except StartError as exc:
             complaints += exc.reasons
-        if complaints:
+        if complaints or trust is None:
             raise StartError(*complaints)
         if self._embedded is not None:
-            keys |= self._embedded.keys
-        configured = frozenset(names.to_key(entry.name) for entry in settings.wanted())
-        scope = Scope(configured, tuple(settings.sought()))
+            trust = with_own(trust, self._embedded.keys)
         fetch, changed = (self._embedded.fetch, self._embedded.changed) if self._embedded else (None, None)
         self.learner = Learner(
             settings.learn,
-            keys,
-            scope,
+            trust,
             self.vetting.take,
             fetch=fetch,
             changed=changed,

@@ -46,8 +46,28 @@ List a registry for each, with its own `network`; a helper runs in each source r
 
 - Names belong to one registry. Two that claim the same name are a mistake, told with both places. A service
   that two registries of one region share, such as the OSS of `acr`, may stand in both.
-- A helper that cannot see the names of another region logs and publishes them as failed, which takes nothing
-  from the helper that can. Leave the other regions' registries out of its file where its log should be quiet.
+- Limit each helper's key to its registries, or the key of one cloud speaks for the names of all. What a
+  limited key says is known by its registries and the helper's id: `frankfurt/helper-a`. A discovered name
+  belongs to who tells it, so registries whose keys are kept apart must not believe hosts below one domain;
+  that is a mistake in the configuration, which says what to narrow.
+
+    ```yaml
+    learn:
+      sources:
+        - {url: "https://10.94.0.10:8953/v1/snapshot"}
+        - {url: "https://10.20.1.10:8953/v1/snapshot"}
+        - {url: "dns://10.60.0.53", registries: [harbor]}
+      trusted_keys:
+        - {file: /etc/dnsproxy/hangzhou.pub, registries: [hangzhou]}
+        - {file: /etc/dnsproxy/frankfurt.pub, registries: [frankfurt]}
+    registries:
+      - {name: hangzhou, region: cn-hangzhou, instance: xxxxxx}
+      - {name: frankfurt, provider: ecr, region: eu-central-1, account: "123456789012"}
+      - {name: harbor, provider: harbor, hostname: harbor.corp.example}
+    ```
+
+- A helper looks for every registry of its own file. Leave out those that its region does not resolve, or it
+  logs and publishes them as failed; that takes nothing from the helper that knows them.
 
 A registry that is none of these is `generic`: list its names under `names`, and with `auth: discover` or
 `storage: discover` say whom to believe.

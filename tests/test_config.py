@@ -295,9 +295,10 @@ def test_the_example_mentions_every_key() -> None:
 def test_what_the_example_shows_behind_a_hash_is_valid_and_the_default() -> None:
     plain, full = config.load(EXAMPLE), config.parse(uncommented())
     assert full.helper.publish  # said to be examples
-    assert full.learn.canary  # so is this, and all sources but the first
+    assert full.learn.canary  # so is this, and all sources and keys but the first
     assert len(full.learn.sources) > 1
-    learn = full.learn.model_copy(update={"sources": full.learn.sources[:1], "canary": None})
+    first = {"sources": full.learn.sources[:1], "trusted_keys": full.learn.trusted_keys[:1]}
+    learn = full.learn.model_copy(update={**first, "canary": None})
     assert full.forward.zones  # said to be examples, as are the names of the registry
     assert {bool(n.addresses) + 2 * bool(n.cname) for n in full.registries[0].names} == {0, 1, 2}
     registry = full.registries[0].model_copy(update={"names": []})

@@ -32,6 +32,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "eventfields",
             "logs",
             "keys",
+            "trust",
             "system",
             "processors",
             "tokens",

@@ -112,6 +112,11 @@ def verify(token: str, trusted: TrustedKeys) -> Snapshot:
     return Snapshot.from_payload(payload)
 
 
+def signer(token: str) -> str:
+    """Return the id of the key that has signed ``token``, which `verify` has found good."""
+    return str(jwt.get_unverified_header(token)["kid"])
+
+
 def _is_canonical(segment: str) -> bool:
     # Lenient decoders pass over stray characters and unused bits (RFC 4648 §3.5), so that
     # one signature would have many spellings. The other two segments are signed as text.

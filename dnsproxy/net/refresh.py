@@ -16,10 +16,10 @@ from dataclasses import replace
 
 import structlog
 
-from dnsproxy.core import seal
 from dnsproxy.core.book import Book
-from dnsproxy.core.learned import Accepted, Rejected, Scope, Verdict, judge, judge_content
+from dnsproxy.core.learned import Accepted, Rejected, Verdict, judge, judge_content
 from dnsproxy.core.retry import next_delay
+from dnsproxy.core.trust import Trust
 from dnsproxy.errors import FetchError, Rejection, SnapshotError
 from dnsproxy.net.fetch import MAX_WAIT, Fetched, Fetcher, Request, SourceStatus, public_url
 from dnsproxy.net.statefile import StateWriter, read_state, set_aside, write_state
@@ -46,17 +46,15 @@ Changed = Callable[[Source], Awaitable[None]]
 class Learner:
     """Owns the book; ``on_book`` is called with each new one.
 
-    ``trusted`` are the public keys by key id, ``scope`` the names that helpers
-    may speak for. ``wall`` gives Unix time; ``fetch`` and ``changed`` stand
-    in for those of a `Fetcher`. ``disk_failure`` is why the
-    state file cannot be written, as found at start.
+    ``trust`` says which keys are believed, and about which names. ``wall`` gives
+    Unix time; ``fetch`` and ``changed`` stand in for those of a `Fetcher`.
+    ``disk_failure`` is why the state file cannot be written, as found at start.
     """
 
     def __init__(
         self,
         settings: LearnSettings,
-        trusted: seal.TrustedKeys,
-        scope: Scope,
+        trust: Trust,
         on_book: Callable[[Book], None],
         *,
         wall: Callable[[], float] = time.time,
@@ -67,8 +65,7 @@ class Learner:
         self.book = Book()
         self.rejected: Counter[str] = Counter()
         self._settings = settings
-        self._trusted = trusted
-        self._scope = scope
+        self._trust = trust
         self._on_book = on_book
         self._wall = wall
         self._fetcher = Fetcher()
@@ -218,10 +215,10 @@ class Learner:
         if fetched.token is not None:
             try:
                 # In a thread: the largest documents take longer than a query should wait.
-                snapshot = await asyncio.to_thread(seal.verify, fetched.token, self._trusted)
+                snapshot, scope = await asyncio.to_thread(self._trust.open, fetched.token)
             except SnapshotError as exc:
                 return self._note_rejection(source, Rejected(exc.reason, str(exc)), None)
-            verdict = judge(self.book.latest.get(snapshot.issuer), snapshot, self._wall(), self._scope)
+            verdict = judge(self.book.latest.get(snapshot.issuer), snapshot, self._wall(), scope)
             if isinstance(verdict, Rejected):
                 return self._note_rejection(source, verdict, snapshot.serial)
             if isinstance(verdict, Accepted):
@@ -279,10 +276,10 @@ class Learner:
     def _take_kept(self, token: str) -> Verdict:
         """Take a token of the state file, which was in time when it was first accepted."""
         try:
-            snapshot = seal.verify(token, self._trusted)
+            snapshot, scope = self._trust.open(token)
         except SnapshotError as exc:
             return Rejected(exc.reason, str(exc))
-        verdict = judge_content(self.book.latest.get(snapshot.issuer), snapshot, self._scope)
+        verdict = judge_content(self.book.latest.get(snapshot.issuer), snapshot, scope)
         if isinstance(verdict, Accepted):
             self._merge(token, verdict)
         return verdict

@@ -10,15 +10,17 @@ from typing import Any
 
 from dnsproxy.core import names, seal
 from dnsproxy.core.book import Book, Entry
-from dnsproxy.core.learned import Accepted, Scope, judge_content
+from dnsproxy.core.learned import Accepted, judge_content
 from dnsproxy.core.orders import PINNED, Orders, pinned_entry
 from dnsproxy.core.registry import Wanted, with_found
+from dnsproxy.core.trust import Trust
 from dnsproxy.errors import DnsproxyError, SnapshotError
-from dnsproxy.keys import local_key_path, read_private_key, read_trusted_keys
+from dnsproxy.keys import local_key_path, read_private_key
 from dnsproxy.net.orderfile import orders_path, read_orders
 from dnsproxy.net.statefile import read_state
 from dnsproxy.ops.client import AdminClient, AdminError
 from dnsproxy.settings import Settings
+from dnsproxy.trust import read_trust, with_own
 
 Network = IPv4Network | IPv6Network
 
@@ -119,7 +121,7 @@ def from_state(settings: Settings, wall_now: float) -> Known:
         tokens = read_state(path)
     except OSError as exc:
         raise NothingKnownError(f"{path}: {exc.strerror or exc}") from exc
-    book = _book(tokens, settings, wanted)
+    book = _book(tokens, settings)
     orders = _orders(path)
     kept = {**orders.in_service, **(orders.freeze.entries if orders.freeze else {})}
     kept |= {name: pinned_entry(name, pin) for name, pin in orders.pins.items()}
@@ -137,22 +139,21 @@ def _orders(state_file: Path) -> Orders:
         return Orders()  # the proxy sets such a file aside and goes on; so does this
 
 
-def _keys(settings: Settings) -> seal.TrustedKeys:
-    keys = read_trusted_keys(settings.learn.trusted_keys)
+def _trust(settings: Settings) -> Trust:
+    trust = read_trust(settings)
     local = local_key_path(settings.learn.state_file)
     if any(source.is_local for source in settings.learn.sources) and local.exists():
         own = read_private_key(local).public_key()
-        keys[seal.key_id(own)] = own
-    return keys
+        trust = with_own(trust, {seal.key_id(own): own})
+    return trust
 
 
-def _book(tokens: Sequence[str], settings: Settings, wanted: Sequence[Wanted]) -> Book:
-    keys = _keys(settings)
-    scope = Scope(frozenset(names.to_key(entry.name) for entry in wanted), tuple(settings.sought()))
+def _book(tokens: Sequence[str], settings: Settings) -> Book:
+    trust = _trust(settings)
     book = Book()
     for token in tokens:
         try:
-            snapshot = seal.verify(token, keys)
+            snapshot, scope = trust.open(token)
         except SnapshotError:
             continue  # the proxy sets such a document aside and uses the others; so does this
         verdict = judge_content(book.latest.get(snapshot.issuer), snapshot, scope)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Iterator
+from itertools import product
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from dnsproxy.core.guard import Limits, LimitTable
-from dnsproxy.core.registry import Sought, Wanted
-from dnsproxy.settings.learning import HelperSettings, LearnSettings
+from dnsproxy.core.registry import Sought, Wanted, lies_below
+from dnsproxy.settings.learning import HelperSettings, KeySettings, LearnSettings
 from dnsproxy.settings.logging import LogSettings
 from dnsproxy.settings.registries import RegistrySettings
 from dnsproxy.settings.schema import json_schema
@@ -19,8 +21,11 @@ from dnsproxy.settings.serving import (
     ForwardSettings,
     ServeSettings,
 )
+from dnsproxy.settings.sources import SourceSettings
 from dnsproxy.settings.values import Model
 
+# A key path.
+Place = tuple[str | int, ...]
 # A name as useradd(8) takes it.
 Account = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[A-Za-z_][A-Za-z0-9._-]*$")]
 
@@ -83,14 +88,51 @@ class Settings(Model):
                 earlier = claimed.setdefault(name, index)
                 if not claim.agrees_with(claims[earlier][name]) and earlier != index:
                     first = ("registries", earlier, *claims[earlier][name].place)
-                    wrong.append(
-                        _claimed_twice(
-                            name, ("registries", index, *claim.place), first, self.registries[earlier].name
-                        )
-                    )
+                    label = self.registries[earlier].name
+                    reason = f"{name.removesuffix('.')} is a name of registry {label} already"
+                    wrong.append(_misplaced(("registries", index, *claim.place), reason, first))
         if wrong:
             raise ValidationError.from_exception_data("Settings", wrong)
         return self
+
+    @model_validator(mode="after")
+    def _separate_keys(self) -> Self:
+        """Let keys be limited to registries that there are, and apart from what others might be told."""
+        labels = {registry.name for registry in self.registries}
+        wrong = []
+        for place, limited in self._limited():
+            absent = [label for label in limited if label not in labels]
+            wrong += [_misplaced((*place, "registries"), f"there is no registry {label}") for label in absent]
+            if place[1] == "trusted_keys":
+                wrong += [_misplaced(place, reason) for reason in self._told_by_others(limited)]
+        if wrong:
+            raise ValidationError.from_exception_data("Settings", wrong)
+        return self
+
+    def _limited(self) -> Iterator[tuple[Place, list[str]]]:
+        """Yield where the file limits something to registries, and to which."""
+        for index, key in enumerate(self.learn.trusted_keys):
+            if isinstance(key, KeySettings):
+                yield ("learn", "trusted_keys", index), key.registries
+        for index, source in enumerate(self.learn.sources):
+            if isinstance(source, SourceSettings) and source.registries is not None:
+                yield ("learn", "sources", index), source.registries
+
+    def _told_by_others(self, limited: list[str]) -> Iterator[str]:
+        mine = [registry for registry in self.registries if registry.name in limited]
+        others = [registry for registry in self.registries if registry.name not in limited]
+        for one, other, domain in _shared_domains(mine, others):
+            yield (
+                f"registries {one} and {other} both believe hosts below {domain.removesuffix('.')}, so this"
+                f" key could tell names of {other}: narrow their discover.realm_suffixes or storage_suffixes"
+            )
+
+    def of_registries(self, labels: Collection[str] | None) -> Settings:
+        """Return these settings with the registries called ``labels`` only; None: all."""
+        if labels is None:
+            return self
+        chosen = [registry for registry in self.registries if registry.name in labels]
+        return self.model_copy(update={"registries": chosen})
 
     def wanted(self) -> list[Wanted]:
         """Return the names of all registries; of several that use a service, the first owns its name."""
@@ -124,11 +166,28 @@ class Settings(Model):
         }
 
 
-def _claimed_twice(
-    name: str, place: tuple[str | int, ...], first: tuple[str | int, ...], label: str
-) -> InitErrorDetails:
-    reason = f"{name.removesuffix('.')} is a name of registry {label} already"
-    error = PydanticCustomError("value_error", "{reason}", {"reason": reason, "first": first})
+def _shared_domains(
+    mine: Iterable[RegistrySettings], others: Iterable[RegistrySettings]
+) -> Iterator[tuple[str, str, str]]:
+    """Yield the pairs of registries that may be told names below one domain, once each, and the domain."""
+    for one, other in product(mine, others):
+        pairs = product(_domains(one), _domains(other))
+        shared = next((max(pair, key=len) for pair in pairs if _overlap(*pair)), None)
+        if shared is not None:
+            yield one.name, other.name, shared
+
+
+def _domains(registry: RegistrySettings) -> list[str]:
+    return [suffix for sought in registry.sought() for suffix in sought.suffixes]
+
+
+def _overlap(one: str, other: str) -> bool:
+    return one == other or lies_below(one, [other]) or lies_below(other, [one])
+
+
+def _misplaced(place: Place, reason: str, first: Place | None = None) -> InitErrorDetails:
+    facts: dict[str, object] = {"reason": reason} if first is None else {"reason": reason, "first": first}
+    error = PydanticCustomError("value_error", "{reason}", facts)
     return InitErrorDetails(type=error, loc=place, input=None)
 
 

@@ -127,6 +127,15 @@ class CanarySettings(Model):
     """
 
 
+class KeySettings(Model):
+    """A key that is believed about some registries only."""
+
+    file: Path
+    """The public key."""
+    registries: list[str] = Field(min_length=1)
+    """Labels of the registries whose names its helper may speak for, and no others."""
+
+
 class LearnSettings(Model):
     """How the proxy learns."""
 
@@ -134,9 +143,10 @@ class LearnSettings(Model):
     """Where to pull from. Several: the newest valid snapshot of each helper counts. Without any, only pinned
     names are owned.
     """
-    trusted_keys: list[Path] = Field(default_factory=list)
+    trusted_keys: list[KeySettings | Path] = Field(default_factory=list)
     """Public keys of the helpers to believe, `helper.pub` of `dnsproxy keygen`. Needed with sources from
-    elsewhere.
+    elsewhere. Each is a file, whose helper may speak for every registry, or has `file` and `registries`:
+    with helpers in several regions or clouds, a stolen key then speaks for its own names alone.
     """
     state_file: Path = Path("/var/lib/dnsproxy/learned.jws")
     """The last snapshots taken; what the proxy answers from after a restart without any helper."""

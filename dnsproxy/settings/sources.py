@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Tag, field_validator, model_validator
+from pydantic import Field, Tag, field_validator, model_validator
 
 from dnsproxy.settings.etcd import EtcdSource
 from dnsproxy.settings.stores import S3Place
@@ -44,6 +44,11 @@ class SourceSettings(Model):
     between: then it is asked every `learn.refresh`, and most of that the cache answers.
     """
 
+    registries: Annotated[list[str], Field(min_length=1)] | None = None
+    """Where the proxy looks itself: labels of the registries to look for, others being for other sources;
+    null: all. For the helper of a URL, limit its key (`learn.trusted_keys`).
+    """
+
     @model_validator(mode="before")
     @classmethod
     def _name_of_embedded(cls, given: Any) -> Any:  # noqa: ANN401 - not validated yet
@@ -69,6 +74,8 @@ class SourceSettings(Model):
             raise ValueError("give a url, or type: embedded without one")
         if self.is_local and (self.token_file or self.ca_file):
             raise ValueError("token_file and ca_file are for http sources")
+        if self.registries and not self.is_local:
+            raise ValueError("registries is for dns:// and embedded sources; limit the key in trusted_keys")
         return self
 
     @property

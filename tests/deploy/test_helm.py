@@ -67,7 +67,7 @@ def test_configurations_are_good_and_all_their_files_are_mounted(rendered: Rende
             settings = checked(manifests.mounted_config(pod, objects), tmp_path)
             wanted = [settings.helper.signing_key_file]
             if not name.endswith("-helper"):
-                wanted = list(settings.learn.trusted_keys)
+                wanted = [Path(str(key)) for key in settings.learn.trusted_keys]
             assert wanted
             assert all(manifests.mounts_file(pod, str(path), objects) for path in wanted)
 
@@ -84,7 +84,7 @@ def test_values_reach_the_configuration(rendered: Rendered, tmp_path: Path) -> N
         assert settings.learn.ttl == 10
         assert settings.cache.size == 20_000
         assert settings.serve.rate_limit.per_client == 200
-        assert [path.name for path in settings.learn.trusted_keys] == ["a.pub", "b.pub"]
+        assert [Path(str(key)).name for key in settings.learn.trusted_keys] == ["a.pub", "b.pub"]
         assert len(settings.learn.sources) == 2
     assert by_name["rel-dnsproxy"]["containers"][0]["image"].endswith("@sha256:" + "0123456789abcdef" * 4)
 

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from dnsproxy.core import names, seal
 from dnsproxy.core.learned import Scope, Snapshot
+from dnsproxy.core.trust import Trust
 from dnsproxy.keys import read_private_key
 from dnsproxy.net.refresh import Learner
 from dnsproxy.net.statefile import read_state, write_state
@@ -38,7 +39,7 @@ def load(path: Path) -> dict[str, tuple[str, ...]]:
     settings = LearnSettings(
         sources=[SourceSettings(url="http://127.0.0.1:1/v1/snapshot")], trusted_keys=[path], state_file=path
     )
-    learner = Learner(settings, TRUSTED, SCOPE, lambda _: None, wall=lambda: 2000.0)
+    learner = Learner(settings, Trust(TRUSTED, SCOPE), lambda _: None, wall=lambda: 2000.0)
     with capture_logs():
         learner.load()
     return {name: entry.learned.addresses for name, entry in learner.book.entries.items()}
@@ -134,7 +135,7 @@ def load_names(world: World, token: str, trusted: seal.TrustedKeys) -> set[str]:
     settings = LearnSettings(
         sources=[SourceSettings(url="http://127.0.0.1:1/v1/snapshot")], trusted_keys=[path], state_file=path
     )
-    learner = Learner(settings, trusted, scope, lambda _: None)
+    learner = Learner(settings, Trust(trusted, scope), lambda _: None)
     learner.load()
     return set(learner.book.entries)
 

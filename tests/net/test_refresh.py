@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 from dnsproxy.core import names, seal
 from dnsproxy.core.book import Book
 from dnsproxy.core.learned import CLOCK_SKEW, LearnedName, Scope, Snapshot
+from dnsproxy.core.trust import Trust
 from dnsproxy.errors import FetchError
 from dnsproxy.net.fetch import Fetched, Request
 from dnsproxy.net.refresh import COLD_RETRY, MAX_BACKOFF, RECENT, Learner
@@ -61,7 +62,7 @@ class World:
 
     def restarted(self) -> Learner:
         self.learner = Learner(
-            self.settings, TRUSTED, SCOPE, self.books.append, wall=lambda: self.wall, fetch=self.fetch
+            self.settings, Trust(TRUSTED, SCOPE), self.books.append, wall=lambda: self.wall, fetch=self.fetch
         )
         return self.learner
 
@@ -261,7 +262,7 @@ async def test_a_file_is_followed_however_long_the_pauses(tmp_path: Path) -> Non
     """The real fetcher and a volume written as the kubelet does: learned, spoiled, gone and mended."""
     writer = AtomicWriter(tmp_path / "volume")
     world = World(tmp_path, (tmp_path / "volume" / "snapshot.jws").as_uri(), refresh=3600)
-    learner = Learner(world.settings, TRUSTED, SCOPE, world.books.append, wall=lambda: world.wall)
+    learner = Learner(world.settings, Trust(TRUSTED, SCOPE), world.books.append, wall=lambda: world.wall)
     contents = [token(FIRST), "junk", token(SECOND), token(snapshot(learned("a.example."), serial=3))]
     writer.write({"snapshot.jws": contents[0].encode()})
 

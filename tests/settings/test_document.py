@@ -114,3 +114,62 @@ def test_limits_and_ports_are_those_of_the_registry_that_owns_the_name() -> None
     assert table.of("dockerauth-vpc.cn-hangzhou.aliyuncs.com.", "hz") == Limits(routed)
     assert table.of("b.example.", "two") == Limits()
     assert read.probed_ports() == {"a.example.": (80,), "b.example.": ()}
+
+
+# --- limits
+
+
+def limited(*registries: str) -> dict[str, Any]:
+    return {"file": "k.pub", "registries": list(registries)}
+
+
+OTHER = {**ACR, "name": "sh", "region": "cn-shanghai"}
+NARROW = ({"realm_suffixes": [f"{region}.aliyuncs.com"]} for region in ("cn-hangzhou", "cn-shanghai"))
+
+
+def test_limits_name_registries_that_there_are() -> None:
+    source = {"url": "dns://10.0.0.1", "registries": ["hz", "here"]}
+    told = complaints(registries=[ACR], learn={"trusted_keys": [limited("nowhere")], "sources": [source]})
+    assert told == "there is no registry nowhere; there is no registry here"
+
+
+def test_keys_cannot_be_kept_apart_where_two_registries_are_told_names_of_one_domain() -> None:
+    keys = {"trusted_keys": [limited("hz"), limited("sh")]}
+    told = complaints(registries=[ACR, OTHER], learn=keys)
+    assert "registries hz and sh both believe hosts below aliyuncs.com" in told
+    assert "registries sh and hz both believe hosts below aliyuncs.com" in told
+    below = {**OTHER, "discover": {"realm_suffixes": ["cn-shanghai.aliyuncs.com"]}}
+    assert "below cn-shanghai.aliyuncs.com, so this key could tell names of sh" in complaints(
+        registries=[ACR, below], learn=keys
+    )
+
+
+def test_keys_are_kept_apart_by_domains_hosts_or_one_key_for_both() -> None:
+    one, two = NARROW
+    keys = {"trusted_keys": [limited("hz"), limited("sh")]}
+    for registries, learn in (
+        ([{**ACR, "discover": one}, {**OTHER, "discover": two}], keys),
+        ([ACR, {**OTHER, "auth": "regional"}], keys),
+        ([ACR, OTHER], {"trusted_keys": [limited("hz", "sh")]}),
+        ([ACR, OTHER], {"trusted_keys": ["k.pub"]}),
+    ):
+        assert Settings.model_validate({"registries": registries, "learn": learn}).registries
+
+
+def test_settings_of_some_registries() -> None:
+    read = Settings.model_validate({"registries": [ACR, OTHER]})
+    assert read.of_registries(None) is read
+    assert {entry.registry for entry in read.of_registries(["sh"]).wanted()} == {"sh"}
+
+
+@pytest.mark.parametrize(
+    ("learn", "complaint"),
+    [
+        ({"trusted_keys": [{"file": "k"}]}, "Field required"),
+        ({"trusted_keys": [{"file": "k", "registries": []}]}, "at least 1 item"),
+        ({"trusted_keys": ["k"], "sources": [{"url": "http://h/x", "registries": ["hz"]}]}, "limit the key"),
+        ({"sources": [{"url": "dns://10.0.0.1", "registries": []}]}, "at least 1 item"),
+    ],
+)
+def test_limits_that_make_no_sense(learn: dict[str, Any], complaint: str) -> None:
+    assert complaint in complaints(registries=[ACR], learn=learn)

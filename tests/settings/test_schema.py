@@ -51,6 +51,8 @@ def test_every_key_but_the_names_and_sections_has_a_default() -> None:
     assert [path for path in without if not chosen.match(path)] == [
         "NameSettings.name",
         "RegistrySettings.name",
+        "KeySettings.file",
+        "KeySettings.registries",
     ]
 
 

@@ -24,6 +24,7 @@ from dnsproxy.core.features import Features
 from dnsproxy.core.learned import Scope, Snapshot, judge_content
 from dnsproxy.core.registry import Sought
 from dnsproxy.core.response import read_name
+from dnsproxy.core.trust import Trust
 from dnsproxy.errors import DiscoverError, DropReason, SnapshotError, WireError
 from dnsproxy.net.orderfile import OrderFile
 from dnsproxy.net.refresh import Learner
@@ -174,7 +175,7 @@ def _load(path: Path) -> object:
     settings = LearnSettings(
         sources=[SourceSettings(url="http://127.0.0.1:1/v1/snapshot")], trusted_keys=[path], state_file=path
     )
-    learner = Learner(settings, TRUSTED, SCOPE, lambda _: None, wall=lambda: 2000.0)
+    learner = Learner(settings, Trust(TRUSTED, SCOPE), lambda _: None, wall=lambda: 2000.0)
     learner.load()
     return learner.book.entries
 
