@@ -175,15 +175,19 @@ def make_targets(entries: Sequence[TargetSettings]) -> list[Target]:
 
 def make_target(entry: TargetSettings) -> Target:
     """As `make_targets`, for one. What it takes is imported for targets that are configured only."""
+    # One branch for each kind.
     if entry.type == "s3":
-        from dnsproxy.helper.target_s3 import S3Target  # noqa: PLC0415 - one branch for each kind
+        from dnsproxy.helper.target_s3 import S3Target  # noqa: PLC0415
 
         return S3Target(entry)
-    # One branch for each kind.
     if isinstance(entry, etcd.EtcdTarget):
         from dnsproxy.helper.target_etcd import EtcdTarget  # noqa: PLC0415
 
         return EtcdTarget(entry)
+    if entry.type == "kubernetes":
+        from dnsproxy.helper.target_kubernetes import KubernetesTarget  # noqa: PLC0415
+
+        return KubernetesTarget(entry)
     from dnsproxy.helper.target_file import FileTarget  # noqa: PLC0415
 
     return FileTarget(entry)

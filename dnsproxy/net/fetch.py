@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from dnsproxy.errors import FetchError, StartError
 from dnsproxy.settings.etcd import EtcdSource
-from dnsproxy.settings.sources import S3Source, Source
+from dnsproxy.settings.sources import KubernetesSource, S3Source, Source
 from dnsproxy.transport.reasons import os_reason
 
 # Octets. Some hundred times the snapshot of a large region.
@@ -169,6 +169,10 @@ def make_reader(source: Source) -> Reader:
         from dnsproxy.net.source_s3 import S3Reader  # noqa: PLC0415
 
         return S3Reader(source)
+    if isinstance(source, KubernetesSource):
+        from dnsproxy.net.source_kubernetes import KubernetesReader  # noqa: PLC0415
+
+        return KubernetesReader(source)
     from dnsproxy.net.source_http import HttpReader  # noqa: PLC0415
 
     return HttpReader(source)

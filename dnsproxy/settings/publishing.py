@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Tag
 
 from dnsproxy.settings.etcd import EtcdTarget
-from dnsproxy.settings.stores import S3Place
+from dnsproxy.settings.stores import KubernetesPlace, S3Place
 from dnsproxy.settings.values import Model, by_type
 
 
@@ -41,11 +41,26 @@ class S3Target(S3Place):
         return self.place
 
 
+class KubernetesTarget(KubernetesPlace):
+    """An entry of a ConfigMap or Secret, which is made when it is not there."""
+
+    type: Literal["kubernetes"]
+    """`kubernetes`: an entry of a ConfigMap or Secret, at most 1 MiB; needs the extra
+    `dnsproxy[kubernetes]`.
+    """
+
+    @property
+    def name(self) -> str:
+        """What logs and health call it."""
+        return self.place
+
+
 # One line for each type, here and in the list of their names.
-TargetSettings = FileTarget | S3Target | EtcdTarget
+TargetSettings = FileTarget | S3Target | EtcdTarget | KubernetesTarget
 TargetEntry = Annotated[
     Annotated[FileTarget, Tag("type file")]
     | Annotated[S3Target, Tag("type s3")]
-    | Annotated[EtcdTarget, Tag("type etcd")],
-    by_type("", "file", "s3", "etcd"),
+    | Annotated[EtcdTarget, Tag("type etcd")]
+    | Annotated[KubernetesTarget, Tag("type kubernetes")],
+    by_type("", "file", "s3", "etcd", "kubernetes"),
 ]

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, Tag, field_validator, model_validator
 
 from dnsproxy.settings.etcd import EtcdSource
-from dnsproxy.settings.stores import S3Place
+from dnsproxy.settings.stores import KubernetesPlace, S3Place
 from dnsproxy.settings.values import Endpoint, Model, by_type, parse_endpoint
 
 # What stands in place of a URL where there is none, so that every source has a name of its own.
@@ -113,12 +113,30 @@ class S3Source(S3Place):
         return self.place
 
 
+class KubernetesSource(KubernetesPlace):
+    """An entry of a ConfigMap or Secret, watched through the API server."""
+
+    type: Literal["kubernetes"]
+    """`kubernetes`: an entry of a ConfigMap or Secret, watched through the API server; needs the extra
+    `dnsproxy[kubernetes]`. Where it can be mounted, `url: file:///...` of the mounted file spares that.
+    """
+
+    is_local: ClassVar[bool] = False
+    can_wait: ClassVar[bool] = True
+
+    @property
+    def url(self) -> str:
+        """What logs and status call it."""
+        return self.place
+
+
 # One line for each type, here and in the list of their names.
-Source = SourceSettings | S3Source | EtcdSource
+Source = SourceSettings | S3Source | EtcdSource | KubernetesSource
 SourceEntry = Annotated[
     Annotated[SourceSettings, Tag("type url")]
     | Annotated[SourceSettings, Tag("type embedded")]
     | Annotated[S3Source, Tag("type s3")]
-    | Annotated[EtcdSource, Tag("type etcd")],
-    by_type("url", "url", "embedded", "s3", "etcd"),
+    | Annotated[EtcdSource, Tag("type etcd")]
+    | Annotated[KubernetesSource, Tag("type kubernetes")],
+    by_type("url", "url", "embedded", "s3", "etcd", "kubernetes"),
 ]

@@ -12,6 +12,10 @@ from pydantic import Field, field_validator, model_validator
 from dnsproxy.settings.values import Model
 
 _ENDPOINT = re.compile(r"https?://[^/\s?#@]+/?")
+# Names as the API server takes them (RFC 1123): of objects, of namespaces, keys of their data.
+_OBJECT = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
+_NAMESPACE = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+_DATA_KEY = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,252}$"
 
 
 class S3Place(Model):
@@ -69,3 +73,32 @@ class S3Place(Model):
         """A URL that names the object and holds no secret."""
         host = urlsplit(self.endpoint).netloc + "/" if self.endpoint else ""
         return f"s3://{host}{self.bucket}/{self.key}"
+
+
+class KubernetesPlace(Model):
+    """An entry of a ConfigMap or Secret."""
+
+    kind: Literal["ConfigMap", "Secret"] = "ConfigMap"
+    """`ConfigMap` or `Secret`; a snapshot is signed and no secret, so the former will do."""
+    object: Annotated[str, Field(pattern=_OBJECT)] = "dnsproxy-snapshot"
+    """Name of the object."""
+    namespace: Annotated[str, Field(pattern=_NAMESPACE)] | None = None
+    """Its namespace; null: that of this pod, or of the kubeconfig's context."""
+    key: Annotated[str, Field(pattern=_DATA_KEY)] = "snapshot.jws"
+    """Key of its data."""
+    kubeconfig: Path | None = None
+    """File with cluster and credentials; null: the service account of this pod."""
+    context: str | None = None
+    """Context of `kubeconfig`; null: its current one."""
+
+    @model_validator(mode="after")
+    def _context_of_a_file(self) -> Self:
+        if self.context is not None and self.kubeconfig is None:
+            raise ValueError("context: give kubeconfig as well")
+        return self
+
+    @property
+    def place(self) -> str:
+        """A URL that names the entry and holds no secret."""
+        place = f"kubernetes://{self.namespace or '-'}/{self.kind.lower()}/{self.object}/{self.key}"
+        return place if self.kubeconfig is None else f"{place}?{self.kubeconfig}#{self.context or ''}"

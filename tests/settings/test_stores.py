@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from dnsproxy import config
 from dnsproxy.errors import ConfigError
-from dnsproxy.settings.stores import S3Place
+from dnsproxy.settings.stores import KubernetesPlace, S3Place
 
 OSS = {"bucket": "snapshots", "endpoint": "https://oss-cn-hangzhou-internal.aliyuncs.com"}
 
@@ -39,6 +39,32 @@ def test_the_place_names_endpoint_bucket_and_key() -> None:
 def test_what_cannot_be_an_object(keys: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValidationError, match=complaint):
         S3Place.model_validate(keys)
+
+
+def test_the_place_names_namespace_object_and_key() -> None:
+    place = KubernetesPlace.model_validate
+    assert place({}).place == "kubernetes://-/configmap/dnsproxy-snapshot/snapshot.jws"
+    named = {"kind": "Secret", "object": "s", "namespace": "n", "key": "k"}
+    assert place(named).place == "kubernetes://n/secret/s/k"
+    # Two clusters are two places.
+    places = {place({"kubeconfig": "f", "context": context}).place for context in ("a", "b", None)}
+    assert len(places) == 3
+
+
+@pytest.mark.parametrize(
+    ("keys", "complaint"),
+    [
+        ({"kind": "Pod"}, "kind"),
+        ({"object": "Snapshot"}, "object"),
+        ({"namespace": "a.b"}, "namespace"),
+        ({"key": "a/b"}, "key"),
+        ({"key": ".."}, "key"),
+        ({"context": "x"}, "give kubeconfig as well"),
+    ],
+)
+def test_what_cannot_be_an_entry(keys: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        KubernetesPlace.model_validate(keys)
 
 
 def test_mistakes_name_line_and_key() -> None:
