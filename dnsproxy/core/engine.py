@@ -1,8 +1,8 @@
 """The front door: what each query gets, decided in one straight line.
 
-`Engine.receive_batch` gives for each message the response as bytes, a `Forward` for the shell to
-carry out, or the `DropReason` it was dropped for. It never waits and raises
-nothing. When a forwarded exchange has ended the shell calls `Engine.complete`.
+`Engine.receive` gives for a message the response as bytes, a `Forward` for the shell to
+carry out, or the `DropReason` it was dropped for. It never waits and raises nothing.
+When a forwarded exchange has ended the shell calls `Engine.complete`.
 """
 
 from __future__ import annotations
@@ -83,44 +83,32 @@ class Engine:
     def receive_batch(
         self, messages: list[bytes], sources: Sequence[bytes], now: float
     ) -> list[bytes | Forward | DropReason]:
-        """Decide what each of ``messages`` gets; they came over UDP from the packed addresses ``sources``.
-
-        ``now`` is monotonic seconds. One call for a batch rather than one per message,
-        because a call costs as much as the look-up that answers most of them.
-        """
-        steps: list[bytes | Forward | DropReason] = []
-        access = self._access
-        limiter = self.limiter
-        table = self.prepared.entries
-        for data, source in zip(messages, sources):  # noqa: B905 - `strict` would not be compiled to a loop
-            # 1. May this client ask at all?
-            if not access.allows(source):
-                steps.append(self._receive_aside(data, source, now, tcp=False))
-                continue
-            # 2. Has it asked too much?
-            if limiter is not None:
-                verdict = limiter.verdict(source, now)
-                if verdict != PASS:
-                    steps.append(limit_client(self.stats, data, verdict))
-                    continue
-            # 3. Has this very packet been answered before?
-            prepared = table.get(without_cookie(data))
-            tail = None if prepared is None else prepared.take(now)
-            if tail is not None:
-                steps.append(data[:2] + tail)
-            else:
-                steps.append(self._decide(data, now, tcp=False))
-        return steps
+        """Decide what each of ``messages`` gets, as `receive`."""
+        # `strict` would not be compiled to a loop.
+        return [self.receive(data, source, now) for data, source in zip(messages, sources)]  # noqa: B905
 
     def receive(
         self, data: bytes, source: bytes, now: float, *, tcp: bool = False
     ) -> bytes | Forward | DropReason:
-        """Decide what one message gets, as `receive_batch`; over TCP nothing is prepared."""
-        if not tcp:
-            return self.receive_batch([data], (source,), now)[0]
+        """Decide what one message gets, which came from the packed address ``source``, over UDP or ``tcp``.
+
+        ``now`` is monotonic seconds. What came over TCP prepares nothing, and is not limited.
+        """
+        # 1. May this client ask at all?
         if not self._access.allows(source):
-            return self._receive_aside(data, source, now, tcp=True)
-        return self._decide(data, now, tcp=True)
+            return self._receive_aside(data, source, now, tcp=tcp)
+        # 2. Has it asked too much?
+        if self.limiter is not None and not tcp:
+            verdict = self.limiter.verdict(source, now)
+            if verdict != PASS:
+                return limit_client(self.stats, data, verdict)
+        # 3. Has this very packet been answered before?
+        prepared = self.prepared.entries.get(without_cookie(data))
+        if prepared is not None:
+            tail = prepared.take_for_stream(now) if tcp else prepared.take(now)
+            if tail is not None:
+                return data[:2] + tail
+        return self._decide(data, now, tcp=tcp)
 
     def _receive_aside(
         self, data: bytes, source: bytes, now: float, *, tcp: bool

@@ -8,11 +8,13 @@ dropped when what it was made from ends, and all are when the learned names chan
 from __future__ import annotations
 
 from math import floor
+from typing import Final
 
 from dnsproxy.core.response import aged
-from dnsproxy.core.stats import CACHE, Stats
+from dnsproxy.core.stats import CACHE, Stats, over_tcp
 from dnsproxy.core.wire import Query
 
+_TC: Final = 0x02  # in the first octet after the id
 # At about 600 octets each the table stays under 12 MB.
 MAX_PREPARED = 20_000
 
@@ -20,15 +22,15 @@ MAX_PREPARED = 20_000
 class Prepared:
     """Responses for one exact packet, given in turn.
 
-    ``request`` and ``response`` are the numbers that `Stats` counts a hit under; ``settled`` of the
-    ``hits`` are counted there already. Times are
-    monotonic seconds: ``until`` is when nothing here may be given any more, ``made`` when
-    the TTLs at ``ttl_offsets`` were right; without offsets they do not change.
+    ``request`` and ``response`` are the numbers that `Stats` counts a hit under, ``hits`` those over UDP,
+    ``streamed`` those over TCP; so many as ``settled`` are counted there already. Times are monotonic
+    seconds: ``until`` is when nothing here may be given any more, ``made`` when the TTLs at
+    ``ttl_offsets`` were right; without offsets they do not change.
     """
 
     __slots__ = (
         *("_first", "_made", "_right_until", "_tails", "_ttl_offsets", "_until"),
-        *("hits", "request", "response", "settled"),
+        *("hits", "request", "response", "settled", "streamed"),
     )
 
     def __init__(
@@ -46,7 +48,8 @@ class Prepared:
         self._made = made
         self._ttl_offsets = ttl_offsets
         self._right_until = min(made + 1.0, until) if ttl_offsets else until
-        self.hits = self.settled = 0
+        self.hits = self.streamed = 0
+        self.settled = 0, 0
         self.request = request
         self.response = response
 
@@ -56,7 +59,17 @@ class Prepared:
             return None
         hits = self.hits
         self.hits = hits + 1
-        return self._tails[hits % len(self._tails)]
+        return self._tails[(hits + self.streamed) % len(self._tails)]
+
+    def take_for_stream(self, now: float) -> bytes | None:
+        """Do as `take` for a query over TCP; None also when the responses were cut to fit a datagram."""
+        if now >= self._right_until and not self._renew(now):
+            return None
+        tail = self._tails[(self.hits + self.streamed) % len(self._tails)]
+        if tail[0] & _TC:
+            return None
+        self.streamed += 1
+        return tail
 
     def _renew(self, now: float) -> bool:
         if now >= self._until:
@@ -97,13 +110,18 @@ class PreparedTable:
             self._settle(prepared)
 
     def _settle(self, prepared: Prepared) -> None:
-        hits = prepared.hits - prepared.settled
+        settled_hits, settled_streamed = prepared.settled
+        hits, streamed = prepared.hits - settled_hits, prepared.streamed - settled_streamed
+        if not hits and not streamed:
+            return
+        prepared.settled = prepared.hits, prepared.streamed
         if hits:
-            prepared.settled = prepared.hits
             self._stats.count_request(prepared.request, hits)
-            self._stats.count_response(prepared.response, hits)
-            if prepared.response & 7 == CACHE:
-                self._stats.cache_hits += hits
+        if streamed:
+            self._stats.count_request(over_tcp(prepared.request), streamed)
+        self._stats.count_response(prepared.response, hits + streamed)
+        if prepared.response & 7 == CACHE:
+            self._stats.cache_hits += hits + streamed
 
     def clear(self) -> None:
         """Count the hits and forget every response."""

@@ -123,6 +123,11 @@ def request_number(qtype: int, *, tcp: bool) -> int:
     return qtype << 1 | tcp
 
 
+def over_tcp(number: int) -> int:
+    """Return the number of the same query over TCP."""
+    return number | 1
+
+
 def response_number(rcode: int, source: int) -> int:
     """Return the number under which `Stats` counts a response."""
     return rcode << 3 | source

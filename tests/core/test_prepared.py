@@ -85,3 +85,26 @@ def test_it_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         table.keep(scan_query(query(f"n{number}.example.")), made(b"one"))
         assert len(table) <= 3
     assert query("n9.example.")[2:] in table.entries
+
+
+def test_queries_over_tcp_take_what_was_prepared_and_are_counted_as_such() -> None:
+    stats = Stats()
+    table = PreparedTable(stats)
+    held = made(b"\x81one", b"\x81two", response=response_number(0, CACHE), until=5.0)
+    table.keep(scan_query(ASKED), held)
+    given = [held.take(1.0), held.take_for_stream(1.0), held.take_for_stream(1.0), held.take(1.0)]
+    assert given == [b"\x81one", b"\x81two", b"\x81one", b"\x81two"]
+    assert held.take_for_stream(5.0) is None
+    for _ in range(2):
+        table.settle()
+        stats.settle()
+        assert stats.requests == {("udp", "A"): 2, ("tcp", "A"): 2}
+        assert stats.responses == {("NOERROR", "cache"): 4}
+        assert stats.cache_hits == 4
+
+
+def test_what_was_cut_for_a_datagram_is_not_for_a_stream() -> None:
+    held = made(b"\x83cut")
+    assert held.take_for_stream(1.0) is None
+    assert held.streamed == 0
+    assert held.take(1.0) == b"\x83cut"
