@@ -1,7 +1,7 @@
 """Build script. Pure Python by default; ``DNSPROXY_COMPILE=1`` compiles the query path.
 
-mypyc turns the same annotated source into C extensions, and cffi the declarations of four
-system calls; both need a C compiler and Python's headers at build time and nothing at run
+mypyc turns the same annotated source into C extensions, and Cython the system calls that they
+make; both need a C compiler and Python's headers at build time and nothing at run
 time. Forwarded misses then cost about 60 % of the CPU; nothing else differs. See
 docs/performance.md.
 """
@@ -27,31 +27,19 @@ QUERY_PATH = [
     ),
 ]
 
-# As in sendmmsg(2), recvmmsg(2), sendto(2) and epoll_wait(2), with `void *` for structures that are
-# made elsewhere. net/syscalls.py calls them through ctypes where they are not compiled.
-SYSTEM_CALLS = """
-    int recvmmsg(int descriptor, void *messages, unsigned int count, int flags, void *timeout);
-    int sendmmsg(int descriptor, void *messages, unsigned int count, int flags);
-    ssize_t sendto(int descriptor, const char *octets, size_t length, int flags,
-                   void *peer, unsigned int peer_size);
-    int epoll_wait(int descriptor, void *events, int count, int milliseconds);
-"""
-
 
 def extensions() -> list[Extension]:
     """Return what to compile."""
     if os.environ.get("DNSPROXY_COMPILE") != "1":
         return []
     # Only a compiled build needs these two.
-    from cffi import FFI  # noqa: PLC0415
+    from Cython.Build import cythonize  # noqa: PLC0415
     from mypyc.build import mypycify  # noqa: PLC0415
 
-    calls = FFI()
-    calls.cdef(SYSTEM_CALLS)
-    calls.set_source("dnsproxy.net._syscalls", "#include <sys/epoll.h>\n#include <sys/socket.h>\n")
     return [
         *mypycify(["--config-file=", "--ignore-missing-imports", *QUERY_PATH], opt_level="3"),
-        calls.distutils_extension(tmpdir="build"),
+        # net/syscalls.py calls through ctypes where this is not compiled.
+        *cythonize("dnsproxy/net/_syscalls.pyx", build_dir="build/cython"),
     ]
 
 

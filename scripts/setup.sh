@@ -227,7 +227,7 @@ make_compiled() {
     command -v cc >/dev/null || fail "a C compiler is missing: apt-get install -y gcc python3-dev"
     say "making $VENV with $("$python" --version) ($python): the query path is compiled, which takes a minute"
     "$python" -m venv --clear "$VENV"
-    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check mypy cffi 'setuptools>=77' wheel types-PyYAML
+    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check mypy cython 'setuptools>=77' wheel types-PyYAML
     DNSPROXY_COMPILE=1 "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check \
         --no-build-isolation '.[dev,bench]'
     printf '%s\n' "$sources" >"$VENV/made-from"

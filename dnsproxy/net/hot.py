@@ -7,19 +7,15 @@ more than answering that packet: 10 of 20 us, measured with all else equal.
 
 from __future__ import annotations
 
-import errno
-import os
 import select
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
-from dnsproxy.net.syscalls import ReadyEvents, load_system_calls
+from dnsproxy.net.syscalls import MAX_EVENTS, load_ready
 
 Serve = Callable[[], None]
 
-# Sockets served per wake-up; the rest is reported by the next one.
-_MAX_EVENTS: Final = 64
 _READ: Final = select.EPOLLIN
 _WRITE: Final = select.EPOLLOUT
 
@@ -33,19 +29,13 @@ class HotSockets:
     def __init__(self, others: int, report: Callable[[Exception], None]) -> None:
         self._others = others
         self._report = report
-        self._calls: dict[int, Serve] = {}
+        self._calls: dict[object, Serve] = {}
         self._after: list[Serve] = []
         self._released = False
         self._epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
-        self._fd = self._epoll.fileno()
+        self._fd: Any = self._epoll.fileno()  # only handed on: no number for the compiler
         self._epoll.register(others, _READ)
-        calls = load_system_calls()
-        self._epoll_wait = None if calls is None else calls.epoll_wait
-        self._ready: Sequence[int] = ()
-        if calls is not None and calls.epoll_wait is not None:
-            self._last_error = calls.last_error
-            self._events = ReadyEvents(calls, _MAX_EVENTS)
-            self._pointer, self._ready = self._events.pointer, self._events.descriptors
+        self._ready = load_ready()
 
     def add(self, fd: int, serve: Serve) -> None:
         """Call ``serve`` whenever ``fd`` is readable or has an error."""
@@ -78,8 +68,7 @@ class HotSockets:
         self._released = False
         others_ready = False
         while True:
-            for index in range(self._wait(wait)):
-                fd = self._ready[index]
+            for fd in self._wait(wait):
                 call = self._calls.get(fd)
                 if call is not None:
                     self._run(call)
@@ -94,22 +83,14 @@ class HotSockets:
                 if wait <= 0.0:
                     return False
 
-    def _wait(self, seconds: float) -> int:
-        """Have in `_ready` what is ready within ``seconds`` (-1: however long), and return how many."""
-        epoll_wait = self._epoll_wait
-        if epoll_wait is None:
-            self._ready = [pair[0] for pair in self._epoll.poll(seconds, _MAX_EVENTS)]
-            return len(self._ready)
+    def _wait(self, seconds: float) -> list[object]:
+        """Return what is ready within ``seconds`` (-1: however long)."""
+        ready = self._ready
+        if ready is None:
+            return [pair[0] for pair in self._epoll.poll(seconds, MAX_EVENTS)]
         # As `poll` does: up to the next millisecond, so that a timer is due when it ends.
         milliseconds = int(seconds * 1000.0) + 1 if seconds > 0.0 else int(seconds)
-        count: int = epoll_wait(self._fd, self._pointer, _MAX_EVENTS, milliseconds)
-        if count < 0:
-            # A signal; asyncio hears of it through a descriptor.
-            number = self._last_error()
-            if number != errno.EINTR:
-                raise OSError(number, os.strerror(number))
-            return 0
-        return count
+        return ready(self._fd, milliseconds)
 
     def _run(self, call: Serve) -> None:
         try:
@@ -119,5 +100,5 @@ class HotSockets:
 
     def close(self) -> None:
         """Close the set."""
-        self._epoll_wait = None  # its number may be another descriptor's from now on
+        self._ready = None  # its number may be another descriptor's from now on
         self._epoll.close()

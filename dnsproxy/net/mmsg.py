@@ -10,7 +10,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from dnsproxy.net.msghdr import BATCH, CMSG_HEADER, CONTROL_AT, LINK_LOCAL, PEER, SLOT, Headers, Slots
 from dnsproxy.net.syscalls import SystemCalls
@@ -18,6 +18,8 @@ from dnsproxy.net.syscalls import SystemCalls
 _BLOCKED = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ENOBUFS})
 
 Take = Callable[[memoryview, int], tuple[bytes]]
+Boxed = Any
+"""A number that is only handed on: under its own type the compiler makes an object of it for each call."""
 Token = bytes
 """A client's sockaddr, and the control data that picks our own address for the response."""
 
@@ -25,19 +27,8 @@ Token = bytes
 # Short messages are copied out by a struct of their length: half the cost of a slice of a view.
 _TAKERS: Final[list[Take]] = [struct.Struct(f"{length}s").unpack_from for length in range(256)]
 
-# The address and the message of the first place at once, for batches of one, by the length of the message.
-TakeBoth = Callable[[memoryview], tuple[bytes, bytes]]
 _SOURCE: Final = "4x4s"
 _SOURCE6: Final = "8x16s"
-
-
-def _take_both(source: str) -> list[TakeBoth]:
-    before = struct.calcsize(f"={source}")
-    return [struct.Struct(f"={source}{PEER - before}x{length}s").unpack_from for length in range(256)]
-
-
-_TAKERS_OF_ONE: Final = _take_both(_SOURCE)
-_TAKERS_OF_ONE6: Final = _take_both(_SOURCE6)
 
 
 def _take(view: memoryview, received: memoryview, count: int) -> list[bytes]:
@@ -58,9 +49,9 @@ class BatchSocket:
     """A `DatagramSocket` that moves up to `BATCH` messages per system call."""
 
     def __init__(self, sock: socket.socket, calls: SystemCalls, *, wildcard: bool) -> None:
-        self._fd = sock.fileno()
-        self._recvmmsg, self._sendmmsg, self._sendto = calls.recvmmsg, calls.sendmmsg, calls.sendto
-        self._no_timeout = calls.null
+        self._fd: Boxed = sock.fileno()
+        self._recvmmsg, self._sendmmsg = calls.recvmmsg, calls.sendmmsg
+        self._receive_one, self._send_one = calls.receive_one, calls.send_one
         inet6 = sock.family == socket.AF_INET6
         # CMSG_SPACE of struct in6_pktinfo (20 octets) and struct in_pktinfo (12 octets).
         control_length = (40 if inet6 else 32) if wildcard else 0
@@ -69,20 +60,21 @@ class BatchSocket:
         self._late_slots = Slots()
         self._view = self._slots.view
         self._late_view = self._late_slots.view
-        self._receiving = self._slots.headers(calls, name_length, control_length)
-        self._answering = self._slots.headers(calls, name_length, control_length)
-        self._late = self._late_slots.headers(calls, name_length, control_length)
+        self._receiving = self._slots.headers(name_length, control_length)
+        self._answering = self._slots.headers(name_length, control_length)
+        self._answering_one = self._slots.headers(name_length, control_length)
+        self._late = self._late_slots.headers(name_length, control_length)
         # Read for each batch: these are attributes of a class that is not compiled.
-        self._first = self._receiving.pointers[0]
+        self._first: Boxed = self._receiving.addresses[0]
+        self._first_octets: Boxed = self._slots.address() + PEER
+        self._first_answer: Boxed = self._answering_one.addresses[0]
         self._received = self._receiving.received
-        self._first_peer = calls.pointer(self._slots.address())
-        self._name_length = name_length
-        self._takers_of_one = _TAKERS_OF_ONE6 if inet6 else _TAKERS_OF_ONE
         self._queued = 0
         self._failed = 0
         # All source addresses of a batch in one call: 20 ns each, against 150 by slicing.
         one = f"{_SOURCE6}{SLOT - 24}x" if inet6 else f"{_SOURCE}{SLOT - 8}x"
         self._sources = [struct.Struct("=" + one * count).unpack_from for count in range(BATCH + 1)]
+        self._source = struct.Struct(_SOURCE6 if inet6 else _SOURCE).unpack_from
         # The interface index is last in in6_pktinfo, first in in_pktinfo.
         at = (CONTROL_AT + CMSG_HEADER + (16 if inet6 else 0)) // 4
         self._interfaces = self._view.cast("I")[at :: SLOT // 4]
@@ -93,33 +85,47 @@ class BatchSocket:
 
     def receive(self) -> tuple[list[bytes], Sequence[bytes]]:
         """See `DatagramSocket.receive`."""
-        count: int = self._recvmmsg(self._fd, self._first, BATCH, 0, self._no_timeout)
+        count = self._recvmmsg(self._fd, self._first, BATCH)
         if count <= 0:
             return [], ()
         if self._wildcard:
-            # Keep only the address: which interface a response leaves by is for the routes to say.
-            if self._asked is not None and LINK_LOCAL in self._asked[:count].tolist():
-                self._forget_interfaces(self._asked, count)
-            else:
-                self._interfaces[:count] = self._none[:count]
-        if count == 1:
-            # Most batches, at a moderate load.
-            length: int = self._received[0]
-            if length < len(_TAKERS):
-                source, message = self._takers_of_one[length](self._view)
-                return [message], (source,)
+            self._forget_interfaces(count)
         return _take(self._view, self._received, count), self._sources[count](self._view)
 
-    def _forget_interfaces(self, asked: memoryview, count: int) -> None:
-        """Forget all but those of link-local addresses, which are addresses of an interface only."""
+    def receive_one(self) -> bytes | None:
+        """Return one waiting message, or None; `source` and `answer_one` are for it.
+
+        For one or two messages this costs the kernel a third of what a batch of them does.
+        """
+        message = self._receive_one(self._fd, self._first, self._first_octets)
+        if message is not None and self._wildcard:
+            self._forget_interfaces(1)
+        return message
+
+    def source(self) -> bytes:
+        """Return the packed address that the message of the last `receive_one` came from."""
+        source: bytes = self._source(self._view)[0]
+        return source
+
+    def answer_one(self, response: bytes) -> int:
+        """Send the response to the message of the last `receive_one`; return 1 if that failed."""
+        return 1 if self._send_one(self._fd, self._first_answer, response) < 0 else 0
+
+    def _forget_interfaces(self, count: int) -> None:
+        """Keep only the address that was asked: the routes say by which interface a response leaves.
+
+        Link-local addresses are addresses of an interface only.
+        """
+        asked = self._asked
+        if asked is None or LINK_LOCAL not in asked[:count].tolist():
+            self._interfaces[:count] = self._none[:count]
+            return
         for index in range(count):
             if asked[index] != LINK_LOCAL:
                 self._interfaces[index] = 0
 
     def answer(self, responses: Sequence[object]) -> int:
         """See `DatagramSocket.answer`: a response is put where its query was, behind its address."""
-        if len(responses) == 1 and not self._wildcard:
-            return self._answer_one(responses[0])
         view, lengths = self._view, self._answering.to_send
         failed = first = index = 0
         at = PEER
@@ -135,18 +141,11 @@ class BatchSocket:
             at += SLOT
         return failed + self._send(self._answering, first, index)
 
-    def _answer_one(self, response: object) -> int:
-        """Send the response to the first message as it is: neither copied nor described to the kernel."""
-        if not isinstance(response, bytes):
-            return 0
-        sent: int = self._sendto(self._fd, response, len(response), 0, self._first_peer, self._name_length)
-        return 1 if sent < 0 else 0
-
     def _send(self, headers: Headers, first: int, end: int) -> int:
         """Send messages ``first`` to ``end``; one that the kernel refuses is passed over and counted."""
         failed = 0
         while first < end:
-            sent: int = self._sendmmsg(self._fd, headers.pointers[first], end - first, 0)
+            sent = self._sendmmsg(self._fd, headers.addresses[first], end - first)
             if sent <= 0:
                 failed += 1
                 sent = 1
@@ -184,12 +183,11 @@ class BatchMover:
 
     def __init__(self, calls: SystemCalls) -> None:
         self._recvmmsg, self._sendmmsg = calls.recvmmsg, calls.sendmmsg
-        self._no_timeout = calls.null
         self._last_error = calls.last_error
         self._slots = Slots()
         self._view = self._slots.view
-        self._headers = self._slots.headers(calls, 0, 0)
-        self._sending = self._slots.headers(calls, 0, 0)
+        self._headers = self._slots.headers(0, 0)
+        self._sending = self._slots.headers(0, 0)
 
     def receive(self, sock: socket.socket) -> list[bytes]:
         """Return up to `BATCH` waiting messages.
@@ -198,7 +196,7 @@ class BatchMover:
             OSError: the peer cannot be reached (an ICMP error has come in).
         """
         headers = self._headers
-        count: int = self._recvmmsg(sock.fileno(), headers.pointers[0], BATCH, 0, self._no_timeout)
+        count = self._recvmmsg(sock.fileno(), headers.addresses[0], BATCH)
         if count <= 0:
             self._raise_unless_blocked()
             return []
@@ -219,7 +217,7 @@ class BatchMover:
             view[at : at + size] = message
             lengths[index] = size
             at += SLOT
-        sent: int = self._sendmmsg(sock.fileno(), self._sending.pointers[0], count, 0)
+        sent = self._sendmmsg(sock.fileno(), self._sending.addresses[0], count)
         if sent < 0:
             self._raise_unless_blocked()
             return 0

@@ -66,10 +66,10 @@ class Slots:
         """Return where the first place is."""
         return ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
 
-    def headers(self, calls: SystemCalls, name_length: int, control_length: int) -> Headers:
+    def headers(self, name_length: int, control_length: int) -> Headers:
         """Return message headers over these places; no peers when ``name_length`` is 0."""
         start = self.address()
-        headers = Headers(calls)
+        headers = Headers()
         for index in range(BATCH):
             peer = start + index * SLOT
             iovec = headers.iovecs[index]
@@ -84,13 +84,13 @@ class Slots:
 
 
 class Headers:
-    """`BATCH` message headers; ``pointers`` are what the system calls are given, from each one on."""
+    """`BATCH` message headers; ``addresses`` are what the system calls are given, from each one on."""
 
-    def __init__(self, calls: SystemCalls) -> None:
+    def __init__(self) -> None:
         self.iovecs = (_Iovec * BATCH)()
         self.array = (_Mmsghdr * BATCH)()
         start = ctypes.addressof(self.array)
-        self.pointers = [calls.pointer(start + index * HEADER) for index in range(BATCH)]
+        self.addresses = [start + index * HEADER for index in range(BATCH)]
         # Views of the two fields that are touched per message: 28 ns instead of 83 by attribute.
         self.received = memoryview(self.array).cast("B").cast("I")[_LENGTH_AT :: HEADER // 4]
         self.to_send = memoryview(self.iovecs).cast("B").cast("Q")[1::2]

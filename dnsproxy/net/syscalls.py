@@ -1,88 +1,113 @@
 """System calls of the data plane that Python's modules have not, or only with more around them.
 
-A compiled build (setup.py) has them through cffi's generated module, others through ctypes.
-What a call costs is mostly the code it walks through: at 20,000 queries per second nothing of
-it is in the processor's first cache any more when the next packet comes, and ctypes with libffi
-are 2,700 instructions per call against 1,100.
+A compiled build (setup.py) has them in `_syscalls`, which Cython makes; others call them through
+ctypes. What a call costs is mostly the code it walks through: at 20,000 queries per second nothing
+of it is in the processor's first cache any more when the next packet comes, and ctypes with libffi
+are 2,700 instructions per call against 200.
 """
 
 from __future__ import annotations
 
 import ctypes
 import importlib
-import platform
 import sys
 from collections.abc import Callable
-from ctypes import c_char_p, c_int, c_size_t, c_uint, c_void_p
-from typing import Any
+from ctypes import c_int, c_uint, c_void_p
+from typing import Any, Final, Protocol
 
-Pointer = Any
-"""An address in the form that the calls take."""
+MAX_EVENTS: Final = 64
+"""Descriptors that `Ready` returns at once; the rest is told by the next call."""
 
-Call = Callable[..., int]
+Ready = Callable[[int, int], list[object]]
+"""epoll_wait(2): an epoll descriptor and milliseconds (-1: however long) to what is ready there.
+
+Nothing is when a signal has ended it; it raises OSError for another failure.
+"""
 
 
-class SystemCalls:
-    """The calls, each as in its manual page: -1 for a failure, whose number `last_error` tells.
+class SystemCalls(Protocol):
+    """The calls, on sockets that do not block; addresses are plain numbers.
 
-    ``epoll_wait`` is None where calling it would keep Python's other threads waiting.
+    A failure is -1, or None; `last_error` tells its number.
     """
 
-    def __init__(
-        self,
-        library: Any,  # noqa: ANN401 - ctypes' or cffi's, alike but for their types
-        null: Pointer,
-        pointer: Callable[[int], Pointer],
-        last_error: Callable[[], int],
-        epoll_wait: Call | None = None,
-    ) -> None:
-        self.recvmmsg: Call = library.recvmmsg
-        self.sendmmsg: Call = library.sendmmsg
-        self.sendto: Call = library.sendto
-        self.epoll_wait = epoll_wait
-        self.null = null
-        self.pointer = pointer
-        self.last_error = last_error
+    def recvmmsg(self, descriptor: int, messages: int, count: int, /) -> int:
+        """Have the ``count`` struct mmsghdr at ``messages`` filled; return how many were."""
 
+    def sendmmsg(self, descriptor: int, messages: int, count: int, /) -> int:
+        """Send the ``count`` struct mmsghdr at ``messages``; return how many were sent."""
 
-class ReadyEvents:
-    """Memory for up to ``count`` events of ``epoll_wait``; ``descriptors`` are those they are about."""
+    def receive_one(self, descriptor: int, header: int, octets: int, /) -> bytes | None:
+        """Call recvmsg(2) on the struct msghdr at ``header``, whose one vector is at ``octets``."""
 
-    def __init__(self, calls: SystemCalls, count: int) -> None:
-        # struct epoll_event (epoll_wait(2)): 4 octets of events and 8 of the user's, where the descriptor
-        # is the first of them; x86-64 alone leaves no gap between the two.
-        packed = platform.machine() == "x86_64"
-        self.memory = bytearray((12 if packed else 16) * count)
-        self.pointer = calls.pointer(ctypes.addressof(ctypes.c_char.from_buffer(self.memory)))
-        words = memoryview(self.memory).cast("I")
-        self.descriptors = words[1::3] if packed else words[2::4]
+    def send_one(self, descriptor: int, header: int, message: bytes, /) -> int:
+        """Call sendmsg(2) on the struct msghdr at ``header``, with ``message`` as its one vector."""
+
+    def last_error(self) -> int:
+        """Return the number of the last failure."""
 
 
 def load_system_calls() -> SystemCalls | None:
     """Return the calls, or None where the system does not have them all, or in another form."""
     if sys.platform != "linux" or ctypes.sizeof(ctypes.c_void_p) != 8:
         return None
+    return _compiled() or _through_ctypes()
+
+
+def load_ready() -> Ready | None:
+    """Return the call of a compiled build; in another its waiting would keep other threads waiting."""
+    return getattr(_compiled(), "ready", None)
+
+
+def _compiled() -> Any:  # noqa: ANN401 - a module that mypy cannot look into
     try:
-        compiled = importlib.import_module("dnsproxy.net._syscalls")
+        return importlib.import_module("dnsproxy.net._syscalls")
     except ImportError:
-        return _through_ctypes()
-    ffi, library = compiled.ffi, compiled.lib
-    return SystemCalls(
-        library,
-        ffi.NULL,
-        lambda address: ffi.cast("void *", address),
-        lambda: int(ffi.errno),
-        library.epoll_wait,
-    )
+        return None
+
+
+class _Vector(ctypes.Structure):
+    """struct iovec, with octets of Python's."""
+
+    _fields_ = (("base", ctypes.c_char_p), ("length", ctypes.c_size_t))
+
+
+# Where struct msghdr has the address of its vectors (64 bits).
+_VECTORS_AT: Final = 16
+
+
+class _ThroughCtypes:
+    # PyDLL keeps the interpreter's lock: these calls never block, and giving it up and taking it again
+    # costs a fifth of a call for one message.
+    def __init__(self) -> None:
+        library = ctypes.PyDLL(None, use_errno=True)
+        self._recvmmsg, self._sendmmsg = library.recvmmsg, library.sendmmsg
+        self._recvmsg, self._sendmsg = library.recvmsg, library.sendmsg
+        self._recvmmsg.argtypes = (c_int, c_void_p, c_uint, c_int, c_void_p)
+        self._sendmmsg.argtypes = (c_int, c_void_p, c_uint, c_int)
+        self._recvmsg.argtypes = self._sendmsg.argtypes = (c_int, c_void_p, c_int)
+
+    def recvmmsg(self, descriptor: int, messages: int, count: int, /) -> int:
+        return int(self._recvmmsg(descriptor, messages, count, 0, None))
+
+    def sendmmsg(self, descriptor: int, messages: int, count: int, /) -> int:
+        return int(self._sendmmsg(descriptor, messages, count, 0))
+
+    def receive_one(self, descriptor: int, header: int, octets: int, /) -> bytes | None:
+        size = self._recvmsg(descriptor, header, 0)
+        return None if size < 0 else ctypes.string_at(octets, size)
+
+    def send_one(self, descriptor: int, header: int, message: bytes, /) -> int:
+        vector = _Vector.from_address(ctypes.c_size_t.from_address(header + _VECTORS_AT).value)
+        vector.base, vector.length = message, len(message)
+        return int(self._sendmsg(descriptor, header, 0))
+
+    def last_error(self) -> int:
+        return ctypes.get_errno()
 
 
 def _through_ctypes() -> SystemCalls | None:
-    # PyDLL keeps the interpreter's lock: these calls never block, and giving it up and taking it again
-    # costs a fifth of a call for one message.
-    library = ctypes.PyDLL(None, use_errno=True)
     try:
-        calls = SystemCalls(library, None, ctypes.c_void_p, ctypes.get_errno)
+        return _ThroughCtypes()
     except AttributeError:
         return None
-    library.sendto.argtypes = (c_int, c_char_p, c_size_t, c_int, c_void_p, c_uint)
-    return calls

@@ -18,6 +18,9 @@ from dnsproxy.net.upstream import Forwarder
 
 # Full batches taken per wake-up before other sockets and timers get their turn.
 BATCHES_PER_WAKE = 4
+# Messages taken one by one per wake-up, before they are taken in batches: those of a moderate load. What the
+# kernel does for one message is 3.4 us in a batch and 1 us alone.
+FEW: Final = 4
 # After two batches of so many messages (about 100,000 queries per second) the next one is let gather
 # for a moment, as network cards do: each wake-up and each first response of a batch costs as much as
 # three more messages. The kernel makes 0.1 ms of it; a query waits less than it would behind a full
@@ -54,6 +57,7 @@ class UdpListener:
         self._ready = Readiness()
         self._flush_planned = False
         self._busy = False
+        self._calm = True
         self._reads = True
         self._closed = False
         self._ready.add(self._sock.fileno(), self._receive)
@@ -94,6 +98,34 @@ class UdpListener:
         self._sock.close()
 
     def _receive(self) -> None:
+        batch = self._batch
+        if batch is not None and self._calm:
+            self._calm = self._receive_few(batch)
+        else:
+            self._receive_batches()
+        self._forwarder.flush()
+
+    def _receive_few(self, batch: BatchSocket) -> bool:
+        """Answer one message after the other; return whether there were few."""
+        engine = self._engine
+        now = monotonic()
+        for _ in range(FEW):
+            message = batch.receive_one()
+            if message is None:
+                return True
+            step = engine.receive(message, batch.source(), now)
+            if isinstance(step, bytes):
+                failed = batch.answer_one(step)
+                if failed:
+                    self._count_failed(failed)
+                sent = monotonic()
+                engine.times.record(sent - now, 1)
+                now = sent
+            elif isinstance(step, Forward):
+                self._forwarder.submit(step, self._respond, batch.token(0), now)
+        return False
+
+    def _receive_batches(self) -> None:
         for _ in range(BATCHES_PER_WAKE):
             batch = self._batch
             messages, sources = self._datagrams.receive() if batch is None else batch.receive()
@@ -102,7 +134,7 @@ class UdpListener:
             self._answer(messages, sources)
             if len(messages) < BATCH:
                 break
-        self._forwarder.flush()
+        self._calm = len(messages) < FEW
         was_busy, self._busy = self._busy, BUSY <= len(messages) < BATCH
         if self._busy and was_busy:
             sleep(GATHER_SECONDS)

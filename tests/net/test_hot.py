@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import ctypes
 import errno
+import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +13,6 @@ import pytest
 
 from dnsproxy.net import hot
 from dnsproxy.net.hot import HotSockets
-from dnsproxy.net.syscalls import SystemCalls
 
 # A wait that does not end by itself while a test runs.
 LONG = 60.0
@@ -50,14 +49,11 @@ class World:
         sock.close()
 
 
-@pytest.fixture(autouse=True, params=["as loaded", "epoll_wait", "poll"])
+@pytest.fixture(autouse=True, params=["as loaded", "poll"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ways to wait: of this build, of a compiled one, and of a system without the call."""
-    if request.param == "as loaded":
-        return
-    library = ctypes.CDLL(None)
-    calls = SystemCalls(library, None, ctypes.c_void_p, ctypes.get_errno, library.epoll_wait)
-    monkeypatch.setattr(hot, "load_system_calls", lambda: calls if request.param == "epoll_wait" else None)
+    """The ways to wait: of this build, and of one that is not compiled."""
+    if request.param == "poll":
+        monkeypatch.setattr(hot, "load_ready", lambda: None)
 
 
 @contextmanager
@@ -345,26 +341,27 @@ def test_a_closed_set_serves_nobody() -> None:
             made.hot.serve(0)
 
 
-def test_what_ends_a_wait_for_good_is_no_signal(monkeypatch: pytest.MonkeyPatch) -> None:
-    library = ctypes.CDLL(None, use_errno=True)
-    calls = SystemCalls(
-        library, None, ctypes.c_void_p, ctypes.get_errno, lambda *_: library.epoll_wait(-1, 0, 1, 0)
-    )
-    monkeypatch.setattr(hot, "load_system_calls", lambda: calls)
+def test_what_ends_a_wait_for_good_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(descriptor: int, milliseconds: int) -> list[object]:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    monkeypatch.setattr(hot, "load_ready", lambda: fail)
     with world() as made, pytest.raises(OSError, match="Bad file descriptor"):
         made.hot.serve(LONG)
 
 
 def test_a_signal_ends_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    library = ctypes.CDLL(None)
-    results = [-1, -1]
+    waits: list[int] = []
+    others, wake = socket.socketpair()
+    with others, wake:
 
-    def wait(*arguments: int) -> int:
-        return results.pop() if results else int(library.epoll_wait(*arguments))
+        def ready(descriptor: int, milliseconds: int) -> list[object]:
+            waits.append(milliseconds)
+            return [] if len(waits) < 3 else [others.fileno()]
 
-    calls = SystemCalls(library, None, ctypes.c_void_p, lambda: errno.EINTR, wait)
-    monkeypatch.setattr(hot, "load_system_calls", lambda: calls)
-    with world() as made:
-        made.end()
-        assert made.hot.serve(LONG) is True
-        assert results == []
+        monkeypatch.setattr(hot, "load_ready", lambda: ready)
+        signalled = HotSockets(others.fileno(), print)
+        assert signalled.serve(LONG) is True
+        signalled.close()
+    assert len(waits) == 3
+    assert 0 < waits[2] <= waits[0]

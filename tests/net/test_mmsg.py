@@ -89,3 +89,41 @@ def test_p25_an_answer_is_tied_to_the_address_asked_and_to_no_interface(
         token = datagrams.token(0)
         assert token[at : at + 4] == bytes(4)
         assert socket.inet_pton(sock.family, asked) in token[48:]
+
+
+@pytest.mark.parametrize(
+    ("bound", "asked"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.2"), ("::", "::1")]
+)
+def test_one_message_after_the_other_is_answered_from_the_address_asked(bound: str, asked: str) -> None:
+    with opened(bound) as (sock, datagrams), client(asked, sock.getsockname()[1]) as asking:
+        for message in (b"one", b"", b"x" * (LONGEST + 1)):
+            asking.send(message)
+            assert datagrams.receive_one() == message[:LONGEST]
+            assert datagrams.source() == socket.inet_pton(asking.family, asking.getsockname()[0])
+            assert datagrams.answer_one(b"to " + message[:1000]) == 0
+            # The client is connected: from another address it would not come.
+            assert asking.recv(2000) == b"to " + message[:1000]
+        assert datagrams.receive_one() is None
+
+
+def test_an_answer_that_the_kernel_refuses_is_told() -> None:
+    with opened() as (sock, datagrams), client(*sock.getsockname()) as asking:
+        asking.send(b"x")
+        assert datagrams.receive_one() == b"x"
+        assert datagrams.answer_one(b"y" * 66_000) == 1, "longer than a datagram can be"
+
+
+def test_single_messages_and_batches_in_turn() -> None:
+    with opened() as (sock, datagrams), client(*sock.getsockname()) as asking:
+        for _ in range(2):
+            for number in range(5):
+                asking.send(b"%d" % number)
+            assert datagrams.receive_one() == b"0"
+            token = datagrams.token(0)
+            assert datagrams.answer_one(b"first") == 0
+            messages, sources = datagrams.receive()
+            assert (messages, len(sources)) == ([b"1", b"2", b"3", b"4"], 4)
+            assert datagrams.answer([b"a", None, b"c", b"d"]) == 0
+            datagrams.queue(token, b"late")
+            assert datagrams.flush() == 0
+            assert [asking.recv(100) for _ in range(5)] == [b"first", b"a", b"c", b"d", b"late"]

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import importlib
 import socket
 import struct
 
@@ -16,23 +15,9 @@ from dnsproxy.net.msghdr import (
     LONGEST,
     PEER,
     SLOT,
-    Headers,
     Slots,
     load_batch_calls,
 )
-
-
-def address(pointer: object) -> int:
-    """The address in a pointer, of ctypes or (in a compiled build) of cffi."""
-    if isinstance(pointer, ctypes.c_void_p):
-        return pointer.value or 0
-    return int(importlib.import_module("dnsproxy.net._syscalls").ffi.cast("size_t", pointer))
-
-
-def made(slots: Slots, name_length: int = 0, control_length: int = 0) -> Headers:
-    calls = load_batch_calls()
-    assert calls is not None
-    return slots.headers(calls, name_length, control_length)
 
 
 def fields(slots: Slots, name_length: int, control_length: int, index: int) -> tuple[int, ...]:
@@ -41,7 +26,7 @@ def fields(slots: Slots, name_length: int, control_length: int, index: int) -> t
     name, its length, iovec's address, iovec's length, iovecs, control, its length, flags, length received.
     """
     start = ctypes.addressof(ctypes.c_char.from_buffer(slots.memory))
-    headers = made(slots, name_length, control_length)
+    headers = slots.headers(name_length, control_length)
     raw = bytes(headers.array)[index * HEADER : (index + 1) * HEADER]
     name, name_size, iov, iovs, control, control_size, flags, received = struct.unpack("@PIPNPNi4xI4x", raw)
     base, size = struct.unpack("@PN", ctypes.string_at(iov, 16))
@@ -66,14 +51,14 @@ def test_a_peer_has_room_for_its_address_and_for_its_control_data() -> None:
     assert LONGEST >= 1232, "the longest response over UDP"
 
 
-def test_pointers_start_at_each_header() -> None:
-    headers = made(Slots())
+def test_addresses_are_of_each_header() -> None:
+    headers = Slots().headers(0, 0)
     start = ctypes.addressof(headers.array)
-    assert [address(pointer) for pointer in headers.pointers] == [start + n * HEADER for n in range(BATCH)]
+    assert headers.addresses == [start + n * HEADER for n in range(BATCH)]
 
 
 def test_lengths_are_read_and_written_where_the_kernel_has_them() -> None:
-    headers = made(Slots())
+    headers = Slots().headers(0, 0)
     for index in range(BATCH):
         headers.array[index].length = 1000 + index
         headers.to_send[index] = 2000 + index
@@ -83,7 +68,7 @@ def test_lengths_are_read_and_written_where_the_kernel_has_them() -> None:
 
 def test_several_headers_share_the_memory_and_keep_lengths_of_their_own() -> None:
     slots = Slots()
-    receiving, answering = made(slots, 16), made(slots, 16)
+    receiving, answering = slots.headers(16, 0), slots.headers(16, 0)
     answering.to_send[0] = 1
     assert receiving.to_send[0] == LONGEST
     assert receiving.iovecs[0].base == answering.iovecs[0].base
@@ -92,25 +77,19 @@ def test_several_headers_share_the_memory_and_keep_lengths_of_their_own() -> Non
 def test_the_calls_move_messages_between_the_places_of_two() -> None:
     calls = load_batch_calls()
     assert calls is not None
-    recvmmsg, sendmmsg, forever = calls.recvmmsg, calls.sendmmsg, calls.null
     sending, receiving = Slots(), Slots()
-    to_send, received = made(sending), made(receiving)
+    to_send, received = sending.headers(0, 0), receiving.headers(0, 0)
     for index in range(BATCH):
         message = b"%d" % index
         sending.view[index * SLOT + PEER : index * SLOT + PEER + len(message)] = message
         to_send.to_send[index] = len(message)
     one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with one, other:
-        # From the second one on: a pointer is an array of what follows.
-        count = sendmmsg(one.fileno(), to_send.pointers[1], 5, 0)
-        assert (
-            count,
-            recvmmsg(other.fileno(), received.pointers[0], BATCH, socket.MSG_DONTWAIT, forever),
-        ) == (
-            5,
-            5,
-        )
-        assert recvmmsg(other.fileno(), received.pointers[0], BATCH, socket.MSG_DONTWAIT, forever) == -1
+        other.setblocking(False)
+        # From the second one on: an address is that of an array of what follows.
+        assert calls.sendmmsg(one.fileno(), to_send.addresses[1], 5) == 5
+        assert calls.recvmmsg(other.fileno(), received.addresses[0], BATCH) == 5
+        assert calls.recvmmsg(other.fileno(), received.addresses[0], BATCH) == -1
         assert calls.last_error() == errno.EAGAIN
     assert [receiving.view[n * SLOT + PEER : n * SLOT + PEER + 1].tobytes() for n in range(5)] == [
         b"%d" % number for number in range(1, 6)

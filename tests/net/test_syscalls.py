@@ -6,15 +6,12 @@ import os
 import select
 import socket
 import sys
-from typing import Any
 
 import pytest
 
 from dnsproxy.net import syscalls
-from dnsproxy.net.syscalls import ReadyEvents, SystemCalls, load_system_calls
-
-# struct sockaddr_in of 127.0.0.1 without a port, which is put in behind the family.
-LOOPBACK = bytes([127, 0, 0, 1]) + bytes(8)
+from dnsproxy.net.msghdr import PEER, Slots
+from dnsproxy.net.syscalls import SystemCalls, load_ready, load_system_calls
 
 
 @pytest.fixture(params=["as loaded", "ctypes"])
@@ -25,49 +22,55 @@ def calls(request: pytest.FixtureRequest) -> SystemCalls:
     return found
 
 
-def pointer_to(calls: SystemCalls, memory: bytearray) -> Any:
-    return calls.pointer(ctypes.addressof(ctypes.c_char.from_buffer(memory)))
-
-
-def test_sendto_sends_octets_as_they_are(calls: SystemCalls) -> None:
+def test_one_message_and_its_response(calls: SystemCalls) -> None:
+    slots = Slots()
+    receiving, answering = slots.headers(16, 0), slots.headers(16, 0)
     with (
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as to,
-        socket.socket(type=socket.SOCK_DGRAM) as sock,
+        socket.socket(type=socket.SOCK_DGRAM) as server,
+        socket.socket(type=socket.SOCK_DGRAM) as client,
     ):
-        to.bind(("127.0.0.1", 0))
-        to.settimeout(5)
-        port = to.getsockname()[1].to_bytes(2, "big")
-        peer = bytearray(socket.AF_INET.to_bytes(2, sys.byteorder) + port + LOOPBACK)
-        message = b"a\0b" * 400
-        assert calls.sendto(sock.fileno(), message, len(message), 0, pointer_to(calls, peer), 16) == 1200
-        assert to.recv(2000) == message
+        server.bind(("127.0.0.1", 0))
+        server.setblocking(False)
+        client.settimeout(5)
+        client.connect(server.getsockname())
+        octets = slots.address() + PEER
+        for message in (b"a\0b" * 400, b"", b"x"):
+            client.send(message)
+            assert calls.receive_one(server.fileno(), receiving.addresses[0], octets) == message
+            response = b"\0" + message
+            assert calls.send_one(server.fileno(), answering.addresses[0], response) == len(response)
+            assert client.recv(2000) == response
+        assert calls.receive_one(server.fileno(), receiving.addresses[0], octets) is None
+        assert calls.last_error() == errno.EAGAIN
 
 
 def test_a_failure_has_its_number(calls: SystemCalls) -> None:
+    slots = Slots()
+    headers = slots.headers(0, 0)
     closed = socket.socket(type=socket.SOCK_DGRAM)
     number = closed.detach()
     os.close(number)
-    assert calls.sendto(number, b"x", 1, 0, calls.null, 0) == -1
+    assert calls.send_one(number, headers.addresses[0], b"x") == -1
+    assert calls.last_error() == errno.EBADF
+    assert calls.receive_one(number, headers.addresses[0], slots.address() + PEER) is None
     assert calls.last_error() == errno.EBADF
 
 
-def test_the_events_of_epoll_tell_their_descriptors() -> None:
-    library = ctypes.CDLL(None)
-    calls = SystemCalls(library, None, ctypes.c_void_p, ctypes.get_errno, library.epoll_wait)
-    events = ReadyEvents(calls, 4)
+def test_a_compiled_build_tells_what_is_ready() -> None:
+    ready = load_ready()
+    if ready is None:
+        # Through ctypes other threads would have to wait with it.
+        assert not hasattr(syscalls._through_ctypes(), "ready")
+        return
     one, other = socket.socketpair()
     with select.epoll() as polling, one, other:
+        assert ready(polling.fileno(), 0) == []
         polling.register(one.fileno(), select.EPOLLOUT)
         polling.register(other.fileno(), select.EPOLLOUT)
-        assert calls.epoll_wait is not None
-        assert calls.epoll_wait(polling.fileno(), events.pointer, 4, 0) == 2
-        assert set(events.descriptors[:2]) == {one.fileno(), other.fileno()}
-
-
-def test_through_ctypes_nobody_else_waits_for_epoll() -> None:
-    found = syscalls._through_ctypes()
-    assert found is not None
-    assert found.epoll_wait is None, "it would keep the interpreter's lock while it waits"
+        for milliseconds in (0, 1000, -1):
+            assert set(ready(polling.fileno(), milliseconds)) == {one.fileno(), other.fileno()}
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        ready(polling.fileno() if not polling.closed else -1, 0)
 
 
 def test_other_systems_do_without(monkeypatch: pytest.MonkeyPatch) -> None:

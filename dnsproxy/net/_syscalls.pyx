@@ -1,0 +1,80 @@
+# cython: language_level=3
+# cython: binding=False
+"""System calls for `syscalls`, compiled with the query path (setup.py).
+
+Addresses are plain numbers. Only `ready` gives up the interpreter's lock, and only when it may have
+to wait: the sockets never block, and giving it up and taking it back is a fifth of such a call.
+"""
+
+import os
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.errno cimport EINTR, errno
+
+
+cdef extern from "sys/socket.h" nogil:
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+    struct msghdr:
+        iovec *msg_iov
+    struct mmsghdr:
+        pass
+    int c_recvmmsg "recvmmsg" (int descriptor, mmsghdr *messages, unsigned int count, int flags, void *timeout)
+    int c_sendmmsg "sendmmsg" (int descriptor, mmsghdr *messages, unsigned int count, int flags)
+    ssize_t c_recvmsg "recvmsg" (int descriptor, msghdr *message, int flags)
+    ssize_t c_sendmsg "sendmsg" (int descriptor, const msghdr *message, int flags)
+
+
+cdef extern from "sys/epoll.h" nogil:
+    ctypedef union epoll_data_t:
+        int fd
+    struct epoll_event:
+        epoll_data_t data
+    int c_epoll_wait "epoll_wait" (int descriptor, epoll_event *events, int count, int milliseconds)
+
+
+cdef enum:
+    MOST = 64  # events told at once; the rest is told by the next call
+
+
+def recvmmsg(int descriptor, size_t messages, unsigned int count):
+    return c_recvmmsg(descriptor, <mmsghdr *>messages, count, 0, NULL)
+
+
+def sendmmsg(int descriptor, size_t messages, unsigned int count):
+    return c_sendmmsg(descriptor, <mmsghdr *>messages, count, 0)
+
+
+def receive_one(int descriptor, size_t header, size_t octets):
+    cdef ssize_t size = c_recvmsg(descriptor, <msghdr *>header, 0)
+    if size < 0:
+        return None
+    return PyBytes_FromStringAndSize(<char *>octets, size)
+
+
+def send_one(int descriptor, size_t header, bytes message not None):
+    cdef iovec *vector = (<msghdr *>header).msg_iov
+    vector.iov_base = PyBytes_AS_STRING(message)
+    vector.iov_len = PyBytes_GET_SIZE(message)
+    return c_sendmsg(descriptor, <msghdr *>header, 0)
+
+
+def ready(int descriptor, int milliseconds):
+    cdef epoll_event events[MOST]
+    cdef int count, index
+    if milliseconds:
+        with nogil:
+            count = c_epoll_wait(descriptor, events, MOST, milliseconds)
+    else:
+        count = c_epoll_wait(descriptor, events, MOST, 0)
+    if count < 0:
+        failure = errno
+        if failure == EINTR:  # asyncio hears of signals through a descriptor
+            return []
+        raise OSError(failure, os.strerror(failure))
+    return [events[index].data.fd for index in range(count)]
+
+
+def last_error():
+    return errno
