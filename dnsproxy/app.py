@@ -16,7 +16,7 @@ from dnsproxy.errors import ReloadError, StartError
 from dnsproxy.learning import Learning
 from dnsproxy.net.doors import ADMIN, Door, Doorkeeper, proxy_doors
 from dnsproxy.net.refresh import Learner
-from dnsproxy.plane import Change, Plane, tune_collector
+from dnsproxy.plane import Change, Plane, collect_garbage, tune_collector
 from dnsproxy.server import Server
 from dnsproxy.settings import Settings
 from dnsproxy.version import __version__
@@ -220,6 +220,8 @@ class Proxy:
                 running.cancel()
                 await asyncio.wait([running])
                 await current.close()
+                del current, running
+                collect_garbage()
 
     def status(self) -> str:
         """Return in one line how it goes, for the service manager."""

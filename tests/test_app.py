@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,6 +109,27 @@ async def test_cancelling_it_leaves_no_task_behind(settings: Settings) -> None:
         await running
     assert asyncio.all_tasks() == before
     await proxy.close()
+
+
+async def test_a_change_leaves_nothing_of_what_was_before(settings: Settings) -> None:
+    """Else each reload keeps a megabyte until the collector happens to come by, after days."""
+    proxy = Proxy(settings)
+    await proxy.start()
+    stop = asyncio.Event()
+    running = asyncio.ensure_future(proxy.run(stop))
+    # What is there now is frozen with all that start-up made.
+    await proxy.change(settings)
+    await until(lambda: proxy.learner.statuses[0].last_attempt is not None)
+    before: list[weakref.ref[object]] = [weakref.ref(proxy.learner), weakref.ref(proxy.vetting)]
+    gc.disable()
+    try:
+        await proxy.change(settings)
+        await until(lambda: not any(held() for held in before))
+    finally:
+        gc.enable()
+        stop.set()
+        await running
+        await proxy.close()
 
 
 async def test_it_looks_itself_and_starts_again_from_what_it_saw(settings: Settings, tmp_path: Path) -> None:

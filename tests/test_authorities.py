@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dnsproxy.authorities import client_context
+from dnsproxy.authorities import client_context, unjudging_context
 from tests.certificates import make_certificate, server_context
 
 
@@ -50,3 +50,9 @@ def test_a_file_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "empty.pem").write_text("")
     with pytest.raises(ssl.SSLError):
         client_context(tmp_path / "empty.pem")
+
+
+def test_a_context_that_judges_nothing_takes_every_certificate(tmp_path: Path) -> None:
+    path = make_certificate(tmp_path, "registry.example")
+    handshake(unjudging_context(), server_context(path), "other.example")
+    assert unjudging_context().cert_store_stats()["x509"] == 0

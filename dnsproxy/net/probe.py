@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import structlog
 
-from dnsproxy.authorities import client_context
+from dnsproxy.authorities import client_context, unjudging_context
 from dnsproxy.core.health import Outcome, Probe, Result
 from dnsproxy.core.verify import Verifier
 from dnsproxy.errors import StartError
@@ -48,15 +48,12 @@ class Prober:
         self._timeout = settings.timeout
         self._judges_signer = settings.ca_file is not None
         try:
-            self._context = client_context(settings.ca_file)
+            self._context = client_context(settings.ca_file) if self._judges_signer else unjudging_context()
         except (OSError, ValueError) as exc:
             reason = exc.strerror if isinstance(exc, OSError) and not isinstance(exc, ssl.SSLError) else None
             raise StartError(
                 f"learn.verify.ca_file: {settings.ca_file}: {reason or 'no usable certificate'}"
             ) from exc
-        if not self._judges_signer:
-            self._context.check_hostname = False
-            self._context.verify_mode = ssl.CERT_NONE
 
     async def probe(self, probe: Probe) -> Result:
         """Return how connecting to every port of ``probe`` went; never raises but when cancelled."""

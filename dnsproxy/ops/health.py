@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import socket
-import ssl
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
 
+from dnsproxy.authorities import unjudging_context
 from dnsproxy.errors import DnsproxyError
 from dnsproxy.settings import Settings
 from dnsproxy.settings.values import Endpoint
@@ -60,10 +60,7 @@ def helper_health(settings: Settings, *, ready: bool) -> str:
     connection = HTTPConnection(host, listen.port, timeout=TIMEOUT)
     if tls.cert_file is not None:
         # The certificate is for the name that proxies use. Who listens on this host's own port is asked.
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        connection = HTTPSConnection(host, listen.port, timeout=TIMEOUT, context=context)
+        connection = HTTPSConnection(host, listen.port, timeout=TIMEOUT, context=unjudging_context())
     status, told = _get(connection, "/health")
     if status != 200:
         raise HealthError(f"/health: status {status}")
