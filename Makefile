@@ -13,7 +13,7 @@ export PYTHON
 # Debian keeps unbound and dnsmasq where only root's PATH looks.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help run test lint types unit e2e browser interop netns faults fuzz audit soak deploy bench profile compiled pages docs pictures lock dist release format clean
+.PHONY: help run test lint types unit e2e browser interop netns faults fuzz audit soak fleet deploy bench profile compiled pages docs pictures lock dist release format clean
 .DEFAULT_GOAL := help
 # Every target starts with the same set-up, which must not run twice at once.
 .NOTPARALLEL:
@@ -87,6 +87,11 @@ soak: ## An hour of mixed load with troubles at random; writes docs/soak.md; ARG
 	@scripts/setup.sh packages
 	@scripts/setup.sh dev
 	.venv/bin/python -m tests.soak.run $(ARGS)
+
+fleet: ## Changes to 500 real engines, and a model of 10,000; writes docs/convergence.md; ARGS="--proxies 100"
+	@scripts/setup.sh packages
+	@scripts/setup.sh dev
+	.venv/bin/python -m tests.fleet.run $(ARGS)
 
 deploy: ## Check deploy/, each file with its own tool
 	@scripts/setup.sh packages

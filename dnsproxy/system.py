@@ -1,8 +1,10 @@
-"""The host: the resolvers that it uses, which ``system`` means in the configuration, and its addresses."""
+"""The host: the resolvers that ``system`` means in the configuration, its addresses, its limits."""
 
 from __future__ import annotations
 
+import resource
 import socket
+import sys
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
@@ -88,3 +90,17 @@ def _is_local(host: str) -> bool:
             return bool(ip_address(sock.getsockname()[0]) == address)
     except OSError:
         return False
+
+
+def raise_file_limit() -> int:
+    """Let this process open as many files as it may, the hard limit of getrlimit(2); return how many.
+
+    The usual soft limit is 1024, for programs that use select(2), which this one does not.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError):  # a kernel that grants less than it says (fs.nr_open)
+            return soft
+    return sys.maxsize if hard == resource.RLIM_INFINITY else hard

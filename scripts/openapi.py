@@ -316,7 +316,7 @@ HELPER: Json = {
         (200, _reply("A JWS in compact form.", TEXT, "application/jose")),
         (304, _reply("It is the one of `If-None-Match`.")),
         (400, _error("`wait` or `timeout` is not what it should be.")),
-        (503, _error("There is none yet, or too many wait; `Retry-After` says when to come again.")),
+        (503, _error("There is none yet; `Retry-After` says when to come again.")),
         parameters=[
             _parameter(
                 "wait",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 from typing import Self
 
@@ -7,7 +8,7 @@ import pytest
 
 from dnsproxy.errors import StartError
 from dnsproxy.settings.values import Endpoint
-from dnsproxy.system import expand_resolvers, is_own, system_resolvers
+from dnsproxy.system import expand_resolvers, is_own, raise_file_limit, system_resolvers
 
 RESOLV_CONF = """\
 # made by hand
@@ -110,3 +111,13 @@ def test_an_address_of_this_host_is_ours_where_we_listen_on_all(monkeypatch: pyt
     everywhere = [Endpoint("0.0.0.0", 53)]
     assert is_own(Endpoint("10.0.0.9", 53), everywhere)
     assert not is_own(Endpoint("10.0.0.5", 53), everywhere)
+
+
+def test_the_limit_of_open_files_is_raised_as_far_as_it_may_be() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before[0] // 2, before[1]))
+        assert raise_file_limit() >= before[0] // 2
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

@@ -31,7 +31,7 @@ from dnsproxy.keys import read_private_key
 from dnsproxy.settings import Settings
 from dnsproxy.settings.learning import TlsSettings
 from dnsproxy.settings.values import Endpoint
-from dnsproxy.system import expand_resolvers
+from dnsproxy.system import expand_resolvers, raise_file_limit
 from dnsproxy.tokens import is_bearer, read_token
 
 if TYPE_CHECKING:
@@ -40,8 +40,11 @@ if TYPE_CHECKING:
 # Seconds that a blocking query waits.
 DEFAULT_WAIT = 30.0
 MAX_WAIT = 120.0
-# Blocking queries at once; each holds a connection. A region has tens of proxies.
-MAX_WAITERS = 1000
+# Blocking queries at one time; each holds a connection and some 17 kB. The next ones are answered at once, so
+# their proxies pull once in a refresh: an error would make them back off and count their helper as failing.
+MAX_WAITERS = 10_000
+# File descriptors that are kept for those who do not wait, and for the helper's own work.
+_SPARE_FILES = 256
 # Seconds after which a proxy that came too early should ask again: the first round takes about as long.
 RETRY_AFTER = "2"
 # Seconds that responses under way get at the end.
@@ -56,13 +59,14 @@ class _Api:
     """The handlers. Nothing here changes what the helper holds."""
 
     def __init__(
-        self, helper: Helper, token: str | None, wall: Callable[[], float], *, guarded: bool
+        self, helper: Helper, token: str | None, wall: Callable[[], float], *, guarded: bool, most: int
     ) -> None:
         self._helper = helper
         self._token = token
         self._guarded = guarded or token is not None
         self._wall = wall
         self._waiters = 0
+        self._most = most
 
     async def snapshot(self, request: web.Request) -> web.Response:
         if not self._authorized(request):
@@ -71,9 +75,7 @@ class _Api:
             serial, seconds = _wait_wanted(request)
         except ValueError as exc:
             return _error(400, str(exc))
-        if serial is not None and self._waiters >= MAX_WAITERS:
-            return _error(503, "too many blocking queries", {"Retry-After": RETRY_AFTER})
-        if serial is not None:
+        if serial is not None and self._waiters < self._most:
             await self._wait(serial, seconds)
         published = self._helper.current
         if published is None:
@@ -146,12 +148,13 @@ def create_app(
     wall: Callable[[], float] = time.time,
     *,
     guarded: bool = False,
+    most: int = MAX_WAITERS,
 ) -> web.Application:
     """Return the application that publishes ``helper``; ``token`` is asked of those who read the snapshot.
 
-    ``guarded`` when others are kept out by other means.
+    ``guarded`` when others are kept out by other means. ``most`` of them may wait at one time.
     """
-    api = _Api(helper, token, wall, guarded=guarded)
+    api = _Api(helper, token, wall, guarded=guarded, most=most)
     app = web.Application()
     app.on_response_prepare.append(_store_nothing_else)
     app.router.add_get("/v1/snapshot", api.snapshot)
@@ -225,7 +228,12 @@ async def serve_helper(
     if not helper.wanted and not settings.sought():
         raise StartError("the helper has no name to learn: list a registry, or names without addresses")
     runner = web.AppRunner(
-        create_app(helper, token, guarded=options.tls.client_ca_file is not None),
+        create_app(
+            helper,
+            token,
+            guarded=options.tls.client_ca_file is not None,
+            most=min(MAX_WAITERS, max(1, raise_file_limit() - _SPARE_FILES)),
+        ),
         handle_signals=False,
         access_log=None,
         handler_cancellation=True,

@@ -70,8 +70,8 @@ def source() -> Source:
 async def connect(source: Source) -> AsyncIterator[Connect]:
     clients: list[Client] = []
 
-    async def start(token: str | None = None) -> Client:
-        client = TestClient(TestServer(create_app(source.helper, token, lambda: source.wall)))
+    async def start(token: str | None = None, most: int = 100) -> Client:
+        client = TestClient(TestServer(create_app(source.helper, token, lambda: source.wall, most=most)))
         await client.start_server()
         clients.append(client)
         return client
@@ -213,17 +213,20 @@ async def test_a_bad_wait_is_400_with_a_reason(source: Source, connect: Connect,
     assert "must be" in (await response.json())["error"]
 
 
-async def test_the_number_of_waiting_queries_is_bounded(
-    source: Source, connect: Connect, monkeypatch: pytest.MonkeyPatch
+async def test_those_beyond_the_bound_of_waiting_queries_are_answered_at_once(
+    source: Source, connect: Connect
 ) -> None:
-    monkeypatch.setattr(publish, "MAX_WAITERS", 1)
     serial = (await source.helper.round()).serial
-    client = await connect()
+    client = await connect(most=1)
     path = f"/v1/snapshot?wait={serial}&timeout=100"
     waiting = asyncio.create_task(client.get(path))
     await until_waiting(source)
-    assert (await client.get(path)).status == 503
-    assert (await client.get("/v1/snapshot")).status == 200
+    async with asyncio.timeout(20):
+        answered = await client.get(path)
+        assert answered.status == 200
+        again = await client.get(path, headers={"If-None-Match": answered.headers["ETag"]})
+        assert again.status == 304
+    assert not waiting.done()
     await source.change()
     async with asyncio.timeout(20):
         assert (await waiting).status == 200
