@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 # Seconds that a blocking query waits.
 DEFAULT_WAIT = 30.0
 MAX_WAIT = 120.0
-# Blocking queries at one time; each holds a connection and some 17 kB. The next ones are answered at once, so
+# Blocking queries at one time; each holds a connection and some 10 kB. The next ones are answered at once, so
 # their proxies pull once in a refresh: an error would make them back off and count their helper as failing.
 MAX_WAITERS = 10_000
 # File descriptors that are kept for those who do not wait, and for the helper's own work.

@@ -358,6 +358,7 @@ def draw(
             right.plot(sizes, points, color=colour, linestyle=line, marker=".", label=shown)
     right.set_xscale("log")
     right.set_yscale("log")
+    right.set_ylim(0.01, 1_000)  # the legend is above the lines
     right.set_xlabel("proxies (model); solid: p99, dotted: p50")
     right.set_ylabel("seconds since the helper's look")
     right.legend(fontsize="small", loc="upper left")

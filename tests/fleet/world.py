@@ -81,16 +81,16 @@ class Hosts:
         self._told: list[dict[str, Any]] = []
 
     def start(self, spec: Path) -> None:
-        log = spec.with_suffix(".log").open("wb")
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fleet.engines", str(spec)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            cwd=ROOT,
-            env=environment(),
-        )
+        with spec.with_suffix(".log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tests.fleet.engines", str(spec)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                cwd=ROOT,
+                env=environment(),
+            )
         self._processes.append(process)
         reader = threading.Thread(target=self._read, args=(process,), daemon=True)
         reader.start()
@@ -123,10 +123,16 @@ class Hosts:
             reader.join(60)
 
     def kill(self) -> None:
+        """End those that run without asking, and close what belongs to all."""
         for process in self._processes:
-            if process.poll() is None:
-                process.kill()
-                process.wait(30)
+            process.kill()
+            process.wait(30)
+        for reader in self._readers:
+            reader.join(30)
+        for process in self._processes:
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
 
 
 class FleetWorld:
