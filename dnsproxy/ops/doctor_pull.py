@@ -7,6 +7,7 @@ from dataclasses import replace
 from urllib.parse import urlencode, urlsplit
 
 from dnsproxy.core.guard import is_routed
+from dnsproxy.core.providers import PROVIDERS
 from dnsproxy.ops import doctor_dns as dns
 from dnsproxy.ops import doctor_findings as rules
 from dnsproxy.ops import doctor_net as net
@@ -112,7 +113,7 @@ class Pull:
         reply = None
         if bearer and owned and not bearer.taken_over:
             (reply,) = await dns.ask(self._ground.servers[0], bearer.host, [dns.A], self._ground.site.seconds)
-        finding = services.judge_realm(target.name, registry, owned, reply)
+        finding = services.judge_realm(target.name, registry, owned, reply, self._password_of(target))
         self._ground.add(finding)
         if bearer is None or finding.result is not Result.OK:
             reason = "the realm is broken" if finding.failed else "no token service is needed"
@@ -127,6 +128,12 @@ class Pull:
         joint = "&" if urlsplit(bearer.realm).query else "?"
         url = f"{bearer.realm}{joint}{urlencode(asked)}" if asked else bearer.realm
         self._ground.add(services.judge_token(bearer.host, await self._get(at, url)))
+
+    def _password_of(self, target: Target) -> str:
+        """Return where clients of the target's registry get passwords, if its provider knows of no tokens."""
+        registries = self._ground.settings.registries
+        found = (PROVIDERS[r.provider] for r in registries if r.name == target.entry.registry)
+        return next((provider.basic for provider in found), "")
 
     def _is_discovered(self, target: Target) -> bool:
         """Whether only the proxy, which tells nothing here, can know the registry's auth host."""

@@ -126,14 +126,24 @@ def judge_v2(name: str, port: int, reply: HttpReply) -> Registry:
     return Registry(ok("/v2/", name, seen), bearer)
 
 
-def judge_realm(name: str, registry: Registry, owned: bool, reply: DnsReply | None) -> Finding:  # noqa: FBT001 - facts of one call
-    """Judge where the registry sends clients for tokens; ``reply`` is what the resolver says of that host."""
+def judge_realm(
+    name: str,
+    registry: Registry,
+    owned: bool,  # noqa: FBT001 - facts of one call
+    reply: DnsReply | None,
+    elsewhere: str = "",
+) -> Finding:
+    """Judge where the registry sends clients for tokens; ``reply`` is what the resolver says of that host.
+
+    ``elsewhere`` says where clients of a provider without token service get their passwords.
+    """
     advice = "set `auth` of the registry to this host, or to discover"
     if registry.problem is not None:
         return fail("realm", name, registry.problem, "mend the token service's address in the registry")
     bearer = registry.bearer
     if bearer is None:
-        return skip("realm", name, "no Bearer challenge: no token service is needed")
+        more = f"; {elsewhere}" if elsewhere else ""
+        return skip("realm", name, f"no Bearer challenge: no token service is needed{more}")
     host = bearer.host.removesuffix(".")
     if bearer.taken_over:
         return ok("realm", name, f"{host}: the registry itself")

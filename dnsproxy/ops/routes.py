@@ -20,8 +20,10 @@ from dnsproxy.ops.known import Known, KnownName, Network
 
 # Custom entries in one VPC route table (CreateRouteEntry, vpc 2016-04-28).
 MAX_CUSTOM_ROUTES = 200
-# Where Alibaba Cloud keeps its services (RFC 6598), and the domain of their names.
-SERVICES, ALIBABA = IPv4Network("100.64.0.0/10"), "aliyuncs.com."
+# Where Alibaba Cloud keeps its services (RFC 6598).
+SERVICES = IPv4Network("100.64.0.0/10")
+# So does Huawei Cloud, with other rules for routes.
+HUAWEI = (".myhuaweicloud.com.", ".myhuaweicloud.eu.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,12 +160,10 @@ def _notes(known: Known, routed: Mapping[str, Sequence[Network]], routes: Sequen
 
 
 def _is_alibaba_service(route: Route) -> bool:
-    # Huawei Cloud has its services there as well, and other rules.
-    return (
-        route.destination.version == 4
-        and route.destination.subnet_of(SERVICES)
-        and any(name.endswith(f".{ALIBABA}") for name in route.names)
-    )
+    # A name may be a domain of the user's own: only what is known to be another cloud's is left out.
+    if route.destination.version != 4 or not route.destination.subnet_of(SERVICES):
+        return False
+    return not all(name.endswith(HUAWEI) for name in route.names)
 
 
 def _name_notes(entry: KnownName) -> Iterator[str]:

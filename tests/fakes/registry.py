@@ -15,14 +15,16 @@ REGISTRY, AUTH, STORAGE = "registry.pull.example", "auth.pull.example", "storage
 class FakeRegistry(Threaded):
     """Serves all three names while its context lasts; what it does can be changed at any time.
 
-    ``realm`` is where ``/v2/`` sends clients; ``statuses`` are answered by path in place
-    of the usual ones. ``asked`` are the hosts and paths of the requests.
+    ``realm`` is where ``/v2/`` sends clients, unless ``challenge`` is what it says;
+    ``statuses`` are answered by path in place of the usual ones. ``asked`` are the
+    hosts and paths of the requests.
     """
 
     def __init__(self, folder: Path, *hosts: str) -> None:
         self.authority = Authority(folder / "ca")
         certificate = self.authority.issue(*(hosts or (REGISTRY, AUTH, STORAGE)))
         self.statuses: dict[str, int] = {}
+        self.challenge: str | None = None
         self.asked: list[tuple[str, str]] = []
         registry = self
 
@@ -50,7 +52,8 @@ class FakeRegistry(Threaded):
         body = b'{"token": "anonymous"}' if path == "/auth" else b""
         handler.send_response(status)
         if path == "/v2/" and status == 401:
-            handler.send_header("WWW-Authenticate", f'Bearer realm="{self.realm}",service="pull.example"')
+            challenge = self.challenge or f'Bearer realm="{self.realm}",service="pull.example"'
+            handler.send_header("WWW-Authenticate", challenge)
         handler.send_header("Content-Length", str(len(body)))
         handler.end_headers()
         handler.wfile.write(body)

@@ -87,6 +87,22 @@ async def test_a_registry_that_asks_for_nothing(ground: Ground, registry: FakeRe
     assert [f.result.value for f in ground.findings] == ["OK", "SKIP", "SKIP"]
 
 
+@pytest.mark.parametrize(("provider", "told"), [("ecr", "passwords come from api.ecr"), ("generic", "")])
+async def test_a_registry_without_token_service_is_in_order(
+    ground: Ground, registry: FakeRegistry, provider: str, told: str
+) -> None:
+    registry.challenge = f'Basic realm="https://{REGISTRY}/",service="ecr.amazonaws.com"'
+    (only,) = ground.settings.registries
+    changed = {"registries": [only.model_copy(update={"provider": provider})]}
+    ground.settings = ground.settings.model_copy(update=changed)
+    await Pull(ground).follow_registries()
+    assert [f.result.value for f in ground.findings] == ["OK", "SKIP", "SKIP"]
+    (realm,) = of(ground, "realm")
+    assert realm.seen.startswith("no Bearer challenge: no token service is needed")
+    assert ("api.ecr" in realm.seen) == bool(told)
+    assert told in realm.seen
+
+
 async def test_what_is_broken_before_is_not_visited(ground: Ground, registry: FakeRegistry) -> None:
     for target in ground.targets:
         target.broken = "gone"

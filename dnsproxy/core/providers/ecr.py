@@ -52,7 +52,7 @@ ECR = Provider(
     auth="regional",
     storage=("regional", "discover"),
     storage_suffixes=("s3.{region}.{domain}", "s3.dualstack.{region}.{domain}"),
-    basic="the password comes from GetAuthorizationToken of api.ecr",
+    basic="passwords come from api.ecr (`aws ecr get-login-password`), the auth name of this registry",
     notes="""
 - `/v2/` answers 401 with a Basic challenge, so there is no token service. Clients get a password that
   lasts 12 hours from `api.ecr` (`aws ecr get-login-password`), which is owned as the auth name.
