@@ -13,13 +13,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 
-def make_certificate(folder: Path, *names: str, days: int = 1) -> Path:
+def make_certificate(
+    folder: Path, *names: str, days: int = 1, called: x509.ObjectIdentifier = NameOID.COMMON_NAME
+) -> Path:
     """Write a self-signed certificate for ``names``, or addresses, with its key.
 
     With ``days`` below 0 it has expired. It is its own authority.
     """
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    subject = x509.Name([x509.NameAttribute(called, "test")])
     now = datetime.now(UTC)
     builder = (
         x509.CertificateBuilder()

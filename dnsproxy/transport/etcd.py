@@ -241,6 +241,8 @@ def refusal(content: bytes, status: int) -> StoreError:
     """Return the error for an answer with another status than 200."""
     if status == HTTPStatus.NOT_FOUND:
         return _PassingError("status 404: not etcd 3.4 or later, or its gRPC gateway is turned off")
+    if b"CommonName" in content:
+        return StoreError("etcd's gateway takes no client certificate with a common name; see docs/fleets.md")
     answer = parse(content)
     text = str(answer.get("message") or answer.get("error") or f"status {status}")
     return refusal_text(text, answer.get("code", 0), status)

@@ -7,6 +7,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from cryptography.x509.oid import NameOID
+
 from tests.certificates import make_certificate
 from tests.e2e.processes import Ports, Process, run_command, wait_for
 
@@ -26,7 +28,7 @@ class Cluster:
         self.folder = folder / "etcd"
         self.folder.mkdir()
         self._secure = secure
-        self._certificate = make_certificate(self.folder, "127.0.0.1") if secure else None
+        self._files = self._make_files() if secure else None
         self._clients = [ports.take() for _ in range(size)]
         peers = [ports.take() for _ in range(size)]
         scheme = "https" if secure else "http"
@@ -49,14 +51,24 @@ class Cluster:
             for at, mine in enumerate(words)
         ]
 
+    def _make_files(self) -> tuple[str, str]:
+        """Make one certificate for all, which is its own authority; etcd wants its key in another file."""
+        # etcd's gateway refuses a client whose certificate has a common name.
+        both = make_certificate(self.folder, "127.0.0.1", called=NameOID.ORGANIZATION_NAME).read_text()
+        found = []
+        for name, begin in (("certificate", "-----BEGIN CERT"), ("key", "-----BEGIN PRIVATE")):
+            path = self.folder / f"{name}.pem"
+            path.write_text(begin + both.partition(begin)[2].partition("\n-----BEGIN")[0])
+            found.append(str(path))
+        return found[0], found[1]
+
     def _tls_options(self) -> list[str]:
-        if self._certificate is None:
+        if self._files is None:
             return []
-        path = str(self._certificate)
-        # One certificate for all, which is its own authority.
+        path, key = self._files
         return [
-            *("--cert-file", path, "--key-file", path, "--trusted-ca-file", path, "--client-cert-auth"),
-            *("--peer-cert-file", path, "--peer-key-file", path, "--peer-trusted-ca-file", path),
+            *("--cert-file", path, "--key-file", key, "--trusted-ca-file", path, "--client-cert-auth"),
+            *("--peer-cert-file", path, "--peer-key-file", key, "--peer-trusted-ca-file", path),
             *("--peer-client-cert-auth", "--auth-token", "simple", "--auth-token-ttl", "5"),
         ]
 
@@ -77,9 +89,9 @@ class Cluster:
         """Run etcdctl, as root where there are users."""
         chosen = self.endpoints if at is None else [self.endpoints[at]]
         options = ["--endpoints", ",".join(chosen), "--dial-timeout=1s", "--command-timeout=2s"]
-        if self._certificate is not None:
-            path = str(self._certificate)
-            options += ["--cacert", path, "--cert", path, "--key", path]
+        if self._files is not None:
+            path, key = self._files
+            options += ["--cacert", path, "--cert", path, "--key", key]
         if (self.folder / "users").exists():
             options += ["--user", f"root:{ROOT_PASSWORD}"]
         return run_command("etcdctl", *options, *arguments)
@@ -109,9 +121,9 @@ class Cluster:
     def settings(self, user: str = "proxy", **more: Any) -> dict[str, Any]:
         """Return a source or target of the configuration."""
         found: dict[str, Any] = {"type": "etcd", "endpoints": self.endpoints, "key": KEY, **more}
-        if self._certificate is not None:
-            path = str(self._certificate)
-            found["tls"] = {"ca_file": path, "cert_file": path, "key_file": path}
+        if self._files is not None:
+            path, key = self._files
+            found["tls"] = {"ca_file": path, "cert_file": path, "key_file": key}
             found |= {"user": user, "password_file": str(self.folder / user)}
         return found
 

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from dnsproxy.errors import StoreError
 from dnsproxy.transport import etcd as module
-from dnsproxy.transport.etcd import EtcdCluster, parse, refusal_text
+from dnsproxy.transport.etcd import EtcdCluster, parse, refusal, refusal_text
 from dnsproxy.transport.etcd_keys import read_key
 from tests.fakes.etcd import KEY, Member, Store, hang, refuse, source
 
@@ -132,6 +132,11 @@ async def test_files_for_tls_that_cannot_be_used(tmp_path: Path) -> None:
             file.write_text(content)
         told = await failure(EtcdCluster(source(Nobody(Store()), tls={"ca_file": file})))
         assert told.startswith(f"tls: {file}: ")
+
+
+def test_a_certificate_that_the_gateway_refuses_is_told_in_words() -> None:
+    text = b"CommonName of client sending a request against gateway will be ignored and not used as expected"
+    assert "no client certificate with a common name" in str(refusal(text, 400))
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff", b"[" * 100_000])
