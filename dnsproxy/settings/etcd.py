@@ -27,8 +27,8 @@ class EtcdTls(Model):
     ca_file: Path | None = None
     """PEM file of the authority of the members' certificates; null: the system's."""
     cert_file: Path | None = None
-    """PEM file of our certificate, for clusters that ask for one (`--client-cert-auth`). It must have no common
-    name: etcd's gateway refuses those.
+    """PEM file of our certificate, for clusters that ask for one (`--client-cert-auth`). It must have no
+    common name: etcd's gateway refuses those.
     """
     key_file: Path | None = None
     """PEM file of its private key; together with `cert_file`."""
