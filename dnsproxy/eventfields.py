@@ -37,6 +37,7 @@ FIELDS = {
     "port": "a TCP port",
     "problem": "one thing that is wrong, with its place",
     "program": "path of the program",
+    "proxy": "the admin endpoint of a proxy",
     "reason": "why, as the system or a label of the metrics says it",
     "reasons": "why, of each resolver",
     "registry": "the registry's label in the configuration",

@@ -253,6 +253,16 @@ EVENTS = {
         ("registry", "exception"),
         ("registry",),
     ),
+    "helper.set_refused": Event(
+        "warning", "Proxies have rolled back new addresses: all are told to refuse them.", ("name", "new")
+    ),
+    "helper.set_refused_no_more": Event("info", "They are not refused any more.", ("name", "new")),
+    "helper.proxy_unheard": Event(
+        "warning",
+        "A proxy does not say how new addresses fare; its last word counts.",
+        ("proxy", "reason"),
+    ),
+    "helper.proxy_heard": Event("info", "A proxy says so again.", ("proxy",)),
     "helper.credentials_exposed": Event(
         "warning", "Others can read the file with the registry's password.", ("registry", "detail")
     ),

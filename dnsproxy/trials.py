@@ -93,7 +93,14 @@ class Trials:
                 found[name] = trial  # `taken` tells that the old set has failed
                 continue
             signs = self._verifier.signs(name, trial.since)
-            outcome = judge(trial, signs, self.policy, now, stable_works=self._verifier.works(name))
+            outcome = judge(
+                trial,
+                signs,
+                self.policy,
+                now,
+                stable_works=self._verifier.works(name),
+                refused=trial.addresses in newest.learned.refused,
+            )
             if isinstance(outcome, Ending):
                 promoted[name] = newest
                 self._log_promoted(name, trial, outcome)

@@ -199,6 +199,29 @@ def test_what_was_refused_is_refused_after_a_restart(clock: Clock, tmp_path: Pat
     assert proxy.served() == (OLD,)
 
 
+@pytest.mark.parametrize("canary", [LEADING, OTHERS, CLIENTS])
+def test_what_other_proxies_have_rolled_back_is_dropped_without_waiting(
+    clock: Clock, tmp_path: Path, canary: str
+) -> None:
+    proxy = started(clock, tmp_path, canary)
+    proxy.take(NEW, refused=((NEW,),))
+    assert proxy.served() == proxy.served_to_canary() == (OLD,)
+    assert endings(proxy) == {Ending.FLEET: 1}
+    # The helper has forgotten; it stays refused here.
+    proxy.take(NEW)
+    proxy.elapse(3_600)
+    assert proxy.served() == (OLD,)
+
+
+def test_a_refusal_of_others_counts_only_where_the_old_set_works(clock: Clock, tmp_path: Path) -> None:
+    proxy = started(clock, tmp_path, OTHERS)
+    clock.dead.add(OLD)
+    proxy.elapse(40)
+    proxy.take(NEW, refused=((NEW,),))
+    proxy.elapse(3_600)
+    assert proxy.served() == (NEW,)
+
+
 def test_an_operator_decides_sooner(clock: Clock, tmp_path: Path) -> None:
     proxy = started(clock, tmp_path, OTHERS)
     proxy.vetting.promote_canary("A.example")

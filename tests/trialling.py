@@ -68,11 +68,13 @@ admin: {{identity: {self.identity}}}
     def _made(self) -> Vetting:
         return Vetting(self.settings(), self.books.append, wall=self.clock.wall)
 
-    def take(self, *addresses: str) -> None:
-        """Have a helper say that NAME has ``addresses``."""
+    def take(self, *addresses: str, refused: tuple[tuple[str, ...], ...] = ()) -> None:
+        """Have a helper say that NAME has ``addresses``, and which sets are ``refused``."""
         self.serial += 1
         wall = int(self.clock.wall())
-        told = snapshot(learned(NAME, addresses, observed_at=wall), serial=self.serial, at=wall)
+        told = snapshot(
+            learned(NAME, addresses, observed_at=wall, refused=refused), serial=self.serial, at=wall
+        )
         self.book = self.book.merged(told)
         self.vetting.take(self.book)
 

@@ -10,6 +10,7 @@ A trial ends in one of these ways:
 - the new addresses have answered when ``hold`` is over, and do so then: the candidate is stable from now on;
 - one that had answered has failed ``fall`` times in a row, or one has not answered at all by the end of
   ``hold``, while the stable set works: *rolled back*; the candidate is refused until another one comes;
+- a helper says that other proxies have rolled it back, while the stable set works: the same;
 - the stable set works no more and the candidate does: it is taken at once (`core.verify` sees to that), also
   when it was refused. So a canary never leaves clients with less than they would have without.
 
@@ -160,11 +161,18 @@ def trial_of(stable: Entry | None, newest: Entry, earlier: Trial | None, wall_no
 
 
 def judge(
-    trial: Trial, signs: Mapping[str, Sign], policy: CanaryPolicy, wall_now: float, *, stable_works: bool
+    trial: Trial,
+    signs: Mapping[str, Sign],
+    policy: CanaryPolicy,
+    wall_now: float,
+    *,
+    stable_works: bool,
+    refused: bool = False,
 ) -> Trial | Ending:
     """Return the trial as it is at ``wall_now``, or how it ended: the candidate is stable from then on.
 
-    ``signs`` are of its new addresses; one without is not probed at this time.
+    ``signs`` are of its new addresses; one without is not probed at this time. With ``refused`` the helper
+    says that other proxies have rolled the candidate back.
     """
     if not trial.is_running:
         return trial
@@ -173,6 +181,8 @@ def judge(
     is_over = wall_now >= trial.started_at + policy.hold
     dead = [a for a in trial.since if a in signs and signs[a].alive is False]
     if stable_works:
+        if refused:
+            return rolled_back(trial, Ending.FLEET, "other proxies have rolled it back", wall_now)
         failed = [a for a in dead if a in answered and signs[a].failures >= policy.fall]
         if failed:
             detail = f"{', '.join(failed)} failed {policy.fall} times in a row"

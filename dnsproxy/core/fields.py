@@ -60,6 +60,10 @@ class Fields:
             raise self.wrong(key, "not true or false")
         return value
 
+    def inner(self, key: str) -> Fields:
+        """Return an object."""
+        return Fields(self._value.get(key), f"{self._place}.{key}")
+
     def sequence(self, key: str) -> list[object]:
         """Return a list."""
         value = self._value.get(key)

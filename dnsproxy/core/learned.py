@@ -15,7 +15,7 @@ from typing import Any
 
 from dnsproxy.core import names
 from dnsproxy.core.fields import Fields
-from dnsproxy.core.registry import MAX_FOUND, Found, Sought, superseded
+from dnsproxy.core.registry import Found, Sought, found_from, superseded
 from dnsproxy.errors import Rejection, SnapshotError
 
 # A proxy whose clock runs behind the helper's still takes its snapshots; five
@@ -26,6 +26,8 @@ ROLES = frozenset({"registry", "auth", "storage", "chart", "other"})
 # of names, a name a handful of addresses), far below what would hurt.
 MAX_NAMES = 20_000
 MAX_ADDRESSES = 256
+# Refused sets of one name: its present addresses, or what is left of them where a proxy may not answer all.
+MAX_REFUSED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,8 @@ class LearnedName:
     addresses. ``status`` is ``ok``, or ``stale`` when the last look failed and
     the addresses are from an earlier one, or ``failed`` when none were ever seen.
     ``changed_at`` is Unix time, with a fraction, at which the helper first saw this
-    address set; None from earlier helpers, which do not say.
+    address set; None from earlier helpers, which do not say. ``refused`` are sets of
+    these addresses that proxies have tried and rolled back (`core.canary`).
     """
 
     name: str
@@ -51,6 +54,7 @@ class LearnedName:
     resolvers: tuple[str, ...]
     status: str
     changed_at: float | None = None
+    refused: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,7 @@ class Snapshot:
                     "resolvers": list(entry.resolvers),
                     "status": entry.status,
                     **({} if entry.changed_at is None else {"changed_at": entry.changed_at}),
+                    **({"refused": list(map(list, entry.refused))} if entry.refused else {}),
                 }
                 for entry in self.names
             ],
@@ -131,7 +136,7 @@ class Snapshot:
             issued_at=document.whole("iat"),
             expires_at=document.whole("exp"),
             names=entries,
-            found=_found_from(document),
+            found=found_from(document, MAX_NAMES),
         )
 
 
@@ -143,25 +148,6 @@ def _addresses_from(fields: Fields, key: str) -> tuple[str, ...]:
         return canonical_addresses(listed)
     except ValueError as exc:
         raise fields.wrong(key, str(exc)) from exc
-
-
-def _found_from(document: Fields) -> tuple[Found, ...]:
-    # Helpers of version 0.1 do not look, and do not say so.
-    listed = document.sequence("found") if document.has("found") else []
-    if len(listed) > MAX_NAMES:
-        raise document.wrong("found", f"more than {MAX_NAMES}")
-    entries = []
-    for index, item in enumerate(listed):
-        fields = Fields(item, f"found[{index}]")
-        found = Found(
-            fields.text("registry"), fields.text("role"), fields.names("names"), fields.whole("observed_at")
-        )
-        if len(found.names) > MAX_FOUND:
-            raise fields.wrong("names", f"more than {MAX_FOUND}")
-        entries.append(found)
-    if len({entry.subject for entry in entries}) != len(entries):
-        raise document.wrong("found", "one role of a registry is listed twice")
-    return tuple(entries)
 
 
 def canonical_addresses(texts: Iterable[str]) -> tuple[str, ...]:
@@ -193,7 +179,16 @@ def _name_from(item: object, place: str) -> LearnedName:
         resolvers=tuple(fields.texts("resolvers")),
         status=status,
         changed_at=fields.optional_moment("changed_at"),
+        refused=_refused_from(fields, place),
     )
+
+
+def _refused_from(fields: Fields, place: str) -> tuple[tuple[str, ...], ...]:
+    listed = fields.sequence("refused") if fields.has("refused") else []
+    if len(listed) > MAX_REFUSED:
+        raise fields.wrong("refused", f"more than {MAX_REFUSED}")
+    sets = (Fields({"refused": item}, place) for item in listed)
+    return tuple(_addresses_from(found, "refused") for found in sets)
 
 
 @dataclass(frozen=True, slots=True)

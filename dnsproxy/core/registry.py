@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from dnsproxy.core import names
+from dnsproxy.core.fields import Fields
 
 # Names of one role of a registry. One is usual; while a registry moves there are two.
 MAX_FOUND = 8
@@ -126,3 +127,27 @@ def with_overrides(label: str, wanted: list[Wanted], overrides: list[Override]) 
         cname = names.canonical(override.cname) if override.cname else None
         by_name[name] = Wanted(name, override.role, label, cname, override.addresses)
     return list(by_name.values())
+
+
+def found_from(document: Fields, most: int) -> tuple[Found, ...]:
+    """Read ``found`` of a snapshot, ``most`` entries at the most; none where it is missing.
+
+    Raises:
+        SnapshotError: ``MALFORMED``, naming the first key that is wrong.
+    """
+    # Helpers of version 0.1 do not look, and do not say so.
+    listed = document.sequence("found") if document.has("found") else []
+    if len(listed) > most:
+        raise document.wrong("found", f"more than {most}")
+    entries = []
+    for index, item in enumerate(listed):
+        fields = Fields(item, f"found[{index}]")
+        found = Found(
+            fields.text("registry"), fields.text("role"), fields.names("names"), fields.whole("observed_at")
+        )
+        if len(found.names) > MAX_FOUND:
+            raise fields.wrong("names", f"more than {MAX_FOUND}")
+        entries.append(found)
+    if len({entry.subject for entry in entries}) != len(entries):
+        raise document.wrong("found", "one role of a registry is listed twice")
+    return tuple(entries)

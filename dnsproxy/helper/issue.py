@@ -37,7 +37,7 @@ def next_snapshot(
 ) -> Snapshot:
     """Return the snapshot after ``last``; ``wall_now`` is Unix time in seconds.
 
-    The serial grows when a name, an address, a CNAME, a status or a finding has changed.
+    The serial grows when a name, an address, a CNAME, a status, a refusal or a finding has changed.
     It also grows when the clock was set back, or proxies would take an earlier
     time of issue for an older snapshot; and when the helper has ``restarted``, for ``last`` may be
     from a backup, older than what proxies have.
@@ -57,5 +57,5 @@ def next_snapshot(
 
 
 def _essence(entries: Sequence[LearnedName], found: Sequence[Found]) -> set[tuple[object, ...]]:
-    names = {(entry.name, entry.addresses, entry.cname, entry.status) for entry in entries}
+    names = {(entry.name, entry.addresses, entry.cname, entry.status, entry.refused) for entry in entries}
     return names | {(*entry.subject, entry.names) for entry in found}

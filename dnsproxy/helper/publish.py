@@ -25,6 +25,7 @@ from dnsproxy.files import remove_leftovers
 from dnsproxy.helper.assemble import group_keys, make_election, make_helper
 from dnsproxy.helper.caching import NO_STORE, cache_headers
 from dnsproxy.helper.issue import Published
+from dnsproxy.helper.jury import Jury
 from dnsproxy.helper.outlets import Outlets, TargetStatus, make_targets
 from dnsproxy.helper.service import Helper
 from dnsproxy.keys import read_private_key
@@ -225,6 +226,8 @@ async def serve_helper(
     peers = await asyncio.to_thread(group_keys, options)
     election = make_election(options, key, peers)
     helper = make_helper(settings, options.id, resolvers, key, options.publish_file, outlets, election, peers)
+    if options.canary.proxies:
+        helper.jury = await asyncio.to_thread(Jury, options.canary)
     if not helper.wanted and not settings.sought():
         raise StartError("the helper has no name to learn: list a registry, or names without addresses")
     runner = web.AppRunner(

@@ -18,10 +18,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from dnsproxy.core import seal
 from dnsproxy.core.learned import Snapshot
 from dnsproxy.core.registry import Found, Wanted, with_found
+from dnsproxy.core.ruling import with_refusals
 from dnsproxy.errors import SnapshotError
 from dnsproxy.files import write_atomically
 from dnsproxy.helper.issue import Published, next_snapshot, order
 from dnsproxy.helper.journal import Journal
+from dnsproxy.helper.jury import Jury
 from dnsproxy.helper.observe import Look, observe
 from dnsproxy.helper.outlets import Outlets
 from dnsproxy.helper.seek import Seeker
@@ -60,12 +62,14 @@ class Helper:
         election: Election | None = None,
         trusted: seal.TrustedKeys | None = None,
         seeker: Seeker | None = None,
+        jury: Jury | None = None,
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.current: Published | None = None
         self._configured = tuple(wanted)
         self._seeker = seeker
+        self.jury = jury
         self._issuer = issuer
         self._look = look
         self._key = key
@@ -107,6 +111,8 @@ class Helper:
                 group.create_task(self.election.run(self))
             if self._seeker is not None:
                 group.create_task(self._seeker.run(self.look_now))
+            if self.jury is not None:
+                group.create_task(self.jury.run(self.look_now))
             while True:
                 started = self._monotonic()
                 self._hurry.clear()
@@ -156,6 +162,8 @@ class Helper:
         self._last = snapshot
         if self._seeker is not None:
             self._seeker.findings.restore(snapshot.found)
+        if self.jury is not None:
+            self.jury.ruling.restore(snapshot.names)
 
     def adopt(self, published: Published) -> None:
         """Give what another helper of the group has published, and go on from it."""
@@ -188,6 +196,8 @@ class Helper:
             observe(before.get(wanted.name), wanted, seen, wall_now, seen_at)
             for wanted, (seen, seen_at) in zip(names, looks, strict=True)
         )
+        if self.jury is not None:
+            entries = with_refusals(entries, self.jury.ruling.refused())
         snapshot = next_snapshot(self._last, self._issuer, entries, wall_now, found, restarted=self._begins)
         done = True
         if self._publishes:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from dnsproxy.settings.etcd import EtcdTarget
+from dnsproxy.settings.jury import JurySettings
 from dnsproxy.settings.publishing import TargetEntry
 from dnsproxy.settings.sources import Source, SourceEntry, SourceSettings
 from dnsproxy.settings.values import (
@@ -71,6 +72,9 @@ class HelperSettings(Model):
     """Also write each snapshot to this file, for a channel other than HTTP."""
     publish: list[TargetEntry] = Field(default_factory=list)
     """Where each snapshot is put besides: files, and stores that many proxies read."""
+
+    canary: JurySettings = JurySettings()
+    """Whom to ask how new sets of addresses fare on trial."""
 
     @model_validator(mode="after")
     def _distinct_targets(self) -> Self:

@@ -27,6 +27,7 @@ from dnsproxy.core.learned import canonical_addresses
 Network = IPv4Network | IPv6Network
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
+_ADMIN_URL = re.compile(r"https?://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?/?")
 _SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,4})?)%")
 _PORT = re.compile(r"[0-9]{1,5}")
 # [IPv6]:port, IPv4:port, or an address alone.
@@ -259,6 +260,16 @@ UrlPath = Annotated[str, AfterValidator(_path), _written("path of a URL", _PATH.
 Addresses = Annotated[list[Annotated[str, _written("IP address")]], AfterValidator(_addresses)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Ports = Annotated[list[Port], AfterValidator(_ports)]
+
+
+def _admin_url(value: str) -> str:
+    _refuse_user(value)
+    if not _ADMIN_URL.fullmatch(value):
+        raise ValueError("not an admin endpoint; write for example http://10.0.0.1:9153")
+    return value.rstrip("/")
+
+
+AdminUrl = Annotated[str, AfterValidator(_admin_url), _written("admin endpoint", _ADMIN_URL.pattern)]
 ShareText = Annotated[Share, BeforeValidator(parse_share), _written("share", _SHARE.pattern)]
 Role = Literal["registry", "auth", "storage", "chart", "other"]
 

@@ -407,3 +407,17 @@ def test_documents_with_and_without_the_time_of_change_are_read() -> None:
     assert Snapshot.from_payload(with_time).names[0].changed_at == 1_764_000_000.123
     assert "changed_at" not in without["names"][0]
     assert Snapshot.from_payload(without).names[0].changed_at is None
+
+
+def test_refused_sets_are_told_only_where_there_are_some() -> None:
+    told = snapshot(learned(addresses=("10.0.0.1", "10.0.0.2"), refused=(("10.0.0.2",),)))
+    assert Snapshot.from_payload(told.to_payload()) == told
+    assert "refused" not in snapshot(learned()).to_payload()["names"][0]
+
+
+@pytest.mark.parametrize("refused", ["x", [["x"]], ["10.0.0.1"], [["10.0.0.1"]] * 9, [[None]]])
+def test_refused_sets_that_are_none(refused: object) -> None:
+    payload = snapshot(learned()).to_payload()
+    payload["names"][0]["refused"] = refused
+    with pytest.raises(SnapshotError, match=r"names\[0\]\.refused"):
+        Snapshot.from_payload(payload)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.processes import wait_for
+from tests.e2e.digging import Server
+from tests.e2e.processes import Process, dnsproxy_argv, wait_for
 from tests.e2e.test_trust import ONE, THREE, TWO, Trial
 from tests.e2e.world import REGISTRY, World
 
@@ -56,11 +57,37 @@ class CanaryTrial(Trial):
         document = json.loads(self.order("canary", "--json"))
         return list(document["canary"]["trials"])
 
+    def other_proxy(self) -> OtherProxy:
+        """Make one more proxy of the same helper, which is of the share."""
+        return OtherProxy(self.world, self.canary | {"share": "100%"})
+
     def restart(self) -> None:
         process = self.world.proxy
         process.stop()
         self.world.start_proxy()
         self.world.wait_ready()
+
+
+class OtherProxy:
+    """A second proxy of the helper of ``world``, whose configuration is as it is at this time."""
+
+    def __init__(self, world: World, canary: dict[str, Any]) -> None:
+        settings = world.configuration()
+        dns_port, self.admin_port = world.take_port(), world.take_port()
+        settings["serve"] |= {"listen": [f"127.0.0.1:{dns_port}"]}
+        settings["admin"] |= {"listen": f"127.0.0.1:{self.admin_port}"}
+        settings["learn"] |= {"canary": canary, "state_file": str(world.folder / "other" / "learned.jws")}
+        (world.folder / "other").mkdir()
+        file = world.folder / "other.yaml"
+        file.write_text(json.dumps(settings))
+        log = world.folder / "other.log"
+        self._process = Process("other", dnsproxy_argv("serve", "--config", file), log)
+        world.add_process(self._process)
+        self.server = Server(dns_port)
+
+    def start(self) -> None:
+        """Start it and wait until it listens."""
+        self._process.start(lambda: bool(self._process.events("proxy.started")))
 
 
 @pytest.fixture
@@ -134,3 +161,36 @@ def test_an_operator_refuses_and_the_next_set_is_tried(trial: CanaryTrial) -> No
     trial.open(THREE)
     trial.learn(THREE)
     trial.wait_both(ONE, THREE)
+
+
+def test_what_one_proxy_has_rolled_back_others_drop_without_waiting(trial: CanaryTrial) -> None:
+    world = trial.world
+    # This one would not look again for an hour.
+    verify = {**world.configuration()["learn"]["verify"], "interval": "1h"}
+    trial.configured()
+    own = world.configuration()
+    other = trial.other_proxy()
+    world.configure(
+        learn={"verify": verify},
+        helper={
+            "canary": {
+                "proxies": [f"http://127.0.0.1:{other.admin_port}"],
+                "token_file": own["admin"]["token_file"],
+                "interval": "1s",
+            }
+        },
+    )
+    trial.open(ONE, TWO)
+    trial.start(ONE)
+    other.start()
+    trial.wait_both(ONE, ONE)
+    wait_for(lambda: other.server.short(REGISTRY) == [ONE], "the other proxy answers", deadline=20)
+    trial.learn(TWO)
+    trial.wait_both(ONE, TWO)
+    wait_for(lambda: other.server.short(REGISTRY) == [TWO], "the proxy of the share goes first", deadline=20)
+    trial.close(TWO)
+    wait_trials(trial, lambda found: found[0]["reason"] == "fleet", "the refusal has come")
+    trial.wait_both(ONE, ONE)
+    wait_for(lambda: other.server.short(REGISTRY) == [ONE], "the other one has gone back", deadline=20)
+    (event,) = world.helper.events("helper.set_refused")
+    assert (event["name"], event["new"]) == (f"{REGISTRY}.", [TWO])

@@ -18,11 +18,13 @@ from dnsproxy.core.registry import Found, Wanted
 from dnsproxy.errors import DiscoverError, Doubt
 from dnsproxy.helper.discover import Report, Target
 from dnsproxy.helper.issue import LIFETIME, next_snapshot
+from dnsproxy.helper.jury import Jury
 from dnsproxy.helper.observe import Look
 from dnsproxy.helper.outlets import Outlets, make_targets
 from dnsproxy.helper.seek import Seeker
 from dnsproxy.helper.service import Helper
 from dnsproxy.settings.discovery import DiscoverSettings
+from dnsproxy.settings.jury import JurySettings
 from dnsproxy.settings.publishing import FileTarget
 
 RESOLVER = "10.0.0.2:53"
@@ -495,3 +497,19 @@ async def test_the_document_says_when_the_addresses_of_each_name_changed(world: 
     again = world.helper()
     again.resume(second)
     assert {entry.name: entry.changed_at for entry in (await again.round()).names} == changed
+
+
+async def test_what_proxies_have_rolled_back_is_refused_with_a_new_serial(world: World) -> None:
+    jury = Jury(JurySettings(proxies=["http://10.0.0.1:9153"]))
+    helper = world.helper(AUTH, jury=jury)
+    first = await helper.round()
+    jury.ruling.take("http://10.0.0.1:9153", frozenset({("auth.example.", ("192.0.2.1",))}))
+    second = await helper.round()
+    assert second.names[0].refused == (("192.0.2.1",),)
+    assert second.serial > first.serial
+    # A helper in its place goes on with it until it has asked itself.
+    again = world.helper(AUTH, jury=Jury(JurySettings(proxies=["http://10.0.0.1:9153"])))
+    again.resume(second)
+    assert (await again.round()).names[0].refused == (("192.0.2.1",),)
+    world.says["auth.example."] = good("192.0.2.2")
+    assert (await again.round()).names[0].refused == ()

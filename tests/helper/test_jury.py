@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from structlog.testing import capture_logs
+
+from dnsproxy.errors import StartError
+from dnsproxy.helper import jury as module
+from dnsproxy.helper.jury import Jury
+from dnsproxy.settings.jury import JurySettings
+
+NAME, NEW = "a.example.", ("10.0.0.2",)
+ROLLED_BACK = {
+    "canary": {"trials": [{"name": NAME, "state": "rolled_back", "reason": "failed", "new": list(NEW)}]}
+}
+
+
+class Proxy:
+    """An admin endpoint that gives ``answer`` to whoever has the token."""
+
+    def __init__(self) -> None:
+        self.answer: Any = ROLLED_BACK
+        self.status = 200
+        self.text: str | None = None
+        app = web.Application()
+        app.router.add_get("/api/v1/canary", self._canary)
+        self.server = TestServer(app)
+
+    async def _canary(self, request: web.Request) -> web.Response:
+        if request.headers.get("Authorization") != "Bearer a-token":
+            return web.json_response({"error": "a bearer token is needed"}, status=401)
+        if self.text is not None:
+            return web.Response(text=self.text)
+        return web.json_response(self.answer, status=self.status)
+
+    @property
+    def url(self) -> str:
+        return str(self.server.make_url("")).rstrip("/")
+
+
+@pytest.fixture
+async def proxy() -> AsyncIterator[Proxy]:
+    made = Proxy()
+    await made.server.start_server()
+    yield made
+    await made.server.close()
+
+
+@pytest.fixture
+def logs() -> Iterator[list[Any]]:
+    with capture_logs() as captured:
+        yield captured
+
+
+@pytest.fixture
+def token(tmp_path: Path) -> Path:
+    path = tmp_path / "token"
+    path.write_text("a-token\n")
+    return path
+
+
+def settings(token: Path, *proxies: str, **keys: Any) -> JurySettings:
+    return JurySettings.model_validate(
+        {"proxies": list(proxies), "token_file": str(token), "interval": "1s", **keys}
+    )
+
+
+async def test_what_a_proxy_has_rolled_back_is_refused(proxy: Proxy, token: Path, logs: list[Any]) -> None:
+    jury = Jury(settings(token, proxy.url))
+    changed = asyncio.Event()
+    task = asyncio.ensure_future(jury.run(changed.set))
+    try:
+        async with asyncio.timeout(20):
+            await changed.wait()
+            assert jury.ruling.refused() == {(NAME, NEW)}
+            changed.clear()
+            proxy.answer = {"canary": None}
+            await changed.wait()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert jury.ruling.refused() == frozenset()
+    told = [line["event"] for line in logs]
+    assert told == ["helper.set_refused", "helper.set_refused_no_more"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"status": 500}, "status 500"),
+        ({"text": "no JSON"}, "not understood: "),
+        ({"text": '{"canary": {"trials": 5}}'}, "not understood: "),
+        ({"text": "[" * 100_000}, "not understood: "),
+        ({"text": " " * 200}, "larger than 100 octets"),
+    ],
+)
+async def test_one_that_makes_no_sense_goes_on_saying_what_it_said(
+    change: dict[str, Any],
+    reason: str,
+    proxy: Proxy,
+    token: Path,
+    logs: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    jury = Jury(settings(token, proxy.url))
+    await jury.ask_all()
+    if "larger" in reason:
+        monkeypatch.setattr(module, "MAX_ANSWER", 100)
+    for key, value in change.items():
+        setattr(proxy, key, value)
+    await jury.ask_all()
+    await jury.ask_all()
+    assert jury.ruling.refused() == {(NAME, NEW)}
+    assert jury.failures[proxy.url].startswith(reason)
+    proxy.text, proxy.status, proxy.answer = None, 200, {"canary": None}
+    await jury.ask_all()
+    assert jury.failures == {}
+    told = [line["event"] for line in logs]
+    assert told == ["helper.proxy_unheard", "helper.proxy_heard"]
+
+
+async def test_one_that_is_not_there_keeps_nobody_from_being_heard(proxy: Proxy, token: Path) -> None:
+    closed = Proxy()
+    await closed.server.start_server()
+    await closed.server.close()
+    jury = Jury(settings(token, "http://127.0.0.1:1", proxy.url))
+    await jury.ask_all()
+    assert jury.ruling.refused() == {(NAME, NEW)}
+    assert jury.failures == {"http://127.0.0.1:1": "Connection refused"}
+
+
+async def test_without_the_token_nothing_is_told(proxy: Proxy) -> None:
+    jury = Jury(JurySettings(proxies=[proxy.url]))
+    await jury.ask_all()
+    assert jury.failures == {proxy.url: "status 401"}
+
+
+@pytest.mark.parametrize("key", ["token_file", "ca_file"])
+def test_a_file_that_is_missing_is_named(key: str, tmp_path: Path) -> None:
+    with pytest.raises(StartError, match=f"helper.canary.{key}"):
+        Jury(JurySettings.model_validate({"proxies": ["http://10.0.0.1:1"], key: str(tmp_path / "none")}))
