@@ -176,7 +176,8 @@ def _measured(runs: Sequence[Run]) -> list[str]:
         "|---|---|---|---|---|---|---|---|",
     ]
     for run in runs:
-        rate = f"{run.requests / run.seconds:.0f}" if run.source != "file" else "-"
+        # What is followed is not asked for; the learner looks for itself once in a refresh all the same.
+        rate = f"{run.requests / run.seconds:.0f}" if run.source in {"http", "pull"} else "-"
         cells = [_LABELS[run.source], str(run.engines), str(len(run.changes))]
         lines.append(_row([*cells, *_figures(from_helper(run)), rate]))
     lines += [

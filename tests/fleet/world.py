@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from dnsproxy.keys import write_key_pair
+from tests.e2e.etcd import Cluster
 from tests.e2e.nameservers import Unbound
 from tests.e2e.processes import ROOT, Ports, Process, dnsproxy_argv, environment, wait_for
 from tests.e2e.world import ADDRESSES, REGISTRY
@@ -28,8 +29,10 @@ from tests.e2e.world import ADDRESSES, REGISTRY
 # Seconds. The proxies' default for `learn.refresh`, and more than a helper's smallest pause between looks.
 REFRESH = 15.0
 INTERVAL = 5.0
+# Of the etcd cluster.
+MEMBERS = 3
 # A file is followed by inotify, of which a user may have 128 instances by default: for fewer engines.
-SOURCES = ("http", "pull", "file")
+SOURCES = ("http", "pull", "file", "etcd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +158,7 @@ class FleetWorld:
         self._unbound = Unbound(folder, "source", self._ports.take(), ["aliyuncs.com"], records)
         self._key, self._public = write_key_pair(folder / "keys")
         self._published = folder / "published.jws"
+        self._etcd = Cluster(folder, self._ports, MEMBERS) if source == "etcd" else None
         self.port = self._ports.take()
         self._interval, self._spread = interval, spread
         self._helper = Process(
@@ -181,11 +185,14 @@ class FleetWorld:
                 "interval": f"{self._interval * 1000:.0f}ms",
                 "signing_key_file": str(self._key),
                 "publish_file": str(self._published),
+                "publish": [self._etcd.settings()] if self._etcd else [],
             },
             "log": {"format": "json"},
         }
 
     def _source(self) -> dict[str, Any]:
+        if self._etcd is not None:
+            return self._etcd.settings()
         url = f"http://127.0.0.1:{self.port}/v1/snapshot"
         # A URL with a query is not waited on, as one of an object store: it is asked once in a refresh.
         return {
@@ -222,6 +229,8 @@ class FleetWorld:
     ) -> None:
         self._hosts.kill()
         self._helper.kill()
+        for member in self._etcd.members if self._etcd else ():
+            member.kill()
         self._unbound.process.kill()
         self._ports.release()
         if kind is not None:
@@ -230,6 +239,8 @@ class FleetWorld:
 
     def start_region(self) -> None:
         """Start the source and the helper, and wait until it has looked."""
+        if self._etcd is not None:
+            self._etcd.start()
         self._unbound.start()
         self._helper.start(lambda: bool(self._helper.events("helper.resolved")))
 
