@@ -36,6 +36,8 @@ RECENT_LIMIT = 4.0
 COLD_RETRY = 2.0
 # Seconds between two fetches from a source, however fast its serial changes.
 MIN_PAUSE = 0.2
+# Sources that end a wait for whatever is written, as when a helper has only looked: waited on again at once.
+WATCHED = frozenset({"etcd", "kubernetes"})
 # Names in one line of the log.
 SHOWN = 20
 
@@ -157,12 +159,14 @@ class Learner:
         while True:
             asked = self._asked
             started = time.monotonic()
-            before = self._statuses[source.url].serial
+            before, mark = self._statuses[source.url].serial, self._etags.get(source.url)
             good = await self._pull_safely(source, may_wait=may_wait)
             failures = 0 if good else failures + 1
             if failures:
                 pause = self._backoff(source, failures)
-            elif self._statuses[source.url].serial != before:
+            elif self._statuses[source.url].serial != before or (
+                source.type in WATCHED and self._etags.get(source.url) != mark
+            ):
                 pause = min(MIN_PAUSE, self._settings.refresh)
             else:
                 # A helper that was asked to wait has used the time up; other servers answer at once.

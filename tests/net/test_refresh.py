@@ -4,6 +4,7 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,6 +23,7 @@ from dnsproxy.errors import FetchError
 from dnsproxy.net.fetch import Fetched, Request
 from dnsproxy.net.refresh import COLD_RETRY, MAX_BACKOFF, RECENT, Learner
 from dnsproxy.net.statefile import REFRESH_GAP, read_state, write_state
+from dnsproxy.settings.etcd import EtcdSource
 from dnsproxy.settings.learning import LearnSettings, SourceSettings
 from dnsproxy.settings.sources import Source
 from tests.fakes.kubelet import AtomicWriter
@@ -519,6 +521,34 @@ async def test_refresh_now_ends_a_long_poll(tmp_path: Path) -> None:
         await until(lambda: world.polls == 2)
     assert world.polls == world.ended
     assert world.learner.statuses[0].last_error is None
+
+
+async def test_a_watched_source_is_waited_on_again_at_once_after_a_mere_look(tmp_path: Path) -> None:
+    world = Polled(tmp_path)
+    world.settings = world.settings.model_copy(
+        update={
+            "refresh": 3600.0,
+            "sources": [EtcdSource(type="etcd", endpoints=["http://127.0.0.1:1"], key="k")],
+        }
+    )
+    learner = world.restarted()
+    documents = [FIRST, replace(FIRST, issued_at=1010), replace(FIRST, issued_at=1020), SECOND]
+
+    async def fetch(_source: Source, request: Request) -> Fetched:
+        world.requests.append((ONE, request))
+        if not documents:
+            await asyncio.Event().wait()
+        content = documents.pop(0)
+        return Fetched(token(content), f"{content.serial}:{content.issued_at}")
+
+    learner._fetch = fetch
+    running = asyncio.create_task(learner.run())
+    async with asyncio.timeout(20):
+        while world.learner.book.serial != SECOND.serial:
+            await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert [request.wait > 0 for _, request in world.requests[:4]] == [False, True, True, True]
 
 
 async def test_refresh_now_during_a_plain_request_asks_once_more(tmp_path: Path) -> None:
