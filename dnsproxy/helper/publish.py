@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import socket
 import ssl
 import time
@@ -28,9 +27,9 @@ from dnsproxy.helper.issue import Published
 from dnsproxy.helper.jury import Jury
 from dnsproxy.helper.outlets import Outlets, TargetStatus, make_targets
 from dnsproxy.helper.service import Helper
+from dnsproxy.helper.tls import os_reason, server_context
 from dnsproxy.keys import read_private_key
 from dnsproxy.settings import Settings
-from dnsproxy.settings.learning import TlsSettings
 from dnsproxy.settings.values import Endpoint
 from dnsproxy.system import expand_resolvers, raise_file_limit
 from dnsproxy.tokens import is_bearer, read_token
@@ -268,7 +267,7 @@ async def _listen(
     try:
         await site.start()
     except OSError as exc:
-        reason = _os_reason(exc)
+        reason = os_reason(exc)
         raise StartError(f"helper.listen: {listen.host} port {listen.port}: {reason}") from exc
     endpoint = Endpoint(listen.host, runner.addresses[0][1], "tcp")
     log.info("helper.listening", address=listen.host, port=endpoint.port, tls=context is not None)
@@ -290,33 +289,3 @@ def _warn_when_open(endpoint: Endpoint, *, guarded: bool) -> None:
             port=endpoint.port,
             detail="names and addresses are open to all who reach the port; set token_file or client_ca_file",
         )
-
-
-def server_context(tls: TlsSettings) -> ssl.SSLContext | None:
-    """Return the TLS context for ``tls``; None for plain HTTP.
-
-    Raises:
-        StartError: a file cannot be read or used.
-    """
-    if tls.cert_file is None or tls.key_file is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        # An empty password makes an encrypted key an error; without it OpenSSL would ask on the terminal.
-        context.load_cert_chain(tls.cert_file, tls.key_file, password=str)
-    except (OSError, ValueError) as exc:
-        raise StartError(f"helper.tls: {tls.cert_file}, {tls.key_file}: {_os_reason(exc)}") from exc
-    if tls.client_ca_file is not None:
-        try:
-            context.load_verify_locations(tls.client_ca_file)
-        except (OSError, ValueError) as exc:
-            raise StartError(f"helper.tls: {tls.client_ca_file}: {_os_reason(exc)}") from exc
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
-
-
-def _os_reason(exc: Exception) -> str:
-    if isinstance(exc, ssl.SSLError):
-        return f"not usable ({exc.reason or exc})"
-    # asyncio puts a text of its own in place of the system's.
-    return os.strerror(exc.errno) if isinstance(exc, OSError) and exc.errno else str(exc)

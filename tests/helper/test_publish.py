@@ -26,8 +26,9 @@ from dnsproxy.errors import StartError
 from dnsproxy.helper import publish
 from dnsproxy.helper.observe import Look
 from dnsproxy.helper.outlets import Outlets, make_targets
-from dnsproxy.helper.publish import create_app, serve_helper, server_context
+from dnsproxy.helper.publish import create_app, serve_helper
 from dnsproxy.helper.service import Helper
+from dnsproxy.helper.tls import server_context
 from dnsproxy.keys import write_key_pair
 from dnsproxy.settings import Settings
 from dnsproxy.settings.learning import HelperSettings, TlsSettings
