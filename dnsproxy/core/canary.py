@@ -12,7 +12,7 @@ A trial ends in one of these ways:
   ``hold``, while the stable set works: *rolled back*; the candidate is refused until another one comes;
 - a helper says that other proxies have rolled it back, while the stable set works: the same;
 - the stable set works no more and the candidate does: it is taken at once (`core.verify` sees to that), also
-  when it was refused. So a canary never leaves clients with less than they would have without.
+  when it was refused. So of the two sets one that works is answered.
 
 All are values; nothing here reads a clock or a file. Times are Unix seconds: trials outlive restarts.
 """
