@@ -306,8 +306,9 @@ What decides the slowest is failures, not size: a lost request costs its proxy a
 refreshes. A second helper or a second kind of source takes most of these out; a shorter `learn.refresh`
 shortens them.
 
-A watched store spreads the work over its members, and only changes cost anything. [fleets.md](fleets.md)
-says at which size to choose what.
+A watched store spreads the work over its members: each document of the helper goes out once to each proxy.
+On one machine, as above, what the engines do with it is most of the time. [fleets.md](fleets.md) says at
+which size to choose what.
 """
     lines = ["## What follows", ""]
     for item in text.split("\n\n"):
