@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dnsproxy.settings import publishing
 from tests.deploy import manifests
 from tests.deploy.files import DEPLOY, Object, checked, documents, output, run
 
@@ -87,6 +88,39 @@ def test_values_reach_the_configuration(rendered: Rendered, tmp_path: Path) -> N
         assert [Path(str(key)).name for key in settings.learn.trusted_keys] == ["a.pub", "b.pub"]
         assert len(settings.learn.sources) == 2
     assert by_name["rel-dnsproxy"]["containers"][0]["image"].endswith("@sha256:" + "0123456789abcdef" * 4)
+
+
+def test_the_helper_publishes_to_a_configmap_with_rights_for_it_alone(
+    rendered: Rendered, helm: list[str], tmp_path: Path
+) -> None:
+    objects = rendered["helper-values"]
+    ((_, pod),) = manifests.pods(objects)
+    (target,) = checked(manifests.mounted_config(pod, objects), tmp_path).helper.publish
+    assert isinstance(target, publishing.KubernetesTarget)
+    (role,) = [o for o in objects if o["kind"] == "Role"]
+    (binding,) = [o for o in objects if o["kind"] == "RoleBinding"]
+    assert role["rules"] == [
+        {
+            "apiGroups": [""],
+            "resources": ["configmaps"],
+            "resourceNames": [target.object],
+            "verbs": ["get", "patch"],
+        }
+    ]
+    assert target.object in {o["metadata"]["name"] for o in objects if o["kind"] == "ConfigMap"}
+    assert binding["subjects"][0] == {
+        "kind": "ServiceAccount",
+        "name": pod["serviceAccountName"],
+        "namespace": "dns",
+    }
+    assert pod["automountServiceAccountToken"] is True
+    # Without it no Pod has a token, and there is no rule.
+    values = CHART / "ci" / "helper-values.yaml"
+    plain = documents(
+        output(*helm, "template", "rel", CHART, "--values", values, "--set", "helper.snapshotConfigMap=")
+    )
+    assert not {"Role", "RoleBinding"} & {o["kind"] for o in plain}
+    assert all(not pod["automountServiceAccountToken"] for _, pod in manifests.pods(plain))
 
 
 def test_selectors_reach_their_pods_and_no_others(rendered: Rendered) -> None:

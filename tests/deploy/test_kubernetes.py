@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import subprocess
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import yaml
 
 from dnsproxy.errors import StartError
 from dnsproxy.keys import read_private_key, read_trusted_keys, write_key_pair
-from dnsproxy.settings import Settings
+from dnsproxy.settings import Settings, publishing
 from tests.deploy import manifests
 from tests.deploy.files import DEPLOY, Object, checked, documents, output
 
@@ -186,3 +187,49 @@ def test_the_private_key_is_made_readable_for_the_helper_alone(built: Built, tmp
     subprocess.run([places.get(word, word) for word in init["command"]], check=True)
     assert stat.S_IMODE((tmp_path / "helper.key").stat().st_mode) == 0o400
     read_private_key(tmp_path / "helper.key")
+
+
+@pytest.fixture(scope="module")
+def with_snapshot(tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> list[Object]:
+    """Helper and proxies with the component, as its own head says to put them together."""
+    folder = tmp_path_factory.mktemp("overlay")
+    beside = os.path.relpath(KUBERNETES, folder.resolve())
+    overlay = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "namespace": "dnsproxy",
+        "resources": [f"{beside}/helper"],
+        "components": [f"{beside}/snapshot"],
+    }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+    return documents(output(tool("kubectl"), "kustomize", folder))
+
+
+def test_the_rights_to_the_snapshot_are_for_one_object_by_its_name(with_snapshot: list[Object]) -> None:
+    for document in with_snapshot:
+        manifests.assert_valid(document)
+        assert document["kind"] == "Namespace" or document["metadata"]["namespace"] == "dnsproxy"
+    roles = {o["metadata"]["name"]: o for o in with_snapshot if o["kind"] == "Role"}
+    (writer,), (reader,) = (roles[f"dnsproxy-snapshot-{kind}"]["rules"] for kind in ("writer", "reader"))
+    for rule in (writer, reader):
+        assert (rule["resources"], rule["resourceNames"]) == (["configmaps"], ["dnsproxy-snapshot"])
+    # What the target and the source were seen to ask of the API; see tests/fakes/apiserver.py.
+    assert (writer["verbs"], reader["verbs"]) == (["get", "patch"], ["get", "watch"])
+    bindings = {
+        o["roleRef"]["name"]: o["subjects"][0]["name"] for o in with_snapshot if o["kind"] == "RoleBinding"
+    }
+    assert bindings == {
+        "dnsproxy-snapshot-writer": "dnsproxy-helper",
+        "dnsproxy-snapshot-reader": "dnsproxy",
+    }
+
+
+def test_the_helper_of_the_component_has_its_token_and_a_way(with_snapshot: list[Object]) -> None:
+    ((_, pod),) = manifests.pods(with_snapshot)
+    assert pod["automountServiceAccountToken"] is True
+    assert manifests.breaches(pod, host_network=False) == []
+    (policy,) = [o for o in with_snapshot if o["kind"] == "NetworkPolicy"]
+    assert {"port": 6443, "protocol": "TCP"} in policy["spec"]["egress"][-1]["ports"]
+    (held,) = [o for o in with_snapshot if o["metadata"]["name"] == "dnsproxy-snapshot"]
+    assert held["metadata"]["name"] == publishing.KubernetesTarget(type="kubernetes").object
+    assert "data" not in held

@@ -30,5 +30,5 @@ def test_everything_is_in_the_table() -> None:
 def test_every_kustomization_is_named() -> None:
     readme = (DEPLOY / "README.md").read_text()
     folders = {path.parent.name for path in (DEPLOY / "kubernetes").rglob("kustomization.yaml")}
-    assert folders == {"base", "helper", "node", "sidecar"}
+    assert folders == {"base", "helper", "node", "sidecar", "snapshot"}
     assert [name for name in folders - {"helper"} if f"kubernetes/{name}" not in readme] == []

@@ -66,6 +66,9 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
         "resolvers" .Values.helper.resolvers
         "signing_key_file" "/run/dnsproxy/helper.key")
       "log" (dict "format" "json") -}}
+{{- with .Values.helper.snapshotConfigMap -}}
+{{- $_ := set $made.helper "publish" (list (dict "type" "kubernetes" "object" .)) -}}
+{{- end -}}
 {{- toYaml (mustMergeOverwrite $made (deepCopy .Values.helper.config)) -}}
 {{- end -}}
 
