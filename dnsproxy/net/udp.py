@@ -109,21 +109,24 @@ class UdpListener:
         """Answer one message after the other; return whether there were few."""
         engine = self._engine
         now = monotonic()
+        answered = failed = 0
+        calm = False
         for _ in range(FEW):
             message = batch.receive_one()
             if message is None:
-                return True
+                calm = True
+                break
             step = engine.receive(message, batch.source(), now)
             if isinstance(step, bytes):
-                failed = batch.answer_one(step)
-                if failed:
-                    self._count_failed(failed)
-                sent = monotonic()
-                engine.times.record(sent - now, 1)
-                now = sent
+                failed += batch.answer_one(step)
+                answered += 1
             elif isinstance(step, Forward):
                 self._forwarder.submit(step, self._respond, batch.token(0), now)
-        return False
+        # One clock reading for all: each waited this long inside, at the most.
+        engine.times.record(monotonic() - now, answered)
+        if failed:
+            self._count_failed(failed)
+        return calm
 
     def _receive_batches(self) -> None:
         for _ in range(BATCHES_PER_WAKE):
@@ -151,7 +154,7 @@ class UdpListener:
         if answered:
             batch = self._batch
             self._count_failed(self._datagrams.answer(steps) if batch is None else batch.answer(steps))
-        # One clock reading for the batch: each of its queries waited this long inside, at the most.
+        # As in `_receive_few`.
         self._engine.times.record(monotonic() - now, answered)
 
     def _respond(self, token: Token, response: bytes, _query: Query) -> None:
