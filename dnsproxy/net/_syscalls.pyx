@@ -9,6 +9,7 @@ to wait: the sockets never block, and giving it up and taking it back is a fifth
 import os
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EINTR, errno
 
 
@@ -98,7 +99,8 @@ def ready(int descriptor, int milliseconds):
         count = c_epoll_wait(descriptor, events, MOST, 0)
     if count < 0:
         failure = errno
-        if failure == EINTR:  # asyncio hears of signals through a descriptor
+        if failure == EINTR:
+            PyErr_CheckSignals()  # the loop is compiled: nothing else would run Python's handlers
             return []
         raise OSError(failure, os.strerror(failure))
     return [events[index].data.fd for index in range(count)]
