@@ -49,7 +49,7 @@ def test_the_compilers_are_those_that_the_build_asks_for() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert set(project["build-system"]["requires"]) <= installed
     script = (ROOT / "setup.py").read_text()
-    wanted = {"mypyc": "mypy"}
+    wanted = {"mypyc": "mypy", "Cython": "cython"}
     imported = set(re.findall(r"^    from (\w+)", script, re.MULTILINE))
     assert "mypyc" in imported
     assert {wanted.get(name, name) for name in imported} <= installed
