@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 from urllib.parse import unquote, urlsplit
 
+import structlog
+
 from dnsproxy.errors import FetchError, StartError
 from dnsproxy.settings.etcd import EtcdSource
 from dnsproxy.settings.sources import KubernetesSource, S3Source, Source
 from dnsproxy.transport.reasons import os_reason
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 # Octets. Some hundred times the snapshot of a large region.
 MAX_OCTETS = 8 * 1024 * 1024
@@ -139,9 +143,13 @@ class Fetcher:
         """
         reader = self._readers.get(source.url)
         if isinstance(reader, Follower):
-            await reader.changed()
-        else:
-            await asyncio.Event().wait()
+            try:
+                await reader.changed()
+            except Exception:  # a mistake of ours; the source is read at the end of each pause all the same
+                log.exception("learned.source_crashed", source=public_url(source.url))
+            else:
+                return
+        await asyncio.Event().wait()
 
     async def close(self) -> None:
         """Close what was opened."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
 from dnsproxy.errors import FetchError, StartError
 from dnsproxy.net import fetch as module
@@ -114,3 +115,28 @@ def test_what_is_not_ascii_is_no_token() -> None:
 )
 def test_public_url(url: str, expected: str) -> None:
     assert public_url(url) == expected
+
+
+async def test_a_reader_that_fails_to_tell_of_changes_tells_of_none(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = asyncio.Event()
+
+    async def changed() -> None:
+        failed.set()
+        raise OSError(9, "Bad file descriptor")
+
+    monkeypatch.setattr(stub, "changed", changed, raising=False)
+    fetcher = Fetcher()
+    await fetcher.fetch(HELPER, Request())
+    with capture_logs() as logs:
+        waiting = asyncio.create_task(fetcher.changed(HELPER))
+        await failed.wait()
+        done, _ = await asyncio.wait([waiting], timeout=0)
+        assert not done
+        waiting.cancel()
+        await asyncio.wait([waiting])
+    assert [(entry["event"], entry["source"]) for entry in logs] == [
+        ("learned.source_crashed", "http://h.example/v1/snapshot")
+    ]
+    await fetcher.close()
