@@ -130,7 +130,7 @@ class ApiObject:
         async with self._talk() as client:
             if over is None:
                 body["metadata"] = {"name": self._place.object}
-                found = await client.create(self._resource(**body), namespace=self._place.namespace)
+                found = await self._create(client, body)
             else:
                 from lightkube.types import PatchType  # noqa: PLC0415 - as in __init__
 
@@ -143,6 +143,16 @@ class ApiObject:
                     patch_type=PatchType.MERGE,
                 )
             return self._entry(found)
+
+    async def _create(self, client: Any, body: dict[str, Any]) -> Any:  # noqa: ANN401 - lightkube's
+        import httpx2  # noqa: PLC0415 - what lightkube is built on
+
+        try:
+            return await client.create(self._resource(**body), namespace=self._place.namespace)
+        except httpx2.HTTPStatusError as exc:
+            if _code_of(exc) == 404:
+                raise StoreError(f"it cannot be made there: {_said(exc)}") from None
+            raise
 
     def _entry(self, found: Mapping[str, Any]) -> Entry:
         value = (found.get("data") or {}).get(self._place.key)

@@ -55,6 +55,7 @@ class ApiServer:
 
     token: str = "first-token"  # noqa: S105 - of a server of the tests
     namespace: str = "dnsproxy"
+    has_namespace: bool = True
     allowed: set[str] = field(default_factory=lambda: {"get", "watch", "create", "patch"})
     """Verbs; of the object ``dnsproxy-snapshot`` alone, except create, which no rule can tie to a name."""
     objects: dict[tuple[str, str], Json] = field(default_factory=dict)
@@ -138,6 +139,8 @@ class ApiServer:
         plural, body = request.match_info["plural"], await request.json()
         name = body["metadata"]["name"]
         self._admit(request, "create", name)
+        if not self.has_namespace:
+            raise Refused(404, "NotFound", f'namespaces "{self.namespace}" not found')
         if (plural, name) in self.objects:
             raise Refused(409, "AlreadyExists", f'{plural} "{name}" already exists')
         assert (body["apiVersion"], body["kind"]) == ("v1", KINDS[plural])

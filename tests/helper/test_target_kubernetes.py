@@ -87,6 +87,12 @@ async def test_without_the_right_to_make_it_the_reason_says_so(api: ApiServer, m
         await make().write(token(1))
 
 
+async def test_a_namespace_that_is_not_there_is_named(api: ApiServer, make: Make) -> None:
+    api.has_namespace = False
+    with pytest.raises(PublishError, match='it cannot be made there: namespaces "dnsproxy" not found'):
+        await make().write(token(1))
+
+
 async def test_an_object_that_is_deleted_is_made_again(api: ApiServer, make: Make) -> None:
     mine = make()
     await mine.write(token(1))
