@@ -36,11 +36,17 @@ class Findings:
         self._exposed: set[str] = set()
 
     def restore(self, found: Iterable[Found]) -> None:
-        """Take up what was known before a restart, where nothing has been found out since."""
+        """Take up what was known before a restart, or to another helper of the group.
+
+        It is put together with what has been found out here: a name is kept as if all had been seen here.
+        """
         for entry in found:
-            if entry.subject not in self._observed:
-                self._observed[entry.subject] = entry.observed_at
-                self._seen[entry.subject] = dict.fromkeys(entry.names, float(entry.observed_at))
+            at = float(entry.observed_at)
+            seen = self._seen.get(entry.subject, {})
+            newest = max(at, self._observed.get(entry.subject, at))
+            both = {**seen, **{name: max(at, seen.get(name, at)) for name in entry.names}}
+            self._observed[entry.subject] = newest
+            self._seen[entry.subject] = _newest({n: t for n, t in both.items() if newest - t < KEEP})
 
     def bring_back(self, wall_now: float) -> None:
         """Let nothing have been seen after ``wall_now``: the clock may have been set back."""
@@ -78,14 +84,18 @@ class Findings:
         before = self._seen.get(subject, {})
         kept = {name: seen for name, seen in before.items() if abs(wall_now - seen) < KEEP}
         kept |= dict.fromkeys(names, wall_now)
-        newest = sorted(kept, key=lambda name: (-kept[name], name))[:MAX_FOUND]
-        self._seen[subject] = {name: kept[name] for name in newest}
+        newest = self._seen[subject] = _newest(kept)
         self._observed[subject] = wall_now
         recovered = self.failing.pop(subject, None) is not None
         if recovered or subject not in self._told or set(before) != set(newest):
             self._told.add(subject)
             registry, role = subject
             log.info("helper.discovered", registry=registry, role=role, names=sorted(newest))
+
+
+def _newest(seen: dict[str, float]) -> dict[str, float]:
+    newest = sorted(seen, key=lambda name: (-seen[name], name))[:MAX_FOUND]
+    return {name: seen[name] for name in newest}
 
 
 class Seeker:

@@ -107,6 +107,26 @@ def test_a_restart_goes_on_from_what_was_published() -> None:
     assert known(findings) == {"auth": ("b.example.",)}
 
 
+def test_what_another_helper_of_the_group_has_found_is_kept_beside_what_was_found_here() -> None:
+    findings = Findings()
+    findings.record("hz", auth("a.example."), WALL)
+    # It keeps an earlier name still that this one, started since, has never been told.
+    findings.restore([Found("hz", "auth", ("a.example.", "b.example."), int(WALL) + 60)])
+    assert known(findings) == {"auth": ("a.example.", "b.example.")}
+    findings.record("hz", auth("a.example."), WALL + 60 + KEEP - 1)
+    assert known(findings) == {"auth": ("a.example.", "b.example.")}
+    findings.record("hz", auth("a.example."), WALL + 60 + KEEP)
+    assert known(findings) == {"auth": ("a.example.",)}
+
+
+def test_what_another_helper_has_found_later_counts_where_this_one_was_told_nothing_since() -> None:
+    findings = Findings()
+    findings.record("hz", auth("a.example."), WALL)
+    findings.record("hz", Report({"auth": failure()}), WALL + 2 * KEEP)
+    findings.restore([Found("hz", "auth", ("c.example.",), int(WALL + 2 * KEEP))])
+    assert known(findings) == {"auth": ("c.example.",)}
+
+
 # --- what is logged
 
 
