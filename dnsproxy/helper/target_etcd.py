@@ -5,11 +5,15 @@ from __future__ import annotations
 from dnsproxy.errors import PublishError, StoreError
 from dnsproxy.settings import etcd
 from dnsproxy.transport.etcd import EtcdCluster
-from dnsproxy.transport.etcd_keys import put, read_key
+from dnsproxy.transport.etcd_keys import KeyState, put_over, read_key
+from dnsproxy.transport.precedence import obstacle
+
+# Times that a write begins again because somebody else has written meanwhile.
+ATTEMPTS = 3
 
 
 class EtcdTarget:
-    """Puts each snapshot to the key. Who else may write there is for etcd's roles to say."""
+    """Writes over nothing but what it has read, and never over a later snapshot of the same helper."""
 
     def __init__(self, settings: etcd.EtcdTarget) -> None:
         self.name = settings.name
@@ -19,21 +23,30 @@ class EtcdTarget:
     async def write(self, token: str) -> None:
         """See `outlets.Target`."""
         try:
-            await self._cluster.call("/v3/kv/put", put(self._key, token))
+            for _ in range(ATTEMPTS):
+                held = await read_key(self._cluster, self._key)
+                if (reason := obstacle(_text(held), token)) is not None:
+                    raise PublishError(reason)
+                if await put_over(self._cluster, self._key, held.mod_revision, token):
+                    return
         except StoreError as exc:
             raise PublishError(publish_reason(exc, token)) from exc
+        raise PublishError("others keep writing there")
 
     async def read(self) -> str | None:
         """See `outlets.Target`."""
         try:
-            state = await read_key(self._cluster, self._key)
+            return _text(await read_key(self._cluster, self._key))
         except StoreError as exc:
             raise PublishError(str(exc)) from exc
-        return state.value.decode("ascii", "replace") if state.value is not None else None
 
     async def close(self) -> None:
         """See `outlets.Target`."""
         await self._cluster.close()
+
+
+def _text(state: KeyState) -> str | None:
+    return None if state.value is None else state.value.decode("ascii", "replace").strip()
 
 
 def publish_reason(exc: StoreError, token: str) -> str:

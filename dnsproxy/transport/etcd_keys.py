@@ -109,17 +109,21 @@ async def put_if_created_at(cluster: EtcdCluster, held: str, create_revision: in
     Raises:
         StoreError: no member does it.
     """
-    body = {
-        "compare": [
-            {
-                "key": encode(held),
-                "target": "CREATE",
-                "result": "EQUAL",
-                "create_revision": str(create_revision),
-            }
-        ],
-        "success": [{"request_put": request}],
-    }
+    return await _put_if(cluster, held, "CREATE", {"create_revision": str(create_revision)}, request)
+
+
+async def put_over(cluster: EtcdCluster, key: str, mod_revision: int, value: str) -> bool:
+    """Put ``value`` only if the key's last change was at that revision, 0 for no key; return whether.
+
+    Raises:
+        StoreError: no member does it.
+    """
+    return await _put_if(cluster, key, "MOD", {"mod_revision": str(mod_revision)}, put(key, value))
+
+
+async def _put_if(cluster: EtcdCluster, key: str, target: str, revision: Json, request: Json) -> bool:
+    compare = {"key": encode(key), "target": target, "result": "EQUAL", **revision}
+    body = {"compare": [compare], "success": [{"request_put": request}]}
     return bool((await cluster.call("/v3/kv/txn", body)).get("succeeded", False))
 
 

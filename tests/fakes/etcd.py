@@ -149,7 +149,8 @@ class Member:
     def _txn(self, body: dict[str, Any]) -> dict[str, Any]:
         (compare,) = body["compare"]
         held = self.store.keys.get(_text(compare["key"]))
-        if (held["create_revision"] if held else "0") != compare["create_revision"]:
+        looked_at = {"CREATE": "create_revision", "MOD": "mod_revision"}[compare["target"]]
+        if (held[looked_at] if held else "0") != compare[looked_at]:
             return {}
         self._put(body["success"][0]["request_put"])
         return {"succeeded": True}
