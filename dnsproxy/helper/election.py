@@ -74,7 +74,12 @@ class Election:
         self._fence = 0
         self._valid_until = 0.0
         self.leader: str | None = None
-        self.error: str | None = None
+        self._failures: dict[str, str] = {}
+
+    @property
+    def error(self) -> str | None:
+        """Why the office cannot be stood for, or nothing be published or read, since when that is so."""
+        return next(iter(self._failures.values()), None)
 
     @property
     def is_leader(self) -> bool:
@@ -92,8 +97,9 @@ class Election:
             request = put(self._key, published.token)
             done = await put_if_created_at(self._cluster, self._office, fence, request)
         except StoreError as exc:
-            self._note_failure(publish_reason(exc, published.token))
+            self._note_failure("publish", publish_reason(exc, published.token))
             return False
+        self._recover("publish")
         if not done and self._fence == fence:
             self._fence = 0
         return done
@@ -114,8 +120,9 @@ class Election:
                 try:
                     state = await follower.after(known, WAIT)
                 except StoreError as exc:
-                    await self._fail(exc)
+                    await self._fail("inform", exc)
                     continue
+                self._recover("inform")
                 if known is None or not state.is_same(known):
                     published = self._read(state)
                     if published is not None:
@@ -144,7 +151,7 @@ class Election:
             while True:
                 try:
                     known = await follower.after(known, WAIT)
-                    self._recover()
+                    self._recover("office")
                     if known.exists:
                         self._note_leader((known.value or b"").decode("utf-8", "replace"))
                         continue
@@ -152,7 +159,7 @@ class Election:
                     known = None
                 except StoreError as exc:
                     known = None
-                    await self._fail(exc)
+                    await self._fail("office", exc)
 
     async def _win(self, member: Member) -> None:
         """Take the office, if no other helper was faster, and hold it until it is lost."""
@@ -171,6 +178,8 @@ class Election:
             await self._hold(lease)
         finally:
             self._fence = 0
+            # Who is out of office publishes nothing, and cannot fail at it.
+            self._failures.pop("publish", None)
             with suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(RESIGNATION):
                     await self._cluster.call("/v3/lease/revoke", {"ID": str(lease)})
@@ -183,12 +192,12 @@ class Election:
             try:
                 answer = await self._cluster.call("/v3/lease/keepalive", {"ID": str(lease)})
             except StoreError as exc:
-                self._note_failure(str(exc))
+                self._note_failure("office", str(exc))
                 continue
             # Without a time to live the lease is over, and the office with it.
             if whole(answer.get("result", {}), "TTL") <= 0:
                 return
-            self._recover()
+            self._recover("office")
             self._valid_until = asked + self._seconds
 
     def _note_leader(self, leader: str) -> None:
@@ -196,17 +205,17 @@ class Election:
             self.leader = leader
             log.info("helper.leader", leader=leader, own=leader == self._candidate)
 
-    async def _fail(self, exc: StoreError) -> None:
-        self._note_failure(str(exc))
+    async def _fail(self, what: str, exc: StoreError) -> None:
+        self._note_failure(what, str(exc))
         # It spreads the group; it is no secret.
         await asyncio.sleep(PAUSE * (1 + random.random()))  # noqa: S311
 
-    def _note_failure(self, reason: str) -> None:
-        if self.error is None:
+    def _note_failure(self, what: str, reason: str) -> None:
+        # Apart for each thing that is asked: the lease may be well where the key cannot be written.
+        if not self._failures:
             log.warning("helper.target_failed", target=self.name, reason=reason)
-        self.error = reason
+        self._failures[what] = reason
 
-    def _recover(self) -> None:
-        if self.error is not None:
-            self.error = None
+    def _recover(self, what: str) -> None:
+        if self._failures.pop(what, None) is not None and not self._failures:
             log.info("helper.target_recovered", target=self.name)

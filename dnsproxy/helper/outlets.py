@@ -73,6 +73,10 @@ class _Outlet:
         self._latest = token, serial
         self._offered.set()
 
+    def withdraw(self) -> None:
+        self._latest = None
+        self.status.error = None
+
     async def run(self) -> None:
         failed = 0
         while True:
@@ -88,6 +92,7 @@ class _Outlet:
 
     async def _write(self) -> bool:
         if self._latest is None:
+            self.status.error = None
             return True
         token, serial = self._latest
         try:
@@ -128,6 +133,11 @@ class Outlets:
         """Have ``token`` put everywhere, in place of one that has not been put yet."""
         for outlet in self._outlets:
             outlet.offer(token, serial)
+
+    def withdraw(self) -> None:
+        """Try no more to put what was offered: another helper has put something later."""
+        for outlet in self._outlets:
+            outlet.withdraw()
 
     async def read(self) -> list[tuple[str, str]]:
         """Return name and content of each target that has something; who cannot be read is logged."""

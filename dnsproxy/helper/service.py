@@ -169,6 +169,9 @@ class Helper:
         """Give what another helper of the group has published, and go on from it."""
         held, offered = self.current, published.snapshot
         if held is None or order(held.snapshot) < order(offered):
+            if not self._publishes:
+                # What a target has not taken yet is out of date, and the leader writes there now.
+                self.outlets.withdraw()
             self.resume(offered)
             self._give(published)
 
@@ -252,6 +255,9 @@ class Helper:
         published = Published(snapshot, seal.sign(snapshot, self._key))
         if self.election is not None and not await self.election.publish(published):
             return False
+        if self.current is not None and order(self.current.snapshot) > order(snapshot):
+            # The answer came so late that a successor has published meanwhile, and that was adopted.
+            return True
         self._last = snapshot
         self._begins = False
         self._give(published)

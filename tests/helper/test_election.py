@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -11,10 +12,14 @@ from structlog.testing import capture_logs
 from dnsproxy.core import seal
 from dnsproxy.core.learned import Snapshot
 from dnsproxy.core.registry import Wanted
+from dnsproxy.errors import PublishError, StoreError
 from dnsproxy.helper import election as module
+from dnsproxy.helper import outlets
 from dnsproxy.helper.election import Election
+from dnsproxy.helper.issue import Published
 from dnsproxy.helper.observe import Look
 from dnsproxy.helper.service import Helper
+from dnsproxy.transport.etcd_keys import put_if_created_at
 from tests.fakes.etcd import KEY, Member, Store, refuse, target
 
 KEYS = [Ed25519PrivateKey.generate() for _ in range(2)]
@@ -144,6 +149,101 @@ async def test_a_leader_that_was_deposed_without_knowing_it_cannot_overwrite(gro
     assert not await first.election.publish(held)
     assert not first.election.is_leader
     assert group.store.keys[KEY]["value"] == "d2hhdCB0aGUgb3RoZXIgaGFzIHB1Ymxpc2hlZA=="
+
+
+async def test_an_answer_that_comes_after_the_next_leader_has_published_takes_nothing_back(
+    group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = group.start(0)
+    await until(lambda: first.given and first.election.is_leader, "the first publishes")
+    publish = first.election.publish
+    later: list[Snapshot] = []
+
+    async def late(published: Published) -> bool:
+        done = await publish(published)
+        snapshot = replace(published.snapshot, serial=published.snapshot.serial + 5)
+        later.append(snapshot)
+        first.helper.adopt(Published(snapshot, seal.sign(snapshot, KEYS[1])))
+        monkeypatch.setattr(first.election, "publish", publish)
+        return done
+
+    await group.stop(first)
+    first.election._fence = 0
+    first.task = None
+    monkeypatch.setattr(first.election, "publish", late)
+    second = group.start(0)
+    await until(lambda: later and second.election.is_leader, "it was late")
+    serials: list[int] = []
+    while len(serials) < 5:
+        assert second.given is not None
+        serials.append(second.given.serial)
+        await second.helper.round()
+    assert min(serials) >= later[0].serial
+
+
+class Unwell:
+    """A target that takes nothing."""
+
+    name = "unwell"
+
+    async def write(self, _token: str) -> None:
+        raise PublishError("not well")
+
+    async def read(self) -> str | None:
+        return None
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_who_is_out_of_office_tries_no_more_to_put_what_is_out_of_date(
+    group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outlets, "FIRST_RETRY", 0.0)
+    first, second = group.start(0), group.both[1]
+    await until(lambda: group.published() and first.given, "the first publishes")
+    second.helper.outlets = outlets.Outlets([Unwell()])
+    second.helper.outlets.offer("of an earlier term", 1)
+    (status,) = second.helper.outlets.statuses
+    second.task = asyncio.create_task(second.helper.run())
+    await until(lambda: second.given and status.error is None, "it is withdrawn")
+    failures = status.failures
+    first.looks = (Look("10.0.0.2:53", ("10.0.0.9",), 60),)
+    await until(lambda: second.addresses == ("10.0.0.9",), "time has passed")
+    assert status.failures <= failures + 1  # one write may have been under way
+    await until(lambda: status.error is None, "nothing is told as failing")
+
+
+async def test_a_leader_that_may_not_write_the_key_says_so_once(
+    group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = StoreError("permission denied")
+    reached = asyncio.Event()
+    tries = 0
+
+    async def put(*_given: object) -> bool:
+        nonlocal tries
+        if _given[1] == OFFICE and _given[2] == 0:
+            return await put_if_created_at(*_given)  # type: ignore[arg-type]
+        tries += 1
+        if tries == 5:
+            reached.set()
+        raise refused
+
+    monkeypatch.setattr(module, "put_if_created_at", put)
+    with capture_logs() as logs:
+        one = group.start(0)
+        async with asyncio.timeout(20):
+            await reached.wait()
+        kept = group.member.asked.count("/v3/lease/keepalive")
+        await until(
+            lambda: group.member.asked.count("/v3/lease/keepalive") > kept, "the lease has been renewed"
+        )
+        await one.helper.round()
+        assert one.election.is_leader
+        assert one.election.error == "permission denied"
+    told = [entry["event"] for entry in logs if entry["event"].startswith("helper.target")]
+    assert told == ["helper.target_failed"]
 
 
 async def test_a_lease_that_is_gone_ends_the_term_and_begins_another(group: Group) -> None:

@@ -90,6 +90,26 @@ async def test_only_the_latest_is_written() -> None:
     assert place.writes == ["one", "three"]
 
 
+async def test_what_is_withdrawn_is_not_tried_again() -> None:
+    place = Place()
+    place.failure = PublishError("serial 2 is there")
+    outlets = Outlets([place])
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(outlets.run())
+        outlets.offer("one", 1)
+        await until(lambda: outlets.statuses[0].failures > 0)
+        outlets.withdraw()
+        outlets.withdraw()
+        place.failure = None
+        await until(lambda: outlets.statuses[0].error is None)
+        tried = len(place.writes)
+        outlets.offer("three", 3)
+        await until(lambda: place.content is not None)
+        running.cancel()
+    assert set(place.writes[:tried]) == {"one"}
+    assert (place.content, place.writes[tried:]) == ("three", ["three"])
+
+
 async def test_a_write_that_hangs_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "DEADLINE", 0.05)
     place = Place()
