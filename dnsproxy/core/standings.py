@@ -73,7 +73,7 @@ class Row:
     """One proxy, judged. ``behind`` are the issuers of which another proxy has something newer.
 
     ``lag`` is in seconds since the first snapshot was made that this proxy is known to lack: 0 for none, None
-    when it told nothing, infinite where a serial is no time.
+    when it told nothing or has not learned anything yet, infinite where a serial is no time.
     """
 
     standing: Standing
@@ -151,7 +151,9 @@ def _judge(standing: Standing, serials: Mapping[str, Sequence[int]], limits: Lim
         place = bisect_right(newer, serial)
         if place < len(newer):
             lags[issuer] = _since(newer[place], wall_now)
-    lag = max(lags.values(), default=0.0)
+    # One that waits for its first snapshot has nothing to be compared by.
+    has_begun = standing.ready or bool(standing.serials)
+    lag = max(lags.values(), default=0.0) if has_begun else None
     return Row(standing, _state(standing, lag, limits), lag, tuple(sorted(lags)))
 
 
@@ -164,12 +166,12 @@ def _since(serial: int, wall_now: float) -> float:
     return max(0.001, wall_now - made)
 
 
-def _state(standing: Standing, lag: float, limits: Limits) -> State:
+def _state(standing: Standing, lag: float | None, limits: Limits) -> State:
     if standing.draining:
         return State.DRAINING
     if not standing.ready:
         return State.NOT_READY
-    if lag > limits.lag:
+    if lag is not None and lag > limits.lag:
         return State.LAGGING
     if standing.age is not None and standing.age > limits.age:
         return State.STALE

@@ -42,6 +42,14 @@ def test_a_fleet_that_has_the_newest_is_well() -> None:
     assert states(judged) == {"a": State.OK, "b": State.OK}
 
 
+def test_one_that_has_learned_nothing_yet_has_not_the_newest() -> None:
+    judged = judge(proxy("a"), proxy("b", ready=False, serials={}, age=None))
+    assert (judged.is_well, judged.converged) == (False, 1)
+    assert [(row.state, row.lag) for row in judged.rows] == [(State.NOT_READY, None), (State.OK, 0.0)]
+    # Without helpers, as one that has pinned names only, there is nothing to lack.
+    assert judge(proxy("a", serials={}, age=None)).converged == 1
+
+
 def test_an_empty_fleet_is_not_well() -> None:
     assert not judge().is_well
 
