@@ -58,7 +58,7 @@ class Ruling:
         self._before: frozenset[Refusal] = frozenset()
 
     def restore(self, entries: Iterable[LearnedName]) -> None:
-        """Go on from what was published before a restart, until every proxy has been heard."""
+        """Go on from what was published before a restart, while proxies not heard yet may decide it."""
         self._before = frozenset((entry.name, refused) for entry in entries for refused in entry.refused)
 
     def take(self, proxy: str, refusals: frozenset[Refusal]) -> None:
@@ -70,7 +70,10 @@ class Ruling:
         """Return the sets that are refused."""
         votes = Counter(refusal for refusals in self._said.values() for refusal in refusals)
         decided = frozenset(refusal for refusal, count in votes.items() if count >= self._quorum)
-        return decided | self._before if self._silent else decided
+        # A proxy that is gone for good must not keep what all others take back.
+        missing = self._quorum - len(self._silent)
+        open_still = {refusal for refusal in self._before if self._silent and votes[refusal] >= missing}
+        return decided | open_still
 
 
 def with_refusals(entries: Iterable[LearnedName], refused: Iterable[Refusal]) -> tuple[LearnedName, ...]:

@@ -87,6 +87,17 @@ def test_after_a_restart_what_was_refused_holds_until_all_are_heard() -> None:
     assert ruling.refused() == frozenset()
 
 
+def test_a_proxy_that_is_never_heard_keeps_no_refusal_alive_that_it_cannot_decide() -> None:
+    ruling = Ruling(["one", "two", "gone"], 2)
+    ruling.restore([learned(NAME, NEW, refused=(NEW,))])
+    ruling.take("one", frozenset({BACK}))
+    assert ruling.refused() == {BACK}
+    ruling.take("two", frozenset())
+    assert ruling.refused() == {BACK}
+    ruling.take("one", frozenset())
+    assert ruling.refused() == frozenset()
+
+
 def test_each_name_has_its_refusals_while_it_has_the_addresses() -> None:
     refused = {BACK, (NAME, OTHER), ("b.example.", NEW)}
     first, second = with_refusals([learned(NAME, (*NEW, "10.0.0.9")), learned("c.example.", NEW)], refused)
