@@ -100,6 +100,7 @@ class Trials:
                 now,
                 stable_works=self._verifier.works(name),
                 refused=trial.addresses in newest.learned.refused,
+                beyond=self._verifier.beyond(name),
             )
             if isinstance(outcome, Ending):
                 promoted[name] = newest

@@ -94,6 +94,7 @@ class Vetting:
                 self.screen.passed(earlier._verifier.proven()), earlier._verifier.held_back()
             )
         self.screen.refused = earlier.screen.refused
+        self._trials.endings = earlier._trials.endings
         if self._hook is not None and earlier._hook is not None and self._program == earlier._program:
             self._hook = earlier._hook
 

@@ -73,6 +73,40 @@ def test_the_group_takes_it_at_once_and_keeps_it(clock: Clock, tmp_path: Path, l
     assert (line["new"], line["reason"]) == ([NEW], "held")
 
 
+@pytest.mark.parametrize("new", [("10.0.0.2", "fd00::2"), (OLD, "fd00::2")])
+def test_a_host_without_ipv6_rolls_no_set_back_for_it(
+    clock: Clock, tmp_path: Path, new: tuple[str, ...]
+) -> None:
+    clock.unrouted = {"fd00::1", "fd00::2"}
+    proxy = TriedProxy(clock, tmp_path, OTHERS)
+    proxy.take(OLD, "fd00::1")
+    proxy.elapse(60)
+    proxy.take(*new)
+    proxy.elapse(700)
+    assert endings(proxy) == {Ending.HELD: 1}
+    assert proxy.served() == new[:1]
+
+
+@pytest.mark.parametrize("new", ["fd00::2", "10.0.0.2"])
+def test_a_set_without_any_route_is_rolled_back(clock: Clock, tmp_path: Path, new: str) -> None:
+    clock.unrouted = {new}
+    proxy = TriedProxy(clock, tmp_path, OTHERS)
+    proxy.take(OLD)
+    proxy.elapse(60)
+    proxy.take(new)
+    proxy.elapse(700)
+    assert endings(proxy) == {Ending.SILENT: 1}
+    assert proxy.served() == (OLD,)
+
+
+def test_endings_are_counted_on_after_a_reload(clock: Clock, tmp_path: Path) -> None:
+    proxy = started(clock, tmp_path, LEADING)
+    proxy.elapse(600)
+    reloaded = proxy._made()
+    reloaded.take_over(proxy.vetting)
+    assert reloaded.canary().endings == {Ending.HELD: 1}
+
+
 def test_others_wait_until_hold_is_over(clock: Clock, tmp_path: Path) -> None:
     proxy = started(clock, tmp_path, OTHERS)
     proxy.elapse(599)

@@ -18,6 +18,7 @@ from tests.strategies import learned, snapshot
 NAME = "a.example."
 GOOD = Result(Outcome.ANSWERED, {443: "ok"})
 REFUSED = Result(Outcome.FAILED, {443: "Connection refused"})
+NO_ROUTE = Result(Outcome.NO_ROUTE, {443: "Network is unreachable"})
 WALL = 1_000_000.0
 INTERVAL = 30.0
 
@@ -28,6 +29,7 @@ class Clock:
     def __init__(self) -> None:
         self.now = 0.0
         self.dead: set[str] = set()
+        self.unrouted: set[str] = set()
 
     @contextmanager
     def in_force(self) -> Iterator[None]:
@@ -104,6 +106,7 @@ admin: {{identity: {self.identity}}}
         verifier, now = self.vetting._verifier, self.clock.now
         for probe in verifier.next_probes(now):
             result = REFUSED if probe.address in self.clock.dead else GOOD
+            result = NO_ROUTE if probe.address in self.clock.unrouted else result
             before = verifier.is_alive(probe.name, probe.address)
             changed = verifier.record(probe, result, now, self.clock.wall())
             after = verifier.is_alive(probe.name, probe.address)

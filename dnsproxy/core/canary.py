@@ -168,18 +168,21 @@ def judge(
     *,
     stable_works: bool,
     refused: bool = False,
+    beyond: frozenset[str] = frozenset(),
 ) -> Trial | Ending:
     """Return the trial as it is at ``wall_now``, or how it ended: the candidate is stable from then on.
 
     ``signs`` are of its new addresses; one without is not probed at this time. With ``refused`` the helper
-    says that other proxies have rolled the candidate back.
+    says that other proxies have rolled the candidate back. Those in ``beyond`` say nothing: this host has no
+    route to their whole family (IPv6, mostly).
     """
     if not trial.is_running:
         return trial
     answered = trial.answered | {a for a in trial.since if a in signs and signs[a].alive}
     trial = replace(trial, answered=answered) if answered != trial.answered else trial
     is_over = wall_now >= trial.started_at + policy.hold
-    dead = [a for a in trial.since if a in signs and signs[a].alive is False]
+    telling = [a for a in trial.since if a not in beyond]
+    dead = [a for a in telling if a in signs and signs[a].alive is False]
     if stable_works:
         if refused:
             return rolled_back(trial, Ending.FLEET, "other proxies have rolled it back", wall_now)
@@ -190,7 +193,7 @@ def judge(
         silent = [a for a in dead if a not in answered]
         if is_over and silent:
             return rolled_back(trial, Ending.SILENT, f"{', '.join(silent)} never answered", wall_now)
-    if is_over and all(a in signs and signs[a].is_good for a in trial.since):
+    if is_over and all(a in signs and signs[a].is_good for a in telling):
         return Ending.HELD
     return trial
 

@@ -97,6 +97,23 @@ class Held:
         """Return the members of ``entry`` that live."""
         return tuple(a for a in entry.learned.addresses if (held := self.health.get(a)) and held.alive)
 
+    def beyond(self) -> frozenset[str]:
+        """Return members of the newest set whose whole family this host has no route to.
+
+        That is none without a member that lives: then the set is what this host cannot use.
+        """
+        if self.newest is None or not self.living(self.newest):
+            return frozenset()
+        families = {_is_ipv6(address) for address, health in self.health.items() if health.alive}
+        return frozenset(
+            address
+            for address in self.newest.learned.addresses
+            if _is_ipv6(address) not in families
+            and (health := self.health.get(address)) is not None
+            and health.result is not None
+            and health.result.outcome is Outcome.NO_ROUTE
+        )
+
     def choose(self, policy: Policy, wall_now: float) -> bool:
         """Decide what is answered; return whether that, or what is kept for a restart, has changed."""
         before, was_confirmed = (_set_of(self.choice), _set_of(self.tried)), self.proven is self.newest
@@ -130,6 +147,10 @@ class Held:
 def same_set(one: Entry, other: Entry) -> bool:
     """Tell whether both answer with the same addresses, through the same CNAME."""
     return (one.learned.addresses, one.learned.cname) == (other.learned.addresses, other.learned.cname)
+
+
+def _is_ipv6(address: str) -> bool:
+    return ":" in address
 
 
 def _is_gone(policy: Policy, entry: Entry, wall_now: float) -> bool:

@@ -201,6 +201,11 @@ class Verifier:
         held = self._names.get(name)
         return {a: held.health[a].sign for a in addresses if a in held.health} if held is not None else {}
 
+    def beyond(self, name: str) -> frozenset[str]:
+        """Return what of the newest set of ``name`` tells nothing about it: see `Held.beyond`."""
+        held = self._names.get(name)
+        return held.beyond() if held is not None else frozenset()
+
     def works(self, name: str) -> bool:
         """Tell whether the proven set of ``name`` does, as far as probes tell."""
         held = self._names.get(name)
