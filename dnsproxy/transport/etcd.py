@@ -254,6 +254,6 @@ def refusal_text(text: str, code: Any = 0, status: int = 0) -> StoreError:  # no
     reason = text.rpartition("etcdserver: ")[2][:200]
     if code == _UNAUTHENTICATED or any(mark in text for mark in _STALE_TOKEN):
         return _TokenError(reason)
-    if code in _PASSING or status >= 500 or "no leader" in text:
+    if (isinstance(code, int) and code in _PASSING) or status >= 500 or "no leader" in text:
         return _PassingError(reason)
     return StoreError(reason)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -43,6 +45,15 @@ class KeyState:
         return (self.cluster, self.mod_revision) == (other.cluster, other.mod_revision)
 
 
+@contextmanager
+def _of_etcd() -> Iterator[None]:
+    """Take an answer of another shape for an error of the store."""
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError) as exc:
+        raise StoreError("the answer is not one of etcd") from exc
+
+
 def whole(answer: Json, key: str) -> int:
     """Return a number, which stands as text in the gateway's JSON; 0 is left out there.
 
@@ -51,7 +62,7 @@ def whole(answer: Json, key: str) -> int:
     """
     try:
         return int(answer.get(key, 0))
-    except (TypeError, ValueError) as exc:
+    except (AttributeError, TypeError, ValueError) as exc:
         raise StoreError(f"{key} is not a number in an answer") from exc
 
 
@@ -68,7 +79,16 @@ async def read_key(cluster: EtcdCluster, key: str, newer_than: int = 0) -> KeySt
 
 
 def state_of(answer: Json, newer_than: int = 0) -> KeyState:
-    """Read the answer to a range request for one key."""
+    """Read the answer to a range request for one key.
+
+    Raises:
+        StoreError: it is none.
+    """
+    with _of_etcd():
+        return _range_state(answer, newer_than)
+
+
+def _range_state(answer: Json, newer_than: int) -> KeyState:
     header = answer.get("header", {})
     kvs = answer.get("kvs", [])
     if kvs:
@@ -90,6 +110,15 @@ def _state(header: Json, kv: Json) -> KeyState:
         whole(kv, "create_revision"),
         value,
     )
+
+
+def _latest(result: Json) -> KeyState | None:
+    header, latest = result.get("header", {}), None
+    for event in result.get("events", []):
+        state = _state(header, event.get("kv", {}))
+        deleted = event.get("type") == "DELETE"
+        latest = KeyState(state.cluster, state.mod_revision) if deleted else state
+    return latest
 
 
 def _words(error: object) -> str:
@@ -183,12 +212,8 @@ class Watch:
             raise StoreError("the revision to watch from has been compacted")
         if result.get("canceled"):
             raise refusal_text(str(result.get("cancel_reason") or "the watch was cancelled"))
-        header, latest = result.get("header", {}), None
-        for event in result.get("events", []):
-            state = _state(header, event.get("kv", {}))
-            deleted = event.get("type") == "DELETE"
-            latest = KeyState(state.cluster, state.mod_revision) if deleted else state
-        return latest
+        with _of_etcd():
+            return _latest(result)
 
     def close(self) -> None:
         """End it."""

@@ -279,6 +279,19 @@ async def test_an_outage_takes_the_office_and_nothing_that_is_given(group: Group
     )
 
 
+@pytest.mark.parametrize(
+    "answer", [{"header": {}, "kvs": "x"}, {"header": []}, {"result": None}, {"header": {}, "kvs": [None]}]
+)
+async def test_a_member_that_answers_what_is_not_of_etcd_ends_no_helper(
+    group: Group, answer: dict[str, object]
+) -> None:
+    group.member.fault = refuse(200, **answer)
+    one = group.start(0)
+    await until(lambda: one.election.error, "it is told")
+    group.member.fault = None
+    await until(lambda: one.given and one.election.is_leader, "well again")
+
+
 async def test_what_nobody_of_the_group_has_signed_is_not_given(group: Group) -> None:
     stranger = Ed25519PrivateKey.generate()
     foreign = Snapshot("helper-b", 1, int(WALL), int(WALL) + 100, ())

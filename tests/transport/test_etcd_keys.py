@@ -90,6 +90,7 @@ async def test_a_compacted_revision_ends_the_watch(member: Member, cluster: Etcd
         (b'{"error":{"message":"etcdserver: no leader","grpc_code":14}}\n', "no leader"),
         (b'{"result":{"events":[{"kv":{"mod_revision":"x"}}]}}\n', "not a number"),
         (b'{"result":{"events":[{"kv":{"mod_revision":"3","value":"!"}}]}}\n', "not base64"),
+        (b'{"result":{"events":[null]}}\n', "not one of etcd"),
         (b"x" * 3000, "larger than 2000 octets"),
     ],
 )
@@ -139,3 +140,16 @@ def test_what_is_no_number(answer: dict[str, object]) -> None:
 
 def test_a_range_without_a_key() -> None:
     assert not state_of({"header": {"revision": "9"}}).exists
+
+
+@pytest.mark.parametrize(
+    "answer", [{"kvs": "x"}, {"kvs": [None]}, {"header": [], "kvs": []}, {"header": None}, {"kvs": {"a": 1}}]
+)
+def test_an_answer_of_another_shape_is_an_error_of_the_store(answer: dict[str, object]) -> None:
+    with pytest.raises(StoreError, match="the answer is not one of etcd"):
+        state_of(answer)
+
+
+def test_a_number_of_what_is_no_object() -> None:
+    with pytest.raises(StoreError, match="TTL is not a number"):
+        whole(None, "TTL")  # type: ignore[arg-type]
