@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dnsproxy import config
+from dnsproxy import config, learning
 from dnsproxy.core import seal
 from dnsproxy.core.book import Book
 from dnsproxy.core.learned import Snapshot
@@ -169,3 +169,24 @@ def test_what_was_measured_goes_on_under_another_configuration(folder: Path) -> 
     later = Learning(settings(folder, "abc def"), Answered().take)
     later.take_over(earlier)
     assert sum(later.convergence.counts) == 1
+
+
+def test_a_source_whose_library_is_missing_is_told_at_the_start(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores = (
+        "{type: s3, endpoint: 'https://s3.example', bucket: names, key: k}, {type: kubernetes, namespace: n}"
+    )
+    text = f"""
+registries: [{{name: hz, region: cn-hangzhou, instance: abc, auth: none, storage: none}}]
+learn: {{sources: [{stores}], trusted_keys: [{folder}/helper.pub], state_file: {folder}/state/learned.jws}}
+"""
+    made = config.parse(text)
+    Learning(made, lambda _book: None)
+    monkeypatch.setattr(learning, "find_spec", lambda _library: None)
+    with pytest.raises(StartError) as caught:
+        Learning(made, lambda _book: None)
+    assert caught.value.reasons == (
+        "learn.sources: type s3 needs an extra: pip install 'dnsproxy[s3]'",
+        "learn.sources: type kubernetes needs an extra: pip install 'dnsproxy[kubernetes]'",
+    )

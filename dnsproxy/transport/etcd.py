@@ -137,10 +137,6 @@ class EtcdCluster:
             response.close()
         raise refusal(content, response.status)
 
-    def forget_token(self) -> None:
-        """Sign in anew with the next request."""
-        self._token = None
-
     async def _post(self, member: str, path: str, body: Json, token: str | None) -> aiohttp.ClientResponse:
         # A stream of a member that has lost its leader is ended by it, where it would fall silent else.
         headers = {"Grpc-Metadata-Hasleader": "true", "Accept-Encoding": "identity"}
