@@ -23,7 +23,6 @@ EDE_NETWORK_ERROR: Final = 23
 # RFC 8767 §4: stale data goes out with a TTL of at most 30 s, and 30 s is what it recommends.
 STALE_TTL: Final = 30
 _NO_RECORDS: Final = (0, 0, 0)
-_TC: Final = 0x02  # in the third octet of a message
 
 
 def error(query: Query, rcode: int, *reasons: int) -> bytes:
@@ -64,7 +63,7 @@ def from_stale(query: Query, entry: Entry) -> bytes:
 def ttl_offsets(query: Query, entry: Entry, response: bytes) -> tuple[int, ...]:
     """Return where the TTLs of ``entry`` are in ``response`` without its id; nowhere after truncation."""
     start = query.question_end - 2
-    return () if response[2] & _TC else tuple([start + offset for offset in entry.ttl_offsets])
+    return () if response[2] & wire.TC_OCTET else tuple([start + offset for offset in entry.ttl_offsets])
 
 
 def _stale_ttl(_ttl: int) -> int:

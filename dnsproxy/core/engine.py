@@ -95,13 +95,16 @@ class Engine:
         ``now`` is monotonic seconds. What came over TCP prepares nothing, and is not limited.
         """
         # 1. May this client ask at all?
-        if not self._access.allows(source):
-            return self._receive_aside(data, source, now, tcp=tcp)
+        aside = not self._access.allows(source)
+        if aside and not self.canary.holds(source):
+            return refuse_client(self.stats, data)
         # 2. Has it asked too much?
         if self.limiter is not None and not tcp:
             verdict = self.limiter.verdict(source, now)
             if verdict != PASS:
                 return limit_client(self.stats, data, verdict)
+        if aside:
+            return self._receive_aside(data, now, tcp=tcp)
         # 3. Has this very packet been answered before?
         prepared = self.prepared.entries.get(without_cookie(data))
         if prepared is not None:
@@ -110,19 +113,11 @@ class Engine:
                 return data[:2] + tail
         return self._decide(data, now, tcp=tcp)
 
-    def _receive_aside(
-        self, data: bytes, source: bytes, now: float, *, tcp: bool
-    ) -> bytes | Forward | DropReason:
-        """Decide what a client of the canary gets; nobody else who comes by here may ask.
+    def _receive_aside(self, data: bytes, now: float, *, tcp: bool) -> bytes | Forward | DropReason:
+        """Decide what a client of the canary gets.
 
         What is on trial is never prepared, and who gets it never looks into the prepared table.
         """
-        if not self.canary.holds(source):
-            return refuse_client(self.stats, data)
-        if self.limiter is not None and not tcp:
-            verdict = self.limiter.verdict(source, now)
-            if verdict != PASS:
-                return limit_client(self.stats, data, verdict)
         found = self.canary.find(data, self.rules)
         if found is None:
             return self._decide(data, now, tcp=tcp)

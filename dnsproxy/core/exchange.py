@@ -22,7 +22,6 @@ from dnsproxy.errors import WireError
 MAX_SENDS = 3
 _NO_EDNS_RCODES: Final = frozenset({wire.FORMERR, wire.NOTIMP})
 _TRY_NEXT_RCODES: Final = frozenset({wire.FORMERR, wire.SERVFAIL, wire.NOTIMP, wire.REFUSED})
-_TC: Final = 0x02  # in the third octet
 
 
 class Failure(StrEnum):
@@ -230,7 +229,7 @@ class Exchange:
         end = wire.HEADER + len(self.question)
         if len(data) < end or not self._is_ours(data, end):
             return _IGNORED
-        if data[2] & _TC:
+        if data[2] & wire.TC_OCTET:
             self.upstream.record_response(now - self.sent_at)
             return self._retry_over_tcp()
         try:

@@ -8,13 +8,11 @@ dropped when what it was made from ends, and all are when the learned names chan
 from __future__ import annotations
 
 from math import floor
-from typing import Final
 
 from dnsproxy.core.response import aged
 from dnsproxy.core.stats import CACHE, Stats, over_tcp
-from dnsproxy.core.wire import Query
+from dnsproxy.core.wire import TC_OCTET, Query
 
-_TC: Final = 0x02  # in the first octet after the id
 # At about 600 octets each the table stays under 12 MB.
 MAX_PREPARED = 20_000
 
@@ -66,7 +64,7 @@ class Prepared:
         if now >= self._right_until and not self._renew(now):
             return None
         tail = self._tails[(self.hits + self.streamed) % len(self._tails)]
-        if tail[0] & _TC:
+        if tail[0] & TC_OCTET:
             return None
         self.streamed += 1
         return tail

@@ -20,6 +20,7 @@ HEADER: Final = 12
 QR: Final = 0x8000
 AA: Final = 0x0400
 TC: Final = 0x0200
+TC_OCTET: Final = 0x02  # the same in the third octet of a message, which is the first of its flags
 RD: Final = 0x0100
 RA: Final = 0x0080
 AD: Final = 0x0020
