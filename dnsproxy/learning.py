@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from dnsproxy.core.book import Book
@@ -15,15 +14,12 @@ from dnsproxy.errors import StartError
 from dnsproxy.net.refresh import Learner
 from dnsproxy.net.statefile import check_writable
 from dnsproxy.settings import Settings
+from dnsproxy.transport.extras import missing_extras, needs_extra
 from dnsproxy.trust import read_trust, with_own
 from dnsproxy.vetting import Vetting
 
 if TYPE_CHECKING:
     from dnsproxy.embedded import EmbeddedHelpers
-
-
-EXTRAS = {"s3": "obstore", "kubernetes": "lightkube"}
-"""The library behind each kind of source that comes as an extra."""
 
 
 class Learning:
@@ -48,7 +44,8 @@ class Learning:
             self._embedded = self._embed()
         except StartError as exc:
             complaints += exc.reasons
-        complaints += _missing_extras(settings)
+        kinds = {source.type for source in settings.learn.sources}
+        complaints += [f"learn.sources: type {needs_extra(kind)}" for kind in missing_extras(kinds)]
         try:
             trust = read_trust(settings)
         except StartError as exc:
@@ -122,13 +119,3 @@ class Learning:
         """Write what has not been written yet."""
         await self.learner.close()
         await self.vetting.close()
-
-
-def _missing_extras(settings: Settings) -> list[str]:
-    """Return a complaint for each kind of source whose library is not installed; none is loaded for that."""
-    kinds = {source.type for source in settings.learn.sources}
-    return [
-        f"learn.sources: type {kind} needs an extra: pip install 'dnsproxy[{kind}]'"
-        for kind, library in EXTRAS.items()
-        if kind in kinds and find_spec(library) is None
-    ]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dnsproxy import config, learning
+from dnsproxy import config
 from dnsproxy.core import seal
 from dnsproxy.core.book import Book
 from dnsproxy.core.learned import Snapshot
@@ -16,6 +16,7 @@ from dnsproxy.errors import StartError
 from dnsproxy.keys import read_private_key, write_key_pair
 from dnsproxy.learning import Learning
 from dnsproxy.settings import Settings
+from dnsproxy.transport import extras
 from tests.strategies import learned
 
 NAME = "abc-registry-vpc.cn-hangzhou.cr.aliyuncs.com."
@@ -183,7 +184,7 @@ learn: {{sources: [{stores}], trusted_keys: [{folder}/helper.pub], state_file: {
 """
     made = config.parse(text)
     Learning(made, lambda _book: None)
-    monkeypatch.setattr(learning, "find_spec", lambda _library: None)
+    monkeypatch.setattr(extras, "find_spec", lambda _library: None)
     with pytest.raises(StartError) as caught:
         Learning(made, lambda _book: None)
     assert caught.value.reasons == (

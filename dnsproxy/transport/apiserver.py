@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from dnsproxy.errors import StartError, StoreError
 from dnsproxy.settings.stores import KubernetesPlace
+from dnsproxy.transport.extras import needs_extra
 
 if TYPE_CHECKING:
     from lightkube import AsyncClient
@@ -54,7 +55,7 @@ def _resource(kind: str) -> Any:  # noqa: ANN401 - a class that is made at run t
         # An extra. Its typed models of all kinds are not loaded: they take 11 MiB.
         from lightkube.generic_resource import create_namespaced_resource  # noqa: PLC0415
     except ImportError as exc:
-        raise StartError("kubernetes needs an extra: pip install 'dnsproxy[kubernetes]'") from exc
+        raise StartError(needs_extra("kubernetes")) from exc
     return create_namespaced_resource("", "v1", kind, _PLURALS[kind])
 
 

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from dnsproxy.errors import StartError, StoreError
 from dnsproxy.settings.stores import S3Place
+from dnsproxy.transport.extras import needs_extra
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
@@ -76,7 +77,7 @@ class ObjectStore:
         try:
             import obstore  # noqa: F401, PLC0415 - an extra, and only where such a place is configured
         except ImportError as exc:
-            raise StartError("s3 needs an extra: pip install 'dnsproxy[s3]'") from exc
+            raise StartError(needs_extra("s3")) from exc
         self._place = place
         self._store: S3Store | None = None
         self._made_from: tuple[int, ...] = ()
