@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bench.check import WrongAnswerError, wait_for_answer
 from bench.names import BACKEND_ADDRESS, BACKEND_TTL
 from bench.process import Child
+
+START_SECONDS = 15.0
 
 
 def files(directory: Path, port: int) -> dict[str, str]:
@@ -44,8 +47,20 @@ $TTL {BACKEND_TTL}
 
 
 def start(directory: Path, port: int, core: int) -> Child:
-    """Start knotd with its files in ``directory``."""
+    """Start knotd with its files in ``directory``, and return when it answers.
+
+    Raises:
+        WrongAnswerError: it does not within `START_SECONDS`.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     for name, text in files(directory, port).items():
         (directory / name).write_text(text)
-    return Child(["knotd", "-c", str(directory / "knot.conf")], core=core, log=directory / "log")
+    child = Child(["knotd", "-c", str(directory / "knot.conf")], core=core, log=directory / "log")
+    try:
+        wait_for_answer(port, START_SECONDS, BACKEND_ADDRESS)
+    except WrongAnswerError:
+        child.stop()
+        raise
+    # Its workers bind themselves to the first cores, one each, whatever the core of the process.
+    child.hold(core)
+    return child
