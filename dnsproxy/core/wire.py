@@ -27,6 +27,7 @@ AD: Final = 0x0020
 CD: Final = 0x0010
 OPCODE: Final = 0x7800
 DO: Final = 0x8000
+DO_OCTET: Final = 0x80  # the same in the first octet of the flags
 
 A: Final = 1
 NS: Final = 2
@@ -139,7 +140,7 @@ def scan_query(data: bytes) -> Query:
             if questions < 2:
                 _scan_additional(query, answers + authorities, additionals)
             query.rcode = NOTIMP if flags & OPCODE else FORMERR
-    except (IndexError, struct.error, MalformedError):
+    except (IndexError, MalformedError):
         # Messages of other opcodes may have another form (RFC 8490 §5.4).
         query.rcode = NOTIMP if flags & OPCODE else FORMERR
     return query
@@ -169,16 +170,14 @@ def _scan_additional(query: Query, before: int, additionals: int) -> None:
     """Read the records after the question; only OPT means anything to us (TSIG is hop by hop)."""
     data = query.data
     position = query.question_end
-    rtype: int
-    length: int
     for index in range(before + additionals):
         start = position
         position = skip_name(data, position)
-        rtype, _, _, length = RECORD.unpack_from(data, position)
-        position += 10 + length
+        is_opt = data[position] == 0 and data[position + 1] == OPT
+        position += 10 + (data[position + 8] << 8 | data[position + 9])
         if position > len(data):
             raise MalformedError
-        if rtype == OPT:
+        if is_opt:
             if query.edns or index < before or data[start]:
                 raise MalformedError
             _scan_opt(query, start, position)
@@ -188,22 +187,15 @@ def _scan_additional(query: Query, before: int, additionals: int) -> None:
 
 def _scan_opt(query: Query, start: int, end: int) -> None:
     data = query.data
-    size: int
-    version: int
-    flags: int
-    length: int
-    _, size, _, version, flags, length = _OPT.unpack_from(data, start)
     query.edns = True
-    query.do = bool(flags & DO)
-    query.limit = min(max(size, UDP_MINIMUM), UDP_SIZE)
-    if version:
+    query.do = data[start + 7] & DO_OCTET != 0
+    query.limit = min(max(data[start + 3] << 8 | data[start + 4], UDP_MINIMUM), UDP_SIZE)
+    if data[start + 6]:
         query.rcode = BADVERS
-    position = end - length
-    last = position
+    position = last = start + 11
     while position < end:
         last = position
-        _, size = _OPTION.unpack_from(data, position)
-        position += 4 + size
+        position += 4 + (data[position + 2] << 8 | data[position + 3])
     if position != end:
         raise MalformedError
     query.cookie = end == len(data) and last == end - 12 and data[last : last + 4] == COOKIE_HEAD
