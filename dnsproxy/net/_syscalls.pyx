@@ -2,7 +2,7 @@
 # cython: binding=False
 """System calls for `syscalls`, compiled with the query path (setup.py).
 
-Addresses are plain numbers. Only `ready` gives up the interpreter's lock, and only when it may have
+Addresses are plain numbers, and trusted. Only `ready` gives up the interpreter's lock, and only when it may have
 to wait: the sockets never block, and giving it up and taking it back is a fifth of such a call.
 """
 
@@ -11,6 +11,7 @@ import os
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EINTR, errno
+from libc.string cimport memcpy
 
 
 cdef extern from "sys/socket.h" nogil:
@@ -47,8 +48,26 @@ cdef extern from "sys/epoll.h" nogil:
     int c_epoll_wait "epoll_wait" (int descriptor, epoll_event *events, int count, int milliseconds)
 
 
+cdef extern from "time.h" nogil:
+    ctypedef long time_t
+    struct timespec:
+        time_t tv_sec
+        long tv_nsec
+    int CLOCK_MONOTONIC
+
+
+cdef extern from "sys/timerfd.h" nogil:
+    struct itimerspec:
+        timespec it_interval
+        timespec it_value
+    int TFD_CLOEXEC, TFD_NONBLOCK, TFD_TIMER_ABSTIME
+    int c_timerfd_create "timerfd_create" (int clock, int flags)
+    int c_timerfd_settime "timerfd_settime" (int descriptor, int flags, const itimerspec *to, itimerspec *was)
+
+
 cdef enum:
     MOST = 64  # events told at once; the rest is told by the next call
+    LONGEST = 1976  # as in net/syscalls.py
 
 
 def recvmmsg(int descriptor, size_t messages, unsigned int count):
@@ -89,12 +108,32 @@ def send_one(int descriptor, size_t header, bytes response not None):
     return c_sendmsg(descriptor, message, 0)
 
 
-def ready(int descriptor, int milliseconds):
+def read(size_t address, Py_ssize_t length):
+    return PyBytes_FromStringAndSize(<char *>address, length)
+
+
+cdef Py_ssize_t copy(size_t address, bytes octets) except -1:
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(octets)
+    if size > LONGEST:
+        raise ValueError("longer than a message may be")
+    memcpy(<void *>address, PyBytes_AS_STRING(octets), size)
+    return size
+
+
+def write(size_t address, bytes octets not None):
+    copy(address, octets)
+
+
+def put(size_t address, size_t length, bytes octets not None):
+    (<size_t *>length)[0] = copy(address, octets)
+
+
+def ready(int descriptor, bint waiting):
     cdef epoll_event events[MOST]
     cdef int count, index
-    if milliseconds:
+    if waiting:
         with nogil:
-            count = c_epoll_wait(descriptor, events, MOST, milliseconds)
+            count = c_epoll_wait(descriptor, events, MOST, -1)
     else:
         count = c_epoll_wait(descriptor, events, MOST, 0)
     if count < 0:
@@ -104,6 +143,23 @@ def ready(int descriptor, int milliseconds):
             return []
         raise OSError(failure, os.strerror(failure))
     return [events[index].data.fd for index in range(count)]
+
+
+def open_timer():
+    cdef int descriptor = c_timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)
+    if descriptor < 0:
+        raise OSError(errno, os.strerror(errno))
+    return descriptor
+
+
+def set_timer(int descriptor, double at):
+    cdef itimerspec to
+    to.it_interval.tv_sec = to.it_interval.tv_nsec = 0
+    to.it_value.tv_sec = <time_t>at
+    # Up, that it is never before its time by the clock that sets it.
+    to.it_value.tv_nsec = min(<long>((at - <double>to.it_value.tv_sec) * 1e9) + 1, 999999999)
+    if c_timerfd_settime(descriptor, TFD_TIMER_ABSTIME, &to, NULL) < 0:
+        raise OSError(errno, os.strerror(errno))
 
 
 def last_error():

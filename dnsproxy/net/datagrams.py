@@ -17,7 +17,8 @@ from typing import Any, Protocol
 
 from dnsproxy.errors import StartError
 from dnsproxy.net.mmsg import BatchMover, BatchSocket
-from dnsproxy.net.msghdr import BATCH, LINK_LOCAL, LONGEST, load_batch_calls
+from dnsproxy.net.msghdr import BATCH, LINK_LOCAL, load_batch_calls
+from dnsproxy.net.syscalls import LONGEST
 
 # Enough for 0.2 s of load at 100,000 queries per second while something else runs.
 RECEIVE_BUFFER = 4 << 20

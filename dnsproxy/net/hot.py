@@ -7,12 +7,13 @@ more than answering that packet: 10 of 20 us, measured with all else equal.
 
 from __future__ import annotations
 
+import os
 import select
 from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final
 
-from dnsproxy.net.syscalls import MAX_EVENTS, load_ready
+from dnsproxy.net.syscalls import MAX_EVENTS, load_waiting
 
 Serve = Callable[[], None]
 
@@ -35,7 +36,14 @@ class HotSockets:
         self._epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
         self._fd: Any = self._epoll.fileno()  # only handed on: no number for the compiler
         self._epoll.register(others, _READ)
-        self._ready = load_ready()
+        self._waiting = load_waiting()
+        # Where there is no such, epoll counts the time of each wait.
+        self._alarm: Any = None
+        self._alarm_at = 0.0
+        if self._waiting is not None:
+            self._ready: Any = self._waiting.ready
+            self._alarm = self._waiting.open_timer()
+            self._epoll.register(self._alarm, _READ | select.EPOLLET)
 
     def add(self, fd: int, serve: Serve) -> None:
         """Call ``serve`` whenever ``fd`` is readable or has an error."""
@@ -68,7 +76,7 @@ class HotSockets:
         self._released = False
         others_ready = False
         while True:
-            for fd in self._wait(wait):
+            for fd in self._wait(wait, deadline):
                 call = self._calls.get(fd)
                 if call is not None:
                     self._run(call)
@@ -83,14 +91,20 @@ class HotSockets:
                 if wait <= 0.0:
                     return False
 
-    def _wait(self, seconds: float) -> list[object]:
-        """Return what is ready within ``seconds`` (-1: however long)."""
-        ready = self._ready
-        if ready is None:
+    def _wait(self, seconds: float, deadline: float) -> list[object]:
+        """Return what is ready within ``seconds`` (-1: however long), which end at ``deadline``."""
+        if self._alarm is None:
             return [pair[0] for pair in self._epoll.poll(seconds, MAX_EVENTS)]
-        # As `poll` does: up to the next millisecond, so that a timer is due when it ends.
-        milliseconds = int(seconds * 1000.0) + 1 if seconds > 0.0 else int(seconds)
-        return ready(self._fd, milliseconds)
+        # An alarm that comes too early does no harm: it is set anew when it has come.
+        if seconds > 0.0 and not deadline - seconds < self._alarm_at <= deadline:
+            self._set_alarm(deadline)
+        ready: list[object] = self._ready(self._fd, seconds != 0.0)
+        return ready
+
+    def _set_alarm(self, at: float) -> None:
+        if self._waiting is not None:
+            self._waiting.set_timer(self._alarm, at)
+            self._alarm_at = at
 
     def _run(self, call: Serve) -> None:
         try:
@@ -100,5 +114,7 @@ class HotSockets:
 
     def close(self) -> None:
         """Close the set."""
-        self._ready = None  # its number may be another descriptor's from now on
+        if self._alarm is not None:
+            os.close(self._alarm)
+            self._alarm = None  # its number may be another descriptor's from now on
         self._epoll.close()

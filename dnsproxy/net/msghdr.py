@@ -9,17 +9,16 @@ from __future__ import annotations
 import ctypes
 from typing import Final
 
-from dnsproxy.net.syscalls import SystemCalls, load_system_calls
+from dnsproxy.net.syscalls import LONGEST, SystemCalls, load_system_calls
 
 # Messages per system call: at 6 us each a full batch keeps other work waiting for 0.4 ms.
 BATCH: Final = 64
-# One message with its peer in front. Queries are rarely over 100 octets; what does not fit is
-# cut and refused as malformed. The same slot then takes the response, at most 1232 octets.
-SLOT: Final = 2048
 # Each peer's sockaddr (struct sockaddr_in6 takes 28 octets) and, after it, the control data of
 # its message (CMSG_SPACE of struct in6_pktinfo is 40): all that a late response needs.
 PEER: Final = 72
-LONGEST: Final = SLOT - PEER
+# One message with its peer in front. Queries are rarely over 100 octets; what does not fit is
+# cut and refused as malformed. The same slot then takes the response, at most 1232 octets.
+SLOT: Final = PEER + LONGEST
 CONTROL_AT: Final = 32
 CMSG_HEADER: Final = 16
 # How link-local addresses begin, fe80::/10, and since RFC 3879 no others that are in use.
@@ -62,16 +61,15 @@ class Slots:
         self.memory = bytearray(BATCH * SLOT)
         self.view = memoryview(self.memory)
 
-    def address(self) -> int:
-        """Return where the first place is."""
-        return ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
+    def addresses(self, offset: int) -> list[int]:
+        """Return what is so many octets behind the start of each place."""
+        start = ctypes.addressof(ctypes.c_char.from_buffer(self.memory)) + offset
+        return [start + index * SLOT for index in range(BATCH)]
 
     def headers(self, name_length: int, control_length: int) -> Headers:
         """Return message headers over these places; no peers when ``name_length`` is 0."""
-        start = self.address()
-        headers = Headers()
-        for index in range(BATCH):
-            peer = start + index * SLOT
+        headers = Headers(self.memory)
+        for index, peer in enumerate(self.addresses(0)):
             iovec = headers.iovecs[index]
             iovec.base, iovec.length = peer + PEER, LONGEST
             header = headers.array[index]
@@ -84,13 +82,17 @@ class Slots:
 
 
 class Headers:
-    """`BATCH` message headers; ``addresses`` are what the system calls are given, from each one on."""
+    """`BATCH` message headers; ``addresses`` are what the system calls are given, from each one on.
 
-    def __init__(self) -> None:
+    ``lengths`` are the addresses of the sizes (size_t) of what each one sends.
+    """
+
+    def __init__(self, memory: bytearray) -> None:
+        self.memory = memory  # the kernel writes there as long as there are headers that say so
         self.iovecs = (_Iovec * BATCH)()
         self.array = (_Mmsghdr * BATCH)()
         start = ctypes.addressof(self.array)
         self.addresses = [start + index * HEADER for index in range(BATCH)]
-        # Views of the two fields that are touched per message: 28 ns instead of 83 by attribute.
+        self.lengths = [ctypes.addressof(iovec) + _Iovec.length.offset for iovec in self.iovecs]
+        # A view: 28 ns instead of 83 by attribute.
         self.received = memoryview(self.array).cast("B").cast("I")[_LENGTH_AT :: HEADER // 4]
-        self.to_send = memoryview(self.iovecs).cast("B").cast("Q")[1::2]

@@ -18,6 +18,25 @@ from dnsproxy.net.hot import HotSockets
 LONG = 60.0
 
 
+class FakeWaiting:
+    """The waits of a compiled build, with a pipe's end as its timer."""
+
+    def __init__(self) -> None:
+        self.waits: list[bool] = []
+        self.alarms: list[float] = []
+
+    def ready(self, _descriptor: int, _waiting: bool, /) -> list[object]:
+        raise NotImplementedError
+
+    def open_timer(self) -> int:
+        readable, writable = os.pipe()
+        os.close(writable)
+        return readable
+
+    def set_timer(self, _descriptor: int, at: float, /) -> None:
+        self.alarms.append(at)
+
+
 @dataclass
 class World:
     """Hot sockets, the end of `others` that makes it ready, and what was reported."""
@@ -53,7 +72,7 @@ class World:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The ways to wait: of this build, and of one that is not compiled."""
     if request.param == "poll":
-        monkeypatch.setattr(hot, "load_ready", lambda: None)
+        monkeypatch.setattr(hot, "load_waiting", lambda: None)
 
 
 @contextmanager
@@ -342,26 +361,71 @@ def test_a_closed_set_serves_nobody() -> None:
 
 
 def test_what_ends_a_wait_for_good_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(descriptor: int, milliseconds: int) -> list[object]:
-        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    class Failing(FakeWaiting):
+        def ready(self, _descriptor: int, _waiting: bool, /) -> list[object]:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
-    monkeypatch.setattr(hot, "load_ready", lambda: fail)
+    monkeypatch.setattr(hot, "load_waiting", Failing)
     with world() as made, pytest.raises(OSError, match="Bad file descriptor"):
         made.hot.serve(LONG)
 
 
 def test_a_signal_ends_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    waits: list[int] = []
+    class Signalled(FakeWaiting):
+        def ready(self, _descriptor: int, waiting: bool, /) -> list[object]:
+            self.waits.append(waiting)
+            return [] if len(self.waits) < 3 else [others.fileno()]
+
+    fake = Signalled()
+    monkeypatch.setattr(hot, "load_waiting", lambda: fake)
     others, wake = socket.socketpair()
     with others, wake:
-
-        def ready(descriptor: int, milliseconds: int) -> list[object]:
-            waits.append(milliseconds)
-            return [] if len(waits) < 3 else [others.fileno()]
-
-        monkeypatch.setattr(hot, "load_ready", lambda: ready)
         signalled = HotSockets(others.fileno(), print)
+        began = monotonic()
         assert signalled.serve(LONG) is True
         signalled.close()
-    assert len(waits) == 3
-    assert 0 < waits[2] <= waits[0]
+    assert fake.waits == [True, True, True]
+    assert len(fake.alarms) == 1, "set once for the whole wait"
+    assert began + LONG <= fake.alarms[0] <= monotonic() + LONG
+
+
+def test_an_alarm_is_moved_only_for_a_wait_that_ends_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Waking(FakeWaiting):
+        def ready(self, _descriptor: int, _waiting: bool, /) -> list[object]:
+            return [others.fileno()]
+
+    fake = Waking()
+    monkeypatch.setattr(hot, "load_waiting", lambda: fake)
+    others, wake = socket.socketpair()
+    with others, wake:
+        made = HotSockets(others.fileno(), print)
+        for seconds in (50.0, 60.0, None, 40.0, 0.0, 45.0):
+            assert made.serve(seconds) is True
+        made.close()
+    first, second = fake.alarms
+    assert second < first - 5, "of 50 and of 40 seconds"
+
+
+def test_an_alarm_set_for_an_earlier_wait_does_not_end_a_later_one() -> None:
+    with world() as made:
+        # The first wait is ended by a socket, and leaves its alarm behind.
+        ours, theirs = made.add("ours", made.hot.release)
+        theirs.send(b"x")
+        with closing(ours, theirs):
+            assert made.hot.serve(0.02) is False
+            made.drop(ours)
+        began = monotonic()
+        assert made.hot.serve(0.06) is False
+        assert monotonic() - began >= 0.06
+
+
+def test_a_wait_that_ends_before_the_alarm_of_another_ends_in_its_time() -> None:
+    with world() as made:
+        ours, theirs = made.add("ours", made.hot.release)
+        theirs.send(b"x")
+        with closing(ours, theirs):
+            assert made.hot.serve(LONG) is False
+            made.drop(ours)
+        began = monotonic()
+        assert made.hot.serve(0.02) is False
+        assert 0.02 <= monotonic() - began < LONG / 2

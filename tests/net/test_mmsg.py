@@ -8,7 +8,8 @@ import pytest
 
 from dnsproxy.net.datagrams import open_mover, open_socket
 from dnsproxy.net.mmsg import BatchMover, BatchSocket
-from dnsproxy.net.msghdr import BATCH, LONGEST
+from dnsproxy.net.msghdr import BATCH
+from dnsproxy.net.syscalls import LONGEST
 
 
 @contextmanager

@@ -2,22 +2,15 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import gc
 import socket
 import struct
 
 import pytest
 
 from dnsproxy.net import msghdr
-from dnsproxy.net.msghdr import (
-    BATCH,
-    CONTROL_AT,
-    HEADER,
-    LONGEST,
-    PEER,
-    SLOT,
-    Slots,
-    load_batch_calls,
-)
+from dnsproxy.net.msghdr import BATCH, CONTROL_AT, HEADER, PEER, SLOT, Slots, load_batch_calls
+from dnsproxy.net.syscalls import LONGEST
 
 
 def fields(slots: Slots, name_length: int, control_length: int, index: int) -> tuple[int, ...]:
@@ -61,7 +54,7 @@ def test_lengths_are_read_and_written_where_the_kernel_has_them() -> None:
     headers = Slots().headers(0, 0)
     for index in range(BATCH):
         headers.array[index].length = 1000 + index
-        headers.to_send[index] = 2000 + index
+        ctypes.c_size_t.from_address(headers.lengths[index]).value = 2000 + index
     assert list(headers.received) == [1000 + index for index in range(BATCH)]
     assert [iovec.length for iovec in headers.iovecs] == [2000 + index for index in range(BATCH)]
 
@@ -69,8 +62,8 @@ def test_lengths_are_read_and_written_where_the_kernel_has_them() -> None:
 def test_several_headers_share_the_memory_and_keep_lengths_of_their_own() -> None:
     slots = Slots()
     receiving, answering = slots.headers(16, 0), slots.headers(16, 0)
-    answering.to_send[0] = 1
-    assert receiving.to_send[0] == LONGEST
+    ctypes.c_size_t.from_address(answering.lengths[0]).value = 1
+    assert (answering.iovecs[0].length, receiving.iovecs[0].length) == (1, LONGEST)
     assert receiving.iovecs[0].base == answering.iovecs[0].base
 
 
@@ -80,9 +73,7 @@ def test_the_calls_move_messages_between_the_places_of_two() -> None:
     sending, receiving = Slots(), Slots()
     to_send, received = sending.headers(0, 0), receiving.headers(0, 0)
     for index in range(BATCH):
-        message = b"%d" % index
-        sending.view[index * SLOT + PEER : index * SLOT + PEER + len(message)] = message
-        to_send.to_send[index] = len(message)
+        calls.put(sending.addresses(PEER)[index], to_send.lengths[index], b"%d" % index)
     one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with one, other:
         other.setblocking(False)
@@ -104,3 +95,10 @@ def test_linux_has_the_calls() -> None:
 def test_another_layout_does_without(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(msghdr, "HEADER", 60)
     assert load_batch_calls() is None
+
+
+def test_headers_keep_the_memory_that_they_tell_the_kernel_of() -> None:
+    headers = Slots().headers(0, 0)
+    gc.collect()
+    ctypes.memmove(headers.iovecs[0].base, b"still here", 10)
+    assert bytes(headers.memory[PEER : PEER + 10]) == b"still here"

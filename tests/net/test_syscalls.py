@@ -6,12 +6,14 @@ import os
 import select
 import socket
 import sys
+from functools import partial
+from time import monotonic
 
 import pytest
 
 from dnsproxy.net import syscalls
 from dnsproxy.net.msghdr import PEER, Slots
-from dnsproxy.net.syscalls import SystemCalls, load_ready, load_system_calls
+from dnsproxy.net.syscalls import LONGEST, SystemCalls, load_system_calls, load_waiting
 
 
 @pytest.fixture(params=["as loaded", "ctypes"])
@@ -33,7 +35,7 @@ def test_one_message_and_its_response(calls: SystemCalls) -> None:
         server.setblocking(False)
         client.settimeout(5)
         client.connect(server.getsockname())
-        octets = slots.address() + PEER
+        octets = slots.addresses(PEER)[0]
         for message in (b"a\0b" * 400, b"", b"x"):
             client.send(message)
             assert calls.receive_one(server.fileno(), receiving.addresses[0], octets) == message
@@ -52,25 +54,69 @@ def test_a_failure_has_its_number(calls: SystemCalls) -> None:
     os.close(number)
     assert calls.send_one(number, headers.addresses[0], b"x") == -1
     assert calls.last_error() == errno.EBADF
-    assert calls.receive_one(number, headers.addresses[0], slots.address() + PEER) is None
+    assert calls.receive_one(number, headers.addresses[0], slots.addresses(PEER)[0]) is None
     assert calls.last_error() == errno.EBADF
 
 
+def test_octets_are_copied_with_their_number(calls: SystemCalls) -> None:
+    slots = Slots()
+    headers = slots.headers(16, 0)
+    peer, message = slots.addresses(0)[3], slots.addresses(PEER)[3]
+    for octets in (b"", b"a\0b", bytes(range(256)) * 7):
+        calls.write(peer, b"peer")
+        calls.put(message, headers.lengths[3], octets)
+        assert calls.read(peer, 4) == b"peer"
+        assert (calls.read(message, len(octets)), headers.iovecs[3].length) == (octets, len(octets))
+
+
+def test_nothing_is_written_beyond_a_place(calls: SystemCalls) -> None:
+    slots = Slots()
+    headers = slots.headers(16, 0)
+    calls.put(slots.addresses(PEER)[0], headers.lengths[0], b"x" * LONGEST)
+    before = bytes(slots.memory)
+    for copy in (
+        partial(calls.put, slots.addresses(PEER)[0], headers.lengths[0]),
+        partial(calls.write, slots.addresses(0)[0]),
+    ):
+        with pytest.raises(ValueError, match="longer than a message may be"):
+            copy(b"y" * (LONGEST + 1))
+    assert (bytes(slots.memory), headers.iovecs[0].length) == (before, LONGEST)
+
+
 def test_a_compiled_build_tells_what_is_ready() -> None:
-    ready = load_ready()
-    if ready is None:
+    waiting = load_waiting()
+    if waiting is None:
         # Through ctypes other threads would have to wait with it.
         assert not hasattr(syscalls._through_ctypes(), "ready")
         return
     one, other = socket.socketpair()
     with select.epoll() as polling, one, other:
-        assert ready(polling.fileno(), 0) == []
+        assert waiting.ready(polling.fileno(), False) == []
         polling.register(one.fileno(), select.EPOLLOUT)
         polling.register(other.fileno(), select.EPOLLOUT)
-        for milliseconds in (0, 1000, -1):
-            assert set(ready(polling.fileno(), milliseconds)) == {one.fileno(), other.fileno()}
+        for may_wait in (False, True):
+            assert set(waiting.ready(polling.fileno(), may_wait)) == {one.fileno(), other.fileno()}
     with pytest.raises(OSError, match="Bad file descriptor"):
-        ready(polling.fileno() if not polling.closed else -1, 0)
+        waiting.ready(polling.fileno() if not polling.closed else -1, False)
+
+
+def test_a_compiled_build_has_timers_that_are_never_early() -> None:
+    waiting = load_waiting()
+    if waiting is None:
+        assert not hasattr(syscalls._through_ctypes(), "open_timer")
+        return
+    timer = waiting.open_timer()
+    with select.epoll() as polling:
+        polling.register(timer, select.EPOLLIN | select.EPOLLET)
+        for seconds in (0.0, 0.0001, 0.01):
+            at = monotonic() + seconds
+            waiting.set_timer(timer, at)
+            assert waiting.ready(polling.fileno(), True) == [timer]
+            assert monotonic() >= at
+            assert waiting.ready(polling.fileno(), False) == [], "told once"
+    os.close(timer)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        waiting.set_timer(timer, 1.0)
 
 
 def test_other_systems_do_without(monkeypatch: pytest.MonkeyPatch) -> None:
