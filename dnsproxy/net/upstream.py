@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from math import inf
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -23,13 +23,13 @@ from dnsproxy.net.channel import Channel
 from dnsproxy.net.datagrams import open_mover
 from dnsproxy.net.dial import Dialer
 from dnsproxy.net.loop import Readiness
-from dnsproxy.net.msghdr import LONGEST
+from dnsproxy.net.syscalls import LONGEST
 from dnsproxy.net.upstream_udp import Ids, UpstreamSocket
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
-# Timers are checked this often; an attempt may be given up this much late.
-TICK = 0.025
+# The least time between two looks at what is late: an attempt may be given up this much late.
+TICK: Final = 0.025
 
 # Reading a member of an Enum costs 80 ns each time, and a flood reads one per datagram.
 _UNKNOWN_ID = Ignored.UNKNOWN_ID
@@ -52,7 +52,8 @@ class Forwarder:
         self._ready = Readiness()
         self._current: dict[Upstream, UpstreamSocket] = {}
         self._sockets: set[UpstreamSocket] = set()
-        self._timer: asyncio.TimerHandle | None = None
+        self._turn_at = inf
+        self._timer: asyncio.Handle = self._loop.call_soon(self._turn)
         self._channels: dict[Upstream, Channel] = {}
         self._mover = open_mover()
         self._unsent: list[UpstreamSocket] = []
@@ -88,8 +89,7 @@ class Forwarder:
     def close(self) -> None:
         """Give up everything in flight and close all sockets."""
         self._waker.cancel()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.cancel()
         for channel in self._channels.values():
             channel.close()
         for used in list(self._sockets):
@@ -162,8 +162,8 @@ class Forwarder:
         used.outbox.append(message_id + attempt.payload)
         used.left -= 1
         used.pending[message_id] = exchange
-        if self._timer is None:
-            self._timer = self._loop.call_later(TICK, self._turn)
+        if attempt.deadline < self._turn_at:
+            self._turn_by(attempt.deadline)
 
     def _open_socket(self, upstream: Upstream, now: float) -> UpstreamSocket:
         retired = self._current.pop(upstream, None)
@@ -173,6 +173,8 @@ class Forwarder:
         self._ready.add(used.sock.fileno(), partial(self._receive, used))
         self._current[upstream] = used
         self._sockets.add(used)
+        if used.close_at < self._turn_at:
+            self._turn_by(used.close_at)
         return used
 
     def _close_socket(self, used: UpstreamSocket) -> None:
@@ -233,14 +235,20 @@ class Forwarder:
             exchange.fail_attempt(Failure.NETWORK, now)
             self._advance(exchange, now)
 
+    def _turn_by(self, at: float) -> None:
+        self._timer.cancel()
+        self._turn_at = at
+        self._timer = self._loop.call_at(at, self._turn)
+
     def _turn(self) -> None:
-        """Give up the attempts whose time has come, and close idle sockets.
+        """Give up the attempts whose time has come, close idle sockets, and plan the next turn.
 
         Every exchange in flight is looked at. That costs less than a wheel of deadlines,
         which keeps answered exchanges in memory until their tick: 32,000 of them at 40,000
         queries per second and 0.8 s, where about 100 are in flight.
         """
         now = monotonic()
+        self._turn_at = inf
         for used in list(self._sockets):
             late = [item for item in used.pending.items() if item[1].attempt_deadline <= now]
             for message_id, exchange in late:
@@ -252,10 +260,18 @@ class Forwarder:
             if self._current.get(used.upstream) is used:
                 del self._current[used.upstream]
             self._close_socket(used)
-        if self._sockets:
-            self._timer = self._loop.call_later(TICK, self._turn)
-        else:
-            self._timer = None
+        due = self._next_due()
+        if due < self._turn_at:
+            self._turn_by(max(due, now + TICK))
+
+    def _next_due(self) -> float:
+        """Return when the next attempt in flight is late, or the next idle socket to be closed."""
+        due = inf
+        for used in self._sockets:
+            due = min(due, used.close_at)
+            for exchange in used.pending.values():
+                due = min(due, exchange.attempt_deadline)
+        return due
 
     # -- channels --------------------------------------------------------------------
 

@@ -211,7 +211,7 @@ async def test_nothing_is_remembered_of_exchanges_that_have_ended(monkeypatch: p
     async with FakeUpstream(respond) as fake, world(at(fake)) as made:
         for number in range(3):
             await made.ask(*numbered(10, f"r{number}-"))
-            await until(lambda: made.forwarder._timer is None)
+            await until(lambda: not made.forwarder._sockets)
         gc.collect()
         assert [held for held in gc.get_objects() if isinstance(held, Exchange)] == []
 
