@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from importlib import import_module
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
@@ -170,7 +171,8 @@ class Proxy:
         listen = settings.admin.listen
         if listen is None:
             return None
-        # Imported now, not before: the DNS listeners answer that much sooner.
+        # Imported now, not before, and beside the loop: the DNS listeners answer that much sooner.
+        await asyncio.to_thread(import_module, "dnsproxy.admin.app")
         from dnsproxy.admin.app import start_admin  # noqa: PLC0415
 
         sock = self.keeper.one(Door(ADMIN, listen.host, listen.port))
