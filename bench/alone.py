@@ -53,7 +53,7 @@ def _running(bench: Bench, upstream: int, entries: int) -> Iterator[tuple[Child,
     child, site = rounds.start(bench, SERVERS[0], upstream, entries)
     with child:
         try:
-            check.wait_for_answer(site.port, rounds.START_SECONDS)
+            check.wait_for_answer(site.port, check.START_SECONDS)
         except WrongAnswerError as exc:
             raise WrongAnswerError(f"{exc}\n{child.said()}") from exc
         yield child, site

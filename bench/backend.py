@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.check import WrongAnswerError, wait_for_answer
+from bench.check import START_SECONDS, WrongAnswerError, wait_for_answer
 from bench.names import BACKEND_ADDRESS, BACKEND_TTL
 from bench.process import Child
-
-START_SECONDS = 15.0
 
 
 def files(directory: Path, port: int) -> dict[str, str]:
@@ -50,7 +48,7 @@ def start(directory: Path, port: int, core: int) -> Child:
     """Start knotd with its files in ``directory``, and return when it answers.
 
     Raises:
-        WrongAnswerError: it does not within `START_SECONDS`.
+        WrongAnswerError: it does not within `check.START_SECONDS`.
     """
     directory.mkdir(parents=True, exist_ok=True)
     for name, text in files(directory, port).items():
@@ -62,5 +60,5 @@ def start(directory: Path, port: int, core: int) -> Child:
         child.stop()
         raise
     # Its workers bind themselves to the first cores, one each, whatever the core of the process.
-    child.hold(core)
+    child.hold({core})
     return child

@@ -11,6 +11,7 @@ import time
 from bench.names import BACKEND_ADDRESS, OWNED, ZONE
 from bench.queries import Question, message
 
+START_SECONDS = 15.0  # for a server to start, whichever
 _TIMEOUT_SECONDS = 0.5
 _QR = 0x8000
 _RCODE = 0x000F

@@ -8,7 +8,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -54,10 +54,11 @@ class Child:
         """Tell whether the program still runs."""
         return self._process.poll() is None
 
-    def hold(self, core: int) -> None:
-        """Bind the threads that run now to ``core``, even those that chose another."""
-        for thread in Path(f"/proc/{self.pid}/task").iterdir():
-            os.sched_setaffinity(int(thread.name), {core})
+    def hold(self, cores: Collection[int]) -> None:
+        """Bind all processes and threads that it has now to ``cores``, even those that chose another."""
+        for pid in tree(self.pid):
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                os.sched_setaffinity(int(thread.name), cores)
 
     def stop(self) -> None:
         """Ask the program to end, then end it and whatever it started."""

@@ -107,7 +107,7 @@ def profile(folder: Path, workload: str, seconds: int, out: Path) -> str:
     with backend.start(folder / "backend", port, LOAD_CORE) as upstream:
         child, site = rounds.start(bench, SERVERS[0], port)
         with child:
-            check.wait_for_answer(site.port, rounds.START_SECONDS)
+            check.wait_for_answer(site.port, check.START_SECONDS)
             workloads.warm(bench, Target(SERVERS[0].name, 0, site.port, child, upstream))
             for form, path in (("raw", stacks), ("flamegraph", out / "profile.svg")):
                 orders = workloads.WORKLOADS[workload](bench, site.port, 0.0)

@@ -10,13 +10,11 @@ from dataclasses import dataclass, field
 
 from bench import backend, check, workloads
 from bench.check import WrongAnswerError
-from bench.names import BACKEND_ADDRESS
 from bench.process import Child
 from bench.servers import Server, Site
 from bench.stats import Sample
 from bench.workloads import LOAD_CORE, SERVER_CORE, Bench, Target
 
-START_SECONDS = 15.0
 Say = Callable[[str], None]
 
 
@@ -91,7 +89,6 @@ def run(
 
 def generator_limit(bench: Bench, port: int) -> float:
     """Return the queries per second that the load gets from a server which only looks a name up."""
-    check.wait_for_answer(port, START_SECONDS, BACKEND_ADDRESS)
     (seen,) = workloads.together(bench, workloads.hits(bench, port, 0.0))
     return seen.rate
 
@@ -108,7 +105,7 @@ def _measure_server(
     child, site = start(bench, server, upstream[1])
     with child:
         try:
-            check.wait_for_answer(site.port, START_SECONDS)
+            check.wait_for_answer(site.port, check.START_SECONDS)
             check.require_right(site.port)
         except WrongAnswerError as exc:
             raise WrongAnswerError(f"{exc}\n{child.said()}") from exc

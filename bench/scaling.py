@@ -61,13 +61,6 @@ class Run:
         return len(CORES) * 1e6 / (self.server_us + self.load_us + self.backend_us)
 
 
-def spread_out(child: Child) -> None:
-    """Let a started program, with all its processes and threads, run on both cores."""
-    for pid in tree(child.pid):
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            os.sched_setaffinity(int(task.name), CORES)
-
-
 def proportional_set_size(child: Child) -> int:
     """Return the memory of all processes of ``child`` in octets, what they share counted once."""
     total = 0
@@ -127,9 +120,9 @@ def measure(bench: Bench, upstream: Child, backend_port: int, workers: int) -> l
     child, site = start(bench, backend_port, workers)
     runs = []
     with child:
-        check.wait_for_answer(site.port, rounds.START_SECONDS)
+        check.wait_for_answer(site.port, check.START_SECONDS)
         check.require_right(site.port)
-        spread_out(child)
+        child.hold(CORES)
         for name, orders in WORKLOADS.items():
             (order,) = orders(bench, site.port, 0.0)
             runs.append(_run(bench, name, workers, order, child, upstream))
@@ -212,7 +205,7 @@ def main() -> int:
         port = rounds.free_port()
         with backend.start(bench.directory / "backend", port, SERVER_CORE) as upstream:
             limit = rounds.generator_limit(bench, port)
-            spread_out(upstream)
+            upstream.hold(CORES)
             for number in range(options.rounds):
                 for count in COUNTS:
                     try:

@@ -10,7 +10,7 @@ import pytest
 from bench import scaling
 from bench.load import Order
 from bench.process import Child, tree, wait_until
-from bench.scaling import Run, proportional_set_size, report, spread_out
+from bench.scaling import Run, proportional_set_size, report
 from bench.servers import SERVERS, Site
 from dnsproxy import config
 
@@ -67,15 +67,12 @@ def test_the_configuration_has_the_workers(tmp_path: Path) -> None:
     assert config.parse(changed).serve.listen == config.parse(text).serve.listen
 
 
-def test_a_child_and_its_children_run_on_both_cores_and_share_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_child_and_its_children_run_on_both_cores_and_share_memory(tmp_path: Path) -> None:
     mask = os.sched_getaffinity(0)
-    monkeypatch.setattr(scaling, "CORES", tuple(mask))
     with Child([sys.executable, "-c", FORKS], core=min(mask), log=tmp_path / "log") as child:
         wait_until(lambda: "ready" in child.said(), 20, "the child's start")
         assert os.sched_getaffinity(child.pid) == {min(mask)}
-        spread_out(child)
+        child.hold(mask)
         family = tree(child.pid)
         assert len(family) == 2
         assert [os.sched_getaffinity(pid) for pid in family] == [mask, mask]
