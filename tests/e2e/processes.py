@@ -191,8 +191,8 @@ class Process:
     def text(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
 
-    def events(self, event: str) -> list[dict[str, Any]]:
-        """Return the JSON log lines of that name, oldest first, but for one that is being written."""
+    def events(self, *events: str) -> list[dict[str, Any]]:
+        """Return the JSON log lines of those names, oldest first, but for one that is being written."""
         whole = self.text().rpartition("\n")[0]
         lines = [line for line in whole.splitlines() if line.startswith("{")]
-        return [entry for entry in map(json.loads, lines) if entry["event"] == event]
+        return [entry for entry in map(json.loads, lines) if entry["event"] in events]

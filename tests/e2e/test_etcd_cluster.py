@@ -72,8 +72,7 @@ class Part:
 
     def serials(self) -> list[int]:
         """Return the serial of each snapshot that was taken, in that order."""
-        lines = [json.loads(line) for line in self.process.text().splitlines() if line.startswith("{")]
-        return [line["serial"] for line in lines if line["event"] in {"learned.swapped", "learned.refreshed"}]
+        return [line["serial"] for line in self.process.events("learned.swapped", "learned.refreshed")]
 
     def role(self) -> str:
         office = fetch(self.helper_port, "/health").json()["election"]
