@@ -27,9 +27,6 @@ Token = bytes
 # Short messages are copied out by a struct of their length: half the cost of a slice of a view.
 _TAKERS: Final[list[Take]] = [struct.Struct(f"{length}s").unpack_from for length in range(256)]
 
-_SOURCE: Final = "4x4s"
-_SOURCE6: Final = "8x16s"
-
 
 def _take(view: memoryview, received: memoryview, count: int) -> list[bytes]:
     """Return copies of the first ``count`` messages, of the lengths ``received``."""
@@ -75,11 +72,13 @@ class BatchSocket:
         self._received = self._receiving.received
         self._queued = 0
         self._failed = 0
+        # Where the address is in struct sockaddr_in6 and struct sockaddr_in, and how long.
+        source_at, source_length = (8, 16) if inet6 else (4, 4)
         # All source addresses of a batch in one call: 20 ns each, against 150 by slicing.
-        one = f"{_SOURCE6}{SLOT - 24}x" if inet6 else f"{_SOURCE}{SLOT - 8}x"
+        one = f"{source_at}x{source_length}s{SLOT - source_at - source_length}x"
         self._sources = [struct.Struct("=" + one * count).unpack_from for count in range(BATCH + 1)]
-        self._first_source: Boxed = self._slots.addresses(8 if inet6 else 4)[0]
-        self._source_length: Boxed = 16 if inet6 else 4
+        self._first_source: Boxed = self._slots.addresses(source_at)[0]
+        self._source_length: Boxed = source_length
         # The interface index is last in in6_pktinfo, first in in_pktinfo.
         at = (CONTROL_AT + CMSG_HEADER + (16 if inet6 else 0)) // 4
         self._interfaces = self._view.cast("I")[at :: SLOT // 4]
