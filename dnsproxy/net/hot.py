@@ -36,13 +36,13 @@ class HotSockets:
         self._epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
         self._fd: Any = self._epoll.fileno()  # only handed on: no number for the compiler
         self._epoll.register(others, _READ)
-        self._waiting = load_waiting()
-        # Where there is no such, epoll counts the time of each wait.
-        self._alarm: Any = None
-        self._alarm_at = 0.0
-        if self._waiting is not None:
-            self._ready: Any = self._waiting.ready
-            self._alarm = self._waiting.open_timer()
+        # Only handed on, and None in a build that is not compiled: epoll then counts the time of each wait.
+        self._ready: Any = None
+        waiting = load_waiting()
+        if waiting is not None:
+            self._ready, self._set_timer = waiting.ready, waiting.set_timer
+            self._alarm = waiting.open_timer()
+            self._alarm_at = 0.0
             self._epoll.register(self._alarm, _READ | select.EPOLLET)
 
     def add(self, fd: int, serve: Serve) -> None:
@@ -93,18 +93,14 @@ class HotSockets:
 
     def _wait(self, seconds: float, deadline: float) -> list[object]:
         """Return what is ready within ``seconds`` (-1: however long), which end at ``deadline``."""
-        if self._alarm is None:
+        if self._ready is None:
             return [pair[0] for pair in self._epoll.poll(seconds, MAX_EVENTS)]
         # An alarm that comes too early does no harm: it is set anew when it has come.
         if seconds > 0.0 and not deadline - seconds < self._alarm_at <= deadline:
-            self._set_alarm(deadline)
+            self._set_timer(self._alarm, deadline)
+            self._alarm_at = deadline
         ready: list[object] = self._ready(self._fd, seconds != 0.0)
         return ready
-
-    def _set_alarm(self, at: float) -> None:
-        if self._waiting is not None:
-            self._waiting.set_timer(self._alarm, at)
-            self._alarm_at = at
 
     def _run(self, call: Serve) -> None:
         try:
@@ -114,7 +110,7 @@ class HotSockets:
 
     def close(self) -> None:
         """Close the set."""
-        if self._alarm is not None:
+        if self._ready is not None:
             os.close(self._alarm)
-            self._alarm = None  # its number may be another descriptor's from now on
+            self._ready = None  # the numbers may be other descriptors' from now on
         self._epoll.close()

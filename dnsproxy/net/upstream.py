@@ -162,8 +162,7 @@ class Forwarder:
         used.outbox.append(message_id + attempt.payload)
         used.left -= 1
         used.pending[message_id] = exchange
-        if attempt.deadline < self._turn_at:
-            self._turn_by(attempt.deadline)
+        self._turn_by(attempt.deadline)
 
     def _open_socket(self, upstream: Upstream, now: float) -> UpstreamSocket:
         retired = self._current.pop(upstream, None)
@@ -173,8 +172,7 @@ class Forwarder:
         self._ready.add(used.sock.fileno(), partial(self._receive, used))
         self._current[upstream] = used
         self._sockets.add(used)
-        if used.close_at < self._turn_at:
-            self._turn_by(used.close_at)
+        self._turn_by(used.close_at)
         return used
 
     def _close_socket(self, used: UpstreamSocket) -> None:
@@ -236,6 +234,9 @@ class Forwarder:
             self._advance(exchange, now)
 
     def _turn_by(self, at: float) -> None:
+        """Have `_turn` run at ``at``, or earlier."""
+        if at >= self._turn_at:
+            return
         self._timer.cancel()
         self._turn_at = at
         self._timer = self._loop.call_at(at, self._turn)
@@ -260,9 +261,7 @@ class Forwarder:
             if self._current.get(used.upstream) is used:
                 del self._current[used.upstream]
             self._close_socket(used)
-        due = self._next_due()
-        if due < self._turn_at:
-            self._turn_by(max(due, now + TICK))
+        self._turn_by(max(self._next_due(), now + TICK))
 
     def _next_due(self) -> float:
         """Return when the next attempt in flight is late, or the next idle socket to be closed."""
