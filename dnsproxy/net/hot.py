@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import select
 from collections.abc import Callable
+from math import inf
 from time import monotonic
 from typing import Any, Final
 
@@ -42,7 +43,7 @@ class HotSockets:
         if waiting is not None:
             self._ready, self._set_timer = waiting.ready, waiting.set_timer
             self._alarm = waiting.open_timer()
-            self._alarm_at = 0.0
+            self._alarm_at = inf  # when it will ring; never
             self._epoll.register(self._alarm, _READ | select.EPOLLET)
 
     def add(self, fd: int, serve: Serve) -> None:
@@ -82,11 +83,14 @@ class HotSockets:
                     self._run(call)
                 elif fd == self._others:
                     others_ready = True
+                else:
+                    self._alarm_at = inf  # it has rung
             while self._after:
                 self._run(self._after.pop())
             if others_ready or self._released or wait == 0.0:
                 return others_ready
-            if deadline:
+            # Where there is an alarm the clock need not be read after every wait.
+            if deadline and (self._ready is None or self._alarm_at > deadline):
                 wait = deadline - monotonic()
                 if wait <= 0.0:
                     return False
@@ -95,8 +99,8 @@ class HotSockets:
         """Return what is ready within ``seconds`` (-1: however long), which end at ``deadline``."""
         if self._ready is None:
             return [pair[0] for pair in self._epoll.poll(seconds, MAX_EVENTS)]
-        # An alarm that comes too early does no harm: it is set anew when it has come.
-        if seconds > 0.0 and not deadline - seconds < self._alarm_at <= deadline:
+        # One that rings too early does no harm: it is set anew when it has rung.
+        if seconds > 0.0 and self._alarm_at > deadline:
             self._set_timer(self._alarm, deadline)
             self._alarm_at = deadline
         ready: list[object] = self._ready(self._fd, seconds != 0.0)
