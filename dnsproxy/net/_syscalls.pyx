@@ -27,7 +27,8 @@ cdef extern from "sys/socket.h" nogil:
         iovec *msg_iov
         void *msg_control
     struct mmsghdr:
-        pass
+        msghdr msg_hdr
+        unsigned int msg_len
     int c_recvmmsg "recvmmsg" (int descriptor, mmsghdr *messages, unsigned int count, int flags, void *timeout)
     int c_sendmmsg "sendmmsg" (int descriptor, mmsghdr *messages, unsigned int count, int flags)
     ssize_t c_recvmsg "recvmsg" (int descriptor, msghdr *message, int flags)
@@ -70,12 +71,26 @@ cdef enum:
     LONGEST = 1976  # as in net/syscalls.py
 
 
+# The calls for one message do with less code than those for many.
+
+
 def recvmmsg(int descriptor, size_t messages, unsigned int count):
-    return c_recvmmsg(descriptor, <mmsghdr *>messages, count, 0, NULL)
+    cdef mmsghdr *first = <mmsghdr *>messages
+    cdef ssize_t size
+    if count != 1:
+        return c_recvmmsg(descriptor, first, count, 0, NULL)
+    size = c_recvmsg(descriptor, &first.msg_hdr, 0)
+    if size < 0:
+        return -1
+    first.msg_len = size
+    return 1
 
 
 def sendmmsg(int descriptor, size_t messages, unsigned int count):
-    return c_sendmmsg(descriptor, <mmsghdr *>messages, count, 0)
+    cdef mmsghdr *first = <mmsghdr *>messages
+    if count != 1:
+        return c_sendmmsg(descriptor, first, count, 0)
+    return -1 if c_sendmsg(descriptor, &first.msg_hdr, 0) < 0 else 1
 
 
 # Without control data the two shorter calls do: the kernel need not read the header (0.2 us each).

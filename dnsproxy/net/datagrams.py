@@ -128,10 +128,10 @@ def open_mover() -> BatchMover | PlainMover:
 class PlainMover:
     """A `BatchMover` made of ``send`` and ``recv`` alone."""
 
-    def receive(self, sock: socket.socket) -> list[bytes]:
+    def receive(self, sock: socket.SocketType, most: int = BATCH) -> list[bytes]:
         """See `BatchMover.receive`."""
         messages: list[bytes] = []
-        while len(messages) < BATCH:
+        while len(messages) < min(most, BATCH):
             try:
                 messages.append(sock.recv(LONGEST))
             except BlockingIOError:
@@ -142,7 +142,7 @@ class PlainMover:
                 break
         return messages
 
-    def send(self, sock: socket.socket, messages: list[bytes]) -> int:
+    def send(self, sock: socket.SocketType, messages: list[bytes]) -> int:
         """See `BatchMover.send`."""
         for index, message in enumerate(messages[:BATCH]):
             try:

@@ -188,20 +188,20 @@ class BatchMover:
         self._messages: list[Boxed] = self._slots.addresses(PEER)
         self._lengths: list[Boxed] = self._sending.lengths
 
-    def receive(self, sock: socket.socket) -> list[bytes]:
-        """Return up to `BATCH` waiting messages.
+    def receive(self, sock: socket.SocketType, most: int = BATCH) -> list[bytes]:
+        """Return up to ``most`` waiting messages, of at the most `BATCH`.
 
         Raises:
             OSError: the peer cannot be reached (an ICMP error has come in).
         """
         headers = self._headers
-        count = self._recvmmsg(sock.fileno(), headers.addresses[0], BATCH)
+        count = self._recvmmsg(sock.fileno(), headers.addresses[0], min(most, BATCH))
         if count <= 0:
             self._raise_unless_blocked()
             return []
         return _take(self._view, headers.received, count)
 
-    def send(self, sock: socket.socket, messages: list[bytes]) -> int:
+    def send(self, sock: socket.SocketType, messages: list[bytes]) -> int:
         """Send the first `BATCH` of ``messages``; return how many the kernel took.
 
         Raises:

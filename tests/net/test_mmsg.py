@@ -76,7 +76,16 @@ def test_a_mover_takes_a_batch_at_a_time() -> None:
         assert datagrams.receive()[0] == messages[:BATCH]
         datagrams.answer([b"a", b"b"])
         assert mover.receive(sending) == [b"a", b"b"]
+        assert mover.send(sending, [b"alone"]) == 1
+        assert datagrams.receive()[0] == [b"alone"]
+        datagrams.answer([b"first"])
+        assert mover.send(sending, [b"again"]) == 1
+        datagrams.receive()
+        datagrams.answer([b"second"])
+        assert mover.receive(sending, 1) == [b"first"]
+        assert mover.receive(sending, BATCH + 1) == [b"second"]
         sending.setblocking(False)
+        assert mover.receive(sending, 1) == []
         assert mover.receive(sending) == []
 
 
