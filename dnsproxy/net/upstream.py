@@ -24,7 +24,7 @@ from dnsproxy.net.datagrams import open_mover
 from dnsproxy.net.dial import Dialer
 from dnsproxy.net.loop import Readiness
 from dnsproxy.net.syscalls import LONGEST
-from dnsproxy.net.upstream_udp import Ids, UpstreamSocket
+from dnsproxy.net.upstream_udp import MANY_SOCKETS, Ids, UpstreamSocket
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -84,7 +84,7 @@ class Forwarder:
                         break  # the kernel's buffer is full: as good as lost, the attempt times out
                     messages = messages[sent:]
             except OSError:
-                self._fail_all(used, monotonic())
+                self._fail_all(used.upstream, monotonic())
 
     def close(self) -> None:
         """Give up everything in flight and close all sockets."""
@@ -144,7 +144,8 @@ class Forwarder:
     def _finish(self, exchange: Exchange, now: float) -> None:
         responses = self._engine.complete(exchange, now)
         stats = self._engine.stats
-        for (query, respond, token, arrived), response in zip(exchange.waiters, responses, strict=True):
+        for index, response in enumerate(responses):
+            query, respond, token, arrived = exchange.waiters[index]
             respond(token, response, query)
             stats.record_duration(now - arrived)
 
@@ -152,7 +153,7 @@ class Forwarder:
 
     def _send_udp(self, exchange: Exchange, attempt: Attempt, now: float) -> None:
         used = self._current.get(attempt.upstream)
-        if used is None or not used.left or now >= used.close_at:
+        if used is None or not self._may_carry(used, now):
             used = self._open_socket(attempt.upstream, now)
         message_id = self._ids.draw()
         while message_id in used.pending:
@@ -163,6 +164,11 @@ class Forwarder:
         used.left -= 1
         used.pending[message_id] = exchange
         self._turn_by(attempt.deadline)
+
+    def _may_carry(self, used: UpstreamSocket, now: float) -> bool:
+        """Tell whether one more query may be sent from the port of ``used``."""
+        until = used.fresh_until if len(self._sockets) < MANY_SOCKETS else used.close_at
+        return used.left > 0 and now < until
 
     def _open_socket(self, upstream: Upstream, now: float) -> UpstreamSocket:
         retired = self._current.pop(upstream, None)
@@ -185,10 +191,10 @@ class Forwarder:
         now = monotonic()
         pending = used.pending
         try:
-            replies = self._mover.receive(used.sock)
+            replies = self._mover.receive(used.sock, len(pending) or 1)
         except OSError:  # ICMP says that nobody listens there
             replies = []
-            self._fail_all(used, now)
+            self._fail_all(used.upstream, now)
         for data in replies:
             exchange = pending.get(data[:2])
             if exchange is None:
@@ -225,10 +231,14 @@ class Forwarder:
                 exchange.distrust_datagrams()
                 self._advance(exchange, now)
 
-    def _fail_all(self, used: UpstreamSocket, now: float) -> None:
-        failed = list(used.pending.values())
-        used.pending.clear()
-        used.left = 0
+    def _fail_all(self, upstream: Upstream, now: float) -> None:
+        """Fail what waits for ``upstream``, on whichever socket: one has told that it is gone."""
+        failed: list[Exchange] = []
+        for used in self._sockets:
+            if used.upstream is upstream:
+                failed += used.pending.values()
+                used.pending.clear()
+                used.left = 0
         for exchange in failed:
             exchange.fail_attempt(Failure.NETWORK, now)
             self._advance(exchange, now)

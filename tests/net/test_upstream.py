@@ -12,7 +12,7 @@ import pytest
 
 from dnsproxy.core.exchange import Exchange, Limits
 from dnsproxy.core.upstreams import Upstream
-from dnsproxy.net import datagrams, upstream_udp
+from dnsproxy.net import datagrams, upstream, upstream_udp
 from tests.fakes.forwarding import TC, at, numbered, respond, truncate, world
 from tests.fakes.nameserver import closed_port
 from tests.fakes.upstream import Asked, FakeUpstream, silence, until
@@ -146,7 +146,9 @@ async def test_p12_a_flood_ends_in_servfail_where_tcp_is_refused() -> None:
         assert read(made.responses[0]).rcode() == dns.rcode.SERVFAIL
 
 
-async def test_late_and_doubled_replies_are_no_flood() -> None:
+async def test_late_and_doubled_replies_are_no_flood(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream_udp, "FRESH_SECONDS", 60.0)
+
     def thrice(asked: Asked) -> Iterable[bytes]:
         return [*respond(asked)] * 3
 
@@ -173,8 +175,30 @@ async def test_p12_ids_and_ports_differ_and_are_not_counted_up() -> None:
         assert all(len(set(used)) == len(used) for used in by_port.values())
 
 
+async def test_queries_that_come_alone_have_a_port_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream_udp, "FRESH_SECONDS", 0.0)
+    async with FakeUpstream(respond) as fake, world(at(fake)) as made:
+        for data in numbered(10):
+            await made.ask(data)
+        # A port may be drawn twice, of some 28,000: not so often in 10 ** 12 runs.
+        assert len({asked.peer[1] for asked in fake.asked}) > 6
+        assert len(made.forwarder._sockets) == 1
+
+
+async def test_while_many_sockets_wait_a_port_is_used_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream_udp, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(upstream, "MANY_SOCKETS", 2)
+    async with FakeUpstream(silence) as fake, world(at(fake)) as made:
+        made.submit(*numbered(10))
+        await until(lambda: len(fake.asked) == 10)
+        ports = [asked.peer[1] for asked in fake.asked]
+        assert len(made.forwarder._sockets) == len(set(ports)) == 2
+        assert sorted(ports.count(port) for port in set(ports)) == [1, 9]
+
+
 async def test_a_socket_carries_a_bounded_number_of_queries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upstream_udp, "QUERIES_PER_SOCKET", 3)
+    monkeypatch.setattr(upstream_udp, "FRESH_SECONDS", 60.0)
     async with FakeUpstream(respond) as fake, world(at(fake)) as made:
         for data in numbered(10):
             await made.ask(data)
