@@ -213,7 +213,7 @@ make_venv() { # run | dev
 # of the plain source would pick them up.
 make_compiled() {
     VENV=.venv-compiled
-    sources="$(cat setup.py pyproject.toml dnsproxy/*.py dnsproxy/*/*.py dnsproxy/net/*.pyx | cksum) $PWD"
+    sources="$(cat setup.py pyproject.toml dnsproxy/*.py dnsproxy/*/*.py dnsproxy/*/*.pyx | cksum) $PWD"
     if [ -f "$VENV/made-from" ] && [ "$(cat "$VENV/made-from")" = "$sources" ]; then
         return
     fi

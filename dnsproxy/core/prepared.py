@@ -73,7 +73,7 @@ class Prepared:
         if now >= self._until:
             return False
         elapsed = floor(now - self._made)
-        self._tails = [aged(self._first, self._ttl_offsets, elapsed)]
+        self._tails[0] = aged(self._first, self._ttl_offsets, elapsed)
         self._right_until = min(self._made + elapsed + 1, self._until)
         return True
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Final
 
 from dnsproxy.core.names import MAX_LABEL, MAX_NAME
@@ -26,6 +27,7 @@ from dnsproxy.core.wire import (
 from dnsproxy.errors import WireError
 
 _TTL: Final = struct.Struct(">I")
+Age = Callable[[bytes, tuple[int, ...], int], bytes]
 _OPTION: Final = struct.Struct(">HH")
 
 
@@ -197,8 +199,7 @@ def with_ttls(sections: bytes, offsets: Sequence[int], change: Callable[[int], i
     return bytes(patched)
 
 
-def aged(sections: bytes, offsets: Sequence[int], elapsed: int) -> bytes:
-    """Return ``sections`` with ``elapsed`` seconds taken off each TTL, which stops at 0."""
+def _aged(sections: bytes, offsets: tuple[int, ...], elapsed: int) -> bytes:
     pieces: list[bytes] = []
     start = 0
     for offset in offsets:
@@ -209,3 +210,19 @@ def aged(sections: bytes, offsets: Sequence[int], elapsed: int) -> bytes:
         start = offset + 4
     pieces.append(sections[start:])
     return b"".join(pieces)
+
+
+def _load_aged() -> Age:
+    try:
+        compiled: Age = import_module("dnsproxy.core._octets").aged
+    except ImportError:
+        return _aged
+    return compiled
+
+
+aged: Final[Age] = _load_aged()
+"""Returns sections with so many seconds taken off the TTLs at the offsets; they stop at 0.
+
+A prepared response comes by here when it is first asked for in a second: at 20,000 queries per second
+for 10,000 names every other time. It was a third of what `Engine.receive` then does.
+"""

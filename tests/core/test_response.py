@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from dnsproxy.core import names
-from dnsproxy.core.response import aged, read_name, scan_response, with_ttls
+from dnsproxy.core import names, response
+from dnsproxy.core.response import Age, read_name, scan_response, with_ttls
 from dnsproxy.errors import WireError
 from tests.messages import query, read, reply_to
 
@@ -14,18 +16,18 @@ SOA = "example. 900 IN SOA ns.example. host.example. 1 2 3 4 300"
 
 def test_a_positive_response() -> None:
     data = reply_to(ASKED, ["www.example. 60 IN A 192.0.2.1", "www.example. 60 IN A 192.0.2.2"])
-    response = scan_response(data, END)
-    assert (response.rcode, response.counts, response.ttl, response.max_ttl) == (0, (2, 0, 0), 60, 60)
-    assert response.edns
-    assert not response.negative
-    assert not response.opt_inside
-    assert data[END:].startswith(response.sections)
-    assert len(data) - END - len(response.sections) == 11
+    scanned = scan_response(data, END)
+    assert (scanned.rcode, scanned.counts, scanned.ttl, scanned.max_ttl) == (0, (2, 0, 0), 60, 60)
+    assert scanned.edns
+    assert not scanned.negative
+    assert not scanned.opt_inside
+    assert data[END:].startswith(scanned.sections)
+    assert len(data) - END - len(scanned.sections) == 11
 
 
 def test_p18_negative_lifetime_is_the_soas() -> None:
-    response = scan_response(reply_to(ASKED, rcode=3, authority=[SOA]), END)
-    assert (response.rcode, response.negative, response.ttl) == (3, True, 300)
+    scanned = scan_response(reply_to(ASKED, rcode=3, authority=[SOA]), END)
+    assert (scanned.rcode, scanned.negative, scanned.ttl) == (3, True, 300)
     assert scan_response(reply_to(ASKED, authority=[SOA]), END).ttl == 300
     short = SOA.replace("900", "20")
     assert scan_response(reply_to(ASKED, authority=[short]), END).ttl == 20
@@ -40,9 +42,9 @@ def test_p18_negative_without_soa_has_no_lifetime() -> None:
 
 def test_lifetime_is_the_shortest_and_cnames_are_noticed() -> None:
     data = reply_to(ASKED, ["www.example. 50 IN CNAME cdn.example.", "cdn.example. 5 IN A 192.0.2.1"])
-    response = scan_response(data, END)
-    assert (response.ttl, response.max_ttl) == (5, 50)
-    assert [read_name(data, at) for at in response.cnames] == [names.to_key("cdn.example")]
+    scanned = scan_response(data, END)
+    assert (scanned.ttl, scanned.max_ttl) == (5, 50)
+    assert [read_name(data, at) for at in scanned.cnames] == [names.to_key("cdn.example")]
 
 
 def test_a_ttl_with_the_top_bit_is_zero() -> None:
@@ -74,13 +76,44 @@ def test_garbage_and_double_opt_are_refused() -> None:
         scan_response(data[:11] + b"\2" + data[12:] + data[-11:], END)
 
 
-def test_p18_ttls_age_and_stop_at_zero() -> None:
+@pytest.fixture(params=["as loaded", "Python's"])
+def aged(request: pytest.FixtureRequest) -> Age:
+    """What this build has, and what one that is not compiled has."""
+    return response.aged if request.param == "as loaded" else response._aged
+
+
+def test_p18_ttls_age_and_stop_at_zero(aged: Age) -> None:
     data = reply_to(ASKED, ["www.example. 60 IN A 192.0.2.1", "x.example. 10 IN A 192.0.2.2"], edns=False)
-    response = scan_response(data, END)
-    older = read(data[:END] + aged(response.sections, response.ttl_offsets, 25))
+    scanned = scan_response(data, END)
+    older = read(data[:END] + aged(scanned.sections, scanned.ttl_offsets, 25))
     assert [rrset.ttl for rrset in older.answer] == [35, 0]
-    doubled = read(data[:END] + with_ttls(response.sections, response.ttl_offsets, lambda ttl: ttl * 2))
+    doubled = read(data[:END] + with_ttls(scanned.sections, scanned.ttl_offsets, lambda ttl: ttl * 2))
     assert [rrset.ttl for rrset in doubled.answer] == [120, 20]
+
+
+@given(
+    st.lists(st.tuples(st.binary(max_size=20), st.integers(0, 2**32 - 1)), max_size=5),
+    st.binary(max_size=20),
+    st.integers(0, 2**31),
+)
+@pytest.mark.parametrize("change", [response.aged, response._aged], ids=["as loaded", "Python's"])
+def test_p18_only_ttls_age_wherever_they_are(
+    change: Age, fields: list[tuple[bytes, int]], end: bytes, elapsed: int
+) -> None:
+    sections, expected, offsets = b"", b"", []
+    for before, ttl in fields:
+        offsets.append(len(sections) + len(before))
+        sections += before + ttl.to_bytes(4, "big")
+        expected += before + max(ttl - elapsed, 0).to_bytes(4, "big")
+    kept = bytes(sections + end)
+    assert change(kept, tuple(offsets), elapsed) == expected + end
+    assert kept == sections + end
+
+
+@pytest.mark.parametrize("offsets", [(1,), (0, 4), (2**31,)])
+def test_nothing_is_changed_outside_of_the_sections(aged: Age, offsets: tuple[int, ...]) -> None:
+    with pytest.raises(IndexError):
+        aged(b"\0\0\0\1", offsets, 1)
 
 
 @pytest.mark.parametrize(
