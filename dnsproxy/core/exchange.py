@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from dnsproxy.core import wire
 from dnsproxy.core.chance import Chance
+from dnsproxy.core.native import mypyc_attr
 from dnsproxy.core.response import Response, error_told, scan_response
 from dnsproxy.core.upstreams import CASE_LOST_FOR, NO_EDNS_FOR, Upstream
 from dnsproxy.core.wire import Query
@@ -75,6 +76,7 @@ class Limits:
     total: float
 
 
+@mypyc_attr(acyclic=True, free_list_len=1)
 class Attempt:
     """Send ``payload`` after an id of the sender's choice; wait until ``deadline`` (monotonic)."""
 
@@ -87,6 +89,7 @@ class Attempt:
         self.tcp = tcp
 
 
+@mypyc_attr(acyclic=True, free_list_len=1)
 class Forward:
     """Ask upstream: ``exchange`` is shared by identical questions; ``is_new`` for the first of them."""
 
@@ -110,17 +113,8 @@ class Exchange:
 
     __slots__ = (
         *("_case_lost", "_do", "_exact_case", "_flags", "_limits", "_sends", "_sent_edns", "_turn"),
-        *(
-            "_upstreams",
-            "_use_tcp",
-            "attempt_deadline",
-            "deadline",
-            "error",
-            "key",
-            "last_failure",
-            "partner",
-        ),
-        *("purpose", "question", "reply", "response", "sent_at", "upstream", "waiters", "zone"),
+        *("_upstreams", "_use_tcp", "attempt_deadline", "deadline", "error", "key", "last_failure"),
+        *("partner", "purpose", "question", "reply", "response", "sent_at", "upstream", "waiters", "zone"),
     )
 
     def __init__(

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import Final
 
 from dnsproxy.core.names import MAX_LABEL, MAX_NAME
+from dnsproxy.core.native import mypyc_attr
 from dnsproxy.core.wire import (
     CNAME,
     COUNTS,
@@ -31,6 +32,7 @@ Age = Callable[[bytes, tuple[int, ...], int], bytes]
 _OPTION: Final = struct.Struct(">HH")
 
 
+@mypyc_attr(acyclic=True, free_list_len=1)
 class Response:
     """A scanned response from an upstream.
 

@@ -13,6 +13,7 @@ import struct
 from typing import Final
 
 from dnsproxy.core.names import MAX_LABEL, MAX_NAME
+from dnsproxy.core.native import mypyc_attr
 from dnsproxy.errors import DropReason, WireError
 
 # Final, each on its own: the compiler puts such numbers in place, and looks all others up by name.
@@ -84,6 +85,7 @@ def rcode_name(rcode: int) -> str:
     return _RCODE_NAMES.get(rcode) or f"RCODE{rcode}"
 
 
+@mypyc_attr(acyclic=True, free_list_len=1)
 class Query:
     """A scanned query. ``rcode`` is not NOERROR when the query itself is at fault.
 
