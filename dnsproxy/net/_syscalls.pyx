@@ -74,23 +74,38 @@ cdef enum:
 # The calls for one message do with less code than those for many.
 
 
-def recvmmsg(int descriptor, size_t messages, unsigned int count):
-    cdef mmsghdr *first = <mmsghdr *>messages
+def recvmmsg(int descriptor, size_t messages, unsigned int most):
+    cdef mmsghdr *header = <mmsghdr *>messages
+    cdef int count = 1, index
     cdef ssize_t size
-    if count != 1:
-        return c_recvmmsg(descriptor, first, count, 0, NULL)
-    size = c_recvmsg(descriptor, &first.msg_hdr, 0)
-    if size < 0:
-        return -1
-    first.msg_len = size
-    return 1
+    cdef list found
+    if most == 1:
+        size = c_recvmsg(descriptor, &header.msg_hdr, 0)
+        if size < 0:
+            return None
+        header.msg_len = size
+    else:
+        count = c_recvmmsg(descriptor, header, most, 0, NULL)
+        if count < 0:
+            return None
+    found = []
+    for index in range(count):
+        found.append(PyBytes_FromStringAndSize(<char *>header.msg_hdr.msg_iov.iov_base, header.msg_len))
+        header += 1
+    return found
 
 
-def sendmmsg(int descriptor, size_t messages, unsigned int count):
+def sendmmsg(int descriptor, size_t messages, list octets not None):
     cdef mmsghdr *first = <mmsghdr *>messages
-    if count != 1:
-        return c_sendmmsg(descriptor, first, count, 0)
-    return -1 if c_sendmsg(descriptor, &first.msg_hdr, 0) < 0 else 1
+    cdef mmsghdr *header = first
+    cdef bytes message
+    for message in octets:
+        header.msg_hdr.msg_iov.iov_base = PyBytes_AS_STRING(message)
+        header.msg_hdr.msg_iov.iov_len = PyBytes_GET_SIZE(message)
+        header += 1
+    if len(octets) == 1:
+        return -1 if c_sendmsg(descriptor, &first.msg_hdr, 0) < 0 else 1
+    return c_sendmmsg(descriptor, first, <unsigned int>len(octets), 0)
 
 
 # Without control data the two shorter calls do: the kernel need not read the header (0.2 us each).
@@ -127,20 +142,11 @@ def read(size_t address, Py_ssize_t length):
     return PyBytes_FromStringAndSize(<char *>address, length)
 
 
-cdef Py_ssize_t copy(size_t address, bytes octets) except -1:
+def write(size_t address, bytes octets not None):
     cdef Py_ssize_t size = PyBytes_GET_SIZE(octets)
     if size > LONGEST:
         raise ValueError("longer than a message may be")
     memcpy(<void *>address, PyBytes_AS_STRING(octets), size)
-    return size
-
-
-def write(size_t address, bytes octets not None):
-    copy(address, octets)
-
-
-def put(size_t address, size_t length, bytes octets not None):
-    (<size_t *>length)[0] = copy(address, octets)
 
 
 def ready(int descriptor, bint waiting):

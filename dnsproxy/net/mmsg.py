@@ -9,37 +9,18 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any
 
 from dnsproxy.net.msghdr import BATCH, CMSG_HEADER, CONTROL_AT, LINK_LOCAL, PEER, SLOT, Headers, Slots
 from dnsproxy.net.syscalls import SystemCalls
 
 _BLOCKED = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ENOBUFS})
 
-Take = Callable[[memoryview, int], tuple[bytes]]
 Boxed = Any
 """A number that is only handed on: under its own type the compiler makes an object of it for each call."""
 Token = bytes
 """A client's sockaddr, and the control data that picks our own address for the response."""
-
-
-# Short messages are copied out by a struct of their length: half the cost of a slice of a view.
-_TAKERS: Final[list[Take]] = [struct.Struct(f"{length}s").unpack_from for length in range(256)]
-
-
-def _take(view: memoryview, received: memoryview, count: int) -> list[bytes]:
-    """Return copies of the first ``count`` messages, of the lengths ``received``."""
-    messages: list[bytes] = []
-    at: int = PEER
-    for index in range(count):
-        length: int = received[index]
-        if length < len(_TAKERS):
-            messages.append(_TAKERS[length](view, at)[0])
-        else:
-            messages.append(view[at : at + length].tobytes())
-        at += SLOT
-    return messages
 
 
 class BatchSocket:
@@ -53,7 +34,7 @@ class BatchSocket:
         # CMSG_SPACE of struct in6_pktinfo (20 octets) and struct in_pktinfo (12 octets).
         control_length = (40 if inet6 else 32) if wildcard else 0
         name_length = 28 if inet6 else 16
-        self._read, self._write, self._put = calls.read, calls.write, calls.put
+        self._read, self._write = calls.read, calls.write
         self._slots, late_slots = Slots(), Slots()
         self._view = self._slots.view
         self._receiving = self._slots.headers(name_length, control_length)
@@ -61,16 +42,12 @@ class BatchSocket:
         self._answering_one = self._slots.headers(name_length, control_length)
         self._late = late_slots.headers(name_length, control_length)
         self._peers: list[Boxed] = self._slots.addresses(0)
-        self._messages: list[Boxed] = self._slots.addresses(PEER)
+        self._first_message: Boxed = self._slots.addresses(PEER)[0]
         self._late_peers: list[Boxed] = late_slots.addresses(0)
-        self._late_messages: list[Boxed] = late_slots.addresses(PEER)
         # Read for each batch: these are attributes of a class that is not compiled.
         self._first: Boxed = self._receiving.addresses[0]
         self._first_answer: Boxed = self._answering_one.addresses[0]
-        self._lengths: list[Boxed] = self._answering.lengths
-        self._late_lengths: list[Boxed] = self._late.lengths
-        self._received = self._receiving.received
-        self._queued = 0
+        self._queued: list[bytes] = []
         self._failed = 0
         # Where the address is in struct sockaddr_in6 and struct sockaddr_in, and how long.
         source_at, source_length = (8, 16) if inet6 else (4, 4)
@@ -89,19 +66,19 @@ class BatchSocket:
 
     def receive(self) -> tuple[list[bytes], Sequence[bytes]]:
         """See `DatagramSocket.receive`."""
-        count = self._recvmmsg(self._fd, self._first, BATCH)
-        if count <= 0:
+        messages = self._recvmmsg(self._fd, self._first, BATCH)
+        if not messages:
             return [], ()
         if self._wildcard:
-            self._forget_interfaces(count)
-        return _take(self._view, self._received, count), self._sources[count](self._view)
+            self._forget_interfaces(len(messages))
+        return messages, self._sources[len(messages)](self._view)
 
     def receive_one(self) -> bytes | None:
         """Return one waiting message, or None; `source` and `answer_one` are for it.
 
         For one or two messages this costs the kernel a third of what a batch of them does.
         """
-        message = self._receive_one(self._fd, self._first, self._messages[0])
+        message = self._receive_one(self._fd, self._first, self._first_message)
         if message is not None and self._wildcard:
             self._forget_interfaces(1)
         return message
@@ -128,26 +105,30 @@ class BatchSocket:
                 self._interfaces[index] = 0
 
     def answer(self, responses: Sequence[object]) -> int:
-        """See `DatagramSocket.answer`: a response is put where its query was, behind its address."""
-        failed = first = index = 0
-        for response in responses:
+        """See `DatagramSocket.answer`: each response goes behind the address that its query came from."""
+        failed = first = 0
+        run: list[bytes] = []
+        for index, response in enumerate(responses):
             if isinstance(response, bytes):
-                self._put(self._messages[index], self._lengths[index], response)
+                run.append(response)
             else:
-                failed += self._send(self._answering, first, index)
+                failed += self._send(self._answering, first, run)
+                run = []
                 first = index + 1
-            index += 1
-        return failed + self._send(self._answering, first, index)
+        return failed + self._send(self._answering, first, run)
 
-    def _send(self, headers: Headers, first: int, end: int) -> int:
-        """Send messages ``first`` to ``end``; one that the kernel refuses is passed over and counted."""
+    def _send(self, headers: Headers, first: int, messages: list[bytes]) -> int:
+        """Send ``messages`` by the headers from ``first`` on; pass over and count what the kernel refuses."""
         failed = 0
-        while first < end:
-            sent = self._sendmmsg(self._fd, headers.addresses[first], end - first)
+        while messages:
+            sent = self._sendmmsg(self._fd, headers.addresses[first], messages)
             if sent <= 0:
                 failed += 1
                 sent = 1
+            if sent == len(messages):
+                break
             first += sent
+            messages = messages[sent:]
         return failed
 
     def token(self, index: int) -> Token:
@@ -161,32 +142,28 @@ class BatchSocket:
 
     def queue(self, token: Token, response: bytes) -> None:
         """See `DatagramSocket.queue`."""
-        if self._queued == BATCH:
+        if len(self._queued) == BATCH:
             self._failed = self.flush()
-        index = self._queued
-        self._write(self._late_peers[index], token)
-        self._put(self._late_messages[index], self._late_lengths[index], response)
-        self._queued = index + 1
+        self._write(self._late_peers[len(self._queued)], token)
+        self._queued.append(response)
 
     def flush(self) -> int:
         """See `DatagramSocket.flush`."""
-        failed = self._failed + self._send(self._late, 0, self._queued)
-        self._queued = self._failed = 0
-        return failed
+        queued, self._queued = self._queued, []
+        failed, self._failed = self._failed, 0
+        return failed + self._send(self._late, 0, queued)
 
 
 class BatchMover:
     """Moves messages on connected sockets, whichever; one instance serves them all in turn."""
 
     def __init__(self, calls: SystemCalls) -> None:
-        self._recvmmsg, self._sendmmsg, self._put = calls.recvmmsg, calls.sendmmsg, calls.put
+        self._recvmmsg, self._sendmmsg = calls.recvmmsg, calls.sendmmsg
         self._last_error = calls.last_error
-        self._slots = Slots()
-        self._view = self._slots.view
-        self._headers = self._slots.headers(0, 0)
-        self._sending = self._slots.headers(0, 0)
-        self._messages: list[Boxed] = self._slots.addresses(PEER)
-        self._lengths: list[Boxed] = self._sending.lengths
+        slots = Slots()
+        self._receiving, self._sending = slots.headers(0, 0), slots.headers(0, 0)
+        self._first: Boxed = self._receiving.addresses[0]
+        self._first_sent: Boxed = self._sending.addresses[0]
 
     def receive(self, sock: socket.SocketType, most: int = BATCH) -> list[bytes]:
         """Return up to ``most`` waiting messages, of at the most `BATCH`.
@@ -194,12 +171,11 @@ class BatchMover:
         Raises:
             OSError: the peer cannot be reached (an ICMP error has come in).
         """
-        headers = self._headers
-        count = self._recvmmsg(sock.fileno(), headers.addresses[0], min(most, BATCH))
-        if count <= 0:
+        messages = self._recvmmsg(sock.fileno(), self._first, min(most, BATCH))
+        if messages is None:
             self._raise_unless_blocked()
             return []
-        return _take(self._view, headers.received, count)
+        return messages
 
     def send(self, sock: socket.SocketType, messages: list[bytes]) -> int:
         """Send the first `BATCH` of ``messages``; return how many the kernel took.
@@ -207,10 +183,8 @@ class BatchMover:
         Raises:
             OSError: the peer cannot be reached.
         """
-        count = min(len(messages), BATCH)
-        for index in range(count):
-            self._put(self._messages[index], self._lengths[index], messages[index])
-        sent = self._sendmmsg(sock.fileno(), self._sending.addresses[0], count)
+        batch = messages if len(messages) <= BATCH else messages[:BATCH]
+        sent = self._sendmmsg(sock.fileno(), self._first_sent, batch)
         if sent < 0:
             self._raise_unless_blocked()
             return 0

@@ -46,7 +46,6 @@ class _Mmsghdr(ctypes.Structure):
 
 
 HEADER = ctypes.sizeof(_Mmsghdr)
-_LENGTH_AT = _Mmsghdr.length.offset // 4
 
 
 def load_batch_calls() -> SystemCalls | None:
@@ -82,10 +81,7 @@ class Slots:
 
 
 class Headers:
-    """`BATCH` message headers; ``addresses`` are what the system calls are given, from each one on.
-
-    ``lengths`` are the addresses of the sizes (size_t) of what each one sends.
-    """
+    """`BATCH` message headers; ``addresses`` are what the system calls are given, from each one on."""
 
     def __init__(self, memory: bytearray) -> None:
         self.memory = memory  # the kernel writes there as long as there are headers that say so
@@ -93,6 +89,3 @@ class Headers:
         self.array = (_Mmsghdr * BATCH)()
         start = ctypes.addressof(self.array)
         self.addresses = [start + index * HEADER for index in range(BATCH)]
-        self.lengths = [ctypes.addressof(iovec) + _Iovec.length.offset for iovec in self.iovecs]
-        # A view: 28 ns instead of 83 by attribute.
-        self.received = memoryview(self.array).cast("B").cast("I")[_LENGTH_AT :: HEADER // 4]

@@ -44,11 +44,11 @@ class SystemCalls(Protocol):
     A failure is -1, or None; `last_error` tells its number.
     """
 
-    def recvmmsg(self, descriptor: int, messages: int, count: int, /) -> int:
-        """Have the ``count`` struct mmsghdr at ``messages`` filled; return how many were."""
+    def recvmmsg(self, descriptor: int, messages: int, most: int, /) -> list[bytes] | None:
+        """Receive by the ``most`` struct mmsghdr at ``messages``; return copies of what came."""
 
-    def sendmmsg(self, descriptor: int, messages: int, count: int, /) -> int:
-        """Send the ``count`` struct mmsghdr at ``messages``; return how many were sent."""
+    def sendmmsg(self, descriptor: int, messages: int, octets: list[bytes], /) -> int:
+        """Send ``octets``, each by one of the struct mmsghdr at ``messages``; return how many were sent."""
 
     def receive_one(self, descriptor: int, header: int, octets: int, /) -> bytes | None:
         """Call recvmsg(2) on the struct msghdr at ``header``, whose one vector is at ``octets``."""
@@ -68,9 +68,6 @@ class SystemCalls(Protocol):
         Raises:
             ValueError: they are more.
         """
-
-    def put(self, address: int, length: int, octets: bytes, /) -> None:
-        """Do as `write`, and write how many they are to the size_t at ``length``."""
 
 
 def load_system_calls() -> SystemCalls | None:
@@ -101,8 +98,24 @@ class _Vector(ctypes.Structure):
 
 _TOO_LONG: Final = "longer than a message may be"
 
-# Where struct msghdr has the address of its vectors (64 bits).
+# Of 64 bits: where struct msghdr has the address of its vectors and struct mmsghdr the size of what came, and
+# the size of that.
 _VECTORS_AT: Final = 16
+_RECEIVED_AT: Final = 56
+_MMSGHDR: Final = 64
+
+
+def _read_address(at: int) -> int:
+    return c_size_t.from_address(at).value
+
+
+def _vector(header: int) -> _Vector:
+    return _Vector.from_address(_read_address(header + _VECTORS_AT))
+
+
+def _received(header: int) -> bytes:
+    octets = _read_address(_read_address(header + _VECTORS_AT))
+    return ctypes.string_at(octets, c_uint.from_address(header + _RECEIVED_AT).value)
 
 
 class _ThroughCtypes:
@@ -116,18 +129,24 @@ class _ThroughCtypes:
         self._sendmmsg.argtypes = (c_int, c_void_p, c_uint, c_int)
         self._recvmsg.argtypes = self._sendmsg.argtypes = (c_int, c_void_p, c_int)
 
-    def recvmmsg(self, descriptor: int, messages: int, count: int, /) -> int:
-        return int(self._recvmmsg(descriptor, messages, count, 0, None))
+    def recvmmsg(self, descriptor: int, messages: int, most: int, /) -> list[bytes] | None:
+        count = self._recvmmsg(descriptor, messages, most, 0, None)
+        if count < 0:
+            return None
+        return [_received(messages + index * _MMSGHDR) for index in range(count)]
 
-    def sendmmsg(self, descriptor: int, messages: int, count: int, /) -> int:
-        return int(self._sendmmsg(descriptor, messages, count, 0))
+    def sendmmsg(self, descriptor: int, messages: int, octets: list[bytes], /) -> int:
+        vectors = [_vector(messages + index * _MMSGHDR) for index in range(len(octets))]
+        for vector, message in zip(vectors, octets, strict=True):
+            vector.base, vector.length = message, len(message)
+        return int(self._sendmmsg(descriptor, messages, len(octets), 0))
 
     def receive_one(self, descriptor: int, header: int, octets: int, /) -> bytes | None:
         size = self._recvmsg(descriptor, header, 0)
         return None if size < 0 else ctypes.string_at(octets, size)
 
     def send_one(self, descriptor: int, header: int, message: bytes, /) -> int:
-        vector = _Vector.from_address(c_size_t.from_address(header + _VECTORS_AT).value)
+        vector = _vector(header)
         vector.base, vector.length = message, len(message)
         return int(self._sendmsg(descriptor, header, 0))
 
@@ -141,10 +160,6 @@ class _ThroughCtypes:
         if len(octets) > LONGEST:
             raise ValueError(_TOO_LONG)
         ctypes.memmove(address, octets, len(octets))
-
-    def put(self, address: int, length: int, octets: bytes, /) -> None:
-        self.write(address, octets)
-        c_size_t.from_address(length).value = len(octets)
 
 
 def _through_ctypes() -> SystemCalls | None:

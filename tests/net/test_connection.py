@@ -6,7 +6,6 @@ import socket
 import struct
 from collections.abc import Iterable
 from time import monotonic
-from typing import Any
 
 import pytest
 
@@ -411,16 +410,12 @@ async def test_a_client_that_is_owed_too_much_and_does_not_read_is_cut(
 
 
 async def test_an_error_of_ours_cuts_the_connection_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    make = socket.socket
-
-    def refuse(family: int = -1, kind: int = -1, *rest: Any, **options: Any) -> socket.socket:
-        if kind == socket.SOCK_DGRAM:
-            raise RuntimeError("an error of ours")
-        return make(family, kind, *rest, **options)
+    def refuse(_family: int, _kind: int) -> socket.SocketType:
+        raise RuntimeError("an error of ours")
 
     async with tcp_world() as made, connected(made) as client, connected(made) as other:
         with monkeypatch.context() as patch:
-            patch.setattr(socket, "socket", refuse)
+            patch.setattr(socket, "SocketType", refuse)
             client.send(query(REGISTRY), query("www.example."))
             assert await client.closed()
         assert [str(context["exception"]) for context in made.failures] == ["an error of ours"]

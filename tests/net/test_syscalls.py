@@ -6,7 +6,6 @@ import os
 import select
 import socket
 import sys
-from functools import partial
 from time import monotonic
 
 import pytest
@@ -58,29 +57,46 @@ def test_a_failure_has_its_number(calls: SystemCalls) -> None:
     assert calls.last_error() == errno.EBADF
 
 
-def test_octets_are_copied_with_their_number(calls: SystemCalls) -> None:
+def test_several_messages_at_once(calls: SystemCalls) -> None:
     slots = Slots()
-    headers = slots.headers(16, 0)
-    peer, message = slots.addresses(0)[3], slots.addresses(PEER)[3]
+    receiving, sending = slots.headers(0, 0), slots.headers(0, 0)
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with one, other:
+        other.setblocking(False)
+        # An address is that of an array of what follows, and at each there may be one message only.
+        for most, first, messages in (
+            (64, 0, [b"", b"a\0b" * 400, b"x" * LONGEST, b"y"]),
+            (3, 2, [b"1", b"22", b"333"]),
+            (2, 63, [b"alone"]),
+            (1, 62, [b"alone"]),
+        ):
+            assert calls.sendmmsg(one.fileno(), sending.addresses[first], messages) == len(messages)
+            assert calls.recvmmsg(other.fileno(), receiving.addresses[64 - most], most) == messages
+        calls.sendmmsg(one.fileno(), sending.addresses[0], [b"1", b"2", b"3"])
+        assert calls.recvmmsg(other.fileno(), receiving.addresses[0], 1) == [b"1"]
+        assert calls.recvmmsg(other.fileno(), receiving.addresses[0], 2) == [b"2", b"3"]
+        for most in (1, 2):
+            assert calls.recvmmsg(other.fileno(), receiving.addresses[0], most) is None
+            assert calls.last_error() == errno.EAGAIN
+        other.close()
+        assert calls.sendmmsg(one.fileno(), sending.addresses[0], [b"1"]) == -1
+        assert calls.last_error() == errno.ECONNREFUSED
+
+
+def test_octets_are_copied(calls: SystemCalls) -> None:
+    place = Slots().addresses(0)[3]
     for octets in (b"", b"a\0b", bytes(range(256)) * 7):
-        calls.write(peer, b"peer")
-        calls.put(message, headers.lengths[3], octets)
-        assert calls.read(peer, 4) == b"peer"
-        assert (calls.read(message, len(octets)), headers.iovecs[3].length) == (octets, len(octets))
+        calls.write(place, octets)
+        assert calls.read(place, len(octets)) == octets
 
 
 def test_nothing_is_written_beyond_a_place(calls: SystemCalls) -> None:
     slots = Slots()
-    headers = slots.headers(16, 0)
-    calls.put(slots.addresses(PEER)[0], headers.lengths[0], b"x" * LONGEST)
+    calls.write(slots.addresses(PEER)[0], b"x" * LONGEST)
     before = bytes(slots.memory)
-    for copy in (
-        partial(calls.put, slots.addresses(PEER)[0], headers.lengths[0]),
-        partial(calls.write, slots.addresses(0)[0]),
-    ):
-        with pytest.raises(ValueError, match="longer than a message may be"):
-            copy(b"y" * (LONGEST + 1))
-    assert (bytes(slots.memory), headers.iovecs[0].length) == (before, LONGEST)
+    with pytest.raises(ValueError, match="longer than a message may be"):
+        calls.write(slots.addresses(0)[0], b"y" * (LONGEST + 1))
+    assert bytes(slots.memory) == before
 
 
 def test_a_compiled_build_tells_what_is_ready() -> None:
