@@ -21,12 +21,6 @@ BATCHES_PER_WAKE = 4
 # Messages taken one by one per wake-up, before they are taken in batches: those of a moderate load. What the
 # kernel does for one message is 3.4 us in a batch and 1 us alone.
 FEW: Final = 8
-# After two batches of so many messages (about 100,000 queries per second) the next one is let gather
-# for a moment, as network cards do: each wake-up and each first response of a batch costs as much as
-# three more messages. The kernel makes 0.1 ms of it; a query waits less than it would behind a full
-# queue. One large batch is a hiccup of the clients' side, and no reason to let anybody wait.
-BUSY = 8
-GATHER_SECONDS: Final = 0.00005
 # Final, that it is not looked up by its name: 100 instructions each time.
 _clock: Final = time.monotonic
 # Batches taken at the end: more messages than a full receive buffer holds, and no more under any load.
@@ -58,7 +52,6 @@ class UdpListener:
         self._batch = self._datagrams if isinstance(self._datagrams, BatchSocket) else None
         self._ready = Readiness()
         self._flush_planned = False
-        self._busy = False
         self._calm = True
         self._reads = True
         self._closed = False
@@ -140,9 +133,6 @@ class UdpListener:
             if len(messages) < BATCH:
                 break
         self._calm = len(messages) < FEW
-        was_busy, self._busy = self._busy, BUSY <= len(messages) < BATCH
-        if self._busy and was_busy:
-            time.sleep(GATHER_SECONDS)
 
     def _answer(self, messages: list[bytes], sources: Sequence[bytes]) -> None:
         now = _clock()
