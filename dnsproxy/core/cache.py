@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from math import floor
 from typing import Final, NamedTuple
 
-from dnsproxy.core.native import mypyc_attr
 from dnsproxy.core.response import Response, with_ttls
 from dnsproxy.core.wire import AD, NOERROR, NXDOMAIN
 
@@ -22,7 +21,6 @@ from dnsproxy.core.wire import AD, NOERROR, NXDOMAIN
 ENTRY_OVERHEAD: Final = 420
 
 
-@mypyc_attr(acyclic=True)
 class Entry:
     """One cached response, without id, question and OPT. Times are monotonic seconds.
 

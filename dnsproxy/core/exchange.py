@@ -76,7 +76,7 @@ class Limits:
     total: float
 
 
-@mypyc_attr(acyclic=True, free_list_len=1)
+@mypyc_attr(free_list_len=1)
 class Attempt:
     """Send ``payload`` after an id of the sender's choice; wait until ``deadline`` (monotonic)."""
 
@@ -89,7 +89,7 @@ class Attempt:
         self.tcp = tcp
 
 
-@mypyc_attr(acyclic=True, free_list_len=1)
+@mypyc_attr(free_list_len=1)
 class Forward:
     """Ask upstream: ``exchange`` is shared by identical questions; ``is_new`` for the first of them."""
 

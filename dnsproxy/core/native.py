@@ -1,8 +1,8 @@
 """What the compiler (mypyc) is told of classes; without it nothing.
 
-``acyclic``: no instance is ever part of a cycle, so that the garbage collector need not know of it and it
-is 16 octets smaller. ``free_list_len=1``: the memory of the last one is kept for the next. Together they
-save 1 % of a miss and 2 % of the mix.
+``free_list_len=1``: the memory of the last instance is kept for the next, and with it what is in the
+processor's cache. Not ``acyclic``: of such objects mypyc 2.4 deallocates those that are nested 50 deep as if
+they had a header for the garbage collector, and CPython 3.11 then writes to what is before them.
 """
 
 from __future__ import annotations

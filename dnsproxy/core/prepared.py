@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from math import floor
 
-from dnsproxy.core.native import mypyc_attr
 from dnsproxy.core.response import aged
 from dnsproxy.core.stats import CACHE, Stats, over_tcp
 from dnsproxy.core.wire import TC_OCTET, Query
@@ -18,7 +17,6 @@ from dnsproxy.core.wire import TC_OCTET, Query
 MAX_PREPARED = 20_000
 
 
-@mypyc_attr(acyclic=True)
 class Prepared:
     """Responses for one exact packet, given in turn.
 

@@ -32,7 +32,7 @@ Age = Callable[[bytes, tuple[int, ...], int], bytes]
 _OPTION: Final = struct.Struct(">HH")
 
 
-@mypyc_attr(acyclic=True, free_list_len=1)
+@mypyc_attr(free_list_len=1)
 class Response:
     """A scanned response from an upstream.
 
@@ -204,6 +204,7 @@ def with_ttls(sections: bytes, offsets: Sequence[int], change: Callable[[int], i
 def _aged(sections: bytes, offsets: tuple[int, ...], elapsed: int) -> bytes:
     pieces: list[bytes] = []
     start = 0
+    elapsed = max(elapsed, 0)
     for offset in offsets:
         ttl = sections[offset] << 24 | sections[offset + 1] << 16 | sections[offset + 2] << 8
         ttl |= sections[offset + 3]

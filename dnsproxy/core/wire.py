@@ -85,7 +85,7 @@ def rcode_name(rcode: int) -> str:
     return _RCODE_NAMES.get(rcode) or f"RCODE{rcode}"
 
 
-@mypyc_attr(acyclic=True, free_list_len=1)
+@mypyc_attr(free_list_len=1)
 class Query:
     """A scanned query. ``rcode`` is not NOERROR when the query itself is at fault.
 

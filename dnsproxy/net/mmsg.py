@@ -1,6 +1,6 @@
 """Many datagrams per system call: ``recvmmsg`` and ``sendmmsg`` on the memory of `msghdr`.
 
-A batch costs one call, and a message two or three slices.
+A batch costs one call, for the messages as well as for the system.
 """
 
 from __future__ import annotations

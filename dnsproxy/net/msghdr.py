@@ -17,7 +17,7 @@ BATCH: Final = 64
 # its message (CMSG_SPACE of struct in6_pktinfo is 40): all that a late response needs.
 PEER: Final = 72
 # One message with its peer in front. Queries are rarely over 100 octets; what does not fit is
-# cut and refused as malformed. The same slot then takes the response, at most 1232 octets.
+# cut and refused as malformed.
 SLOT: Final = PEER + LONGEST
 CONTROL_AT: Final = 32
 CMSG_HEADER: Final = 16

@@ -84,7 +84,7 @@ class Forwarder:
                         break  # the kernel's buffer is full: as good as lost, the attempt times out
                     messages = messages[sent:]
             except OSError:
-                self._fail_all(used.upstream, monotonic())
+                self._fail_all(used, monotonic())
 
     def close(self) -> None:
         """Give up everything in flight and close all sockets."""
@@ -152,9 +152,7 @@ class Forwarder:
     # -- UDP -----------------------------------------------------------------------
 
     def _send_udp(self, exchange: Exchange, attempt: Attempt, now: float) -> None:
-        used = self._current.get(attempt.upstream)
-        if used is None or not self._may_carry(used, now):
-            used = self._open_socket(attempt.upstream, now)
+        used = self._socket(attempt.upstream, now)
         message_id = self._ids.draw()
         while message_id in used.pending:
             message_id = self._ids.draw()
@@ -165,20 +163,28 @@ class Forwarder:
         used.pending[message_id] = exchange
         self._turn_by(attempt.deadline)
 
-    def _may_carry(self, used: UpstreamSocket, now: float) -> bool:
-        """Tell whether one more query may be sent from the port of ``used``."""
-        until = used.fresh_until if len(self._sockets) < MANY_SOCKETS else used.close_at
-        return used.left > 0 and now < until
+    def _socket(self, upstream: Upstream, now: float) -> UpstreamSocket:
+        """Return the socket that carries the next query.
 
-    def _open_socket(self, upstream: Upstream, now: float) -> UpstreamSocket:
-        retired = self._current.pop(upstream, None)
-        if retired is not None and not retired.pending:
-            self._close_socket(retired)
-        used = UpstreamSocket(upstream, now)
+        Raises:
+            OSError: there is none, and none can be opened.
+        """
+        held = self._current.get(upstream)
+        lasting = held if held is not None and held.lasts(now) else None
+        if lasting is not None and (now < lasting.fresh_until or len(self._sockets) >= MANY_SOCKETS):
+            return lasting
+        try:
+            used = UpstreamSocket(upstream, now)
+        except OSError:  # no descriptor or port is free
+            if lasting is None:
+                raise
+            return lasting
         self._ready.add(used.sock.fileno(), partial(self._receive, used))
         self._current[upstream] = used
         self._sockets.add(used)
         self._turn_by(used.close_at)
+        if held is not None and not held.pending:
+            self._close_socket(held)
         return used
 
     def _close_socket(self, used: UpstreamSocket) -> None:
@@ -194,7 +200,7 @@ class Forwarder:
             replies = self._mover.receive(used.sock, len(pending) or 1)
         except OSError:  # ICMP says that nobody listens there
             replies = []
-            self._fail_all(used.upstream, now)
+            self._fail_all(used, now)
         for data in replies:
             exchange = pending.get(data[:2])
             if exchange is None:
@@ -231,14 +237,11 @@ class Forwarder:
                 exchange.distrust_datagrams()
                 self._advance(exchange, now)
 
-    def _fail_all(self, upstream: Upstream, now: float) -> None:
-        """Fail what waits for ``upstream``, on whichever socket: one has told that it is gone."""
-        failed: list[Exchange] = []
-        for used in self._sockets:
-            if used.upstream is upstream:
-                failed += used.pending.values()
-                used.pending.clear()
-                used.left = 0
+    def _fail_all(self, used: UpstreamSocket, now: float) -> None:
+        """Fail what waits on ``used``; not on other ports: a balancer may have them answered elsewhere."""
+        failed = list(used.pending.values())
+        used.pending.clear()
+        used.left = 0
         for exchange in failed:
             exchange.fail_attempt(Failure.NETWORK, now)
             self._advance(exchange, now)
@@ -252,7 +255,7 @@ class Forwarder:
         self._timer = self._loop.call_at(at, self._turn)
 
     def _turn(self) -> None:
-        """Give up the attempts whose time has come, close idle sockets, and plan the next turn.
+        """Give up the attempts whose time has come, close sockets that nobody needs, and plan the next turn.
 
         Every exchange in flight is looked at. That costs less than a wheel of deadlines,
         which keeps answered exchanges in memory until their tick: 32,000 of them at 40,000
@@ -267,10 +270,12 @@ class Forwarder:
                 exchange.fail_attempt(Failure.TIMEOUT, now)
                 self._advance(exchange, now)
         self.flush()
-        for used in [used for used in self._sockets if now >= used.close_at and not used.pending]:
-            if self._current.get(used.upstream) is used:
+        for used in [used for used in self._sockets if not used.pending]:
+            is_current = self._current.get(used.upstream) is used
+            if is_current and now >= used.close_at:
                 del self._current[used.upstream]
-            self._close_socket(used)
+            if not is_current or now >= used.close_at:
+                self._close_socket(used)
         self._turn_by(max(self._next_due(), now + TICK))
 
     def _next_due(self) -> float:

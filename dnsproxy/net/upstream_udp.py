@@ -21,7 +21,7 @@ from dnsproxy.core.upstreams import Upstream
 QUERIES_PER_SOCKET = 200
 FRESH_SECONDS = 0.001
 # With so many sockets waiting for replies a port is used for longer: each is a descriptor.
-MANY_SOCKETS = 64
+MANY_SOCKETS = 512
 SECONDS_PER_SOCKET = 5.0
 _KIND: Final = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 # A query can have two datagrams beside its reply that answer nothing, one late and one doubled. This many
@@ -33,8 +33,8 @@ MAX_STRAYS = 10
 class UpstreamSocket:
     """A connected UDP socket and the exchanges that wait on it, by id.
 
-    ``left`` queries may still be sent: until ``fresh_until`` (monotonic), or while descriptors are scarce
-    until ``close_at``, from which on it is closed when nothing waits on it. ``outbox`` waits to be sent.
+    ``left`` queries may still be sent: until ``fresh_until`` (monotonic), or while there are many sockets
+    until ``close_at``, when it is closed in any case once nothing waits on it. ``outbox`` waits to be sent.
     ``strays`` counts what came and answered nothing.
 
     Raises:
@@ -60,6 +60,10 @@ class UpstreamSocket:
         except OSError:
             self.sock.close()
             raise
+
+    def lasts(self, now: float) -> bool:
+        """Tell whether it may carry one more query at all, fresh or not."""
+        return self.left > 0 and now < self.close_at
 
     @property
     def is_guessed_at(self) -> bool:

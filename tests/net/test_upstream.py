@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import socket
 from collections.abc import Iterable, Sequence
@@ -185,6 +186,51 @@ async def test_queries_that_come_alone_have_a_port_each(monkeypatch: pytest.Monk
         assert len(made.forwarder._sockets) == 1
 
 
+async def test_without_a_free_descriptor_the_present_port_serves_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_family: int, _kind: int) -> socket.SocketType:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(upstream_udp, "FRESH_SECONDS", 0.0)
+    async with FakeUpstream(respond) as fake, world(at(fake)) as made:
+        await made.ask(query("first.example."))
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "SocketType", refuse)
+            responses = await made.ask(*numbered(5))
+        assert {addresses(data)[0] for data in responses} == {"192.0.2.1"}
+        assert len({asked.peer[1] for asked in fake.asked}) == 1
+        await made.ask(query("last.example."))
+        assert len({asked.peer[1] for asked in fake.asked}) == 2
+
+
+async def test_a_socket_goes_when_the_last_query_on_it_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream_udp, "FRESH_SECONDS", 0.0)
+    async with FakeUpstream(silence) as fake, world(at(fake), limits=SHORT) as made:
+        await made.ask(*numbered(20))
+        # All but the one that may carry the next query.
+        await until(lambda: len(made.forwarder._sockets) == 1)
+
+
+async def test_p21_an_error_of_one_port_fails_nothing_on_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream_udp, "FRESH_SECONDS", 0.0)
+    async with (
+        FakeUpstream(silence) as slow,
+        FakeUpstream(respond) as other,
+        world(at(slow), at(other)) as made,
+    ):
+        made.submit(*numbered(2))
+        await until(lambda: len(slow.asked) == 2)
+        # As a balancer does that has lost the server behind one of the ports.
+        dead = closed_port()
+        (used,) = [one for one in made.forwarder._sockets if one.sock.getsockname() == slow.asked[0].peer]
+        used.sock.connect((dead.host, dead.port))
+        used.sock.send(b"x")
+        await until(lambda: len(made.responses) == 1)
+        assert [up.stats.failures for up in made.engine.upstreams()] == [{"network": 1}, {}]
+        slow.send(respond(slow.asked[1]), slow.asked[1].peer)
+        await until(lambda: len(made.responses) == 2)
+        assert len(other.asked) == 1
+
+
 async def test_while_many_sockets_wait_a_port_is_used_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upstream_udp, "FRESH_SECONDS", 0.0)
     monkeypatch.setattr(upstream, "MANY_SOCKETS", 2)
@@ -289,7 +335,10 @@ async def test_p21_a_refusing_upstream_gives_way_long_before_its_deadline() -> N
         assert [u.stats.failures for u in made.engine.upstreams()] == [{"network": 1}, {}]
 
 
-async def test_p21_an_upstream_that_goes_away_fails_all_that_wait_on_it() -> None:
+async def test_p21_an_upstream_that_goes_away_fails_all_that_wait_on_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(upstream_udp, "FRESH_SECONDS", 60.0)
     async with (
         FakeUpstream(silence) as dead,
         FakeUpstream(respond) as alive,
