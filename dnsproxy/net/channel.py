@@ -30,7 +30,7 @@ MAX_WAITING = 256
 # Seconds for connecting and the TLS handshake. Longer than an attempt, so that a connection that is slow
 # to come serves the queries after the one that gave it up.
 CONNECT_SECONDS = 5.0
-# Timers are checked this often; an attempt may be given up this much late.
+# The least time between two looks at what is late: an attempt may be given up this much late.
 TICK = 0.025
 
 
@@ -66,7 +66,7 @@ class Channel:
         if link is None:
             return False
         link.take(Waiting(exchange, attempt))
-        self._arm(TICK)
+        self._turn_by(attempt.deadline)
         return True
 
     def close(self) -> None:
@@ -184,7 +184,7 @@ class Channel:
         for waiting in again:
             waiting.resent = True
             link.take(waiting)
-        self._arm(TICK)
+            self._turn_by(waiting.attempt.deadline)
 
     # -- time ------------------------------------------------------------------------
 
@@ -194,12 +194,15 @@ class Channel:
             link.idle_since = now
             if link.retired:
                 link.close()
+            else:
+                self._turn_by(link.due)
 
-    def _arm(self, seconds: float) -> None:
-        if self._timer is None or self._timer.when() > self._loop.time() + seconds:
+    def _turn_by(self, at: float) -> None:
+        """Have `_turn` run at ``at``, or earlier."""
+        if self._timer is None or self._timer.when() > at:
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = self._loop.call_later(seconds, self._turn)
+            self._timer = self._loop.call_at(at, self._turn)
 
     def _turn(self) -> None:
         """Give up the queries whose time has come, and close idle connections."""
@@ -211,8 +214,5 @@ class Channel:
                 self.ends.fail(waiting.exchange, Failure.TIMEOUT, now)
             if not link.load and link not in self._connecting and now - link.idle_since >= link.idle_seconds:
                 link.close()
-        if any(link.load for link in self._links):
-            self._arm(TICK)
-        elif self._links and not self._closed:
-            soonest = min(link.idle_since + link.idle_seconds for link in self._links)
-            self._arm(max(soonest - now, TICK))
+        if self._links and not self._closed:
+            self._turn_by(max(min(link.due for link in self._links), now + TICK))

@@ -123,6 +123,12 @@ class Link(asyncio.Protocol):
         """How many queries wait on it."""
         return len(self.waiting) + len(self.queued)
 
+    @property
+    def due(self) -> float:
+        """When its next query is late (monotonic), or when it has been idle for long enough without any."""
+        deadlines = [waiting.attempt.deadline for waiting in (*self.waiting.values(), *self.queued)]
+        return min(deadlines, default=self.idle_since + self.idle_seconds)
+
     def take(self, waiting: Waiting) -> None:
         """Send ``waiting`` now, or when the connection is there and has room."""
         self.queued.append(waiting)

@@ -165,6 +165,24 @@ async def test_an_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> 
 # -- connections that do not come
 
 
+async def test_it_is_looked_at_when_something_is_due_and_not_before() -> None:
+    async with FakeUpstream(respond) as fake, world(at(fake, tcp=True)) as made:
+        fake.hook = silence
+        made.submit(query("first.example."), query("second.example."))
+        await until(lambda: len(fake.asked) == 2)
+        timer = made.channel._timer
+        deadlines = [waiting.attempt.deadline for waiting in made.links[0].waiting.values()]
+        assert timer is not None
+        assert timer.when() == min(deadlines) == made.links[0].due
+        for asked in fake.asked:
+            fake.send_stream(respond(asked))
+        await until(lambda: len(made.responses) == 2)
+        # It is idle now, and closed before those queries would have been late.
+        timer = made.channel._timer
+        assert timer is not None
+        assert timer.when() == made.links[0].due == made.links[0].idle_since + link.IDLE_SECONDS
+
+
 async def test_p21_no_connection_is_a_failure_at_once() -> None:
     dead = closed_port()
     async with FakeUpstream(respond) as other:
