@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -26,6 +27,7 @@ from bench.workloads import LOAD_CORE, MIX_RATE, SERVER_CORE, Bench, Target
 
 # The latencies need the capacity of each server, and are not about CPU time.
 WORKLOADS = ("owned", "hits", "mix", "misses")
+_TAKEN = frozenset({"backend"})
 _NEEDED = ("dnsperf", "knotd", "setpriv", "taskset")
 
 
@@ -64,6 +66,9 @@ def chosen(text: str) -> Server:
         if label not in _KINDS:
             raise ValueError(f"{label}: not one of {', '.join(_KINDS)}")
         return _KINDS[label]
+    # It names a folder that is made anew.
+    if label in _TAKEN or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", label):
+        raise ValueError(f"{label}: not a label, which has letters and digits only")
     if not Path(folder, "dnsproxy").is_dir():
         raise ValueError(f"{folder}: there is no package dnsproxy in it")
     kind = _KINDS["dnsproxy"]
@@ -100,7 +105,7 @@ def measure(bench: Bench, servers: Sequence[Server], workload: str, count: int) 
 
     Raises:
         WrongAnswerError: a server does not answer as it should.
-        ValueError: dnsperf failed.
+        ValueError: dnsperf failed, or a server answered nothing.
     """
     samples = []
     with ExitStack() as stack:
@@ -119,7 +124,10 @@ def measure(bench: Bench, servers: Sequence[Server], workload: str, count: int) 
                 name = server.name
                 target = Target(name, number, ports[name], children[name], upstream)
                 orders = workloads.WORKLOADS[workload](bench, target.port, 0.0)
-                samples.append(workloads.measure(bench, target, workload, orders))
+                sample = workloads.measure(bench, target, workload, orders)
+                if not sample.completed or not sample.cpu_us:
+                    raise ValueError(f"{name}: answered nothing in round {number + 1}")
+                samples.append(sample)
     return samples
 
 

@@ -60,6 +60,10 @@ def test_negative_answers_last_as_long_as_the_others(tmp_path: Path) -> None:
     [
         (["mix", "bind10"], "bind10: not one of dnsproxy, unbound"),
         (["mix", "old=/nowhere"], "/nowhere: there is no package dnsproxy in it"),
+        (["mix", "/old=/new"], "/old: not a label"),
+        (["mix", "..=/new"], "..: not a label"),
+        (["mix", "=/new"], ": not a label"),
+        (["mix", "backend=/new"], "backend: not a label"),
         (["mix", "unbound", "unbound"], "another name for each server"),
         (["mix", "--rounds", "1"], "at least 2 rounds"),
         (["latency20"], "invalid choice"),
