@@ -282,7 +282,8 @@ class Forwarder:
         """Return when the next attempt in flight is late, or the next idle socket to be closed."""
         due = inf
         for used in self._sockets:
-            due = min(due, used.close_at)
+            if not used.pending:
+                due = min(due, used.close_at)
             for exchange in used.pending.values():
                 due = min(due, exchange.attempt_deadline)
         return due
