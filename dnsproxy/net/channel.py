@@ -179,7 +179,12 @@ class Channel:
         """Send these queries on a fresh connection: others may have been closed together with theirs."""
         if not again:
             return
-        fresh = (link for link in self._connecting if not link.retired and link.load < MAX_WAITING)
+        # One that has failed or been lost is still among those connecting until its task has ended.
+        fresh = (
+            link
+            for link in self._connecting
+            if link in self._links and not link.retired and link.load < MAX_WAITING
+        )
         link = next(fresh, None) or self._open()
         for waiting in again:
             waiting.resent = True
@@ -213,6 +218,10 @@ class Channel:
                 self.ended(link, now)
                 self.ends.fail(waiting.exchange, Failure.TIMEOUT, now)
             if not link.load and link not in self._connecting and now - link.idle_since >= link.idle_seconds:
-                link.close()
+                if link.retired:  # its other end has not taken what there was to be sent before
+                    link.abort()
+                else:
+                    link.close()
+                    link.idle_since = now
         if self._links and not self._closed:
             self._turn_by(max(min(link.due for link in self._links), now + TICK))

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
-from dnsproxy.core.exchange import Limits
+from dnsproxy.core.exchange import Failure, Limits
 from dnsproxy.core.upstreams import Upstream
 from dnsproxy.net import channel, link
 from dnsproxy.net.dial import Dialer
@@ -90,6 +90,26 @@ async def test_p17_queries_that_waited_on_a_closed_connection_are_sent_once_more
         assert next(made.engine.upstreams()).stats.sent == 11
 
 
+async def test_p17_a_query_is_not_sent_again_on_a_connection_that_has_just_failed() -> None:
+    async with FakeUpstream(respond) as fake, world(at(fake, tcp=True)) as made:
+        await made.ask(query("first.example."))
+        fake.hook = silence
+        made.submit(query("second.example."))
+        await until(lambda: len(fake.asked) == 2)
+        fake.hook = respond
+        (served,) = made.links
+        # Its task has not ended yet when the other one is lost.
+        failed = made.channel._open()
+        made.channel._connecting[failed].cancel()
+        made.channel.lose(failed, Failure.NETWORK, "refused")
+        assert failed in made.channel._connecting
+        served.abort()
+        made.channel.lose(served, Failure.NETWORK, "closed by the server")
+        await until(lambda: len(made.responses) == 2)
+        assert addresses(made.responses[1]) == ["192.0.2.1"]
+        assert fake.accepted == 2
+
+
 async def test_p12_a_query_that_closes_connections_is_sent_three_times_at_most() -> None:
     async def poisonous(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked.append(await reader.readexactly(2))
@@ -163,6 +183,18 @@ async def test_an_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 # -- connections that do not come
+
+
+async def test_an_idle_connection_that_cannot_be_closed_in_good_order_is_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(link, "IDLE_SECONDS", 0.05)
+    # As with an other end that takes nothing more.
+    monkeypatch.setattr(link.Link, "close", lambda found: setattr(found, "retired", True))
+    async with FakeUpstream(respond) as fake, world(at(fake, tcp=True)) as made:
+        await made.ask(query("www.example."))
+        await until(lambda: not made.links)
+        assert next(made.engine.upstreams()).stats.failures == {}
 
 
 async def test_it_is_looked_at_when_something_is_due_and_not_before() -> None:
