@@ -26,7 +26,6 @@ from bench.servers import SERVERS, Server
 from bench.workloads import LOAD_CORE, MIX_RATE, SERVER_CORE, WORKLOADS, Bench, complete
 
 ALONE = "alone"
-_NEEDED = ("dnsperf", "knotd", "taskset", "setpriv")
 
 
 def say(text: str) -> None:
@@ -79,7 +78,7 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
 def main() -> int:
     """Run what the command line asks for; 1 when something failed, 2 when a program is missing."""
     options = arguments().parse_args()
-    missing = [program for program in _NEEDED if not shutil.which(program)]
+    missing = machine.missing_programs()
     if missing:
         say(f"not installed: {', '.join(missing)}; run bench/setup.sh")
         return 2

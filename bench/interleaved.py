@@ -8,9 +8,7 @@ run all the time, and are asked as in `make bench`.
 from __future__ import annotations
 
 import argparse
-import os
 import re
-import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -20,15 +18,14 @@ from math import sqrt
 from pathlib import Path
 from statistics import mean, median, stdev
 
-from bench import backend, check, rounds, workloads
+from bench import backend, check, machine, rounds, workloads
 from bench.servers import SERVERS, Server, Site, dnsproxy
 from bench.stats import Sample, select
-from bench.workloads import LOAD_CORE, MIX_RATE, SERVER_CORE, Bench, Target
+from bench.workloads import LOAD_CORE, MIX_RATE, Bench, Target
 
 # The latencies need the capacity of each server, and are not about CPU time.
 WORKLOADS = ("owned", "hits", "mix", "misses")
 _TAKEN = frozenset({"backend"})
-_NEEDED = ("dnsperf", "knotd", "setpriv", "taskset")
 
 
 def _lasting(site: Site) -> dict[str, str]:
@@ -111,22 +108,18 @@ def measure(bench: Bench, servers: Sequence[Server], workload: str, count: int) 
     with ExitStack() as stack:
         port = rounds.free_port()
         upstream = stack.enter_context(backend.start(bench.directory / "backend", port, LOAD_CORE))
-        ports = {}
-        children = {}
+        targets = {}
         for server in servers:
             child, site = rounds.start(bench, server, port)
-            children[server.name], ports[server.name] = stack.enter_context(child), site.port
-            check.wait_for_answer(site.port, check.START_SECONDS)
-            check.require_right(site.port)
-            workloads.warm(bench, Target(server.name, 0, site.port, child, upstream))
+            stack.enter_context(child)
+            targets[server.name] = rounds.warmed(bench, Target(server.name, 0, site.port, child, upstream))
         for number in range(count):
             for server in rounds.order(servers, number):
-                name = server.name
-                target = Target(name, number, ports[name], children[name], upstream)
+                target = replace(targets[server.name], round=number)
                 orders = workloads.WORKLOADS[workload](bench, target.port, 0.0)
                 sample = workloads.measure(bench, target, workload, orders)
                 if not sample.completed or not sample.cpu_us:
-                    raise ValueError(f"{name}: answered nothing in round {number + 1}")
+                    raise ValueError(f"{server.name}: answered nothing in round {number + 1}")
                 samples.append(sample)
     return samples
 
@@ -151,9 +144,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(str(exc))
     if options.rounds < 2 or len({server.name for server in servers}) < len(servers):
         parser.error("at least 2 rounds, and another name for each server")
-    missing = [name for name in (*_NEEDED, *(one.program for one in servers)) if not shutil.which(name)]
-    if missing or not os.sched_getaffinity(0).issuperset({SERVER_CORE, LOAD_CORE}):
-        sys.stderr.write(f"missing: {', '.join(missing) or 'two cores'}\n")
+    missing = machine.lacking(*(server.program for server in servers))
+    if missing:
+        sys.stderr.write(f"missing: {missing}\n")
         return 2
     with tempfile.TemporaryDirectory(prefix="dnsproxy-interleaved-") as folder:
         bench = Bench(Path(folder), options.seconds, MIX_RATE)

@@ -5,13 +5,28 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bench.servers import Server
+from bench.workloads import LOAD_CORE, SERVER_CORE
 
+# Beside the servers: the load, the backend, and what starts them all.
+NEEDED = ("dnsperf", "knotd", "setpriv", "taskset")
 _VERSION = re.compile(r"\d+\.\d+[\w.+~-]*")
+
+
+def missing_programs(*more: str) -> list[str]:
+    """Return which programs are not installed, of `NEEDED` and ``more``."""
+    return [program for program in (*NEEDED, *more) if not shutil.which(program)]
+
+
+def lacking(*more: str) -> str:
+    """Return what a measurement needs and is not there, programs or cores, as text; nothing when all is."""
+    cores = {SERVER_CORE, LOAD_CORE} <= os.sched_getaffinity(0)
+    return ", ".join(missing_programs(*more)) or ("" if cores else "two cores")
 
 
 def version(command: Sequence[str]) -> str:

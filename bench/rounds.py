@@ -93,6 +93,22 @@ def generator_limit(bench: Bench, port: int) -> float:
     return seen.rate
 
 
+def warmed(bench: Bench, target: Target) -> Target:
+    """Return ``target`` when it answers as it should, and knows what a cache should know.
+
+    Raises:
+        WrongAnswerError: it does not; with the end of its output.
+        ValueError: dnsperf failed.
+    """
+    try:
+        check.wait_for_answer(target.port, check.START_SECONDS)
+        check.require_right(target.port)
+    except WrongAnswerError as exc:
+        raise WrongAnswerError(f"{exc}\n{target.process.said()}") from exc
+    workloads.warm(bench, target)
+    return target
+
+
 def _measure_server(
     bench: Bench,
     server: Server,
@@ -104,13 +120,7 @@ def _measure_server(
 ) -> None:
     child, site = start(bench, server, upstream[1])
     with child:
-        try:
-            check.wait_for_answer(site.port, check.START_SECONDS)
-            check.require_right(site.port)
-        except WrongAnswerError as exc:
-            raise WrongAnswerError(f"{exc}\n{child.said()}") from exc
-        target = Target(server.name, number, site.port, child, upstream[0])
-        workloads.warm(bench, target)
+        target = warmed(bench, Target(server.name, number, site.port, child, upstream[0]))
         for name in chosen:
             capacity = workloads.capacity(outcome.samples, target)
             orders = workloads.WORKLOADS[name](bench, site.port, capacity)

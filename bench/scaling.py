@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from bench import backend, check, rounds, workloads
+from bench import backend, check, machine, rounds, workloads
 from bench.load import Load, Order, parse
 from bench.process import Child, busy_seconds, ended, tree
 from bench.servers import SERVERS, Site
@@ -33,7 +33,6 @@ WORKLOADS: dict[str, Callable[[Bench, int, float], list[Order]]] = {
     "misses": workloads.misses,
 }
 _GRACE_SECONDS = 20.0
-_NEEDED = ("dnsperf", "knotd", "setpriv", "taskset")
 
 
 @dataclass(frozen=True)
@@ -130,11 +129,11 @@ def measure(bench: Bench, upstream: Child, backend_port: int, workers: int) -> l
 
 
 def _run(bench: Bench, workload: str, workers: int, order: Order, child: Child, upstream: Child) -> Run:
-    server, behind, machine = child.cpu_seconds(), upstream.cpu_seconds(), _machine()
+    server, behind, everybody = child.cpu_seconds(), upstream.cpu_seconds(), _machine()
     seen = ask(order, bench.directory / "dnsperf.log")
     server, behind = child.cpu_seconds() - server, upstream.cpu_seconds() - behind
-    machine = _machine() - machine
-    others = max(machine - server - behind - seen.cpu_seconds, 0.0)
+    everybody = _machine() - everybody
+    others = max(everybody - server - behind - seen.cpu_seconds, 0.0)
     each = 1e6 / max(seen.completed, 1)
     return Run(
         workload,
@@ -145,7 +144,7 @@ def _run(bench: Bench, workload: str, workers: int, order: Order, child: Child, 
         load_us=seen.cpu_seconds * each,
         backend_us=behind * each,
         others_us=others * each,
-        busy=machine / seen.seconds / len(CORES),
+        busy=everybody / seen.seconds / len(CORES),
         memory=proportional_set_size(child),
     )
 
@@ -195,9 +194,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--seconds", type=float, default=3.0, help="of load; default: %(default)s")
     options = parser.parse_args()
-    missing = [program for program in _NEEDED if not shutil.which(program)]
-    if missing or not os.sched_getaffinity(0).issuperset(CORES):
-        sys.stderr.write(f"missing: {', '.join(missing) or 'two cores'}\n")
+    missing = machine.lacking()
+    if missing:
+        sys.stderr.write(f"missing: {missing}\n")
         return 2
     runs: list[Run] = []
     with tempfile.TemporaryDirectory(prefix="dnsproxy-scaling-") as folder:
