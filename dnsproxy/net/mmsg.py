@@ -39,14 +39,13 @@ class BatchSocket:
         self._view = self._slots.view
         self._receiving = self._slots.headers(name_length, control_length)
         self._answering = self._slots.headers(name_length, control_length)
-        self._answering_one = self._slots.headers(name_length, control_length)
         self._late = late_slots.headers(name_length, control_length)
         self._peers: list[Boxed] = self._slots.addresses(0)
         self._first_message: Boxed = self._slots.addresses(PEER)[0]
         self._late_peers: list[Boxed] = late_slots.addresses(0)
         # Read for each batch: these are attributes of a class that is not compiled.
         self._first: Boxed = self._receiving.addresses[0]
-        self._first_answer: Boxed = self._answering_one.addresses[0]
+        self._first_answer: Boxed = self._answering.addresses[0]
         self._queued: list[bytes] = []
         self._failed = 0
         # Where the address is in struct sockaddr_in6 and struct sockaddr_in, and how long.
@@ -125,8 +124,6 @@ class BatchSocket:
             if sent <= 0:
                 failed += 1
                 sent = 1
-            if sent == len(messages):
-                break
             first += sent
             messages = messages[sent:]
         return failed
