@@ -271,10 +271,10 @@ class Forwarder:
                 self._advance(exchange, now)
         self.flush()
         for used in [used for used in self._sockets if not used.pending]:
-            is_current = self._current.get(used.upstream) is used
-            if is_current and now >= used.close_at:
+            if self._current.get(used.upstream) is not used:
+                self._close_socket(used)
+            elif now >= used.close_at:
                 del self._current[used.upstream]
-            if not is_current or now >= used.close_at:
                 self._close_socket(used)
         self._turn_by(max(self._next_due(), now + TICK))
 

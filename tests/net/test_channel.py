@@ -182,9 +182,6 @@ async def test_an_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> 
         assert fake.accepted == 2
 
 
-# -- connections that do not come
-
-
 async def test_an_idle_connection_that_cannot_be_closed_in_good_order_is_cut(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -213,6 +210,9 @@ async def test_it_is_looked_at_when_something_is_due_and_not_before() -> None:
         timer = made.channel._timer
         assert timer is not None
         assert timer.when() == made.links[0].due == made.links[0].idle_since + link.IDLE_SECONDS
+
+
+# -- connections that do not come
 
 
 async def test_p21_no_connection_is_a_failure_at_once() -> None:
