@@ -17,7 +17,7 @@ from dnsproxy.core.exchange import Limits
 from dnsproxy.core.features import Features
 from dnsproxy.core.group import Group
 from dnsproxy.core.limiter import RateLimiter
-from dnsproxy.core.policy import build_rules, build_tried
+from dnsproxy.core.policy import build_rules
 from dnsproxy.core.returns import Returns
 from dnsproxy.core.upstreams import Secure, Upstream
 from dnsproxy.errors import StartError
@@ -77,15 +77,7 @@ class Outfit:
             wall_now=wall_now,
             earlier=earlier.rules,
         )
-        tried = build_tried(
-            book,
-            ttl=learn.ttl,
-            max_stale=learn.max_stale,
-            now=now,
-            wall_now=wall_now,
-            earlier=earlier.canary.tried,
-        )
-        self.engine.swap_rules(rules, tried)
+        self.engine.swap_rules(rules)
 
     def outdated_zones(self, earlier: Outfit) -> frozenset[tuple[bytes, bytes]]:
         """Return (zone before, zone now) of the names whose cached answers came from elsewhere.
@@ -136,7 +128,7 @@ def build_engine(settings: Settings, earlier: Engine | None = None, returns: Ret
         names.to_key(zone): Group(_upstreams(settings, hosts, known), forward.policy, chance)
         for zone, hosts in ((".", forward.upstreams), *forward.zones.items())
     }
-    limit, canary = serve.rate_limit, settings.learn.canary
+    limit = serve.rate_limit
     return Engine(
         AccessList(serve.allow),
         groups,
@@ -160,7 +152,6 @@ def build_engine(settings: Settings, earlier: Engine | None = None, returns: Ret
         if limit.per_client
         else None,
         stats=None if earlier is None else earlier.stats,
-        others=AccessList(serve.allow, canary.clients) if canary is not None and canary.clients else None,
     )
 
 

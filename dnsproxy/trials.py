@@ -114,21 +114,14 @@ class Trials:
     def _is_leading(self, name: str, trial: Trial) -> bool:
         return self.policy is not None and is_in_group(self.policy, name, trial.candidate)
 
-    def served(self, trials: ByName) -> frozenset[str]:
-        """Return the names whose candidate is for the clients of the canary."""
-        if self.policy is None or not self.policy.clients:
-            return frozenset()
-        return frozenset(name for name, trial in trials.items() if trial.is_running)
-
     def view(self, trials: ByName) -> CanaryView:
         """Return what there is to tell."""
         tried = self._verifier.tried()
         running = frozenset(name for name, trial in trials.items() if trial.is_running and name in tried)
         leading = frozenset(name for name in running if self._is_leading(name, trials[name]))
-        some = self.served(trials) & running - leading
         proven = self._verifier.proven()
         stable = {name: proven[name].learned.addresses for name in trials if name in proven}
-        return CanaryView(self.policy, trials, stable, leading, some, dict(self.endings))
+        return CanaryView(self.policy, trials, stable, leading, dict(self.endings))
 
     # -- orders --------------------------------------------------------------------------
 
@@ -217,4 +210,4 @@ def canary_policy(settings: Settings) -> CanaryPolicy | None:
     if canary is None:
         return None
     identity = settings.admin.identity or os.uname().nodename
-    return CanaryPolicy(canary.share.part, canary.hold, canary.fall, identity, clients=bool(canary.clients))
+    return CanaryPolicy(canary.share.part, canary.hold, canary.fall, identity)

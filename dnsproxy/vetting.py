@@ -163,13 +163,9 @@ class Vetting:
     # -- what is answered -------------------------------------------------------------
 
     def _emit(self) -> None:
-        choices = self._verifier.choices()
-        entries = {name: choice.as_entry() for name, choice in choices.items()}
+        entries = {name: choice.as_entry() for name, choice in self._verifier.choices().items()}
         entries |= {name: pinned_entry(name, pin) for name, pin in self.orders.pins.items()}
-        candidates = self._verifier.tried()
-        for_some = self._trials.served(self.orders.trials)
-        tried = {n: c.as_entry() for n, c in candidates.items() if n in for_some and c is not choices[n]}
-        before, self.served = self.served, replace(self.book, entries=entries, tried=tried)
+        before, self.served = self.served, replace(self.book, entries=entries)
         changes = self.served.changes_since(before)
         if changes:
             shown = [{"name": c.name, "old": list(c.old), "new": list(c.new)} for c in changes[:SHOWN]]

@@ -70,7 +70,7 @@ TRIAL: Json = {
     "old": TEXTS,
     "new": TEXTS,
     "cname": _or_null(TEXT),
-    "served_to": {"enum": ["all", "some", "none"]},
+    "served_to": {"enum": ["all", "none"]},
     "started_at": WHOLE,
     "ends_at": _or_null(NUMBER),
     "ended_at": _or_null(WHOLE),
@@ -171,7 +171,6 @@ EXPLANATION = _object(
     zone=TEXT,
     upstreams={"type": "array", "items": OBJECT},
     policy=TEXT,
-    canary=FLAG,
     trial=_or_null(_object(**TRIAL)),
     steps=TEXTS,
 )

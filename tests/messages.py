@@ -91,17 +91,12 @@ def engine(
     features: Features | None = None,
     limiter: RateLimiter | None = None,
     draw: Callable[[int], bytes] = bytes,
-    canary: Sequence[str] = (),
 ) -> Engine:
-    """An engine with one upstream, a small cache and the owned names given; ``draw`` is zeros for chance.
-
-    ``canary`` are ranges of clients that a new set is tried on.
-    """
+    """An engine with one upstream, a small cache and the owned names given; ``draw`` is zeros for chance."""
     groups = {b"\x00": tuple(upstreams or [Upstream("one", ("192.0.2.1", 53))]), **(zones or {})}
     chance = Chance(draw)
-    allowed = [ip_network(text) for text in allow]
     made = Engine(
-        AccessList(allowed),
+        AccessList([ip_network(text) for text in allow]),
         {zone: Group(members, order, chance) for zone, members in groups.items()},
         limits=limits,
         max_in_flight=max_in_flight,
@@ -109,7 +104,6 @@ def engine(
         chance=chance,
         features=features or Features(),
         limiter=limiter,
-        others=AccessList(allowed, [ip_network(text) for text in canary]) if canary else None,
     )
     made.swap_rules(Ruleset(owned, (zones or {}).keys()))
     return made

@@ -18,7 +18,7 @@ from dnsproxy.trials import Trials, canary_policy
 from tests.trialling import NAME, Clock, TriedProxy
 
 OLD, NEW, OTHER = "10.0.0.1", "10.0.0.2", "10.0.0.3"
-LEADING, OTHERS, CLIENTS = "{share: 100%}", "{share: 0%}", "{share: 0%, clients: [10.9.0.0/16]}"
+LEADING, OTHERS = "{share: 100%}", "{share: 0%}"
 
 
 @pytest.fixture
@@ -116,22 +116,14 @@ def test_others_wait_until_hold_is_over(clock: Clock, tmp_path: Path) -> None:
     assert proxy.served() == (NEW,)
 
 
-def test_clients_of_the_canary_go_first(clock: Clock, tmp_path: Path) -> None:
-    proxy = started(clock, tmp_path, CLIENTS)
-    assert (proxy.served(), proxy.served_to_canary()) == ((OLD,), (NEW,))
-    assert proxy.vetting.canary().served_to(NAME) == "some"
-    proxy.elapse(600)
-    assert (proxy.served(), proxy.books[-1].tried) == ((NEW,), {})
-
-
-@pytest.mark.parametrize("canary", [LEADING, OTHERS, CLIENTS])
+@pytest.mark.parametrize("canary", [LEADING, OTHERS])
 def test_a_set_that_fails_is_rolled_back_and_refused(
     clock: Clock, tmp_path: Path, canary: str, logs: list[Any]
 ) -> None:
     proxy = started(clock, tmp_path, canary)
     clock.dead.add(NEW)
     proxy.elapse(60)
-    assert proxy.served() == proxy.served_to_canary() == (OLD,)
+    assert proxy.served() == (OLD,)
     assert proxy.vetting.orders.trials[NAME].state is State.ROLLED_BACK
     (line,) = events(logs, "canary.rolled_back")
     assert (line["new"], line["reason"]) == ([NEW], "failed")
@@ -140,7 +132,7 @@ def test_a_set_that_fails_is_rolled_back_and_refused(
     clock.dead.clear()
     proxy.take(NEW)
     proxy.elapse(86_400)
-    assert proxy.served() == proxy.served_to_canary() == (OLD,)
+    assert proxy.served() == (OLD,)
     # Another set is tried anew.
     proxy.take(OTHER)
     proxy.elapse(600)
@@ -185,7 +177,7 @@ def test_when_the_old_set_fails_the_new_one_is_taken_at_once(
 
 
 def test_when_both_fail_it_is_as_without_a_canary(clock: Clock, tmp_path: Path) -> None:
-    proxies = [started(clock, tmp_path, canary) for canary in (LEADING, OTHERS, CLIENTS)]
+    proxies = [started(clock, tmp_path, canary) for canary in (LEADING, OTHERS)]
     plain = TriedProxy(clock, tmp_path, "", identity="plain")
     plain.take(OLD)
     plain.elapse(60)
@@ -209,16 +201,16 @@ def test_a_set_that_is_taken_back_by_the_helper_is_forgotten(
     assert [line["new"] for line in events(logs, "canary.withdrawn")] == [[NEW]]
 
 
-@pytest.mark.parametrize("canary", [LEADING, CLIENTS])
+@pytest.mark.parametrize("canary", [LEADING, OTHERS])
 def test_a_trial_goes_on_after_a_restart(clock: Clock, tmp_path: Path, canary: str) -> None:
     proxy = started(clock, tmp_path, canary)
-    before = proxy.served(), proxy.served_to_canary()
+    before = proxy.served()
     proxy.elapse(300)
     proxy.restart()
-    # Before any probe has ended: who had the new set keeps it.
-    assert (proxy.served(), proxy.served_to_canary()) == before
+    # Before any probe has ended: each proxy answers with the set it had.
+    assert proxy.served() == before
     proxy.elapse(299)
-    assert (proxy.served(), proxy.served_to_canary()) == before
+    assert proxy.served() == before
     proxy.elapse(1)
     assert proxy.served() == (NEW,)
 
@@ -233,13 +225,13 @@ def test_what_was_refused_is_refused_after_a_restart(clock: Clock, tmp_path: Pat
     assert proxy.served() == (OLD,)
 
 
-@pytest.mark.parametrize("canary", [LEADING, OTHERS, CLIENTS])
+@pytest.mark.parametrize("canary", [LEADING, OTHERS])
 def test_what_other_proxies_have_rolled_back_is_dropped_without_waiting(
     clock: Clock, tmp_path: Path, canary: str
 ) -> None:
     proxy = started(clock, tmp_path, canary)
     proxy.take(NEW, refused=((NEW,),))
-    assert proxy.served() == proxy.served_to_canary() == (OLD,)
+    assert proxy.served() == (OLD,)
     assert endings(proxy) == {Ending.FLEET: 1}
     # The helper has forgotten; it stays refused here.
     proxy.take(NEW)
@@ -349,8 +341,8 @@ async def test_the_end_of_a_hold_is_noticed_without_a_probe() -> None:
 
 
 def test_the_policy_is_that_of_the_configuration(clock: Clock, tmp_path: Path) -> None:
-    proxy = TriedProxy(clock, tmp_path, "{share: 2.5%, hold: 1h, fall: 5, clients: [10.9.0.0/16]}")
-    assert canary_policy(proxy.settings()) == CanaryPolicy(0.025, 3_600.0, 5, "proxy-1", clients=True)
+    proxy = TriedProxy(clock, tmp_path, "{share: 2.5%, hold: 1h, fall: 5}")
+    assert canary_policy(proxy.settings()) == CanaryPolicy(0.025, 3_600.0, 5, "proxy-1")
     nameless = proxy.settings().model_copy(
         update={"admin": proxy.settings().admin.model_copy(update={"identity": None})}
     )

@@ -123,11 +123,6 @@ admin: {{identity: {self.identity}}}
         self.vetting.take(self.book)
 
     def served(self) -> tuple[str, ...]:
-        """What everybody is answered with."""
+        """What clients are answered with."""
         entry = self.books[-1].entries.get(NAME)
         return entry.learned.addresses if entry else ()
-
-    def served_to_canary(self) -> tuple[str, ...]:
-        """What clients of the canary are answered with."""
-        entry = self.books[-1].tried.get(NAME)
-        return entry.learned.addresses if entry else self.served()

@@ -81,7 +81,6 @@ def explain_document(found: Explanation, facts: Facts) -> dict[str, Any]:
         "special": found.special,
         "failure": asdict(found.failure) if found.failure else None,
         "waiting": found.waiting,
-        "canary": found.canary,
         "trial": _trial_of(found.owned.rule, facts) if found.owned else None,
     }
 
@@ -156,10 +155,8 @@ def _trial_steps(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"canary: {new} was rolled back ({trial['detail']}) and is not answered"
     elif trial["served_to"] == "all":
         yield f"canary: {new} is on trial, and this proxy is one of those that answer with it"
-    elif document["canary"]:
-        yield f"canary: {new} is on trial, and this client is one of those that get it"
     else:
-        yield f"canary: {new} is on trial, answered by other proxies or to other clients first"
+        yield f"canary: {new} is on trial, answered by other proxies first"
 
 
 def _detail(detail: Mapping[str, Any]) -> str:

@@ -190,14 +190,13 @@ def _canary(view: CanaryView) -> Iterator[Metric]:
     )
     served = GaugeMetricFamily(
         "dnsproxy_canary_served",
-        "1 while a set on trial is answered to these clients: all, or some.",
-        labels=["name", "clients"],
+        "1 while this proxy answers with a set that is on trial.",
+        labels=["name"],
     )
     for name, trial in view.trials.items():
         for state in State:
             trials.add_metric([name, state.value], trial.state is state)
-        for clients in ("all", "some"):
-            served.add_metric([name, clients], view.served_to(name) == clients)
+        served.add_metric([name], name in view.leading)
     yield from (trials, served)
     promotions = CounterMetricFamily(
         "dnsproxy_canary_promotions", "Sets on trial that were put into service.", labels=["reason"]

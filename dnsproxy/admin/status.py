@@ -255,7 +255,7 @@ def orders_document(orders: Orders) -> dict[str, Any]:
 def canary_document(view: CanaryView) -> dict[str, Any] | None:
     """Return the new sets that are on trial, and those rolled back; None without a canary.
 
-    Times are Unix seconds, ``hold`` is seconds. ``served_to`` is all, some (clients of the canary) or none.
+    Times are Unix seconds, ``hold`` is seconds. ``served_to`` is all or none.
     """
     policy = view.policy
     if policy is None:

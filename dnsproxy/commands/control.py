@@ -114,7 +114,7 @@ def _tell_trial(trial: Mapping[str, Any]) -> None:
     if trial["state"] == "rolled_back":
         typer.echo(f"    rolled back at {_clock(trial['ended_at'])}: {trial['detail']}")
         return
-    to = {"all": "all clients", "some": "clients of learn.canary.clients", "none": "nobody yet"}
+    to = {"all": "all clients", "none": "nobody yet"}
     span = f"{_clock(trial['started_at'])} to {_clock(trial['ends_at'])}"
     typer.echo(f"    on trial from {span}, answered to {to[trial['served_to']]}")
 

@@ -9,19 +9,14 @@ from ipaddress import IPv4Network, IPv6Network
 MAX_VERDICTS = 65_536
 
 
-_Rules = list[tuple[int, int, int]]
-
-
 class AccessList:
-    """The allowed networks but for ``without``. Addresses are packed: 4 octets for IPv4, 16 for IPv6."""
+    """The allowed networks. Addresses are packed: 4 octets for IPv4, 16 for IPv6."""
 
-    def __init__(
-        self,
-        allow: Iterable[IPv4Network | IPv6Network],
-        without: Iterable[IPv4Network | IPv6Network] = (),
-    ) -> None:
-        self._rules = _rules(allow)
-        self._without = _rules(without)
+    def __init__(self, allow: Iterable[IPv4Network | IPv6Network]) -> None:
+        self._rules = [
+            (network.max_prefixlen // 8, int(network.network_address), int(network.netmask))
+            for network in allow
+        ]
         self._verdicts: dict[bytes, bool] = {}
 
     def allows(self, source: bytes) -> bool:
@@ -35,16 +30,5 @@ class AccessList:
         return verdict
 
     def _decide(self, source: bytes) -> bool:
-        return _holds(self._rules, source) and not _holds(self._without, source)
-
-
-def _rules(networks: Iterable[IPv4Network | IPv6Network]) -> _Rules:
-    return [
-        (network.max_prefixlen // 8, int(network.network_address), int(network.netmask))
-        for network in networks
-    ]
-
-
-def _holds(rules: _Rules, source: bytes) -> bool:
-    address = int.from_bytes(source, "big")
-    return any(length == len(source) and address & mask == base for length, base, mask in rules)
+        address = int.from_bytes(source, "big")
+        return any(length == len(source) and address & mask == base for length, base, mask in self._rules)

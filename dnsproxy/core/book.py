@@ -59,15 +59,13 @@ class Book:
     """``entries`` by canonical name; ``latest`` is each issuer's last accepted snapshot.
 
     ``finds`` are by issuer, registry and role. ``documents`` are the snapshots that any of these came
-    from, in the order in which they were accepted. ``tried`` is what the clients of a canary are answered
-    with in place of what ``entries`` have. Use `dataclasses.replace` to change a part.
+    from, in the order in which they were accepted. Use `dataclasses.replace` to change a part.
     """
 
     entries: Mapping[str, Entry] = field(default_factory=dict)
     latest: Mapping[str, Snapshot] = field(default_factory=dict)
     finds: Mapping[tuple[str, str, str], Find] = field(default_factory=dict)
     documents: tuple[Snapshot, ...] = ()
-    tried: Mapping[str, Entry] = field(default_factory=dict)
 
     @property
     def serial(self) -> int:

@@ -61,15 +61,13 @@ ROLLBACKS = (Ending.FAILED, Ending.SILENT, Ending.REFUSED, Ending.FLEET)
 class CanaryPolicy:
     """How to try: ``share`` of proxies, 0 to 1; ``hold`` seconds; ``fall`` failures of an address in a row.
 
-    ``identity`` is this proxy among all others; ``clients`` says whether some of its clients go first where
-    the proxy as a whole does not.
+    ``identity`` is this proxy among all others.
     """
 
     share: float
     hold: float
     fall: int
     identity: str
-    clients: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,20 +108,19 @@ class CanaryView:
     """All that status and metrics tell of trials.
 
     ``policy`` is None where there is no canary. ``stable`` are the addresses that each candidate would take
-    the place of. ``leading`` are the names whose candidate this proxy answers all with, ``some`` those
-    that it answers the clients of the canary with. ``endings`` counts trials by how they ended.
+    the place of. ``leading`` are the names whose candidate this proxy answers with. ``endings`` counts
+    trials by how they ended.
     """
 
     policy: CanaryPolicy | None = None
     trials: Mapping[str, Trial] = field(default_factory=dict)
     stable: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     leading: frozenset[str] = frozenset()
-    some: frozenset[str] = frozenset()
     endings: Mapping[Ending, int] = field(default_factory=dict)
 
     def served_to(self, name: str) -> str:
-        """Return who is answered with the candidate of ``name``: ``all``, ``some`` or ``none``."""
-        return "all" if name in self.leading else "some" if name in self.some else "none"
+        """Return who is answered with the candidate of ``name``: ``all`` clients or ``none``."""
+        return "all" if name in self.leading else "none"
 
 
 def set_of(entry: Entry) -> AddressSet:

@@ -18,7 +18,7 @@ from dnsproxy.core.cache import Cache, Entry
 from dnsproxy.core.chance import Chance
 from dnsproxy.core.exchange import Exchange, Forward, Limits
 from dnsproxy.core.features import NO_FEATURES, Features
-from dnsproxy.core.gate import CanaryClients, limit_client, refuse_client
+from dnsproxy.core.gate import limit_client, refuse_client
 from dnsproxy.core.group import Group
 from dnsproxy.core.inflight import InFlight
 from dnsproxy.core.limiter import PASS, RateLimiter
@@ -45,7 +45,6 @@ class Engine:
     """Rules, cache and exchanges in flight, behind one function.
 
     ``groups`` are upstreams by zone key, ``limiter`` limits UDP; ``stats`` are those of an earlier engine.
-    ``others`` is ``access`` without the clients of a canary.
     """
 
     def __init__(  # noqa: PLR0913 - all but two are given by name
@@ -60,7 +59,6 @@ class Engine:
         features: Features = NO_FEATURES,
         limiter: RateLimiter | None = None,
         stats: Stats | None = None,
-        others: AccessList | None = None,
     ) -> None:
         self.stats = stats or Stats()
         self.times = Times(self.stats)
@@ -72,7 +70,6 @@ class Engine:
         self.features = features
         self.limiter = limiter
         self.exchanges = InFlight(groups, limits, max_in_flight, cache, self.stats, chance, features)
-        self.canary = CanaryClients(access, others or access)
         self._access = access
         self._denies = features.minimal_any or features.nxdomain_cut
         self._any_record = message.any_record(message.QUESTION_NAME, ANY_TTL)
@@ -95,16 +92,13 @@ class Engine:
         ``now`` is monotonic seconds. What came over TCP prepares nothing, and is not limited.
         """
         # 1. May this client ask at all?
-        aside = not self._access.allows(source)
-        if aside and not self.canary.holds(source):
+        if not self._access.allows(source):
             return refuse_client(self.stats, data)
         # 2. Has it asked too much?
         if self.limiter is not None and not tcp:
             verdict = self.limiter.verdict(source, now)
             if verdict != PASS:
                 return limit_client(self.stats, data, verdict)
-        if aside:
-            return self._receive_aside(data, now, tcp=tcp)
         # 3. Has this very packet been answered before?
         prepared = self.prepared.entries.get(without_cookie(data))
         if prepared is not None:
@@ -112,20 +106,6 @@ class Engine:
             if tail is not None:
                 return data[:2] + tail
         return self._decide(data, now, tcp=tcp)
-
-    def _receive_aside(self, data: bytes, now: float, *, tcp: bool) -> bytes | Forward | DropReason:
-        """Decide what a client of the canary gets.
-
-        What is on trial is never prepared, and who gets it never looks into the prepared table.
-        """
-        found = self.canary.find(data, self.rules)
-        if found is None:
-            return self._decide(data, now, tcp=tcp)
-        query, tried = found
-        self.stats.count_request(request_number(query.qtype, tcp=tcp))
-        if tcp:
-            query.limit = wire.TCP_LIMIT
-        return self._answer_owned(query, tried, now, None)
 
     def _decide(self, data: bytes, now: float, *, tcp: bool) -> bytes | Forward | DropReason:
         # 4. Is it a query that can be answered?
@@ -268,9 +248,8 @@ class Engine:
 
     # -- changes ----------------------------------------------------------
 
-    def swap_rules(self, rules: Ruleset, tried: dict[str, Owned] | None = None) -> None:
-        """Put new rules in force for every query from now on, and what the clients of a canary get."""
-        self._access = self.canary.swap(tried or {})
+    def swap_rules(self, rules: Ruleset) -> None:
+        """Put new rules in force for every query from now on."""
         self.rules = self.exchanges.rules = rules
         self.exchanges.chains.forget()
         self.prepared.clear()

@@ -111,9 +111,8 @@ class Explanation:
 
     ``special`` is the special-use zone that holds the name, ``failure`` what is remembered of a
     failure, ``waiting`` how many clients wait for the same answer now (None: it is not being
-    asked for), and ``policy`` how the upstreams are put in order. ``canary`` says that the client is one
-    that a new set of the name is tried on.
-    ``worker`` is the one that was asked, None where one process does everything.
+    asked for), and ``policy`` how the upstreams are put in order. ``worker`` is the one that was
+    asked, None where one process does everything.
     """
 
     outcome: Outcome
@@ -126,7 +125,6 @@ class Explanation:
     failure: FailureView | None = None
     waiting: int | None = None
     policy: str = "sequential"
-    canary: bool = False
 
 
 def type_code(text: str) -> int:
@@ -147,10 +145,6 @@ def type_code(text: str) -> int:
 def explain(engine: Engine, question: Question, now: float) -> Explanation:
     """Return what ``engine`` would do with ``question`` at ``now`` (monotonic seconds)."""
     owned = engine.rules.find_owned(question.key)
-    tried = None
-    if owned is not None and question.client is not None and engine.canary.holds(question.client):
-        tried = engine.canary.tried.get(owned.name)
-    owned = tried or owned
     zone = engine.rules.find_zone(question.key)
     special = engine.special.find(question.key) if zone == DEFAULT_ZONE else None
     # A query of `dig` or of a stub resolver has neither DO nor CD.
@@ -168,7 +162,6 @@ def explain(engine: Engine, question: Question, now: float) -> Explanation:
         failure=None if failed is None else FailureView(failed.ede, max(failed.until - now, 0.0)),
         waiting=engine.exchanges.waiting(plain),
         policy=group.policy,
-        canary=tried is not None,
     )
     return replace(found, outcome=_outcome(engine, question, found, now))
 

@@ -1,50 +1,11 @@
-"""Who does not get what everybody gets: strangers, clients over their rate, the clients of a canary."""
+"""What a client gets that may not ask, or that asks over its rate."""
 
 from __future__ import annotations
 
 from dnsproxy.core import answers, wire
-from dnsproxy.core.access import AccessList
 from dnsproxy.core.limiter import SLIPS
-from dnsproxy.core.policy import Owned, Ruleset
-from dnsproxy.core.question import refusal
 from dnsproxy.core.stats import ERROR, Stats, response_number
-from dnsproxy.core.wire import Query
 from dnsproxy.errors import DropReason, WireError
-
-
-class CanaryClients:
-    """Clients that get ``tried`` (by owned name) while there is something to try: the canary.
-
-    ``allowed`` is who may ask, ``others`` the same without these clients.
-    """
-
-    def __init__(self, allowed: AccessList, others: AccessList) -> None:
-        self.tried: dict[str, Owned] = {}
-        self._allowed = allowed
-        self._others = others
-
-    def swap(self, tried: dict[str, Owned]) -> AccessList:
-        """Take what is tried from now on; return the list of those who get what everybody gets.
-
-        Who is not in that list comes by here, so that a canary costs the others nothing, and
-        without one it is the list of all who may ask.
-        """
-        self.tried = tried
-        return self._others if tried else self._allowed
-
-    def holds(self, source: bytes) -> bool:
-        """Tell whether the client with the packed address ``source`` is one of them now."""
-        return bool(self.tried) and self._allowed.allows(source) and not self._others.allows(source)
-
-    def find(self, data: bytes, rules: Ruleset) -> tuple[Query, Owned] | None:
-        """Return the query in ``data`` and what it is answered with; None where that is as for everybody."""
-        try:
-            query = wire.scan_query(data)
-        except WireError:
-            return None
-        owned = rules.find_owned(query.key)
-        tried = None if owned is None else self.tried.get(owned.name)
-        return None if tried is None or query.rcode or refusal(query) else (query, tried)
 
 
 def refuse_client(stats: Stats, data: bytes) -> bytes | DropReason:

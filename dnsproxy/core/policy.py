@@ -7,7 +7,7 @@ assignment, whenever one of them changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from ipaddress import ip_address
 
 from dnsproxy.core import message, names, wire
@@ -193,17 +193,6 @@ def build_rules(
             stale_at = now + held.snapshot.expires_at - wall_now
             owned.append(_learned(before.get(entry.name), held, ttl, stale_at, stale_at + max_stale))
     return Ruleset(owned, zones)
-
-
-def build_tried(
-    book: Book, *, ttl: int, max_stale: float, now: float, wall_now: float, earlier: Mapping[str, Owned]
-) -> dict[str, Owned]:
-    """Return what the clients of a canary get, by owned name; the arguments are as for `build_rules`."""
-    tried = {}
-    for name, held in book.tried.items():
-        stale_at = now + held.snapshot.expires_at - wall_now
-        tried[name] = _learned(earlier.get(name), held, ttl, stale_at, stale_at + max_stale)
-    return tried
 
 
 def _learned(before: Owned | None, held: Entry, ttl: int, stale_at: float, gone_at: float) -> Owned:

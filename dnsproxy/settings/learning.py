@@ -18,7 +18,6 @@ from dnsproxy.settings.values import (
     Listen,
     Model,
     Ports,
-    Range,
     Resolver,
     Share,
     ShareText,
@@ -113,14 +112,12 @@ class VerifySettings(Model):
 
 
 class CanarySettings(Model):
-    """A new set of addresses is tried by some before it is answered by all."""
+    """A new set of addresses is answered by a share of the proxies before it is answered by all."""
 
     share: ShareText = Share(50_000)
     """Part of all proxies that answer with a new set at once, `0%` to `100%`. Which of them do is drawn by
     lot from `admin.identity` (or the name of the host), the name and the set: others for each change.
     """
-    clients: list[Range] = Field(default_factory=list)
-    """Ranges of clients that get a new set at once from a proxy that is not of that share."""
     hold: Annotated[Duration, Field(ge=1, le=604_800)] = 600.0
     """How long the others keep the old set. They take the new one after it if its addresses have answered
     all probes, or at once when the old set works no more.
@@ -165,7 +162,7 @@ class LearnSettings(Model):
     set, members that do not work are left out while another does. Queries never wait for this.
     """
     canary: CanarySettings | None = None
-    """Try a new set on a share of the proxies, or of the clients, first; null: all take it at once."""
+    """Try a new set on a share of the proxies first; null: all take it at once."""
     on_change: Path | None = None
     """Program to run when addresses change, with JSON on standard input; for at most 30 s, one at a time."""
     history: int = Field(10, ge=0, le=100)

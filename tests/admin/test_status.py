@@ -240,7 +240,7 @@ def test_trials() -> None:
         "old": ["100.118.28.43"],
         "new": ["100.118.28.44"],
         "cname": None,
-        "served_to": "some",
+        "served_to": "all",
         "started_at": NOW - 120,
         "ends_at": NOW + 480,
         "ended_at": None,

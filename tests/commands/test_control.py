@@ -147,7 +147,7 @@ TRIAL: dict[str, Any] = {
     "state": "running",
     "old": ["10.0.0.1"],
     "new": ["10.0.0.2"],
-    "served_to": "some",
+    "served_to": "all",
     "started_at": 0,
     "ends_at": 600,
     "ended_at": None,
@@ -165,7 +165,7 @@ def test_the_canary_is_shown(admin: Admin) -> None:
     first, second, third, fourth = run("canary").stdout.splitlines()
     assert first == third == "a.example: 10.0.0.1 → 10.0.0.2"
     assert second.startswith("    on trial from ")
-    assert second.endswith(", answered to clients of learn.canary.clients")
+    assert second.endswith(", answered to all clients")
     assert fourth.startswith("    rolled back at ")
     assert fourth.endswith(": 10.0.0.2 failed 3 times in a row")
     assert admin.asked == [("GET", "/api/v1/canary")]
@@ -197,4 +197,4 @@ def test_an_order_to_the_canary_needs_a_name(admin: Admin) -> None:
 
 def test_the_canary_for_a_machine(admin: Admin) -> None:
     admin.document = trials(TRIAL)
-    assert '"served_to": "some"' in run("canary", "--json").stdout
+    assert '"served_to": "all"' in run("canary", "--json").stdout

@@ -83,8 +83,8 @@ class Trial:
         for address in addresses:
             self._listeners.pop(address).close()
 
-    def answered(self) -> list[str]:
-        return sorted(self.world.server.short(REGISTRY))
+    def answered(self, *options: str) -> list[str]:
+        return sorted(self.world.server.short(REGISTRY, *options))
 
     def wait_answered(self, *addresses: str) -> None:
         wait_for(lambda: self.answered() == list(addresses), f"{addresses} are answered", deadline=15)

@@ -133,9 +133,9 @@ def bad_canary(text: str = "") -> CanaryView:
     ended = Trial(("10.94.205.199",), None, {"10.94.205.199": NOW - 900})
     detail = f"10.94.205.199 failed 3 times in a row{text}"
     return CanaryView(
-        CanaryPolicy(0.05, 600.0, 3, f"idc-dns-1{text}", clients=True),
+        CanaryPolicy(0.05, 600.0, 3, f"idc-dns-1{text}"),
         {STORAGE: running, REGISTRY: rolled_back(ended, Ending.FAILED, detail, NOW - 300)},
         {STORAGE: ("100.118.28.43",), REGISTRY: ("10.94.205.198",)},
-        some=frozenset({STORAGE}),
+        leading=frozenset({STORAGE}),
         endings={Ending.HELD: 2, Ending.FAILED: 1},
     )

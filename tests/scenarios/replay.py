@@ -10,11 +10,9 @@ of the authority section after ``AUTHORITY``.
     POLICY race                   or sequential, fastest, random
     FEATURES prefetch mix_case    also stale=SECONDS, probe_interval=SECONDS, rate=N queries per second
     SWAP valid=60 ttl=30          a snapshot: its names and addresses follow, indented
-    TRY                           names and addresses follow, indented: clients of the canary get these from
-                                  now on; without any, what all get
     QUERY 1 www.example. A        asked by client 1; then any of edns, do, cd, ad, tcp, size=N,
                                   norec (without RD), ch (class CH), notify (another opcode),
-                                  stranger (from where nobody may ask), canary (of its clients)
+                                  stranger (from where nobody may ask)
     MESSAGE 1 0001 8180 ...       octets in hexadecimal, asked by client 1; then stranger
     FLUSH www.example.            an operator has the cache forget a name; without one, all
     COUNTED drops short=1         what the engine has counted by now: drops, or responses by rcode/source
@@ -59,7 +57,7 @@ from dnsproxy.core.engine import Engine, Forward
 from dnsproxy.core.exchange import PROBE, Attempt, Exchange, Failure, Limits, Verdict
 from dnsproxy.core.features import Features
 from dnsproxy.core.limiter import RateLimiter
-from dnsproxy.core.policy import Owned, build_rules
+from dnsproxy.core.policy import build_rules
 from dnsproxy.core.registry import Wanted
 from dnsproxy.core.returns import KEY_SIZE, Returns
 from dnsproxy.core.upstreams import Upstream
@@ -69,8 +67,6 @@ from tests.strategies import learned, snapshot
 
 # Not in the list of who may ask.
 STRANGER = b"\xc0\x00\x02\x63"
-# In the range of a canary.
-CANARY, CANARY_RANGE = b"\x7f\x09\x00\x01", "127.9.0.0/16"
 # Unix time when the scenario's clock shows 0.
 WALL = 2_000_000_000
 
@@ -177,7 +173,6 @@ class Replay:
             features=replace(self.features, returns=Returns(bytes(KEY_SIZE), [0.0] * len(made))),
             policy=CachePolicy(stale=self.stale),
             limiter=self.limiter,
-            canary=[CANARY_RANGE],
             draw=seeded().octets,
         )
         self._tick()
@@ -212,11 +207,6 @@ class Replay:
             wall_now=WALL + self.now,
         )
         self.engine.swap_rules(rules)
-
-    def do_try(self, step: Step) -> None:
-        listed = [(name, tuple(addresses)) for name, *addresses in map(str.split, step.lines)]
-        tried = {name: Owned(name, addresses=addresses) for name, addresses in listed}
-        self.engine.swap_rules(self.engine.rules, tried)
 
     def do_elapse(self, step: Step) -> None:
         until = self.now + float(step.words[0])
@@ -272,11 +262,11 @@ class Replay:
         self._ask(ident, _changed(data, step), step, tcp=flags["tcp"])
 
     def do_message(self, step: Step) -> None:
-        octets = bytes.fromhex("".join(word for word in step.words[1:] if word not in {"stranger", "canary"}))
+        octets = bytes.fromhex("".join(word for word in step.words[1:] if word != "stranger"))
         self._ask(step.words[0], octets, step, tcp=False)
 
     def _ask(self, ident: str, data: bytes, step: Step, *, tcp: bool) -> None:
-        source = {"stranger": STRANGER, "canary": CANARY}.get(step.words[-1], CLIENT)
+        source = STRANGER if step.words[-1] == "stranger" else CLIENT
         taken = self.engine.receive(data, source, self.now, tcp=tcp)
         if isinstance(taken, Forward):
             taken.exchange.waiters.append((taken.query, None, ident, self.now))

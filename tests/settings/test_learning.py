@@ -28,7 +28,7 @@ from tests.settings.mistakes import complaints
         ({"learn": {"canary": {"hold": "500ms"}}}, "greater than or equal to 1"),
         ({"learn": {"canary": {"hold": "forever"}}}, "less than or equal to 604800"),
         ({"learn": {"canary": {"fall": 1}}}, "greater than or equal to 2"),
-        ({"learn": {"canary": {"clients": ["10.0.0.1/8"]}}}, "has host bits set"),
+        ({"learn": {"canary": {"clients": ["10.0.0.0/8"]}}}, "Extra inputs are not permitted"),
         ({"learn": {"canary": {"part": "5%"}}}, "Extra inputs are not permitted"),
     ],
 )
