@@ -1,19 +1,19 @@
 """Helpers inside the proxy, for a proxy that reaches a resolver of the source region itself.
 
 One for each source that is ``dns://…`` or of type ``embedded``. What they publish is signed
-with a key of this host and goes through the same checks, book and state file as what comes
-from elsewhere.
+with a key of this host and goes through the same checks as snapshots that come from elsewhere.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from contextlib import suppress
 
 import structlog
 
 from dnsproxy.core import seal
-from dnsproxy.core.book import Book
+from dnsproxy.core.learned import Snapshot
 from dnsproxy.errors import FetchError, StartError
 from dnsproxy.helper.assemble import make_helper
 from dnsproxy.helper.service import Helper
@@ -56,10 +56,11 @@ class EmbeddedHelpers:
                 self._helpers[source.url] = make_helper(seen, issuer, resolvers, key)
         self._fetcher = Fetcher()
 
-    def resume(self, book: Book) -> None:
-        """Go on from what the state file held: what registries told, and serials."""
+    def resume(self, snapshots: Iterable[Snapshot]) -> None:
+        """Continue after the last snapshots: their serials, and what registries reported."""
+        latest = {snapshot.issuer: snapshot for snapshot in snapshots}
         for url, helper in self._helpers.items():
-            snapshot = book.latest.get(self._issuers[url])
+            snapshot = latest.get(self._issuers[url])
             if snapshot is not None:
                 helper.resume(snapshot)
 

@@ -36,6 +36,7 @@ FIELDS = {
     "pinned": "the names that are pinned by order; 20 at the most",
     "port": "a TCP port",
     "problem": "one thing that is wrong, with its place",
+    "task": "name of the background task",
     "program": "path of the program",
     "proxy": "the admin endpoint of a proxy",
     "reason": "why, as the system or a label of the metrics says it",

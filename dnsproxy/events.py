@@ -80,7 +80,7 @@ EVENTS = {
         "error", "The state file cannot be read; it is left as it is.", ("file", "reason")
     ),
     "learned.state_rejected": Event(
-        "warning", "A document of the state file is not used; the others are.", ("reason", "detail")
+        "warning", "A part of the state file cannot be used; the other parts are used.", ("detail",)
     ),
     "learned.state_set_aside": Event(
         "warning", "A damaged file was kept under another name.", ("file", "kept_as")
@@ -155,11 +155,11 @@ EVENTS = {
     "learned.orders": Event(
         "info", "An operator's order is in force.", ("pinned", "frozen", "rolled_back_to")
     ),
-    "learned.orders_unreadable": Event(
-        "error", "The file of orders cannot be read; none is in force.", ("file", "reason")
-    ),
-    "learned.orders_rejected": Event(
-        "warning", "The file of orders makes no sense; none is in force.", ("file", "detail")
+    "learned.task_failed": Event(
+        "error",
+        "Internal error while addresses are published or probed, or the operator's program runs; it is retried.",
+        ("task", "exception"),
+        ("task",),
     ),
     "learned.hook_done": Event(
         "info", "The program of `learn.on_change` has run.", ("program", "seconds", "output")

@@ -7,17 +7,20 @@ import os
 from dataclasses import asdict
 from time import time
 
-from dnsproxy.admin.status import Facts, SourceView
-from dnsproxy.core.registry import undiscovered
+from dnsproxy.address_service import AddressService
+from dnsproxy.admin.status import Facts, NameDetails, SourceView
+from dnsproxy.core.addresses.lifecycle import AddressLifecycle
+from dnsproxy.core.registry import Wanted, undiscovered
 from dnsproxy.core.totals import ReloadView, Traffic
 from dnsproxy.core.trend import Recent
-from dnsproxy.learning import Learning
+from dnsproxy.net.puller import SnapshotPuller
 from dnsproxy.settings import Settings
 
 
 def facts_of(
     settings: Settings,
-    learning: Learning,
+    addresses: AddressService,
+    puller: SnapshotPuller,
     traffic: Traffic,
     *,
     recent: Recent,
@@ -26,12 +29,14 @@ def facts_of(
     reloads: ReloadView,
 ) -> Facts:
     """Return what is so at this time; ``started_at`` is Unix seconds. Needs a running event loop."""
-    vetting, learner = learning.vetting, learning.learner
+    lifecycle = addresses.lifecycle
+    wanted = lifecycle.managed()
     return Facts(
-        wanted=vetting.wanted(),
-        book=vetting.served,
-        sources=[SourceView(**asdict(source)) for source in learner.statuses],
-        rejected=learner.rejected,
+        wanted=wanted,
+        table=lifecycle.table(),
+        snapshots={issuer: opened.snapshot for issuer, opened in lifecycle.snapshots.items()},
+        sources=[SourceView(**asdict(source)) for source in puller.statuses],
+        rejected=puller.rejected,
         stats=traffic.stats,
         upstreams=traffic.upstreams,
         cache_entries=traffic.cache_entries,
@@ -42,11 +47,11 @@ def facts_of(
         draining=draining,
         tasks=len(asyncio.all_tasks()),
         max_stale=settings.learn.max_stale,
-        undiscovered=undiscovered(settings.sought(), learner.book.found()),
-        vetted={entry.name: vetting.vetted(entry) for entry in vetting.wanted()},
-        refused=vetting.screen.refused,
-        orders=vetting.orders,
-        canary=vetting.canary(),
+        undiscovered=undiscovered(settings.sought(), lifecycle.discovered()),
+        details={entry.name: _details(lifecycle, entry) for entry in wanted},
+        refused=lifecycle.refused,
+        overrides=lifecycle.overrides,
+        canary=lifecycle.canary(),
         reloads=reloads,
         recent=recent,
         ttl=settings.learn.ttl,
@@ -54,8 +59,14 @@ def facts_of(
         cache_size=settings.cache.size * max(1, len(traffic.workers)),
         host=os.uname().nodename,
         state_file=str(settings.learn.state_file),
-        disk_failure=learner.disk_failure or vetting.disk_failure,
+        disk_failure=addresses.disk_failure,
         listen=[str(listen) for listen in (*settings.serve.listen, *settings.serve.tls.listen)],
         identity=settings.admin.identity,
-        convergence=learning.convergence,
+        convergence=addresses.convergence,
     )
+
+
+def _details(lifecycle: AddressLifecycle, entry: Wanted) -> NameDetails:
+    states, refused = lifecycle.states(entry.name), lifecycle.refused_of(entry.name)
+    addresses = [*(state.address for state in states), *(finding.address for finding in refused)]
+    return NameDetails(states, refused, lifecycle.routed(entry, addresses))

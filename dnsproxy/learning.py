@@ -1,121 +1,107 @@
-"""How the addresses get here, by one configuration: keys, embedded helpers, learner, vetting."""
+"""How addresses get here by one configuration: trusted keys, embedded helpers, sources."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from dnsproxy.core.book import Book
-from dnsproxy.core.convergence import Convergence
+from dnsproxy.address_service import AddressService, AddressSettings
+from dnsproxy.core.addresses.lifecycle import OpenedSnapshot
 from dnsproxy.core.trust import Trust
-from dnsproxy.errors import StartError
-from dnsproxy.net.refresh import Learner
-from dnsproxy.net.statefile import check_writable
+from dnsproxy.errors import SnapshotError, StartError
+from dnsproxy.net.puller import SnapshotPuller, log
+from dnsproxy.net.statefile import check_writable, open_snapshot
 from dnsproxy.settings import Settings
 from dnsproxy.transport.extras import missing_extras, needs_extra
 from dnsproxy.trust import read_trust, with_own
-from dnsproxy.vetting import Vetting
 
 if TYPE_CHECKING:
     from dnsproxy.embedded import EmbeddedHelpers
 
 
-class Learning:
-    """Learner → vetting → ``outlet``: what helpers say, what of it is answered, the answers.
+class LearningPipeline:
+    """Sources → puller → address service.
 
     Raises:
         StartError: keys or ``learn.verify.ca_file`` cannot be read, ``learn.on_change`` cannot be
             run, the state folder cannot be written, or a source is this proxy itself; with every reason.
     """
 
-    def __init__(self, settings: Settings, outlet: Callable[[Book], None]) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._outlet = outlet
-        self.convergence = Convergence(time.time())
-        complaints: list[str] = []
+        problems: list[str] = []
         trust: Trust | None = None
-        disk_failure = None
+        addresses: AddressSettings | None = None
+        self.disk_failure: str | None = None
         self._embedded: EmbeddedHelpers | None = None
         try:
             if settings.learn.sources:
-                disk_failure = check_writable(settings.learn.state_file)
+                self.disk_failure = check_writable(settings.learn.state_file)
             self._embedded = self._embed()
         except StartError as exc:
-            complaints += exc.reasons
+            problems += exc.reasons
         kinds = {source.type for source in settings.learn.sources}
-        complaints += [f"learn.sources: type {needs_extra(kind)}" for kind in missing_extras(kinds)]
+        problems += [f"learn.sources: type {needs_extra(kind)}" for kind in missing_extras(kinds)]
         try:
             trust = read_trust(settings)
+            if self._embedded is not None:
+                trust = with_own(trust, self._embedded.keys)
         except StartError as exc:
-            complaints += exc.reasons
+            problems += exc.reasons
         try:
-            self.vetting = Vetting(settings, self._answer)
+            addresses = AddressSettings.make(settings, trust or Trust.none())
         except StartError as exc:
-            complaints += exc.reasons
-        if complaints or trust is None:
-            raise StartError(*complaints)
-        if self._embedded is not None:
-            trust = with_own(trust, self._embedded.keys)
-        fetch, changed = (self._embedded.fetch, self._embedded.changed) if self._embedded else (None, None)
-        self.learner = Learner(
-            settings.learn,
-            trust,
-            self.vetting.take,
-            fetch=fetch,
-            changed=changed,
-            disk_failure=disk_failure,
-        )
+            problems += exc.reasons
+        if problems or trust is None or addresses is None:
+            raise StartError(*problems)
+        self.trust = trust
+        self.addresses = addresses
+        self.puller: SnapshotPuller | None = None
 
     def _embed(self) -> EmbeddedHelpers | None:
         if not any(source.is_local for source in self._settings.learn.sources):
             return None
-        # A proxy that only pulls has no need of dnslib's decoder and aiohttp at its start.
+        # A proxy that only pulls needs neither dnslib's decoder nor aiohttp at its start.
         from dnsproxy.embedded import EmbeddedHelpers  # noqa: PLC0415
 
         return EmbeddedHelpers(self._settings)
 
-    def _answer(self, book: Book) -> None:
-        """Put ``book`` in force, and measure how long what has changed took to get here."""
-        self._outlet(book)
-        orders = self.vetting.orders
-        held = {*orders.pins, *(orders.freeze.entries if orders.freeze else ())}
-        self.convergence.pass_over(self.learner.book, held)
-        self.convergence.record(book, time.time())
+    def reopen(self, service: AddressService) -> list[OpenedSnapshot]:
+        """Return the snapshots of ``service``, verified by the keys and for the names of this configuration.
 
-    def load(self) -> None:
-        """Take up what is on disk. Never raises."""
-        self.vetting.load()
-        self.learner.load()
-        self.convergence.pass_over(self.learner.book)
-        if self._embedded is not None:
-            self._embedded.resume(self.learner.book)
+        With 10,000 names this takes a second: call it in a thread.
+        """
+        opened = []
+        for held in list(service.lifecycle.snapshots.values()):
+            try:
+                opened.append(open_snapshot(held.token, self.trust))
+            except SnapshotError as exc:
+                log.warning("learned.not_kept", reason=exc.reason.value)
+        return opened
 
-    def take_over(self, earlier: Learning) -> None:
-        """Go on from what ``earlier`` knows, which runs no more."""
-        self.convergence = earlier.convergence
-        self.vetting.take_over(earlier.vetting)
-        self.learner.take_over(earlier.learner)
-        if self._embedded is not None:
-            self._embedded.resume(self.learner.book)
-        self.vetting.take(self.learner.book)
+    def begin(self, service: AddressService, earlier: LearningPipeline | None = None) -> None:
+        """Feed ``service`` from now on, in place of ``earlier``, which no longer runs."""
+        embedded = self._embedded
+        fetch, changed = (embedded.fetch, embedded.changed) if embedded is not None else (None, None)
+        self.puller = SnapshotPuller(
+            self._settings.learn, self.trust, service.lifecycle, service.accept, fetch=fetch, changed=changed
+        )
+        if earlier is not None and earlier.puller is not None:
+            self.puller.take_over(earlier.puller)
+        if embedded is not None:
+            embedded.resume(held.snapshot for held in service.lifecycle.snapshots.values())
 
     def refresh(self) -> None:
-        """Pull from all sources now, and look again where the looking is done here."""
+        """Pull from all sources now, and resolve again where an embedded helper resolves."""
         if self._embedded is not None:
             self._embedded.look_now()
-        self.learner.refresh_now()
+        if self.puller is not None:
+            self.puller.refresh_now()
 
     async def run(self) -> None:
         """Learn until cancelled."""
+        assert self.puller is not None  # noqa: S101 - `begin` comes first
         async with asyncio.TaskGroup() as tasks:
             if self._embedded is not None:
                 tasks.create_task(self._embedded.run())
-            tasks.create_task(self.learner.run())
-            tasks.create_task(self.vetting.run())
-
-    async def close(self) -> None:
-        """Write what has not been written yet."""
-        await self.learner.close()
-        await self.vetting.close()
+            tasks.create_task(self.puller.run())

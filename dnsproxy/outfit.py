@@ -9,7 +9,7 @@ from typing import Literal
 
 from dnsproxy.core import names
 from dnsproxy.core.access import AccessList
-from dnsproxy.core.book import Book
+from dnsproxy.core.addresses.table import ServedTable
 from dnsproxy.core.cache import Cache, CachePolicy
 from dnsproxy.core.chance import Chance
 from dnsproxy.core.engine import Engine
@@ -43,7 +43,6 @@ class Outfit:
         self, settings: Settings, earlier: Outfit | None = None, returns: Returns | None = None
     ) -> None:
         self.settings = settings
-        self.wanted = settings.wanted()
         self.zones = [names.to_key(zone) for zone in settings.forward.zones]
         self.limits = limits_of(settings)
         complaints: list[str] = []
@@ -63,13 +62,12 @@ class Outfit:
         if complaints:
             raise StartError(*complaints)
 
-    def swap_book(self, book: Book, earlier: Engine) -> None:
-        """Answer with the addresses of ``book``; ``earlier`` is the engine that does so until now."""
+    def swap_table(self, table: ServedTable, earlier: Engine) -> None:
+        """Answer with the addresses of ``table``; ``earlier`` is the engine that does so until now."""
         learn = self.settings.learn
         now, wall_now = monotonic(), time()
         rules = build_rules(
-            self.wanted,
-            book,
+            table,
             self.zones,
             ttl=learn.ttl,
             max_stale=learn.max_stale,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from typing import TYPE_CHECKING, Protocol
 
-from dnsproxy.core.book import Book
+from dnsproxy.core.addresses.table import ServedTable
 from dnsproxy.core.totals import Traffic
 from dnsproxy.settings import Settings
 
@@ -44,8 +44,8 @@ class Change(Protocol):
 class Plane(Protocol):
     """What answers queries: `Server` in this process, or `workers.fleet.Fleet` in others."""
 
-    def swap_book(self, book: Book) -> None:
-        """Answer with the addresses of ``book`` from now on."""
+    def swap_table(self, table: ServedTable) -> None:
+        """Answer with the addresses of ``table`` from now on."""
 
     async def open(self) -> None:
         """Start to answer; raises `StartError`."""

@@ -9,7 +9,7 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from dnsproxy.core.book import Book
+from dnsproxy.core.addresses.table import ServedTable
 from dnsproxy.core.engine import Engine
 from dnsproxy.core.places import Places
 from dnsproxy.core.returns import Returns
@@ -58,7 +58,7 @@ class Server:
         self._watch = watch
         self._returns = returns
         self._outfit = Outfit(settings, returns=returns)
-        self._book = Book()
+        self._table = ServedTable(tuple(settings.wanted()))
         self._forwarder: Forwarder | None = None
         self._retired: dict[Forwarder, Engine] = {}
         self._left: list[UdpListener | TcpListener | TlsListener] = []
@@ -66,17 +66,17 @@ class Server:
         self._places = Places(serve.max_tcp_clients, serve.max_tcp_per_client)
         self._udp: dict[Door, UdpListener] = {}
         self._streams: dict[Door, TcpListener | TlsListener] = {}
-        self.swap_book(Book())
+        self.swap_table(self._table)
 
     @property
     def engine(self) -> Engine:
         """What decides at this time."""
         return self._outfit.engine
 
-    def swap_book(self, book: Book) -> None:
-        """Answer with the addresses of ``book`` from now on."""
-        self._book = book
-        self._outfit.swap_book(book, self._outfit.engine)
+    def swap_table(self, table: ServedTable) -> None:
+        """Answer with the addresses of ``table`` from now on."""
+        self._table = table
+        self._outfit.swap_table(table, self._outfit.engine)
 
     async def open(self, sockets: Mapping[Door, socket.socket] | None = None) -> None:
         """Start to answer on ``sockets``, which are this server's from now on; bind them when not given.
@@ -155,7 +155,9 @@ class Server:
         before, forwarder = self._outfit, self._forwarder
         self._outfit = outfit
         outfit.engine.cache.take_over(before.engine.cache)
-        outfit.swap_book(self._book, before.engine)
+        # Names that are new must not be forwarded; those that are gone leave with the next table.
+        self._table = self._table.managing(outfit.settings.wanted())
+        outfit.swap_table(self._table, before.engine)
         self._forwarder = self._make_forwarder(outfit)
         serve = outfit.settings.serve
         self._places.resize(serve.max_tcp_clients, serve.max_tcp_per_client)

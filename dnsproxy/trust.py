@@ -1,13 +1,16 @@
-"""Make a `Trust` out of the settings: key files, and the registries that each key is limited to."""
+"""What the settings say about learned addresses: the trusted keys, the registries of each, and the policy."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from dnsproxy.core import names, seal
+from dnsproxy.core.addresses.canary import CanaryPolicy
+from dnsproxy.core.addresses.name_state import AddressPolicy
 from dnsproxy.core.learned import Scope
 from dnsproxy.core.trust import Limited, Trust
 from dnsproxy.errors import StartError
@@ -62,3 +65,27 @@ def limit(settings: Settings, only: frozenset[str]) -> Limited:
 
 def _names_of(registries: Iterable[RegistrySettings]) -> frozenset[bytes]:
     return frozenset(names.to_key(entry.name) for registry in registries for entry in registry.wanted())
+
+
+def address_policy(settings: Settings, trust: Trust) -> AddressPolicy:
+    """Return the policy of the address life cycle."""
+    learn, canary = settings.learn, settings.learn.canary
+    managed = settings.wanted()
+    # A name that the configuration pins is probed only where it has ports of its own.
+    pinned: dict[str, tuple[int, ...]] = {entry.name: () for entry in managed if entry.addresses}
+    identity = settings.admin.identity or os.uname().nodename
+    return AddressPolicy(
+        managed=tuple(managed),
+        sought=tuple(settings.sought()),
+        keys={key: trust.limited[key].registries if key in trust.limited else None for key in trust.keys},
+        limits=settings.limits(),
+        ports=tuple(learn.verify.ports),
+        own_ports=pinned | settings.probed_ports(),
+        tls=learn.verify.tls,
+        probing=learn.verify.ca_file,
+        interval=learn.verify.interval,
+        accept=learn.verify.on_failure == "accept",
+        max_stale=learn.max_stale,
+        history=learn.history,
+        canary=CanaryPolicy(canary.share.part, canary.hold, canary.fall, identity) if canary else None,
+    )

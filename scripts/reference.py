@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import Metric
 
 from dnsproxy.admin.metrics import families
 from dnsproxy.admin.status import Facts
-from dnsproxy.core.book import Book
+from dnsproxy.core.addresses.table import ServedTable
 from dnsproxy.core.querylog import FIELDS as QUERY_FIELDS
 from dnsproxy.core.stats import Stats
 from dnsproxy.eventfields import COMMON, FIELDS
@@ -108,7 +108,7 @@ def metrics() -> str:
     """Return the page of metrics."""
     nothing = Facts(
         wanted=(),
-        book=Book(),
+        table=ServedTable(),
         sources=(),
         rejected={},
         stats=Stats(),

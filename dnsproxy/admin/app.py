@@ -45,7 +45,7 @@ class Operated(Protocol):
     """What the endpoint needs of the running proxy."""
 
     @property
-    def control(self) -> Control:
+    def addresses(self) -> Control:
         """Who takes orders."""
 
     async def gather(self) -> None:
@@ -111,7 +111,7 @@ def create_app(operated: Operated, token: str | None) -> web.Application:
     app.router.add_get("/api/v1/explain", api.explain)
     app.router.add_post("/api/v1/refresh", api.refresh)
     app.router.add_post("/api/v1/flush", api.flush)
-    ControlApi(operated.control, has_token=token is not None).add_to(app)
+    ControlApi(operated.addresses, has_token=token is not None).add_to(app)
     LifecycleApi(operated, has_token=token is not None).add_to(app)
     return app
 

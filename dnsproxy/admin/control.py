@@ -6,53 +6,30 @@ and never from a web page: a browser does not send ``application/json`` elsewher
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from typing import Any, Protocol
 
 from aiohttp import web
 
-from dnsproxy.admin.status import canary_document, orders_document
-from dnsproxy.core.canary import CanaryView
-from dnsproxy.core.orders import Orders, Record
+from dnsproxy.admin.status import canary_document, overrides_document
+from dnsproxy.core.addresses.lifecycle import AddressLifecycle
+from dnsproxy.core.addresses.overrides import Overrides, Record
 from dnsproxy.errors import OrderError
 
-Order = Callable[[dict[str, Any]], None]
+Command = Callable[[AddressLifecycle, float], None]
+Order = Callable[[dict[str, Any]], Command]
 
 
 class Control(Protocol):
-    """Who takes the orders."""
+    """Takes the commands: an `AddressService`."""
 
     @property
-    def orders(self) -> Orders:
-        """What is ordered at this time."""
+    def lifecycle(self) -> AddressLifecycle:
+        """The state that the commands change."""
 
-    def pin(self, name: str, addresses: Iterable[str]) -> None:
-        """Answer ``name`` with ``addresses`` only."""
-
-    def unpin(self, name: str) -> None:
-        """Undo a pin."""
-
-    def freeze(self) -> None:
-        """Take no other sets."""
-
-    def unfreeze(self) -> None:
-        """Undo a freeze or a roll-back."""
-
-    def rollback(self, serial: int) -> None:
-        """Go back to what was learned with ``serial``."""
-
-    def promote_canary(self, name: str) -> None:
-        """Put the set of a name that is on trial, or was rolled back, into service."""
-
-    def rollback_canary(self, name: str) -> None:
-        """Refuse the set of a name that is on trial."""
-
-    def canary(self) -> CanaryView:
-        """What is on trial."""
-
-    async def saved(self) -> str | None:
-        """Write the orders; return why that failed."""
+    async def order(self, command: Command) -> str | None:
+        """Run ``command``; return why the state is not on disk, None when it is. Raises `OrderError`."""
 
 
 class ControlApi:
@@ -64,15 +41,14 @@ class ControlApi:
 
     def add_to(self, app: web.Application) -> None:
         """Add the routes."""
-        control = self._control
         orders: dict[str, Order] = {
-            "pin": lambda body: control.pin(_text(body, "name"), _texts(body, "addresses")),
-            "unpin": lambda body: control.unpin(_text(body, "name")),
-            "freeze": lambda _: control.freeze(),
-            "unfreeze": lambda _: control.unfreeze(),
-            "rollback": lambda body: control.rollback(_whole(body, "serial")),
-            "canary/promote": lambda body: control.promote_canary(_text(body, "name")),
-            "canary/rollback": lambda body: control.rollback_canary(_text(body, "name")),
+            "pin": _pin,
+            "unpin": _unpin,
+            "freeze": lambda _: lambda state, wall_now: state.freeze(wall_now),
+            "unfreeze": lambda _: lambda state, _: state.unfreeze(),
+            "rollback": _rollback,
+            "canary/promote": _promote,
+            "canary/rollback": _refuse,
         }
         for name, order in orders.items():
             app.router.add_post(f"/api/v1/{name}", self._handler(order))
@@ -85,23 +61,24 @@ class ControlApi:
             if refusal is not None:
                 return refusal
             try:
-                order(await _body(request))
+                failure = await self._control.order(order(await _body(request)))
             except ValueError as exc:
                 return _error(str(exc), 400)
             except OrderError as exc:
                 return _error(str(exc), 409)
-            failure = await self._control.saved()
-            return web.json_response({**orders_document(self._control.orders), "not_saved": failure})
+            return web.json_response(
+                {**overrides_document(self._control.lifecycle.overrides), "not_saved": failure}
+            )
 
         return handle
 
     async def history(self, _request: web.Request) -> web.Response:
         """Tell the sets that a roll-back can choose from, the newest first."""
-        return web.json_response(history_document(self._control.orders))
+        return web.json_response(history_document(self._control.lifecycle.overrides))
 
     async def canary(self, _request: web.Request) -> web.Response:
         """Tell which new sets of addresses are on trial."""
-        return web.json_response({"canary": canary_document(self._control.canary())})
+        return web.json_response({"canary": canary_document(self._control.lifecycle.canary())})
 
 
 def refused(request: web.Request, *, has_token: bool) -> web.Response | None:
@@ -115,19 +92,44 @@ def refused(request: web.Request, *, has_token: bool) -> web.Response | None:
     return None
 
 
-def history_document(orders: Orders) -> dict[str, Any]:
+def _pin(body: dict[str, Any]) -> Command:
+    name, addresses = _text(body, "name"), _texts(body, "addresses")
+    return lambda state, wall_now: state.pin(name, addresses, wall_now)
+
+
+def _unpin(body: dict[str, Any]) -> Command:
+    name = _text(body, "name")
+    return lambda state, _: state.unpin(name)
+
+
+def _rollback(body: dict[str, Any]) -> Command:
+    serial = _whole(body, "serial")
+    return lambda state, wall_now: state.rollback(serial, wall_now)
+
+
+def _promote(body: dict[str, Any]) -> Command:
+    name = _text(body, "name")
+    return lambda state, _: state.promote(name)
+
+
+def _refuse(body: dict[str, Any]) -> Command:
+    name = _text(body, "name")
+    return lambda state, wall_now: state.refuse(name, wall_now)
+
+
+def history_document(overrides: Overrides) -> dict[str, Any]:
     """Return each record with what it changed, as JSON."""
     records = []
     earlier: Record | None = None
-    for record in orders.history:
+    for record in overrides.history:
         records.append(_record(record, earlier))
         earlier = record
-    return {**orders_document(orders), "history": records[::-1]}
+    return {**overrides_document(overrides), "history": records[::-1]}
 
 
 def _record(record: Record, earlier: Record | None) -> dict[str, Any]:
-    before = {name: entry.learned.addresses for name, entry in earlier.entries.items()} if earlier else {}
-    after = {name: entry.learned.addresses for name, entry in record.entries.items()}
+    before = {name: entry.learned.addresses for name, entry in earlier.sets.items()} if earlier else {}
+    after = {name: entry.learned.addresses for name, entry in record.sets.items()}
     return {
         "serial": record.serial,
         "issuer": record.issuer,

@@ -17,8 +17,8 @@ from prometheus_client.registry import Collector
 
 from dnsproxy.admin.standing import standing_metrics
 from dnsproxy.admin.status import Facts
-from dnsproxy.core.canary import PROMOTIONS, ROLLBACKS, CanaryView, State
-from dnsproxy.core.guard import Refusal
+from dnsproxy.core.addresses.canary import PROMOTIONS, ROLLBACKS, CanaryView, State
+from dnsproxy.core.addresses.filter import Refusal
 from dnsproxy.core.stats import DURATION_BOUNDS, Stats
 from dnsproxy.errors import DropReason, Rejection
 from dnsproxy.version import __version__
@@ -139,7 +139,7 @@ def _learned(facts: Facts) -> Iterator[Metric]:
             age.add_metric([entry.name], seconds)
     yield age
     yield known
-    yield _gauge("dnsproxy_learned_serial", "Highest serial accepted.", facts.book.serial)
+    yield _gauge("dnsproxy_learned_serial", "Highest serial accepted.", facts.table.serial)
     yield _gauge(
         "dnsproxy_state_write_failed",
         "1 while the state file cannot be written: a restart would forget what came last.",
@@ -151,12 +151,12 @@ def _learned(facts: Facts) -> Iterator[Metric]:
     for reason in Rejection:
         rejected.add_metric([reason.value], facts.rejected.get(reason.value, 0))
     yield rejected
-    yield from _vetted(facts)
+    yield from _details(facts)
     yield from _canary(facts.canary)
     yield _gauge("dnsproxy_ready", "1 when every configured name has an address.", not facts.missing())
 
 
-def _vetted(facts: Facts) -> Iterator[Metric]:
+def _details(facts: Facts) -> Iterator[Metric]:
     label = ["name", "address"]
     unreachable = GaugeMetricFamily(
         "dnsproxy_learned_unreachable", "1 when the address does not answer probes.", labels=label
@@ -164,11 +164,11 @@ def _vetted(facts: Facts) -> Iterator[Metric]:
     unrouted = GaugeMetricFamily(
         "dnsproxy_learned_unrouted", "1 when network.routed does not hold the address.", labels=label
     )
-    for name, vetted in facts.vetted.items():
-        for state in vetted.states:
+    for name, details in facts.details.items():
+        for state in details.states:
             if state.result is not None:
                 unreachable.add_metric([name, state.address], state.alive is False)
-            routed = vetted.routed.get(state.address)
+            routed = details.routed.get(state.address)
             if routed is not None:
                 unrouted.add_metric([name, state.address], not routed)
     yield from (unreachable, unrouted)
@@ -178,8 +178,10 @@ def _vetted(facts: Facts) -> Iterator[Metric]:
     for reason in Refusal:
         refused.add_metric([reason.value], facts.refused.get(reason.value, 0))
     yield refused
-    yield _gauge("dnsproxy_learned_frozen", "1 while no changes are taken.", facts.orders.freeze is not None)
-    yield _gauge("dnsproxy_learned_pinned", "Names pinned by order.", len(facts.orders.pins))
+    yield _gauge(
+        "dnsproxy_learned_frozen", "1 while no changes are taken.", facts.overrides.freeze is not None
+    )
+    yield _gauge("dnsproxy_learned_pinned", "Names pinned by order.", len(facts.overrides.pins))
 
 
 def _canary(view: CanaryView) -> Iterator[Metric]:
@@ -206,7 +208,7 @@ def _canary(view: CanaryView) -> Iterator[Metric]:
     )
     for family, endings in ((promotions, PROMOTIONS), (rollbacks, ROLLBACKS)):
         for ending in endings:
-            family.add_metric([ending.value], view.endings.get(ending, 0))
+            family.add_metric([ending.value], view.outcomes.get(ending, 0))
     yield from (promotions, rollbacks)
 
 

@@ -32,7 +32,7 @@ class Shown(Protocol):
     """What the page needs of the running proxy: a part of `app.Operated`."""
 
     @property
-    def control(self) -> Control:
+    def addresses(self) -> Control:
         """Who holds the history."""
 
     async def gather(self) -> None:
@@ -63,7 +63,7 @@ class StatusPage:
             return web.Response(text=_paths(request.app), headers={"Vary": "Accept"})
         await self._shown.gather()
         document = status_document(self._shown.facts())
-        history = history_document(self._shown.control.orders)
+        history = history_document(self._shown.addresses.lifecycle.overrides)
         # In a thread: the first page imports jinja2 and compiles the template, for 100 ms, and one with
         # hundreds of names takes some too, in which this process is to answer queries. Documents are plain.
         async with self._drawing:

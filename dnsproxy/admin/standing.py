@@ -34,7 +34,7 @@ def standing_document(facts: Facts) -> dict[str, Any]:
                 "issued_at": snapshot.issued_at,
                 "age": max(0.0, facts.wall_now - snapshot.issued_at),
             }
-            for issuer, snapshot in sorted(facts.book.latest.items())
+            for issuer, snapshot in sorted(facts.snapshots.items())
         ],
         "convergence": {
             "count": sum(facts.convergence.counts),
@@ -65,7 +65,7 @@ def standing_metrics(facts: Facts) -> Iterator[Metric]:
         "When the helper made that snapshot, by its own clock, in Unix seconds.",
         labels=["issuer"],
     )
-    for issuer, snapshot in sorted(facts.book.latest.items()):
+    for issuer, snapshot in sorted(facts.snapshots.items()):
         serial.add_metric([issuer], snapshot.serial)
         issued.add_metric([issuer], snapshot.issued_at)
     yield from (serial, issued)

@@ -7,13 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dnsproxy.core.book import Book, Entry
-from dnsproxy.core.canary import PROMOTIONS, ROLLBACKS, CanaryView
+from dnsproxy.core.addresses.canary import PROMOTIONS, ROLLBACKS, CanaryView
+from dnsproxy.core.addresses.filter import Finding
+from dnsproxy.core.addresses.name_state import AddressState
+from dnsproxy.core.addresses.overrides import Overrides
+from dnsproxy.core.addresses.table import ServedTable, Statement
 from dnsproxy.core.convergence import Convergence
-from dnsproxy.core.orders import Orders
+from dnsproxy.core.learned import Snapshot
 from dnsproxy.core.policy import STALE_TTL
 from dnsproxy.core.registry import Sought, Wanted
-from dnsproxy.core.screen import Vetted
 from dnsproxy.core.stats import Stats, UpstreamStats
 from dnsproxy.core.totals import ReloadView, WorkerView
 from dnsproxy.core.trend import Recent
@@ -33,19 +35,28 @@ class SourceView:
 
 
 @dataclass(frozen=True, slots=True)
+class NameDetails:
+    """The addresses of one name: their states, the refused ones, and which have a route (None: unknown)."""
+
+    states: tuple[AddressState, ...] = ()
+    refused: tuple[Finding, ...] = ()
+    routed: Mapping[str, bool | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """All that status, readiness and metrics are made from, taken at one time.
 
-    ``wall_now`` and ``started_at`` are Unix seconds, ``max_stale`` seconds: how long
-    addresses stay in service after their snapshot has expired. ``book`` is what is answered, ``vetted``
-    what is known of the addresses of each name, also of those that are held back or refused. ``workers`` is
+    ``wall_now`` and ``started_at`` are Unix seconds, ``max_stale`` seconds: how long addresses are answered
+    after their snapshot has expired. ``table`` is what is answered, ``snapshots`` are the last ones by
+    helper, ``details`` the addresses of each name, also those that are held back or refused. ``workers`` is
     empty where one process does everything. ``ttl`` is what clients are given with learned addresses, in
     seconds; ``cache_size`` counts entries, of all workers together; ``tasks`` are those of the event loop.
     ``identity`` is what it calls itself in place of its ``host``.
     """
 
     wanted: Sequence[Wanted]
-    book: Book
+    table: ServedTable
     sources: Sequence[SourceView]
     rejected: Mapping[str, int]
     stats: Stats
@@ -57,9 +68,10 @@ class Facts:
     draining: bool
     max_stale: float = math.inf
     undiscovered: Sequence[Sought] = ()
-    vetted: Mapping[str, Vetted] = field(default_factory=dict)
+    snapshots: Mapping[str, Snapshot] = field(default_factory=dict)
+    details: Mapping[str, NameDetails] = field(default_factory=dict)
     refused: Mapping[str, int] = field(default_factory=dict)
-    orders: Orders = field(default_factory=Orders)
+    overrides: Overrides = field(default_factory=Overrides)
     workers: Sequence[WorkerView] = ()
     reloads: ReloadView = field(default_factory=ReloadView)
     recent: Recent = field(default_factory=Recent)
@@ -74,16 +86,16 @@ class Facts:
     convergence: Convergence = field(default_factory=lambda: Convergence(0.0))
     canary: CanaryView = field(default_factory=CanaryView)
 
-    def in_service(self, wanted: Wanted) -> Entry | None:
+    def in_service(self, wanted: Wanted) -> Statement | None:
         """Return what is answered for a learned name; None when pinned, unknown or too old."""
-        held = None if wanted.addresses else self.book.entries.get(wanted.name)
+        held = None if wanted.addresses else self.table.sets.get(wanted.name)
         if held is None or self.wall_now >= held.snapshot.expires_at + self.max_stale:
             return None
         return held
 
     def is_pinned(self, wanted: Wanted) -> bool:
         """Tell whether the configuration or an order fixes the addresses of a name."""
-        return bool(wanted.addresses) or wanted.name in self.orders.pins
+        return bool(wanted.addresses) or wanted.name in self.overrides.pins
 
     def missing(self) -> list[str]:
         """Return the owned names that have no address to answer with, and the roles not found out yet."""
@@ -93,7 +105,7 @@ class Facts:
 
     def age(self, wanted: Wanted) -> float | None:
         """Return seconds since a helper confirmed the addresses; None for pinned and unknown names."""
-        held = None if self.is_pinned(wanted) else self.book.entries.get(wanted.name)
+        held = None if self.is_pinned(wanted) else self.table.sets.get(wanted.name)
         return None if held is None else max(0.0, self.wall_now - held.learned.observed_at)
 
 
@@ -107,7 +119,7 @@ def status_document(facts: Facts) -> dict[str, Any]:
         "listen": list(facts.listen),
         "now": facts.wall_now,
         "uptime": round(facts.wall_now - facts.started_at, 1),
-        "serial": facts.book.serial,
+        "serial": facts.table.serial,
         "ready": not missing and not facts.draining,
         "draining": facts.draining,
         "missing": missing,
@@ -116,7 +128,7 @@ def status_document(facts: Facts) -> dict[str, Any]:
         "sources": [_source(facts, source) for source in facts.sources],
         "rejected": dict(facts.rejected),
         "refused": dict(facts.refused),
-        **orders_document(facts.orders),
+        **overrides_document(facts.overrides),
         "canary": canary_document(facts.canary),
         "upstreams": [
             {
@@ -177,7 +189,7 @@ def _by_source(counts: Iterable[tuple[tuple[str, str], int]]) -> dict[str, int]:
 
 
 def _name(facts: Facts, entry: Wanted) -> dict[str, Any]:
-    freeze = facts.orders.freeze
+    freeze = facts.overrides.freeze
     document: dict[str, Any] = {
         "name": entry.name,
         "role": entry.role,
@@ -192,8 +204,8 @@ def _name(facts: Facts, entry: Wanted) -> dict[str, Any]:
         "observed_at": None,
         "status": "missing",
         "pinned": facts.is_pinned(entry),
-        "frozen": freeze is not None and entry.name in freeze.entries,
-        "details": [*_details(facts.vetted.get(entry.name, Vetted()))],
+        "frozen": freeze is not None and entry.name in freeze.sets,
+        "details": [*_details(facts.details.get(entry.name, NameDetails()))],
     }
     held = facts.in_service(entry)
     if entry.addresses:
@@ -216,39 +228,39 @@ def _name(facts: Facts, entry: Wanted) -> dict[str, Any]:
     return document
 
 
-def _details(vetted: Vetted) -> Iterator[dict[str, Any]]:
-    for state in vetted.states:
+def _details(details: NameDetails) -> Iterator[dict[str, Any]]:
+    for state in details.states:
         yield {
             "address": state.address,
             "state": "serving" if state.serving else "held_back",
             "reason": state.reason,
-            "routed": vetted.routed.get(state.address),
+            "routed": details.routed.get(state.address),
             "probe": {str(port): text for port, text in state.result.ports.items()} if state.result else {},
             "checked_at": state.checked_at,
             "since": state.since,
         }
-    for finding in vetted.refused:
+    for finding in details.refused:
         yield {
             "address": finding.address,
             "state": "refused",
             "reason": f"{finding.reason.value}: {finding.detail}",
-            "routed": vetted.routed.get(finding.address),
+            "routed": details.routed.get(finding.address),
             "probe": {},
             "checked_at": None,
             "since": None,
         }
 
 
-def orders_document(orders: Orders) -> dict[str, Any]:
-    """Return what is pinned and frozen by order. Times are Unix seconds."""
-    freeze = orders.freeze
+def overrides_document(overrides: Overrides) -> dict[str, Any]:
+    """Return the pins and the freeze of operators. Times are Unix seconds."""
+    freeze = overrides.freeze
     return {
         "pinned": [
             {"name": name, "addresses": list(pin.addresses), "since": pin.since}
-            for name, pin in sorted(orders.pins.items())
+            for name, pin in sorted(overrides.pins.items())
         ],
         "frozen": freeze
-        and {"since": freeze.since, "rolled_back_to": freeze.serial, "names": len(freeze.entries)},
+        and {"since": freeze.since, "rolled_back_to": freeze.serial, "names": len(freeze.sets)},
     }
 
 
@@ -264,8 +276,8 @@ def canary_document(view: CanaryView) -> dict[str, Any] | None:
         "identity": policy.identity,
         "share": policy.share,
         "hold": policy.hold,
-        "promotions": {ending.value: view.endings.get(ending, 0) for ending in PROMOTIONS},
-        "rollbacks": {ending.value: view.endings.get(ending, 0) for ending in ROLLBACKS},
+        "promotions": {ending.value: view.outcomes.get(ending, 0) for ending in PROMOTIONS},
+        "rollbacks": {ending.value: view.outcomes.get(ending, 0) for ending in ROLLBACKS},
         "trials": [
             {
                 "name": name,
@@ -277,7 +289,7 @@ def canary_document(view: CanaryView) -> dict[str, Any] | None:
                 "started_at": trial.started_at,
                 "ends_at": trial.started_at + policy.hold if trial.is_running else None,
                 "ended_at": trial.ended_at,
-                "reason": trial.ending and trial.ending.value,
+                "reason": trial.outcome and trial.outcome.value,
                 "detail": trial.detail or None,
             }
             for name, trial in sorted(view.trials.items())

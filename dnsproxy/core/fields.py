@@ -24,6 +24,10 @@ class Fields:
         """Tell whether ``key`` is there and not null."""
         return self._value.get(key) is not None
 
+    def keys(self) -> list[str]:
+        """Return the keys that are texts."""
+        return [key for key in self._value if isinstance(key, str)]
+
     def wrong(self, key: str, reason: str) -> SnapshotError:
         """Return the error that says what is wrong with ``key``."""
         return SnapshotError(Rejection.MALFORMED, f"{self._place}.{key}: {reason}")

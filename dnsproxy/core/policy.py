@@ -1,8 +1,7 @@
 """What a name is: owned by us, or to be forwarded, and to which zone's upstreams.
 
-A `Ruleset` is immutable and built from the book of learned addresses, the
-pinned names and the forward zones. It is replaced as a whole, by one
-assignment, whenever one of them changes.
+A `Ruleset` is immutable and built from the table of answered addresses and the forward zones. It is replaced
+as a whole, by one assignment, whenever one of them changes.
 """
 
 from __future__ import annotations
@@ -11,8 +10,7 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 
 from dnsproxy.core import message, names, wire
-from dnsproxy.core.book import Book, Entry
-from dnsproxy.core.registry import Wanted, with_found
+from dnsproxy.core.addresses.table import ServedTable, Statement
 
 Counts = tuple[int, int, int]
 DEFAULT_ZONE = names.ROOT
@@ -164,8 +162,7 @@ class Ruleset:
 
 
 def build_rules(
-    wanted: Iterable[Wanted],
-    book: Book,
+    table: ServedTable,
     zones: Iterable[bytes],
     *,
     ttl: int,
@@ -174,7 +171,7 @@ def build_rules(
     wall_now: float,
     earlier: Ruleset | None = None,
 ) -> Ruleset:
-    """Return the rules for the configured and the discovered names with the addresses of ``book``.
+    """Return the rules for the managed names of ``table``.
 
     ``ttl`` and ``max_stale`` are seconds. Wall-clock times of the snapshots are
     turned into monotonic ones here, with ``now`` and ``wall_now`` read together.
@@ -183,8 +180,8 @@ def build_rules(
     """
     before = {entry.name: entry for entry in earlier.owned()} if earlier is not None else {}
     owned = []
-    for entry in with_found(wanted, book.found()):
-        held = book.entries.get(entry.name)
+    for entry in table.managed:
+        held = table.sets.get(entry.name)
         if entry.addresses:
             owned.append(Owned(entry.name, addresses=entry.addresses, ttl=ttl))
         elif held is None:
@@ -195,7 +192,7 @@ def build_rules(
     return Ruleset(owned, zones)
 
 
-def _learned(before: Owned | None, held: Entry, ttl: int, stale_at: float, gone_at: float) -> Owned:
+def _learned(before: Owned | None, held: Statement, ttl: int, stale_at: float, gone_at: float) -> Owned:
     learned = held.learned
     same = (learned.addresses, learned.cname, ttl)
     if before is not None and (before.addresses, before.cname, before.ttl) == same:

@@ -11,14 +11,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from dnsproxy.core.canary import Ending, State
+from dnsproxy.core.addresses.canary import State, TrialOutcome
 from dnsproxy.core.fields import Fields
 from dnsproxy.core.learned import MAX_NAMES, MAX_REFUSED, LearnedName, canonical_addresses
 from dnsproxy.errors import Rejection, SnapshotError
 
 # A name, and the addresses of a set that is refused.
 Refusal = tuple[str, tuple[str, ...]]
-_BY_PROBES = frozenset({Ending.FAILED.value, Ending.SILENT.value})
+_BY_PROBES = frozenset({TrialOutcome.FAILED.value, TrialOutcome.SILENT.value})
 
 
 def refusals_from(document: object) -> frozenset[Refusal]:

@@ -54,6 +54,11 @@ class Trust:
     scope: Scope
     limited: Mapping[str, Limited] = field(default_factory=dict)
 
+    @classmethod
+    def none(cls) -> Trust:
+        """Return one that trusts no key."""
+        return cls({}, Scope(frozenset()))
+
     def open(self, token: str) -> tuple[Snapshot, Scope]:
         """Return the snapshot in ``token``, and which names its key may speak for.
 

@@ -1,7 +1,7 @@
-"""Run the operator's program when addresses change: one at a time, told the newest state.
+"""Run the operator's program when addresses change: one at a time, with the newest state.
 
-What changes while it runs is told together by the next run. It runs in a process
-group of its own, which ends with it, at the time limit, or with the proxy.
+The next run reports what changes while it runs. It has its own process group, which ends with it, at the time
+limit, or with the proxy.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import structlog
 
-from dnsproxy.core.notice import Situation, notice
+from dnsproxy.core.addresses.change_event import NameStatus, change_event
 from dnsproxy.errors import StartError
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -47,48 +47,59 @@ def check_program(path: Path) -> None:
 
 
 class Hook:
-    """Runs ``path`` after each `offer` that changes something; ``limit`` is in seconds."""
+    """Runs ``path``, if there is one, after each `offer` that changes something; ``limit`` is in seconds."""
 
-    def __init__(self, path: Path, limit: float = LIMIT) -> None:
+    def __init__(self, path: Path | None, limit: float = LIMIT) -> None:
         self._path = path
         self._limit = limit
-        self._told: Mapping[str, Situation] = {}
-        self._newest: tuple[Mapping[str, Situation], int, bool] | None = None
+        self._reported: Mapping[str, NameStatus] = {}
+        self._newest: tuple[Mapping[str, NameStatus], int, bool] | None = None
         self._offered = asyncio.Event()
 
-    def offer(self, situations: Mapping[str, Situation], serial: int, *, frozen: bool) -> None:
-        """Have the program told of ``situations``, in place of what still waits to be told."""
-        self._newest = situations, serial, frozen
+    @property
+    def is_wanted(self) -> bool:
+        """Whether there is a program."""
+        return self._path is not None
+
+    def change(self, path: Path | None) -> None:
+        """Run another program from now on; it gets an event with every name first."""
+        if path != self._path:
+            self._path, self._reported = path, {}
+
+    def offer(self, statuses: Mapping[str, NameStatus], serial: int, *, frozen: bool) -> None:
+        """Report ``statuses``, in place of those that still wait."""
+        self._newest = statuses, serial, frozen
         self._offered.set()
 
     async def run(self) -> None:
-        """Tell what is offered until cancelled; then the program that runs is ended."""
+        """Report what is offered until cancelled; then the program that runs is ended."""
         while True:
             await self._offered.wait()
             self._offered.clear()
-            if self._newest is None:
+            if self._newest is None or self._path is None:
                 continue
-            situations, serial, frozen = self._newest
-            before = self._told
-            document = notice(before, situations, serial=serial, frozen=frozen)
-            # Told once, also when the program fails: its next run may depend on what it did.
-            self._told = situations
+            statuses, serial, frozen = self._newest
+            before = self._reported
+            document = change_event(before, statuses, serial=serial, frozen=frozen)
+            # Reported once, also when the program fails: its next run may depend on what it did.
+            self._reported = statuses
             if document is None:
                 continue
             try:
-                await self._tell(document)
-            except asyncio.CancelledError:
-                # Told anew if `run` is called again, as it is after a change of the configuration.
-                self._told = before
+                await self._report(document)
+            except BaseException:
+                # Reported again when `run` is called again.
+                self._reported = before
                 self._offered.set()
                 raise
 
-    async def _tell(self, document: dict[str, Any]) -> None:
+    async def _report(self, document: dict[str, Any]) -> None:
         started = asyncio.get_running_loop().time()
         try:
             code, output = await self._run(json.dumps(document).encode() + b"\n")
-        except OSError as exc:
-            log.warning("learned.hook_failed", program=str(self._path), reason=exc.strerror or str(exc))
+        except (OSError, RuntimeError) as exc:  # RuntimeError: no thread can be started
+            reason = getattr(exc, "strerror", None) or str(exc)
+            log.warning("learned.hook_failed", program=str(self._path), reason=reason)
             return
         seconds = round(asyncio.get_running_loop().time() - started, 3)
         facts = {"program": str(self._path), "seconds": seconds, "output": output}
@@ -111,7 +122,7 @@ class Hook:
             os.write(given, document)
             os.lseek(given, 0, os.SEEK_SET)
             process = await asyncio.create_subprocess_exec(
-                self._path, stdin=given, stdout=writing, stderr=writing, process_group=0
+                str(self._path), stdin=given, stdout=writing, stderr=writing, process_group=0
             )
         except BaseException:
             os.close(reading)

@@ -1,8 +1,8 @@
-"""Carry out the probes that `core.verify` asks for. No query ever waits for one.
+"""Run the probes that the life cycle of addresses asks for. No query waits for one.
 
-A certificate is asked for by its name. Who signed it counts only with a ``ca_file``:
-clients have authorities of their own that this host need not know, while a certificate
-for another name means that the address belongs to somebody else by now.
+A probe requests the certificate of the name. Its issuer counts only with a ``ca_file``: clients may trust
+authorities that this host does not know, while a certificate for another name means that the address belongs
+to another service by now.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from collections.abc import Callable
 import structlog
 
 from dnsproxy.authorities import client_context, unjudging_context
-from dnsproxy.core.health import Outcome, Probe, Result
-from dnsproxy.core.verify import Verifier
+from dnsproxy.core.addresses.health import Outcome, Probe, Result
+from dnsproxy.core.addresses.lifecycle import AddressLifecycle
 from dnsproxy.errors import StartError
 from dnsproxy.net.certname import mismatch
 from dnsproxy.settings.learning import VerifySettings
@@ -56,7 +56,7 @@ class Prober:
             ) from exc
 
     async def probe(self, probe: Probe) -> Result:
-        """Return how connecting to every port of ``probe`` went; never raises but when cancelled."""
+        """Return the result of connecting to every port of ``probe``; raises only when cancelled."""
         ends = await asyncio.gather(*(self._try(probe, port) for port in probe.ports))
         outcomes = [outcome for outcome, _ in ends]
         texts = {port: text for port, (_, text) in zip(probe.ports, ends, strict=True)}
@@ -107,32 +107,27 @@ def _classify(exc: OSError) -> tuple[Outcome, str]:
 
 
 class ProbeLoop:
-    """Keeps the probes of ``verifier`` going.
+    """Runs the probes of ``state``; ``on_result`` is called after each result. ``prober`` may be replaced."""
 
-    ``on_end`` is told of each end: the probe, whether the address lives when that has
-    changed (else None), and whether something else is answered, or kept, from now on.
-    """
-
-    def __init__(
-        self, verifier: Verifier, prober: Prober, on_end: Callable[[Probe, bool | None, bool], None]
-    ) -> None:
-        self._verifier = verifier
-        self._prober = prober
-        self._on_end = on_end
+    def __init__(self, state: AddressLifecycle, prober: Prober, on_result: Callable[[], None]) -> None:
+        self.prober = prober
+        self._state = state
+        self._on_result = on_result
         self._wake = asyncio.Event()
 
     def kick(self) -> None:
-        """Look again what is due: the sets have changed."""
+        """Look again for probes that are due: the sets may have changed."""
         self._wake.set()
 
     async def run(self) -> None:
         """Probe until cancelled."""
+        state = self._state
         async with asyncio.TaskGroup() as tasks:
             while True:
                 self._wake.clear()
-                for probe in self._verifier.next_probes(time.monotonic()):
+                for probe in state.next_probes(time.monotonic()):
                     tasks.create_task(self._carry_out(probe))
-                due = self._verifier.next_time()
+                due = state.next_time()
                 try:
                     async with asyncio.timeout(None if due is None else max(0.0, due - time.monotonic())):
                         await self._wake.wait()
@@ -141,12 +136,13 @@ class ProbeLoop:
 
     async def _carry_out(self, probe: Probe) -> None:
         try:
-            result = await self._prober.probe(probe)
-        except Exception:  # a mistake of ours in here must not end the answers to queries
+            result = await self.prober.probe(probe)
+        except asyncio.CancelledError:
+            self._state.abandon(probe, time.monotonic())
+            raise
+        except Exception:  # an internal error must not end the answers to queries
             log.exception("learned.probe_crashed", name=probe.name, address=probe.address)
-            result = Result(Outcome.HOST, dict.fromkeys(probe.ports, "an error of this program"))
-        before = self._verifier.is_alive(probe.name, probe.address)
-        changed = self._verifier.record(probe, result, time.monotonic(), time.time())
-        after = self._verifier.is_alive(probe.name, probe.address)
-        self._on_end(probe, None if after is before else after, changed)
+            result = Result(Outcome.HOST, dict.fromkeys(probe.ports, "an internal error"))
+        self._state.record(probe, result, time.monotonic(), time.time())
+        self._on_result()
         self._wake.set()

@@ -1,34 +1,36 @@
-"""The last known good on disk: one signed snapshot (JWS) per line, oldest first.
-
-The file is replaced whole or not at all. What is in it is checked by whoever
-reads it; here it is only text.
-"""
+"""The state of learned addresses on disk, in the form of `core.addresses.state_file`."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import math
+import json
 import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import structlog
 
-from dnsproxy.errors import StartError
+from dnsproxy.core import seal
+from dnsproxy.core.addresses.lifecycle import AddressLifecycle, OpenedSnapshot
+from dnsproxy.core.addresses.state_file import restore
+from dnsproxy.core.fields import Fields
+from dnsproxy.core.learned import Rejected, judge_content
+from dnsproxy.core.trust import Trust
+from dnsproxy.errors import SnapshotError, StartError
 from dnsproxy.files import remove_leftovers, write_atomically
 
-# Octets. Eight snapshots of the largest size that a source may send.
-MAX_STATE = 64 * 1024 * 1024
+# Bytes. More than all snapshots that are kept, and what belongs to them.
+MAX_STATE = 128 * 1024 * 1024
 # Files set aside that are kept.
 KEEP_ASIDE = 3
-# Seconds between two writes that change no address, and before a failed write is tried again.
-REFRESH_GAP = 60.0
-# Octets written to see whether a file can be: one block of most file systems.
+# Seconds that a changed answer waits for the disk.
+PATIENCE = 5.0
+# A signed snapshot (RFC 7515 §7.1).
+_TOKEN = re.compile(r"ey[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+# Bytes written to find out whether a file can be: one block of most file systems.
 _PROBE = 4096
 # What a disk that was good before does: it fills up, fails, or is made read-only because it fails.
 DISK_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE})
@@ -36,33 +38,79 @@ DISK_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, err
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 
-def read_state(path: Path) -> list[str]:
-    """Return the tokens in ``path``; none when there is no such file.
+def load_state(path: Path, state: AddressLifecycle, trust: Trust, now: float) -> list[str] | None:
+    """Read the file at ``path`` into ``state``, under its policy; ``now`` is monotonic seconds.
 
-    Torn or foreign content comes back as tokens that do not verify.
+    Returns what cannot be used, a text each; None where there is no file. Files of the version before, and
+    the file of overrides beside it, are read as well.
 
     Raises:
         OSError: the file is there and cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_STATE)
+        text = _read(path)
     except FileNotFoundError:
-        return []
-    lines = (line.decode("utf-8", "replace").strip() for line in content.split(b"\n"))
-    return [line for line in lines if line]
+        return None
+    problems: list[str] = []
+    document: object = None
+    if text.lstrip().startswith("{"):
+        try:
+            document = json.loads(text)
+            tokens = Fields(document, "state").texts("snapshots")
+        except (ValueError, RecursionError, SnapshotError) as exc:
+            # Snapshots are signed, so each line that verifies is as good as before.
+            problems.append(f"{path}: {exc}")
+            document, tokens = None, _TOKEN.findall(text)
+    else:
+        tokens = [line for line in map(str.strip, text.splitlines()) if line]
+        document = _read_overrides(overrides_path(path), problems)
+    opened = []
+    for token in tokens:
+        try:
+            opened.append(open_snapshot(token, trust))
+        except SnapshotError as exc:
+            problems.append(f"{exc.reason.value}: {exc}")
+    if document is not None:
+        try:
+            restore(state, document, {entry.snapshot.issuer: entry.key_id for entry in opened})
+        except SnapshotError as exc:
+            problems.append(f"{path}: {exc}")
+    state.configure(state.policy, opened, now)
+    return problems
 
 
-def write_state(path: Path, tokens: Sequence[str]) -> None:
-    """Put ``tokens`` in place of the file at ``path``, on disk when this returns; mode 0600.
-
-    A folder that has gone is made again.
+def open_snapshot(token: str, trust: Trust) -> OpenedSnapshot:
+    """Return the snapshot in ``token``, verified and reduced to what its key may speak for.
 
     Raises:
-        OSError: the folder cannot be written; the old file is as it was.
+        SnapshotError: it cannot be used.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_atomically(path, "".join(f"{token}\n" for token in tokens).encode("utf-8"), 0o600)
+    snapshot, scope = trust.open(token)
+    verdict = judge_content(None, snapshot, scope)
+    if isinstance(verdict, Rejected):
+        raise SnapshotError(verdict.reason, verdict.detail)
+    return OpenedSnapshot(verdict.snapshot, seal.signer(token), token)
+
+
+def overrides_path(state_file: Path) -> Path:
+    """Return where the version before kept what operators ordered."""
+    return state_file.with_name(f"{state_file.name}.orders")
+
+
+def _read_overrides(path: Path, problems: list[str]) -> object:
+    try:
+        return json.loads(_read(path))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as exc:
+        problems.append(f"{path}: {exc}")
+        return None
+
+
+def _read(path: Path) -> str:
+    """Return the text of a file; what is no text comes back as content that does not verify."""
+    with path.open("rb") as file:
+        return file.read(MAX_STATE).decode("utf-8", "replace")
 
 
 def set_aside(path: Path, wall_now: float) -> Path | None:
@@ -127,83 +175,46 @@ def check_writable(path: Path) -> str | None:
     return None
 
 
-class StateWriter:
-    """Writes the state in the background: changed addresses at once, mere refreshes at most once a minute.
+class StateFile:
+    """Writes the state; one write at a time. ``failure`` is why the last one failed, None when it did not."""
 
-    A write that fails is logged and tried again with the next change or after
-    a minute; it is never an error of the caller, whose memory stays right. ``failure``
-    is what was wrong with the disk already.
-    """
-
-    def __init__(
-        self, path: Path, monotonic: Callable[[], float] = time.monotonic, failure: str | None = None
-    ) -> None:
-        self._path = path
-        self._monotonic = monotonic
-        self._pending: list[str] | None = None
-        self._due = math.inf
-        self._written_at = -math.inf
-        self._offered = asyncio.Event()
+    def __init__(self, path: Path, failure: str | None = None) -> None:
+        self.path = path
+        self.failure = failure
         self._writing: asyncio.Future[None] | None = None
-        self._failure = failure
 
-    @property
-    def delay(self) -> float:
-        """Seconds until the next write; infinite when nothing waits to be written."""
-        return max(0.0, self._due - self._monotonic())
+    async def write(self, lines: list[str]) -> None:
+        """Replace the file. Returns when it is on disk, when that failed, or after `PATIENCE` seconds.
 
-    @property
-    def failure(self) -> str | None:
-        """Why the last write failed; None when it did not."""
-        return self._failure
-
-    def offer(self, tokens: list[str], *, urgent: bool) -> None:
-        """Have ``tokens`` written, soon when ``urgent``; they replace what still waits."""
-        self._pending = tokens
-        due = -math.inf if urgent else self._written_at + REFRESH_GAP
-        self._due = min(self._due, due)
-        self._offered.set()
-
-    async def run(self) -> None:
-        """Write what is offered until cancelled."""
-        while True:
-            self._offered.clear()
-            delay = self.delay
-            if delay > 0:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(delay if delay < math.inf else None):
-                        await self._offered.wait()
-            else:
-                await self.flush()
-
-    async def flush(self) -> None:
-        """Write what waits to be written, if anything."""
-        if self._writing is not None:
-            # A cancelled `run` leaves its write behind, which must not end after this one.
-            await asyncio.wait([self._writing])
-        tokens, self._pending, self._due = self._pending, None, math.inf
-        if tokens is None:
+        Never raises: a failure is logged once, until a write succeeds again.
+        """
+        if self._writing is not None and not await self._wait(self._writing):
             return
-        self._writing = asyncio.get_running_loop().run_in_executor(None, self._write, tokens)
         try:
-            await asyncio.shield(self._writing)
-        except BaseException:
-            self._pending = self._pending or tokens
-            raise
-        if self._failure is not None:
-            self._pending = self._pending or tokens
-            self._due = min(self._due, self._monotonic() + REFRESH_GAP)
+            self._writing = asyncio.get_running_loop().run_in_executor(None, self._replace, lines)
+        except RuntimeError as exc:  # no thread can be started
+            self._note(str(exc))
+            return
+        await self._wait(self._writing)
 
-    def _write(self, tokens: list[str]) -> None:
-        try:
-            write_state(self._path, tokens)
-        except OSError as exc:
-            reason = exc.strerror or str(exc)
-            if reason != self._failure:
-                log.error("learned.state_write_failed", file=str(self._path), reason=reason)  # noqa: TRY400 - the same
-            self._failure = reason
-        else:
-            if self._failure is not None:
-                log.info("learned.state_written", file=str(self._path))
-            self._failure = None
-            self._written_at = self._monotonic()
+    async def _wait(self, writing: asyncio.Future[None]) -> bool:
+        """Wait for a write; return whether it has ended."""
+        await asyncio.wait([writing], timeout=PATIENCE)
+        if not writing.done():
+            self._note(f"the disk has not completed a write within {PATIENCE:g} s")
+            return False
+        self._writing = None
+        exc = writing.exception()
+        self._note(None if exc is None else getattr(exc, "strerror", None) or str(exc))
+        return True
+
+    def _replace(self, lines: list[str]) -> None:
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_atomically(self.path, "\n".join(lines).encode("utf-8"), 0o600)
+
+    def _note(self, failure: str | None) -> None:
+        if failure is not None and failure != self.failure:
+            log.error("learned.state_write_failed", file=str(self.path), reason=failure)
+        elif failure is None and self.failure is not None:
+            log.info("learned.state_written", file=str(self.path))
+        self.failure = failure

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 from urllib.parse import urlencode, urlsplit
 
-from dnsproxy.core.guard import is_routed
+from dnsproxy.core.addresses.filter import is_routed
 from dnsproxy.core.providers import PROVIDERS
 from dnsproxy.ops import doctor_dns as dns
 from dnsproxy.ops import doctor_findings as rules

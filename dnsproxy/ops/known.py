@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
-from pathlib import Path
 from typing import Any
 
 from dnsproxy.core import names, seal
-from dnsproxy.core.book import Book, Entry
-from dnsproxy.core.learned import Accepted, judge_content
-from dnsproxy.core.orders import PINNED, Orders, pinned_entry
-from dnsproxy.core.registry import Wanted, with_found
+from dnsproxy.core.addresses.lifecycle import AddressLifecycle
+from dnsproxy.core.addresses.name_state import AddressPolicy
+from dnsproxy.core.addresses.table import PINNED
+from dnsproxy.core.registry import Wanted
 from dnsproxy.core.trust import Trust
-from dnsproxy.errors import DnsproxyError, SnapshotError
+from dnsproxy.errors import DnsproxyError
 from dnsproxy.keys import local_key_path, read_private_key
-from dnsproxy.net.orderfile import orders_path, read_orders
-from dnsproxy.net.statefile import read_state
+from dnsproxy.net.statefile import load_state
 from dnsproxy.ops.client import AdminClient, AdminError
 from dnsproxy.settings import Settings
-from dnsproxy.trust import read_trust, with_own
+from dnsproxy.trust import address_policy, read_trust, with_own
 
 Network = IPv4Network | IPv6Network
 
@@ -109,34 +107,22 @@ def from_status(document: Mapping[str, Any], origin: str) -> Known:
 
 
 def from_state(settings: Settings, wall_now: float) -> Known:
-    """Return what state file, orders and the pins of the configuration tell; ``wall_now`` is Unix seconds.
+    """Return what a proxy would answer after a start from its state file; ``wall_now`` is Unix seconds.
 
     Raises:
         NothingKnownError: the file cannot be read.
         StartError: a trusted key, or the one of this host, cannot be read.
     """
-    path = settings.learn.state_file
-    wanted = settings.wanted()
+    path, trust = settings.learn.state_file, _trust(settings)
+    state = AddressLifecycle(address_policy(settings, trust))
     try:
-        tokens = read_state(path)
+        load_state(path, state, trust, 0.0)
     except OSError as exc:
         raise NothingKnownError(f"{path}: {exc.strerror or exc}") from exc
-    book = _book(tokens, settings)
-    orders = _orders(path)
-    kept = {**orders.in_service, **(orders.freeze.entries if orders.freeze else {})}
-    kept |= {name: pinned_entry(name, pin) for name, pin in orders.pins.items()}
-    entries = tuple(
-        _from_book(entry, book.entries.get(entry.name), kept.get(entry.name), wall_now)
-        for entry in with_found(wanted, book.found())
-    )
-    return Known(str(path), False, book.serial, entries)
-
-
-def _orders(state_file: Path) -> Orders:
-    try:
-        return read_orders(orders_path(state_file))
-    except (OSError, ValueError, RecursionError, SnapshotError):
-        return Orders()  # the proxy sets such a file aside and goes on; so does this
+    while not state.settle(len(state.names) + 1, 0.0, wall_now):
+        pass
+    entries = tuple(_known(state, entry, wall_now) for entry in state.managed())
+    return Known(str(path), False, state.serial, entries)
 
 
 def _trust(settings: Settings) -> Trust:
@@ -148,43 +134,29 @@ def _trust(settings: Settings) -> Trust:
     return trust
 
 
-def _book(tokens: Sequence[str], settings: Settings) -> Book:
-    trust = _trust(settings)
-    book = Book()
-    for token in tokens:
-        try:
-            snapshot, scope = trust.open(token)
-        except SnapshotError:
-            continue  # the proxy sets such a document aside and uses the others; so does this
-        verdict = judge_content(book.latest.get(snapshot.issuer), snapshot, scope)
-        if isinstance(verdict, Accepted):
-            book = book.merged(verdict.snapshot)
-    return book
-
-
-def _from_book(entry: Wanted, newest: Entry | None, kept: Entry | None, wall_now: float) -> KnownName:
-    """Return what is known: ``kept`` is what orders or probes keep in service in place of ``newest``."""
-    held = kept or newest
-    if entry.addresses or held is None:
+def _known(state: AddressLifecycle, entry: Wanted, wall_now: float) -> KnownName:
+    served, stated = state.served(entry.name), state.owned(entry.name)
+    if entry.addresses or served is None:
         source = "pinned" if entry.addresses else None
         return KnownName(entry.name, entry.role, entry.registry, entry.addresses, source, None, None)
-    is_pinned = held.snapshot.issuer == PINNED
-    waiting = newest.learned.addresses if newest is not None and not is_pinned else ()
+    addresses, is_pinned = served.learned.addresses, served.snapshot.issuer == PINNED
+    waiting = stated.learned.addresses if stated is not None and not is_pinned else ()
     return KnownName(
         name=entry.name,
         role=entry.role,
         registry=entry.registry,
-        addresses=held.learned.addresses,
-        source=held.snapshot.issuer,
-        serial=None if is_pinned else held.snapshot.serial,
-        age=None if is_pinned else max(0.0, wall_now - held.learned.observed_at),
-        waiting=tuple(address for address in waiting if address not in held.learned.addresses),
+        addresses=addresses,
+        source=served.snapshot.issuer,
+        serial=None if is_pinned else served.snapshot.serial,
+        age=None if is_pinned else max(0.0, wall_now - served.learned.observed_at),
+        waiting=tuple(address for address in waiting if address not in addresses),
     )
 
 
 def configured(settings: Settings) -> Known:
     """Return the names of the configuration, with their pins and nothing else."""
-    entries = tuple(_from_book(entry, None, None, 0.0) for entry in settings.wanted())
+    state = AddressLifecycle(AddressPolicy(tuple(settings.wanted())))
+    entries = tuple(_known(state, entry, 0.0) for entry in state.managed())
     return Known("the configuration", False, 0, entries)
 
 

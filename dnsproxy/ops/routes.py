@@ -14,7 +14,7 @@ from ipaddress import (
     ip_network,
 )
 
-from dnsproxy.core.guard import is_routed
+from dnsproxy.core.addresses.filter import is_routed
 from dnsproxy.core.vip_ranges import ranges_for, storage_region
 from dnsproxy.ops.known import Known, KnownName, Network
 

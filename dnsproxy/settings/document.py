@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
-from dnsproxy.core.guard import Limits, LimitTable
+from dnsproxy.core.addresses.filter import Limits, LimitTable
 from dnsproxy.core.registry import Sought, Wanted, lies_below
 from dnsproxy.settings.learning import HelperSettings, KeySettings, LearnSettings
 from dnsproxy.settings.logging import LogSettings

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
-from dnsproxy.core.guard import Limits
+from dnsproxy.core.addresses.filter import Limits
 from dnsproxy.core.provider import PARAMETERS, Provider
 from dnsproxy.core.providers import PROVIDERS
 from dnsproxy.core.registry import Override, Sought, Wanted, with_overrides

@@ -7,6 +7,6 @@
 The control process (the one that was started) learns, judges, verifies, keeps the state file
 and has the admin endpoint; it answers no queries. The nursery makes workers by fork: it has
 one thread and no event loop, so a fork there is safe at any time. Workers answer from the
-last book that they were given, whatever becomes of the control process, but for its end:
+last table that they were given, whatever becomes of the control process, but for its end:
 then the kernel ends them.
 """

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import structlog
 
-from dnsproxy.core.book import Book
+from dnsproxy.core.addresses.table import ServedTable
 from dnsproxy.core.explain import Explanation, Question
 from dnsproxy.core.totals import Totals, Traffic
 from dnsproxy.errors import StartError, WorkerError
@@ -26,7 +26,7 @@ from dnsproxy.workers.messages import (
     Flush,
     Refit,
     Request,
-    TakeBook,
+    TakeTable,
     TellTraffic,
     frame,
 )
@@ -66,7 +66,7 @@ class Fleet:
         self._count = count
         self._keeper = keeper
         self._beat_seconds = beat_seconds
-        self._framed = frame(TakeBook(Book()))
+        self._framed = frame(TakeTable(ServedTable()))
         self._totals = Totals()
         self._version = 0
         self._crew = Crew(self, starter, count)
@@ -78,12 +78,12 @@ class Fleet:
         """Whether a worker answers; one that does not is replaced, which needs no service manager."""
         return any(seat.is_well for seat in self._crew.seats)
 
-    def swap_book(self, book: Book) -> None:
-        """Have every worker answer with the addresses of ``book`` from now on."""
+    def swap_table(self, table: ServedTable) -> None:
+        """Have every worker answer with the addresses of ``table`` from now on."""
         try:
-            self._framed = frame(TakeBook(book))
+            self._framed = frame(TakeTable(table))
         except WorkerError as exc:
-            log.error("workers.book_too_large", reason=str(exc))  # noqa: TRY400 - the trace would say no more
+            log.error("workers.table_too_large", reason=str(exc))  # noqa: TRY400 - the trace would say no more
             return
         for seat in self._crew.processes.values():
             seat.offer(self._framed)

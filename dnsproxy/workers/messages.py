@@ -1,7 +1,7 @@
 """What the control process and its workers say to one another, and its form on the wire.
 
 Pickle, because both ends are one program forked from one image: there is no version to
-agree on and nobody else can write into a socket pair. It keeps what a book shares (every
+agree on and nobody else can write into a socket pair. It keeps what a table shares (every
 entry points to its snapshot), takes frozen dataclasses as they are, and needs no codec of
 300 lines that would have to follow every change of them.
 """
@@ -12,7 +12,7 @@ import pickle
 import struct
 from dataclasses import dataclass
 
-from dnsproxy.core.book import Book
+from dnsproxy.core.addresses.table import ServedTable
 from dnsproxy.core.explain import Explanation, Question
 from dnsproxy.core.totals import Traffic
 from dnsproxy.errors import WorkerError
@@ -33,10 +33,10 @@ class Begin:
 
 
 @dataclass(frozen=True, slots=True)
-class TakeBook:
+class TakeTable:
     """Answer with this from now on. The first one makes a worker serve its sockets."""
 
-    book: Book
+    table: ServedTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class NotOpened:
     reason: str
 
 
-ToWorker = Begin | TakeBook | Ask | Stop
+ToWorker = Begin | TakeTable | Ask | Stop
 ToControl = Opened | NotOpened | Reply
 
 

@@ -60,9 +60,9 @@ class Seat:
     # -- one process after another ---------------------------------------------------------
 
     def begin(
-        self, process: int, sock: socket.socket, begin: Begin, sockets: Iterable[socket.socket], book: bytes
+        self, process: int, sock: socket.socket, begin: Begin, sockets: Iterable[socket.socket], table: bytes
     ) -> None:
-        """Take ``process`` behind ``sock``; it opens when it has ``begin`` and ``book`` (framed)."""
+        """Take ``process`` behind ``sock``; it opens when it has ``begin`` and ``table`` (framed)."""
         self.process = process
         self._channel = Channel(sock, self._take, lambda: self._gone(self))
         self._pulse = Pulse()
@@ -71,7 +71,7 @@ class Seat:
         self.reason = None
         self.is_being_ended = False
         self._channel.send(begin, sockets)
-        self._channel.offer(book)
+        self._channel.offer(table)
 
     def end(self) -> float:
         """Forget the process, which has ended; return the seconds that it lived."""
@@ -97,10 +97,10 @@ class Seat:
 
     # -- what it is told and asked ------------------------------------------------------------
 
-    def offer(self, book: bytes) -> None:
-        """Have it answer from this book as soon as it reads; a newer one replaces one that waits."""
+    def offer(self, table: bytes) -> None:
+        """Have it answer from this table as soon as it reads; a newer one replaces one that waits."""
         if self._channel is not None:
-            self._channel.offer(book)
+            self._channel.offer(table)
 
     def ask(self, request: Request, sockets: Iterable[socket.socket] = ()) -> asyncio.Future[Content] | None:
         """Return what will hold the reply, cancelled if the process ends; None when it cannot be asked.

@@ -11,7 +11,7 @@ from time import monotonic
 import structlog
 
 from dnsproxy import logs
-from dnsproxy.core.book import Book
+from dnsproxy.core.addresses.table import ServedTable
 from dnsproxy.core.explain import explain
 from dnsproxy.core.returns import Returns
 from dnsproxy.errors import StartError
@@ -33,7 +33,7 @@ from dnsproxy.workers.messages import (
     Reply,
     Request,
     Stop,
-    TakeBook,
+    TakeTable,
 )
 
 # Seconds. A connection on which nobody has asked for the first is quiet; after the second all are ended.
@@ -52,14 +52,14 @@ def run_worker(number: int, sock: socket.socket, returns: Returns) -> int:
 
 
 class Worker:
-    """The server of one process. It serves its sockets only once it has a book to answer from."""
+    """The server of one process. It serves its sockets only once it has a table to answer from."""
 
     def __init__(self, number: int, returns: Returns) -> None:
         self._number = number
         self._returns = returns
         self._begin: Begin | None = None
         self._sockets: dict[Door, socket.socket] = {}
-        self._book: Book | None = None
+        self._table: ServedTable | None = None
         self._server: Server | None = None
         self._told = asyncio.Event()
         self._stop: Stop | None = None
@@ -70,7 +70,7 @@ class Worker:
         channel = Channel(sock, lambda message: self._take(message, channel), lambda: self._end(Stop()))
         code = 0
         try:
-            while self._stop is None and (self._begin is None or self._book is None):
+            while self._stop is None and (self._begin is None or self._table is None):
                 await self._wait()
             if self._stop is None:
                 code = await self._serve(channel)
@@ -88,11 +88,11 @@ class Worker:
 
     async def _serve(self, channel: Channel) -> int:
         assert self._begin is not None  # noqa: S101 - `run` has seen to it
-        assert self._book is not None  # noqa: S101 - the same
+        assert self._table is not None  # noqa: S101 - the same
         try:
             watch = open_watch(self._begin.settings, self._number)
             self._server = server = Server(self._begin.settings, watch, self._returns)
-            server.swap_book(self._book)
+            server.swap_table(self._table)
             sockets, self._sockets = self._sockets, {}
             await server.open(sockets)
         except StartError as exc:
@@ -117,10 +117,10 @@ class Worker:
         self._told.set()
 
     def _take(self, message: object, channel: Channel) -> None:
-        if isinstance(message, TakeBook):
-            self._book = message.book
+        if isinstance(message, TakeTable):
+            self._table = message.table
             if self._server is not None:
-                self._server.swap_book(message.book)
+                self._server.swap_table(message.table)
         elif isinstance(message, Begin):
             self._begin = message
             self._sockets = _by_door(message.doors, channel)

@@ -1,7 +1,7 @@
-"""The pull loop: fetch, verify, judge, merge, keep on disk, put in force.
+"""Pull snapshots from every source: fetch, verify, judge, hand over.
 
-A failure at any step leaves everything as it was, is counted under its name, and
-is logged once per change rather than once per round.
+A failure at any step changes nothing, is counted under its name, and is logged once per change rather than
+once per round.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from dataclasses import replace
 
 import structlog
 
-from dnsproxy.core.book import Book
-from dnsproxy.core.learned import Accepted, Rejected, Verdict, judge, judge_content
+from dnsproxy.core import seal
+from dnsproxy.core.addresses.lifecycle import AddressLifecycle, OpenedSnapshot
+from dnsproxy.core.learned import Accepted, Rejected, judge
 from dnsproxy.core.retry import next_delay
 from dnsproxy.core.trust import Trust
 from dnsproxy.errors import FetchError, Rejection, SnapshotError
 from dnsproxy.net.fetch import MAX_WAIT, Fetched, Fetcher, Request, SourceStatus, public_url
-from dnsproxy.net.statefile import StateWriter, read_state, set_aside, write_state
 from dnsproxy.settings.learning import LearnSettings, Source
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -45,30 +45,29 @@ Fetch = Callable[[Source, Request], Awaitable[Fetched]]
 Changed = Callable[[Source], Awaitable[None]]
 
 
-class Learner:
-    """Owns the book; ``on_book`` is called with each new one.
+class SnapshotPuller:
+    """Pulls by one configuration; ``accept`` is called with each snapshot that is accepted.
 
-    ``trust`` says which keys are believed, and about which names. ``wall`` gives
-    Unix time; ``fetch`` and ``changed`` stand in for those of a `Fetcher`.
-    ``disk_failure`` is why the state file cannot be written, as found at start.
+    ``trust`` has the keys that are trusted, and the names that each may speak for. ``wall`` gives Unix time;
+    ``fetch`` and ``changed`` replace those of a `Fetcher`.
     """
 
     def __init__(
         self,
         settings: LearnSettings,
         trust: Trust,
-        on_book: Callable[[Book], None],
+        state: AddressLifecycle,
+        accept: Callable[[OpenedSnapshot], None],
         *,
         wall: Callable[[], float] = time.time,
         fetch: Fetch | None = None,
         changed: Changed | None = None,
-        disk_failure: str | None = None,
     ) -> None:
-        self.book = Book()
         self.rejected: Counter[str] = Counter()
         self._settings = settings
         self._trust = trust
-        self._on_book = on_book
+        self._state = state
+        self._accept = accept
         self._wall = wall
         self._fetcher = Fetcher()
         self._fetch = fetch or self._fetcher.fetch
@@ -77,58 +76,19 @@ class Learner:
         self._etags: dict[str, str | None] = {}
         self._rejections: dict[str, tuple[Rejection, int | None]] = {}
         self._foreign: dict[str, frozenset[str]] = {}
-        self._tokens: dict[tuple[str, int, int], str] = {}
         self._asked = 0
         self._polls: dict[str, asyncio.Timeout] = {}
-        self._writer = StateWriter(settings.state_file, failure=disk_failure)
 
     @property
     def statuses(self) -> list[SourceStatus]:
         """The state of each source, as configured."""
         return list(self._statuses.values())
 
-    @property
-    def disk_failure(self) -> str | None:
-        """Why the state file could not be written last; None when it could."""
-        return self._writer.failure
-
-    # -- start ----------------------------------------------------------------------
-
-    def load(self) -> None:
-        """Take up what is on disk. Never raises: what cannot be used is set aside."""
-        path = self._settings.state_file
-        try:
-            tokens = read_state(path)
-        except OSError as exc:
-            # A traceback would say nothing more than the system's reason.
-            log.error("learned.state_unreadable", file=str(path), reason=exc.strerror)  # noqa: TRY400
-            return
-        failed = 0
-        for token in tokens:
-            verdict = self._take_kept(token)
-            if isinstance(verdict, Rejected):
-                failed += 1
-                log.warning("learned.state_rejected", reason=verdict.reason.value, detail=verdict.detail)
-        if failed:
-            set_aside(path, self._wall())
-            try:
-                write_state(path, self._needed_tokens())
-            except OSError as exc:
-                log.error("learned.state_write_failed", file=str(path), reason=exc.strerror)  # noqa: TRY400
-        if self.book.entries:
-            log.info("learned.loaded", names=len(self.book.entries), serial=self.book.serial)
-            self._on_book(self.book)
-
-    def take_over(self, earlier: Learner) -> None:
-        """Go on from what ``earlier`` holds; it is checked as what is on disk is."""
+    def take_over(self, earlier: SnapshotPuller) -> None:
+        """Continue with the counters and the status of sources of ``earlier``, which no longer runs."""
         self.rejected = earlier.rejected
         for url in self._statuses.keys() & earlier._statuses.keys():
-            self._statuses[url] = replace(earlier._statuses[url], serial=None)  # so that the whole is asked
-        for token in earlier._needed_tokens():
-            verdict = self._take_kept(token)
-            if isinstance(verdict, Rejected):
-                log.warning("learned.not_kept", reason=verdict.reason.value)
-        self._writer.offer(self._needed_tokens(), urgent=True)
+            self._statuses[url] = replace(earlier._statuses[url], serial=None)  # requests the whole snapshot
 
     # -- while running --------------------------------------------------------------
 
@@ -136,7 +96,6 @@ class Learner:
         """Pull from every source until cancelled."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._writer.run())
                 for source in self._settings.sources:
                     tasks.create_task(self._follow(source))
         finally:
@@ -148,10 +107,6 @@ class Learner:
         polls, self._polls = self._polls, {}
         for poll in polls.values():
             poll.reschedule(asyncio.get_running_loop().time())
-
-    async def close(self) -> None:
-        """Write what has not been written yet."""
-        await self._writer.flush()
 
     async def _follow(self, source: Source) -> None:
         failures = 0
@@ -178,7 +133,7 @@ class Learner:
     def _backoff(self, source: Source, failures: int) -> float:
         refresh = self._settings.refresh
         success = self._statuses[source.url].last_success
-        is_cold = not self.book.entries
+        is_cold = not self._state.names
         base = min(refresh, COLD_RETRY) if is_cold else refresh
         cap = max(refresh, MAX_BACKOFF)
         if is_cold or (success is not None and self._wall() - success < RECENT):
@@ -222,11 +177,12 @@ class Learner:
                 snapshot, scope = await asyncio.to_thread(self._trust.open, fetched.token)
             except SnapshotError as exc:
                 return self._note_rejection(source, Rejected(exc.reason, str(exc)), None)
-            verdict = judge(self.book.latest.get(snapshot.issuer), snapshot, self._wall(), scope)
+            current = self._state.snapshots.get(snapshot.issuer)
+            verdict = judge(current.snapshot if current else None, snapshot, self._wall(), scope)
             if isinstance(verdict, Rejected):
                 return self._note_rejection(source, verdict, snapshot.serial)
             if isinstance(verdict, Accepted):
-                self._accept(fetched.token, verdict)
+                self._take(fetched.token, verdict)
             self._etags[source.url] = fetched.etag
             status = replace(status, issuer=snapshot.issuer, serial=snapshot.serial)
         if status.last_error is not None:
@@ -275,45 +231,16 @@ class Learner:
         self._note_failure(source, f"{reason}: {verdict.detail}")
         return False
 
-    # -- one snapshot ---------------------------------------------------------------
-
-    def _take_kept(self, token: str) -> Verdict:
-        """Take a token of the state file, which was in time when it was first accepted."""
-        try:
-            snapshot, scope = self._trust.open(token)
-        except SnapshotError as exc:
-            return Rejected(exc.reason, str(exc))
-        verdict = judge_content(self.book.latest.get(snapshot.issuer), snapshot, scope)
-        if isinstance(verdict, Accepted):
-            self._merge(token, verdict)
-        return verdict
-
-    def _accept(self, token: str, accepted: Accepted) -> None:
-        """Put an accepted snapshot in force and have it kept on disk."""
-        before, snapshot = self.book, accepted.snapshot
-        self._merge(token, accepted)
-        changes = self.book.changes_since(before)
-        facts = {"issuer": snapshot.issuer, "serial": snapshot.serial}
-        if changes:
-            shown = [{"name": c.name, "old": list(c.old), "new": list(c.new)} for c in changes[:SHOWN]]
-            log.info("learned.swapped", **facts, changed=len(changes), changes=shown)
-        else:
-            log.debug("learned.refreshed", **facts)
-        if accepted.kept:
-            log.warning("learned.kept", **facts, names=list(accepted.kept[:SHOWN]))
-        self._writer.offer(self._needed_tokens(), urgent=bool(changes))
-        self._on_book(self.book)
-
-    def _merge(self, token: str, accepted: Accepted) -> None:
+    def _take(self, token: str, accepted: Accepted) -> None:
+        """Hand an accepted snapshot over."""
         snapshot = accepted.snapshot
-        self.book = self.book.merged(snapshot)
-        self._tokens[snapshot.identity] = token
-        self._tokens = {needed.identity: self._tokens[needed.identity] for needed in self.book.snapshots()}
+        names = list(accepted.kept[:SHOWN])
+        if names:
+            log.warning("learned.kept", issuer=snapshot.issuer, serial=snapshot.serial, names=names)
         foreign = frozenset(accepted.foreign)
         new = sorted(foreign - self._foreign.get(snapshot.issuer, frozenset()))
         self._foreign[snapshot.issuer] = foreign
         if new:
             log.warning("learned.foreign_names", issuer=snapshot.issuer, names=new[:SHOWN])
-
-    def _needed_tokens(self) -> list[str]:
-        return list(self._tokens.values())
+        log.debug("learned.refreshed", issuer=snapshot.issuer, serial=snapshot.serial)
+        self._accept(OpenedSnapshot(snapshot, seal.signer(token), token))

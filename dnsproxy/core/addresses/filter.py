@@ -1,7 +1,7 @@
-"""Whether a learned address may be answered at all, and whether this side has a route to it.
+"""The address filter: whether a learned address may be answered, and whether this side has a route to it.
 
-A right signature says who published an address, not that it is of use here. What
-`refusal` names is never answered; what `is_routed` finds uncovered is only told.
+A valid signature proves origin, not that the address is usable here. What `refusal` refuses is never
+answered; an address without a route is only reported.
 """
 
 from __future__ import annotations
@@ -10,14 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from ipaddress import (
-    IPv4Address,
-    IPv4Network,
-    IPv6Address,
-    IPv6Network,
-    ip_address,
-    ip_network,
-)
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from dnsproxy.core.addresses.table import Statement
 
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
@@ -40,8 +35,8 @@ def _networks(*texts: str) -> tuple[Network, ...]:
     return tuple(ip_network(text) for text in texts)
 
 
-# No registry lives here (RFC 6890 and what it lists): a client that is sent to one of these
-# talks to itself, to its neighbours or to nobody. Of IPv6 only 2000::/3 and fc00::/7 are in use
+# No registry has such an address (RFC 6890): a client that connects to one reaches itself or its neighbours.
+# Of IPv6 only 2000::/3 and fc00::/7 are in use
 # (RFC 4291 §2.4); ::/3 also holds the ways to write an IPv4 address as IPv6.
 _SPECIAL: tuple[tuple[Refusal, tuple[Network, ...]], ...] = (
     (Refusal.UNSPECIFIED, _networks("0.0.0.0/8", "::/128")),
@@ -56,7 +51,7 @@ _SPECIAL: tuple[tuple[Refusal, tuple[Network, ...]], ...] = (
         ),
     ),
 )
-# No address of these can be the far end of a connection, whatever a configuration says.
+# No address of these can accept a connection, whatever a configuration says.
 _NEVER = frozenset({Refusal.UNSPECIFIED, Refusal.MULTICAST})
 # RFC 1918, RFC 6598 (where Alibaba Cloud keeps its services), RFC 4193.
 _INTERNAL = _networks("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
@@ -64,11 +59,11 @@ _INTERNAL = _networks("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the configuration says of the addresses of one name.
+    """The configured limits of the addresses of one name.
 
-    ``routed`` are the ranges that this side's route tables reach, ``conflicts``
-    those that it uses itself, ``allowed`` those that the name may be in (empty:
-    no such limit). With ``internal`` public addresses are refused.
+    ``routed`` are the ranges that this side's route tables reach, ``conflicts`` those that it uses itself,
+    ``allowed`` those that the name may be in (empty: no such limit). ``internal``: public addresses are
+    refused.
     """
 
     routed: tuple[Network, ...] = ()
@@ -79,7 +74,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class LimitTable:
-    """The limits of configured names, and those of names that a registry brings with it."""
+    """The limits of configured names, and those of discovered names by their registry."""
 
     by_name: Mapping[str, Limits] = field(default_factory=dict)
     by_registry: Mapping[str, Limits] = field(default_factory=dict)
@@ -91,7 +86,7 @@ class LimitTable:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """An address that is not answered; ``detail`` is for people."""
+    """A refused address; ``detail`` is for people."""
 
     address: str
     reason: Refusal
@@ -138,6 +133,16 @@ def refusal(address: str, limits: Limits) -> Finding | None:
     elif limits.internal and _holding(parsed, _INTERNAL) is None:
         return Finding(address, Refusal.PUBLIC, f"{address} is public; the name is an internal one")
     return None
+
+
+def usable_part(statement: Statement, limits: Limits) -> tuple[Statement | None, tuple[Finding, ...]]:
+    """Return ``statement`` without its refused addresses, None when none is left, and what was refused."""
+    found = tuple(f for a in statement.learned.addresses if (f := refusal(a, limits)) is not None)
+    if not found:
+        return statement, ()
+    refused = {finding.address for finding in found}
+    left = tuple(address for address in statement.learned.addresses if address not in refused)
+    return (statement.with_addresses(left) if left else None), found
 
 
 def _holding(address: Address, ranges: Iterable[Network]) -> Network | None:

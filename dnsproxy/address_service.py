@@ -1,0 +1,256 @@
+"""Runs the state machine of learned addresses: its file, its probes, its clock and the operator's program.
+
+Each input changes the state at once. `AddressService.run` then settles the names that it concerns in slices,
+writes the state, and only then gives changed answers to ``publish``. The service lives as long as the
+process; `configure` gives it other settings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from dnsproxy.core.addresses.change_event import name_statuses
+from dnsproxy.core.addresses.lifecycle import AddressLifecycle, OpenedSnapshot
+from dnsproxy.core.addresses.name_state import AddressPolicy
+from dnsproxy.core.addresses.state_file import encode
+from dnsproxy.core.addresses.table import ServedTable
+from dnsproxy.core.convergence import Convergence
+from dnsproxy.core.registry import Wanted
+from dnsproxy.core.trust import Trust
+from dnsproxy.net.hook import Hook, check_program
+from dnsproxy.net.probe import ProbeLoop, Prober
+from dnsproxy.net.statefile import StateFile, load_state, overrides_path, set_aside
+from dnsproxy.settings import Settings
+from dnsproxy.trust import address_policy
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+# Names evaluated, and lines of the state made, before queries have their turn: 3 ms.
+SLICE = 250
+# Seconds between two writes that change ages only, and before a failed write is retried.
+REFRESH_GAP = 60.0
+# Seconds between two looks for sets that `learn.max_stale` has ended, and before a task that failed starts
+# again.
+TICK = 30.0
+RESTART_AFTER = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class AddressSettings:
+    """What the service takes from one configuration; making it changes nothing."""
+
+    policy: AddressPolicy
+    prober: Prober
+    program: Path | None
+    state_file: Path
+
+    @classmethod
+    def make(cls, settings: Settings, trust: Trust) -> AddressSettings:
+        """Return them.
+
+        Raises:
+            StartError: ``learn.verify.ca_file`` or ``learn.on_change`` cannot be used.
+        """
+        learn = settings.learn
+        if learn.on_change is not None:
+            check_program(learn.on_change)
+        return cls(address_policy(settings, trust), Prober(learn.verify), learn.on_change, learn.state_file)
+
+
+class AddressService:
+    """Owns the state of learned addresses; ``publish`` gets each table to answer from."""
+
+    def __init__(
+        self,
+        settings: AddressSettings,
+        publish: Callable[[ServedTable], None],
+        *,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.lifecycle = AddressLifecycle(settings.policy)
+        self.convergence = Convergence(wall())
+        self._publish_table = publish
+        self._wall = wall
+        self._file = StateFile(settings.state_file)
+        self._probes = ProbeLoop(self.lifecycle, settings.prober, self._wake_up)
+        self._hook = Hook(settings.program)
+        self._wake = asyncio.Event()
+        # What of the state is on disk, and when it was written.
+        self._revision = self._urgent = 0
+        self._written_at = -math.inf
+        self._managed: list[Wanted] = []
+        self._publishing = asyncio.Lock()
+
+    @property
+    def disk_failure(self) -> str | None:
+        """Why the state could not be written last; None when it could."""
+        return self._file.failure
+
+    # -- start, other settings, end -------------------------------------------------------
+
+    def load(self, trust: Trust, disk_failure: str | None = None) -> None:
+        """Answer from what is on disk. Never raises: what cannot be used is set aside."""
+        path = self._file.path
+        self._file.failure = disk_failure
+        lifecycle = self.lifecycle
+        is_new = True
+        try:
+            problems = load_state(path, lifecycle, trust, time.monotonic())
+        except OSError as exc:
+            # A traceback would say nothing more than the system's reason.
+            log.error("learned.state_unreadable", file=str(path), reason=exc.strerror)  # noqa: TRY400
+        else:
+            for problem in problems or ():
+                log.warning("learned.state_rejected", detail=problem)
+            if problems:
+                set_aside(path, self._wall())
+            is_new = bool(problems) or overrides_path(path).exists()
+        while not lifecycle.settle(SLICE, time.monotonic(), self._wall()):
+            pass
+        if lifecycle.snapshots:
+            log.info("learned.loaded", names=len(lifecycle.names), serial=lifecycle.serial)
+        self._log_events()
+        lifecycle.take_changes()
+        lifecycle.take_events()  # nothing changed for clients
+        self._serve(lifecycle.table(), list(lifecycle.names), counted=False)
+        if not is_new:
+            self._revision, self._urgent = lifecycle.revision, lifecycle.urgent
+
+    def configure(self, settings: AddressSettings, opened: Iterable[OpenedSnapshot] | None) -> None:
+        """Go by other settings; ``opened`` are the snapshots, verified by other keys, None by the same."""
+        lifecycle = self.lifecycle
+        if opened is not None or settings.policy != lifecycle.policy:
+            held = list(lifecycle.snapshots.values()) if opened is None else opened
+            lifecycle.configure(settings.policy, held, time.monotonic())
+        self._probes.prober = settings.prober
+        self._hook.change(settings.program)
+        if settings.state_file != self._file.path:
+            self._file, self._urgent = StateFile(settings.state_file), -1
+        self._wake_up()
+
+    async def run(self) -> None:
+        """Publish, probe and run the operator's program, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for work in (self._keep_published, self._probes.run, self._hook.run):
+                tasks.create_task(_keep_running(work))
+
+    async def close(self) -> None:
+        """Write what is not on disk."""
+        await self._publish()
+
+    # -- inputs ---------------------------------------------------------------------------
+
+    def accept(self, opened: OpenedSnapshot) -> None:
+        """Take an accepted snapshot."""
+        self.lifecycle.accept(opened)
+        self._wake_up()
+
+    async def order(self, command: Callable[[AddressLifecycle, float], None]) -> str | None:
+        """Have ``command`` change the state at a Unix time; return when that is on disk and answered.
+
+        Returns why it is not on disk, None when it is.
+
+        Raises:
+            OrderError: as the command; nothing has changed.
+        """
+        command(self.lifecycle, self._wall())
+        await self._publish()
+        return self._file.failure
+
+    # -- publication ----------------------------------------------------------------------
+
+    def _wake_up(self) -> None:
+        self._wake.set()
+
+    async def _keep_published(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._pause()):
+                    await self._wake.wait()
+            if not self._wake.is_set():
+                self.lifecycle.tick()
+            self._wake.clear()
+            await self._publish()
+
+    def _pause(self) -> float | None:
+        """Return the seconds until time alone calls for something."""
+        lifecycle, wall_now = self.lifecycle, self._wall()
+        pauses = [lifecycle.next_trial_end(wall_now) or math.inf]
+        if lifecycle.policy.max_stale < math.inf:
+            pauses.append(TICK)
+        if self._revision != lifecycle.revision:
+            pauses.append(max(0.0, self._written_at + REFRESH_GAP - time.monotonic()))
+        pause = min(pauses)
+        return pause if pause < math.inf else None
+
+    async def _publish(self) -> None:
+        """Settle, write, then answer."""
+        async with self._publishing:
+            lifecycle = self.lifecycle
+            while not lifecycle.settle(SLICE, time.monotonic(), self._wall()):  # noqa: ASYNC110 - work in slices
+                await asyncio.sleep(0)  # queries first
+            self._probes.kick()
+            self._log_events()
+            changed = lifecycle.take_changes()
+            table = lifecycle.table() if changed or self._managed != lifecycle.managed() else None
+            is_urgent = await self._write_if_due()
+            if table is not None:
+                self._serve(table, changed)
+            self._log_events()
+            if self._hook.is_wanted and (table is not None or is_urgent):
+                is_frozen = lifecycle.overrides.freeze is not None
+                self._hook.offer(name_statuses(lifecycle), lifecycle.serial, frozen=is_frozen)
+
+    async def _write_if_due(self) -> bool:
+        """Write the state if the file is old, or wrong in more than ages; return whether that was so."""
+        lifecycle = self.lifecycle
+        is_due = self._urgent != lifecycle.urgent or (
+            self._revision != lifecycle.revision and time.monotonic() >= self._written_at + REFRESH_GAP
+        )
+        if not is_due:
+            return False
+        revision, urgent = lifecycle.revision, lifecycle.urgent
+        lines: list[str] = []
+        for line in encode(lifecycle):
+            lines.append(line)
+            if not len(lines) % SLICE:
+                await asyncio.sleep(0)
+        await self._file.write(lines)
+        self._written_at = time.monotonic()
+        if self._file.failure is None:
+            self._revision, self._urgent = revision, urgent
+            with suppress(OSError):
+                overrides_path(self._file.path).unlink(missing_ok=True)
+        return True
+
+    def _serve(self, table: ServedTable, changed: Iterable[str], *, counted: bool = True) -> None:
+        lifecycle = self.lifecycle
+        self._managed = list(table.managed)
+        self._publish_table(table)
+        freeze = lifecycle.overrides.freeze
+        held = {*lifecycle.overrides.pins, *(freeze.sets if freeze is not None else ())}
+        withheld = [lifecycle.owned(name) for name in (held if counted else lifecycle.names)]
+        self.convergence.pass_over(statement for statement in withheld if statement is not None)
+        self.convergence.record({name: table.sets.get(name) for name in changed}, self._wall())
+
+    def _log_events(self) -> None:
+        for level, event, fields in self.lifecycle.take_events():
+            getattr(log, level)(event, **fields)
+
+
+async def _keep_running(work: Callable[[], Awaitable[None]]) -> None:
+    """Run ``work`` again whenever it fails: the names are answered meanwhile."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            log.exception("learned.task_failed", task=getattr(work, "__qualname__", ""))
+        await asyncio.sleep(RESTART_AFTER)

@@ -1,0 +1,749 @@
+"""The life cycle of learned addresses: one state machine, whose state is kept on disk as one file.
+
+Inputs: accepted snapshots, results of probes, commands of an operator, another policy, time. Outputs: what is
+answered (`take_changes`), the probes to run (`next_probes`), whether the file is out of date (`revision`,
+`urgent`), events to log (`take_events`). Names do not depend on each other, so an input only queues the names
+that it concerns, and `settle` evaluates them in slices: queries are answered between two slices.
+
+The states of a name, and the events between them, are in docs/concepts.md.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from dnsproxy.core.addresses.canary import CanaryView, Trial, TrialOutcome, next_end, rolled_back
+from dnsproxy.core.addresses.filter import Finding, is_routed, usable_part
+from dnsproxy.core.addresses.health import Outcome, Probe, Result
+from dnsproxy.core.addresses.name_state import (
+    AddressPolicy,
+    AddressState,
+    NameState,
+    Stated,
+    log_rolled_back,
+)
+from dnsproxy.core.addresses.overrides import (
+    Freeze,
+    Overrides,
+    Pin,
+    Record,
+    canonical_name,
+    fixed_addresses,
+    recorded,
+)
+from dnsproxy.core.addresses.table import Change, Origin, ServedTable, Statement, kept, pinned
+from dnsproxy.core.learned import LearnedName, Snapshot
+from dnsproxy.core.registry import MAX_FOUND, Found, Wanted, with_found
+from dnsproxy.errors import OrderError
+
+# Seconds. A discovery that its helper could not confirm for a day no longer counts once another helper
+# reports the role; until then both count, since two zones may be shown different names.
+DISCOVERY_LIFETIME = 86_400
+# Helpers whose last snapshot is kept. A key may sign for any number of helper names.
+MAX_ISSUERS = 64
+# Bytes of all of them in their signed form.
+MAX_SNAPSHOTS = 64 * 1024 * 1024
+# Probes at one time. Each holds a descriptor and, with TLS, some 50 kB, for 2 s at most by default.
+MAX_PROBES = 16
+# Represents any one name below a wildcard: a certificate that is valid for all of them is valid for this one.
+_BELOW_WILDCARD = "dnsproxy-probe"
+# Names in one event.
+SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedSnapshot:
+    """A verified snapshot, reduced to what is in scope here; ``token`` is its signed form."""
+
+    snapshot: Snapshot
+    key_id: str
+    token: str
+
+    @property
+    def origin(self) -> Origin:
+        """What its statements refer to."""
+        s = self.snapshot
+        return Origin(s.issuer, s.serial, s.issued_at, s.expires_at, self.key_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """What one helper reports about one role of a registry, and the snapshot that says so."""
+
+    found: Found
+    snapshot: Origin
+
+
+class EventBuffer:
+    """Events to log, as level, event and fields."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, str, dict[str, object]]] = []
+
+    def info(self, event: str, **fields: object) -> None:
+        """Add an event of level info."""
+        self.events.append(("info", event, fields))
+
+    def warning(self, event: str, **fields: object) -> None:
+        """Add a warning."""
+        self.events.append(("warning", event, fields))
+
+
+class AddressLifecycle:
+    """The state of all names. ``now`` is monotonic, ``wall_now`` Unix time, both in seconds."""
+
+    def __init__(self, policy: AddressPolicy) -> None:
+        self.policy = policy
+        # The state: the last snapshot of each helper, in the order of acceptance; what helpers discovered, by
+        # helper, registry and role; each name; the commands in force and the history.
+        self.snapshots: dict[str, OpenedSnapshot] = {}
+        self.discoveries: dict[tuple[str, str, str], Discovery] = {}
+        self.names: dict[str, NameState] = {}
+        self.overrides = Overrides()
+        # Grows with each change of the state; ``urgent`` with each change of more than ages and expiry.
+        self.revision = 0
+        self.urgent = 0
+        # Counters for metrics: trials that ended, and addresses that became refused, by reason.
+        self.outcomes: Counter[TrialOutcome] = Counter()
+        self.refused: Counter[str] = Counter()
+        self._log = EventBuffer()
+        self._managed: dict[str, Wanted] = {}
+        # Work for `settle`: statements to take, then names to evaluate, each queued once.
+        self._statements: deque[tuple[LearnedName, Origin]] = deque()
+        self._queue: deque[str] = deque()
+        self._queued: set[str] = set()
+        # What follows from the state, by name: the owner's statement, what is answered, what changed since
+        # `take_changes` (the addresses before), what decides whether the file is out of date.
+        self._owned: dict[str, Statement] = {}
+        self._served: dict[str, Statement] = {}
+        self._changes: dict[str, tuple[str, ...] | None] = {}
+        self._fingerprints: dict[str, object] = {}
+        self._on_trial: set[str] = set()
+        self._accepted: Origin | None = None
+        self._restated: dict[str, tuple[str, ...]] = {}
+        # Probes: due time, name, address. An item whose address is due at another time is skipped.
+        self._probes: list[tuple[float, str, str]] = []
+        self._in_flight = 0
+        self._answered_at = float("-inf")
+        self._manage()
+
+    # -- input: snapshots -----------------------------------------------------------------
+
+    def accept(self, opened: OpenedSnapshot) -> None:
+        """Take a snapshot that `learned.judge` has accepted."""
+        self._take(opened)
+        self._manage()
+        self._accepted = opened.origin
+        self.revision += 1
+
+    def _take(self, opened: OpenedSnapshot) -> None:
+        snapshot, origin = opened.snapshot, opened.origin
+        self.snapshots.pop(snapshot.issuer, None)
+        self.snapshots[snapshot.issuer] = opened
+        while len(self.snapshots) > MAX_ISSUERS or (
+            len(self.snapshots) > 1
+            and sum(len(held.token) for held in self.snapshots.values()) > MAX_SNAPSHOTS
+        ):
+            self._forget_issuer(next(iter(self.snapshots)))
+        if snapshot.found:
+            reported = {(origin.issuer, *entry.subject): Discovery(entry, origin) for entry in snapshot.found}
+            self.discoveries = _current({**self.discoveries, **reported})
+        self._statements.extend((learned, origin) for learned in snapshot.names if learned.addresses)
+
+    def _forget_issuer(self, issuer: str) -> None:
+        del self.snapshots[issuer]
+        for name, state in self.names.items():
+            if state.stated.pop(issuer, None) is not None:
+                self._enqueue(name)
+
+    def _manage(self) -> None:
+        """Bring the managed names up to date, and drop the state of the others."""
+        managed = {entry.name: entry for entry in with_found(self.policy.managed, self.discovered())}
+        if managed == self._managed and self.names.keys() <= managed.keys():
+            return
+        self._managed = managed
+        for name in [name for name in self.names if name not in managed]:
+            del self.names[name]
+            self._own(name, None)
+            self._fingerprints.pop(name, None)
+            self._on_trial.discard(name)
+            self._serve(name, None)
+        freeze = self.overrides.freeze
+        if freeze is not None and not freeze.sets.keys() <= managed.keys():
+            self._keep({name: held for name, held in freeze.sets.items() if name in managed})
+        for name, entry in managed.items():
+            if name in self.names or entry.addresses or name in self.overrides.pins:
+                self._enqueue(name)
+        self._note_change()
+
+    def managed(self) -> list[Wanted]:
+        """Return every managed name: the configured ones, then the discovered ones."""
+        return list(self._managed.values())
+
+    def discovered(self) -> list[Found]:
+        """Return each discovered role, the views of all helpers united.
+
+        At most as many names as one helper may report: a stolen key can sign for many helpers.
+        """
+        united: dict[tuple[str, str], Found] = {}
+        for _, discovery in sorted(self.discoveries.items()):
+            found = discovery.found
+            held = united.get(found.subject, found)
+            names = tuple(dict.fromkeys((*held.names, *found.names)))
+            observed_at = max(held.observed_at, found.observed_at)
+            united[found.subject] = Found(found.registry, found.role, names[:MAX_FOUND], observed_at)
+        return list(united.values())
+
+    # -- input: another policy ----------------------------------------------------------------
+
+    def configure(self, policy: AddressPolicy, opened: Iterable[OpenedSnapshot], now: float) -> None:
+        """Go by ``policy``; ``opened`` are ``snapshots``, verified again by its keys and for its names.
+
+        What ``policy`` permits stays as it is. A state that was read from disk is treated in the same way.
+        """
+        before, self.policy = self.policy, policy
+        permitted = {entry.snapshot.issuer: entry for entry in opened}
+        self.snapshots = {issuer: permitted[issuer] for issuer in self.snapshots if issuer in permitted}
+        self.discoveries = {
+            key: Discovery(replace(discovery.found, names=names), discovery.snapshot)
+            for key, discovery in self.discoveries.items()
+            if policy.permits(discovery.snapshot, discovery.found.registry)
+            and (names := policy.discoverable(discovery.found)) is not None
+        }
+        for entry in permitted.values():
+            self._take(entry)
+        self._manage()
+        has_other_probes = (before.ports, before.own_ports, before.tls, before.probing) != (
+            policy.ports,
+            policy.own_ports,
+            policy.tls,
+            policy.probing,
+        )
+        for name, state in self.names.items():
+            self._restrict(state)
+            if has_other_probes:
+                for health in state.health.values():
+                    health.restart(now, is_probed=bool(policy.ports_of(name)))
+        self._restrict_overrides()
+        for name in self._managed:
+            self._enqueue(name)
+        self._note_change()
+
+    def _restrict(self, state: NameState) -> None:
+        """Drop from one name what the policy forbids."""
+        state.registry = self._managed[state.name].registry
+        state.stated = {
+            issuer: self._filtered(state, stated.statement)
+            for issuer, stated in state.stated.items()
+            if issuer in self.snapshots and self.policy.permits(stated.statement.snapshot, state.registry)
+        }
+        if state.proven is not None:
+            state.proven = self._permitted(state.name, state.proven)
+
+    def _permitted(self, name: str, statement: Statement) -> Statement | None:
+        """Return what of a set that is kept may still be answered; None if nothing."""
+        registry = self._managed[name].registry
+        if not self.policy.permits(statement.snapshot, registry):
+            stated = self.names[name].stated.values() if name in self.names else ()
+            usable = (entry.usable for entry in stated)
+            return next((s for s in usable if s is not None and s.address_set == statement.address_set), None)
+        return usable_part(statement, self.policy.limits.of(name, registry))[0]
+
+    def _restrict_overrides(self) -> None:
+        """Drop kept and recorded sets that the policy forbids; records keep refused addresses."""
+        freeze = self.overrides.freeze
+        if freeze is not None:
+            left = {name: self._permitted(name, held) for name, held in freeze.sets.items()}
+            self._keep({name: held for name, held in left.items() if held is not None})
+        history = []
+        for record in self.overrides.history:
+            sets = {name: held for name, held in record.sets.items() if self._is_permitted(name, held)}
+            history.append(replace(record, sets=sets) if len(sets) < len(record.sets) else record)
+        limit = self.policy.history
+        self.overrides = replace(self.overrides, history=tuple(history[-limit:]) if limit else ())
+
+    def _is_permitted(self, name: str, statement: Statement) -> bool:
+        registry = self._managed[name].registry if name in self._managed else statement.learned.registry
+        return self.policy.permits(statement.snapshot, registry) or (
+            name in self._managed and self._permitted(name, statement) is not None
+        )
+
+    # -- work ---------------------------------------------------------------------------------
+
+    def settle(self, limit: int, now: float, wall_now: float) -> bool:
+        """Take statements and evaluate names, ``limit`` of both; return True when nothing is left to do."""
+        for _ in range(limit):
+            if self._statements:
+                self._state(*self._statements.popleft())
+            elif self._queue:
+                name = self._queue.popleft()
+                self._queued.discard(name)
+                self._evaluate(name, now, wall_now)
+            else:
+                break
+        if self._statements or self._queue:
+            return False
+        if self._accepted is None:
+            self._restated.clear()
+        else:
+            self._log_restated(self._accepted)
+            self._accepted = None
+            history = recorded(self.overrides.history, self._owned, self.policy.history, wall_now)
+            if history != self.overrides.history:
+                self.overrides = replace(self.overrides, history=history)
+                self._note_change()
+        return True
+
+    def _state(self, learned: LearnedName, origin: Origin) -> None:
+        entry = self._managed.get(learned.name)
+        if entry is None or entry.addresses or not self.policy.permits(origin, entry.registry):
+            return
+        state = self.names.get(learned.name)
+        if state is None:
+            state = self.names[learned.name] = NameState(learned.name, entry.registry)
+        before = state.stated.get(origin.issuer)
+        statement = Statement(learned, origin)
+        if before is not None and before.statement.address_set == statement.address_set:
+            usable = before.usable and statement.with_addresses(before.usable.learned.addresses)
+            state.stated[origin.issuer] = Stated(statement, usable, before.refused)
+        else:
+            refused = state.refused()
+            state.stated[origin.issuer] = self._filtered(state, statement)
+            self._log_refused(learned.name, refused, state.refused())
+        self._enqueue(learned.name)
+
+    def _filtered(self, state: NameState, statement: Statement) -> Stated:
+        usable, refused = usable_part(statement, self.policy.limits.of(state.name, state.registry))
+        return Stated(statement, usable, refused)
+
+    def _own(self, name: str, statement: Statement | None) -> None:
+        """Take note of the owner's statement of a name."""
+        before = self._owned.pop(name, None)
+        if statement is not None:
+            self._owned[name] = statement
+        if statement is None or before is None or before.address_set != statement.address_set:
+            self._restated.setdefault(name, before.learned.addresses if before is not None else ())
+
+    def _log_restated(self, accepted: Origin) -> None:
+        log, self._restated, restated = self._log, {}, self._restated
+        changes = [
+            Change(n, old, o.learned.addresses if (o := self._owned.get(n)) else ())
+            for n, old in restated.items()
+        ]
+        changes = [change for change in changes if change.old != change.new]
+        if changes:
+            fields = {"issuer": accepted.issuer, "serial": accepted.serial, "changed": len(changes)}
+            log.info("learned.swapped", **fields, changes=_shown(changes))
+
+    def _log_refused(self, name: str, before: tuple[Finding, ...], after: tuple[Finding, ...]) -> None:
+        log = self._log
+        if after == before:
+            return
+        self.refused.update(finding.reason.value for finding in after if finding not in before)
+        if after:
+            reasons = {finding.address: finding.reason.value for finding in after[:SHOWN]}
+            log.warning("learned.refused", name=name, count=len(after), addresses=reasons)
+        else:
+            log.info("learned.refused_no_more", name=name)
+
+    def _enqueue(self, name: str) -> None:
+        if name not in self._queued:
+            self._queued.add(name)
+            self._queue.append(name)
+
+    def _enqueue_all(self) -> None:
+        for name in self.names:
+            self._enqueue(name)
+
+    def _note_change(self) -> None:
+        self.revision += 1
+        self.urgent += 1
+
+    def _evaluate(self, name: str, now: float, wall_now: float) -> None:
+        entry = self._managed.get(name)
+        if entry is None:
+            return
+        override = self._override(entry)
+        state = self.names.get(name)
+        if state is None:
+            if override is None and not entry.addresses:
+                return
+            state = self.names[name] = NameState(name, entry.registry)
+        held = entry.addresses or (override.learned.addresses if override is not None else None)
+        outcome = state.evaluate(self.policy, held, now, wall_now, self._log)
+        if outcome is not None:
+            self.outcomes[outcome] += 1
+        own = state.stated.get(state.owner or "")
+        if own is not None and own.usable is not None:
+            self._own(name, own.statement)
+        (self._on_trial.add if state.trial is not None else self._on_trial.discard)(name)
+        if override is None and self.overrides.freeze is not None and not entry.addresses:
+            override = self._keep_first(state, wall_now)
+        self._serve(name, self._answer(state, override, wall_now))
+        fingerprint = state.fingerprint()
+        if self._fingerprints.get(name) != fingerprint:
+            self._fingerprints[name] = fingerprint
+            self._note_change()
+        self._schedule(name)
+
+    def _schedule(self, name: str) -> None:
+        if self.policy.ports_of(name):
+            for address, health in self.names[name].health.items():
+                if health.queued != health.due:
+                    health.queued = health.due
+                    heapq.heappush(self._probes, (health.due, name, address))
+
+    def _override(self, entry: Wanted) -> Statement | None:
+        """Return the set that a command puts in place of the answer."""
+        pin, freeze = self.overrides.pins.get(entry.name), self.overrides.freeze
+        if entry.addresses:
+            return None
+        if pin is not None:
+            return pinned(entry.name, pin.addresses, pin.since)
+        return freeze.sets.get(entry.name) if freeze is not None else None
+
+    def _keep_first(self, state: NameState, wall_now: float) -> Statement | None:
+        """Keep the first set that a frozen name has."""
+        freeze, whole = self.overrides.freeze, state.whole
+        if freeze is None or whole is None or self.policy.is_gone(whole, wall_now):
+            return None
+        self._keep({**freeze.sets, state.name: whole})
+        return whole
+
+    def _keep(self, sets: Mapping[str, Statement]) -> None:
+        freeze = self.overrides.freeze
+        if freeze is not None:
+            self.overrides = replace(self.overrides, freeze=replace(freeze, sets=sets))
+            self._note_change()
+
+    def _answer(self, state: NameState, override: Statement | None, wall_now: float) -> Statement | None:
+        if override is None:
+            return state.answer
+        if state.name in self.overrides.pins:
+            return override
+        confirmed_at = state.confirmed_at(override.address_set, wall_now, self.policy)
+        held = kept(override).confirmed(max(confirmed_at or 0, override.learned.observed_at))
+        return held.with_addresses(state.alive(held) or held.learned.addresses)
+
+    def _serve(self, name: str, statement: Statement | None) -> None:
+        before = self._served.get(name)
+        if statement == before:
+            return
+        self._changes.setdefault(name, before.learned.addresses if before is not None else None)
+        if statement is None:
+            del self._served[name]
+        else:
+            self._served[name] = statement
+
+    # -- input: probes and time ---------------------------------------------------------------
+
+    def next_probes(self, now: float) -> list[Probe]:
+        """Return the probes to start now; the result of each must be given to `record`."""
+        probes = []
+        while self._in_flight < MAX_PROBES and (item := self._first()) is not None and item[0] <= now:
+            _, name, address = heapq.heappop(self._probes)
+            server_name = _server_name(name) if self.policy.tls else None
+            probe = Probe(name, address, self.policy.ports_of(name), server_name)
+            self.names[name].health[address].probe = probe
+            self._in_flight += 1
+            probes.append(probe)
+        return probes
+
+    def next_time(self) -> float | None:
+        """Return when `next_probes` has something again (monotonic); None while it waits for results."""
+        item = self._first()
+        return item[0] if item is not None and self._in_flight < MAX_PROBES else None
+
+    def _first(self) -> tuple[float, str, str] | None:
+        while self._probes:
+            due, name, address = item = self._probes[0]
+            health = self.names[name].health.get(address) if name in self.names else None
+            if (
+                health is not None
+                and health.probe is None
+                and health.due == due
+                and self.policy.ports_of(name)
+            ):
+                return item
+            heapq.heappop(self._probes)
+        return None
+
+    def record(self, probe: Probe, result: Result, now: float, wall_now: float) -> None:
+        """Take the result of a probe that `next_probes` returned."""
+        log = self._log
+        self._in_flight -= 1
+        state = self.names.get(probe.name)
+        health = state.health.get(probe.address) if state is not None else None
+        if state is None or health is None or health.probe is not probe:
+            return  # the address, or how it is probed, is no longer of interest
+        if result.outcome is Outcome.ANSWERED:
+            self._answered_at = now
+        was = health.alive
+        health.record(result, now, wall_now, answered_at=self._answered_at, interval=self.policy.interval)
+        self._evaluate(probe.name, now, wall_now)
+        if health.alive is not was:
+            served = self._served.get(probe.name)
+            serving = served is not None and probe.address in served.learned.addresses
+            fields = {
+                "name": probe.name,
+                "address": probe.address,
+                "serving": serving,
+                "reason": result.problem,
+            }
+            if health.alive:
+                log.info("learned.reachable", **fields)
+            else:
+                log.warning("learned.unreachable", **fields)
+
+    def abandon(self, probe: Probe, now: float) -> None:
+        """Take note that ``probe`` was cancelled: its address is due again."""
+        self._in_flight -= 1
+        state = self.names.get(probe.name)
+        health = state.health.get(probe.address) if state is not None else None
+        if health is not None and health.probe is probe:
+            health.probe, health.due = None, now
+            self._schedule(probe.name)
+
+    def tick(self) -> None:
+        """Queue the names whose answer may change with time alone."""
+        if self.policy.max_stale < float("inf"):
+            self._enqueue_all()
+        for name in self._on_trial:
+            self._enqueue(name)
+
+    def next_trial_end(self, wall_now: float) -> float | None:
+        """Return the seconds until the ``hold`` of a trial is over; None when none runs."""
+        canary = self.policy.canary
+        return next_end(self.trials().values(), canary, wall_now) if canary is not None else None
+
+    # -- input: commands ----------------------------------------------------------------------
+
+    def pin(self, name: str, addresses: Iterable[str], wall_now: float) -> None:
+        """Answer ``name`` with ``addresses`` only.
+
+        Raises:
+            OrderError: the name is not managed, is pinned in the configuration, or an address is not one.
+        """
+        managed = canonical_name(name)
+        entry = self._managed.get(managed)
+        if entry is None:
+            raise OrderError(f"{managed} is no name of a configured registry")
+        if entry.addresses:
+            raise OrderError(f"{managed} is pinned in the configuration")
+        pins = {**self.overrides.pins, managed: Pin(fixed_addresses(addresses), int(wall_now))}
+        self._order(replace(self.overrides, pins=pins), managed)
+
+    def unpin(self, name: str) -> None:
+        """End a pin.
+
+        Raises:
+            OrderError: no command pinned the name.
+        """
+        managed = canonical_name(name)
+        pins = {pinned: pin for pinned, pin in self.overrides.pins.items() if pinned != managed}
+        if len(pins) == len(self.overrides.pins):
+            raise OrderError(f"{managed} is not pinned by an order")
+        self._order(replace(self.overrides, pins=pins), managed)
+
+    def freeze(self, wall_now: float) -> None:
+        """Keep every set that is answered; does nothing when frozen."""
+        if self.overrides.freeze is None:
+            self._order(replace(self.overrides, freeze=Freeze(int(wall_now), self._current_sets(wall_now))))
+
+    def unfreeze(self) -> None:
+        """End a freeze or a roll-back.
+
+        Raises:
+            OrderError: nothing is frozen.
+        """
+        if self.overrides.freeze is None:
+            raise OrderError("nothing is frozen")
+        self._order(replace(self.overrides, freeze=None))
+
+    def rollback(self, serial: int, wall_now: float) -> None:
+        """Keep the sets of a record; names that it lacks keep what is answered.
+
+        Raises:
+            OrderError: the history has no such record.
+        """
+        record = self.overrides.find(serial)
+        if record is None:
+            raise OrderError(f"serial {serial} is not in the history")
+        sets = self._current_sets(wall_now)
+        for name, statement in record.sets.items():
+            usable = self._permitted(name, statement) if name in self._managed else None
+            if usable is not None:
+                sets[name] = usable
+        self._order(replace(self.overrides, freeze=Freeze(int(wall_now), sets, serial)))
+
+    def _current_sets(self, wall_now: float) -> dict[str, Statement]:
+        freeze = self.overrides.freeze
+        answered = {
+            name: state.whole
+            for name, state in self.names.items()
+            if state.whole is not None and not self.policy.is_gone(state.whole, wall_now)
+        }
+        return answered if freeze is None else {**answered, **freeze.sets}
+
+    def promote(self, name: str) -> None:
+        """Make the candidate of ``name`` that is on trial, or was rolled back, the proven set.
+
+        Raises:
+            OrderError: there is none.
+        """
+        state, _ = self._tried(name)
+        if state.candidate is None:
+            raise OrderError(f"{state.name}: what was on trial is not what is learned now")
+        new = list(state.candidate.learned.addresses)
+        state.adopt(state.candidate)
+        self._end_trial(state, TrialOutcome.ACCEPTED)
+        log = self._log
+        log.info("canary.promoted", name=state.name, new=new, reason=TrialOutcome.ACCEPTED.value)
+
+    def refuse(self, name: str, wall_now: float) -> None:
+        """Roll back the trial of ``name``.
+
+        Raises:
+            OrderError: there is none, or it is rolled back already.
+        """
+        state, trial = self._tried(name)
+        if not trial.is_running:
+            raise OrderError(f"{state.name}: the new addresses are refused already")
+        state.trial = rolled_back(trial, TrialOutcome.REFUSED, "by an operator", wall_now)
+        log_rolled_back(self._log, state.name, state.trial)
+        self._end_trial(state, TrialOutcome.REFUSED)
+
+    def _tried(self, name: str) -> tuple[NameState, Trial]:
+        managed = canonical_name(name)
+        state = self.names.get(managed)
+        if state is None or state.trial is None:
+            raise OrderError(f"{managed}: no new addresses are on trial")
+        return state, state.trial
+
+    def _end_trial(self, state: NameState, outcome: TrialOutcome) -> None:
+        self.outcomes[outcome] += 1
+        self._enqueue(state.name)
+        self._note_change()
+
+    def _order(self, overrides: Overrides, name: str | None = None) -> None:
+        log = self._log
+        self.overrides = overrides
+        if name is None:
+            self._enqueue_all()
+        else:
+            self._enqueue(name)
+        self._note_change()
+        freeze = overrides.freeze
+        log.info(
+            "learned.orders",
+            pinned=sorted(overrides.pins)[:SHOWN],
+            frozen=freeze is not None,
+            rolled_back_to=freeze.serial if freeze else None,
+        )
+
+    # -- output -----------------------------------------------------------------------------
+
+    def take_events(self) -> list[tuple[str, str, dict[str, object]]]:
+        """Return the events since the last call: level, event, fields."""
+        events, self._log.events = self._log.events, []
+        return events
+
+    def take_changes(self) -> list[str]:
+        """Return the names whose answer, or its age or expiry, changed since the last call."""
+        log = self._log
+        changes, self._changes = self._changes, {}
+        found = []
+        for name, old in sorted(changes.items()):
+            served = self._served.get(name)
+            new = served.learned.addresses if served is not None else ()
+            if new != (old or ()):
+                found.append(Change(name, old or (), new))
+        if found:
+            log.info("learned.in_service", changed=len(found), changes=_shown(found))
+        return list(changes)
+
+    @property
+    def has_changes(self) -> bool:
+        """Whether `take_changes` would return a name."""
+        return bool(self._changes)
+
+    def table(self) -> ServedTable:
+        """Return what is answered."""
+        return ServedTable(tuple(self._managed.values()), dict(self._served), self.serial)
+
+    @property
+    def serial(self) -> int:
+        """The highest serial accepted; 0 before the first."""
+        return max((opened.snapshot.serial for opened in self.snapshots.values()), default=0)
+
+    def served(self, name: str) -> Statement | None:
+        """Return what is answered for ``name``, if it is not pinned in the configuration."""
+        return self._served.get(name)
+
+    def owned(self, name: str) -> Statement | None:
+        """Return the owner's statement of ``name``, as stated."""
+        return self._owned.get(name)
+
+    def refused_of(self, name: str) -> tuple[Finding, ...]:
+        """Return the refused addresses of ``name``."""
+        state = self.names.get(name)
+        return state.refused() if state is not None else ()
+
+    def states(self, name: str) -> tuple[AddressState, ...]:
+        """Return the state of each address of ``name`` that may be answered."""
+        state, entry, served = self.names.get(name), self._managed.get(name), self._served.get(name)
+        if state is None or entry is None:
+            return ()
+        return tuple(state.states(entry.addresses or (served.learned.addresses if served else ())))
+
+    def routed(self, entry: Wanted, addresses: Iterable[str]) -> dict[str, bool | None]:
+        """Return whether this side has a route to each of ``addresses``; None where no range is stated."""
+        limits = self.policy.limits.of(entry.name, entry.registry)
+        return {address: is_routed(address, limits.routed) for address in addresses}
+
+    def trials(self) -> dict[str, Trial]:
+        """Return the trials by name."""
+        return {
+            name: trial for name in sorted(self._on_trial) if (trial := self.names[name].trial) is not None
+        }
+
+    def canary(self) -> CanaryView:
+        """Return what there is to report about trials."""
+        trials = self.trials()
+        proven = {name: self.names[name].proven for name in trials}
+        return CanaryView(
+            self.policy.canary,
+            trials,
+            {name: held.learned.addresses for name, held in proven.items() if held is not None},
+            frozenset(name for name in trials if self.names[name].is_leading(self.policy)),
+            dict(self.outcomes),
+        )
+
+
+def _shown(changes: list[Change]) -> list[dict[str, object]]:
+    return [{"name": c.name, "old": list(c.old), "new": list(c.new)} for c in changes[:SHOWN]]
+
+
+def _current(discoveries: Mapping[tuple[str, str, str], Discovery]) -> dict[tuple[str, str, str], Discovery]:
+    """Return ``discoveries`` without those that no longer count."""
+    latest: dict[tuple[str, str], int] = {}
+    for discovery in discoveries.values():
+        found = discovery.found
+        latest[found.subject] = max(found.observed_at, latest.get(found.subject, 0))
+    return {
+        key: discovery
+        for key, discovery in discoveries.items()
+        if latest[discovery.found.subject] - discovery.found.observed_at <= DISCOVERY_LIFETIME
+    }
+
+
+def _server_name(name: str) -> str:
+    """Return the name that a certificate must be valid for, without the last dot."""
+    plain = name.removesuffix(".")
+    return f"{_BELOW_WILDCARD}{plain[1:]}" if plain.startswith("*.") else plain
+
+
+__all__ = ["AddressLifecycle", "Discovery", "EventBuffer", "OpenedSnapshot", "Record"]

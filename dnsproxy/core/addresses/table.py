@@ -1,0 +1,89 @@
+"""Two tables: what helpers state about each name, and what is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from dnsproxy.core.learned import LearnedName
+from dnsproxy.core.registry import Wanted
+
+# Addresses and CNAME: what distinguishes one set from another.
+AddressSet = tuple[tuple[str, ...], str | None]
+# Unix seconds. A set that an override keeps does not become stale.
+NEVER = 2**62
+PINNED = "pinned"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The snapshot that a set comes from. ``key_id`` signed it; times are Unix seconds."""
+
+    issuer: str
+    serial: int
+    issued_at: int
+    expires_at: int
+    key_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A set of addresses that a helper stated for a name, or that an operator gave it."""
+
+    learned: LearnedName
+    snapshot: Origin
+
+    @property
+    def address_set(self) -> AddressSet:
+        """What is answered with it."""
+        return self.learned.addresses, self.learned.cname
+
+    def with_addresses(self, addresses: tuple[str, ...]) -> Statement:
+        """Return this statement with ``addresses`` only."""
+        if addresses == self.learned.addresses:
+            return self
+        return Statement(replace(self.learned, addresses=addresses), self.snapshot)
+
+    def confirmed(self, observed_at: int) -> Statement:
+        """Return this statement as one that a helper last confirmed at ``observed_at`` (Unix seconds)."""
+        if observed_at == self.learned.observed_at:
+            return self
+        return Statement(replace(self.learned, observed_at=observed_at), self.snapshot)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The addresses of a name before and after; empty before the first and after the last."""
+
+    name: str
+    old: tuple[str, ...]
+    new: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ServedTable:
+    """What is answered: the set of each name in ``managed`` that has one.
+
+    ``serial`` is the highest serial accepted, 0 before the first snapshot. Unchanged statements are the same
+    objects as in the table before.
+    """
+
+    managed: tuple[Wanted, ...] = ()
+    sets: Mapping[str, Statement] = field(default_factory=dict)
+    serial: int = 0
+
+    def managing(self, names: Iterable[Wanted]) -> ServedTable:
+        """Return this table with ``names`` managed as well; they take the place of those of the same name."""
+        managed = {entry.name: entry for entry in (*self.managed, *names)}
+        return replace(self, managed=tuple(managed.values()))
+
+
+def pinned(name: str, addresses: tuple[str, ...], since: int) -> Statement:
+    """Return the set that an operator gave ``name`` at ``since`` (Unix seconds)."""
+    learned = LearnedName(name, "other", PINNED, addresses, None, 0, since, (), "ok")
+    return Statement(learned, Origin(PINNED, since * 1000, since, NEVER))
+
+
+def kept(statement: Statement) -> Statement:
+    """Return ``statement`` as one that does not become stale."""
+    return Statement(statement.learned, replace(statement.snapshot, expires_at=NEVER))
