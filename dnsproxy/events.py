@@ -157,7 +157,7 @@ EVENTS = {
     ),
     "learned.task_failed": Event(
         "error",
-        "Internal error while addresses are published or probed, or the operator's program runs; it is retried.",
+        "Internal error of a background task of learned addresses; the task is restarted.",
         ("task", "exception"),
         ("task",),
     ),
