@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from itertools import islice
 from typing import Any
 
 from yarl import URL
@@ -146,7 +147,7 @@ class _Inquiry:
         return Inconclusive(Doubt.NO_REDIRECT, "no blob is redirected to another host")
 
     async def _storage_host(self, blob: str, headers: dict[str, str]) -> str | None:
-        page = await self._web.get("the blob", self._registry / blob, headers)
+        page = await self._web.get("the blob", self._registry / blob, headers, read=False)
         if page.status == HTTPStatus.OK:
             return None
         if page.status not in _REDIRECTS:
@@ -242,8 +243,9 @@ def _json(what: str, page: Page) -> Mapping[str, Any]:
 
 
 def _blobs(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """Return the configuration, the smallest blob."""
+    """Return the configuration, the smallest blob, then a layer: a registry may serve small blobs itself."""
     yield from _digests([manifest.get("config")])
+    yield from islice(_digests(manifest.get("layers")), 1)
 
 
 def _digests(descriptors: object) -> Iterator[str]:

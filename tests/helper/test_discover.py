@@ -214,6 +214,10 @@ async def test_the_index_of_several_platforms_leads_to_the_manifest_of_one(world
     assert f"{HOST}/v2/app/manifests/{inner}" in world.registry.requests
 
 
+LAYER = "sha256:" + "e" * 64
+WITH_LAYERS = {**MANIFEST, "layers": [{"digest": LAYER, "size": 9}, {"digest": "sha256:" + "f" * 64}]}
+
+
 @pytest.mark.parametrize("target", ["/login", f"https://{HOST}/elsewhere", None])
 async def test_a_registry_that_redirects_no_blob_says_nothing_of_its_storage(
     world: World, target: str | None
@@ -223,9 +227,46 @@ async def test_a_registry_that_redirects_no_blob_says_nothing_of_its_storage(
             return None
         return redirect(target) if target else web.Response(body=b"{}")
 
+    world.manifest = WITH_LAYERS
     report = await behaving(world, behave, repository="app")
     assert (report.outcomes["auth"], unclear(report)) == ((f"{AUTH}.",), {"storage": Doubt.NO_REDIRECT})
-    assert [path.rpartition("/")[2] for path in world.registry.requests[3:]] == [DIGEST]
+    # The configuration and one layer.
+    assert [path.rpartition("/")[2] for path in world.registry.requests[3:]] == [DIGEST, LAYER]
+
+
+async def test_a_layer_tells_the_storage_where_the_registry_serves_small_blobs_itself(world: World) -> None:
+    async def behave(request: web.Request) -> web.StreamResponse | None:
+        # Larger than is read, without end: the headers alone count.
+        if not request.path.endswith(DIGEST):
+            return None
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"{")
+        await asyncio.Event().wait()
+        return response
+
+    world.manifest = WITH_LAYERS
+    assert (await behaving(world, behave, repository="app")).outcomes["storage"] == (f"{BUCKET}.",)
+
+
+@pytest.mark.parametrize("layers", [1, None, [], [1, {"digest": 1}], {"digest": LAYER}])
+async def test_a_manifest_without_layers_leaves_the_configuration(world: World, layers: object) -> None:
+    async def behave(request: web.Request) -> web.StreamResponse | None:
+        return web.Response(body=b"{}") if "/blobs/" in request.path else None
+
+    world.manifest = {**MANIFEST, "layers": layers}
+    assert unclear(await behaving(world, behave, repository="app")) == {"storage": Doubt.NO_REDIRECT}
+    assert len(world.registry.requests) == 4
+
+
+async def test_a_layer_that_fails_is_a_failure(world: World) -> None:
+    async def behave(request: web.Request) -> web.StreamResponse | None:
+        if request.path.endswith(LAYER):
+            return web.Response(status=404)
+        return web.Response(body=b"{}") if "/blobs/" in request.path else None
+
+    world.manifest = WITH_LAYERS
+    assert reasons(await behaving(world, behave, repository="app")) == {"storage": Doubt.STATUS}
 
 
 async def test_odd_responses_of_a_front_end_withdraw_no_discovered_name(world: World) -> None:
