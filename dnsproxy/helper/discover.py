@@ -169,7 +169,7 @@ class _Inquiry:
         file = self._options.credentials_file
         if file is None:
             return None
-        # Read anew each time: the passwords of an instance are good for an hour.
+        # Read again each time: the passwords of an instance are good for an hour.
         held = await asyncio.to_thread(read_credentials, file, self._target.host, self._options.port)
         self._report.exposed = held.exposed
         return held

@@ -248,6 +248,21 @@ def test_no_statement_of_another_helper_withdraws_a_name(looks: Looks, observed_
     assert looks.findings.found()[0].observed_at <= WALL + 1
 
 
+def test_a_group_withdraws_a_name_after_its_leader_has() -> None:
+    """The follower adopts each snapshot, and its own evidence began later or earlier than the leader's."""
+    leader, follower = Looks(), Looks()
+    withdrawn: dict[str, int] = {}
+    leader.look(A)
+    for turn in range(4 * HOUR):
+        leader.look(B)
+        follower.findings.restore(leader.findings.found())
+        follower.look(A if turn < 2 else B)
+        for name, helper in (("leader", leader), ("follower", follower)):
+            if helper.names == B:
+                withdrawn.setdefault(name, turn)
+    assert withdrawn == {"leader": HOUR, "follower": HOUR + 2}
+
+
 # --- any sequence of looks
 
 
