@@ -150,6 +150,9 @@ class Doubt(StrEnum):
     NOT_A_REGISTRY = "not_a_registry"
     NO_HINT = "no_hint"
     NO_BLOB = "no_blob"
+    NO_BEARER = "no_bearer"
+    NO_REDIRECT = "no_redirect"
+    TOO_MANY = "too_many"
     # What it told must not be believed.
     MALFORMED = "malformed"
     TOO_LONG = "too_long"

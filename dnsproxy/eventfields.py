@@ -59,6 +59,7 @@ FIELDS = {
     "upstream": "a resolver that queries are forwarded to",
     "user": "name of a user of this host",
     "version": "the version of this program",
+    "withdrawn": "the discovered names that are no longer published",
     "worker": "the number of a worker",
     "workers": "how many workers there are",
 }

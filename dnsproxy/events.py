@@ -241,11 +241,25 @@ EVENTS = {
     ),
     "helper.resolver_failed": Event("warning", "A resolver gives no answers.", ("resolver", "reason")),
     "helper.resolver_recovered": Event("info", "A resolver gives answers again.", ("resolver",)),
-    "helper.discovered": Event("info", "A registry told its names.", ("registry", "role", "names")),
+    "helper.discovered": Event(
+        "info",
+        "The names that a registry uses: when first discovered, after a change, after a failure.",
+        ("registry", "role", "names"),
+    ),
     "helper.discover_failed": Event(
         "warning",
-        "A registry did not tell, or told what must not be believed.",
+        "A registry did not answer, or named a host that is refused; known names are kept.",
         ("registry", "role", "reason", "detail", "kept"),
+    ),
+    "helper.discover_inconclusive": Event(
+        "warning",
+        "A registry names no host, and not that clients need none; known names are kept.",
+        ("registry", "role", "reason", "detail", "kept"),
+    ),
+    "helper.discovered_withdrawn": Event(
+        "info",
+        "For an hour a registry has named another host, or itself, in place of these names.",
+        ("registry", "role", "withdrawn"),
     ),
     "helper.discover_crashed": Event(
         "error",

@@ -22,9 +22,9 @@ where a document says nothing, this page says so, and `discover` finds out inste
 | asked | answer | meaning |
 |---|---|---|
 | `GET https://REGISTRY/v2/` | 401, `Bearer realm="https://HOST/..."` | HOST hands out tokens |
-| | 401 with `Basic`, or 200 | there is no token service, which is no failure |
-| one small blob of `discover.repository` | 307 or another redirect | the host of `Location` has the layers |
-| | 200 | the registry hands out layers itself |
+| | 401 with `Basic`, or 200 | no token service is named, which is no failure; a known one is kept |
+| the smallest blob of `discover.repository`, then a layer | 307 or another redirect | the host of `Location` has the layers |
+| | 200 for both | no storage host is named; a known one is kept |
 
 A realm that is not https, one that is not below the provider's domains, and a redirect to a host that is
 not, are refused, named in the log (`helper.discover_failed`) and change nothing. `discover.realm_suffixes`

@@ -76,7 +76,7 @@ class Found:
     """What a registry told about one of its roles.
 
     ``names`` is empty when it needs no other name, as after it has taken over its auth
-    domain. ``observed_at`` is Unix time of the last look that confirmed it.
+    domain. ``observed_at`` is Unix time of the last conclusive look (see `withdrawal`); 0: there was none.
     """
 
     registry: str

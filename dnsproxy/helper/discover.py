@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from itertools import islice
 from typing import Any
 
 from yarl import URL
@@ -23,7 +24,7 @@ from dnsproxy.helper.credentials import Credentials, read_credentials
 from dnsproxy.helper.web import AddressesOf, Page, Web, open_web
 from dnsproxy.settings.discovery import DiscoverSettings
 
-# Seconds for one registry: four short exchanges at the most, each with a lookup.
+# Seconds for one registry: at most six short exchanges, each with a lookup.
 DEADLINE = 15.0
 # Index of several platforms, manifest of one.
 _MAX_MANIFESTS = 2
@@ -36,8 +37,17 @@ _MANIFESTS = (
     "application/vnd.docker.distribution.manifest.list.v2+json"
 )
 
-Outcome = tuple[str, ...] | DiscoverError
-"""The names of a role, none when it needs no other than the registry's; or why they are not known."""
+
+@dataclass(frozen=True, slots=True)
+class Inconclusive:
+    """A response that names no host, and is no evidence that clients need none."""
+
+    reason: Doubt
+    detail: str
+
+
+Outcome = tuple[str, ...] | Inconclusive | DiscoverError
+"""The hosts that a registry names for a role, none when it names itself; or why they are not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +100,13 @@ class _Inquiry:
         outcomes = self._report.outcomes
         challenges, bearer = await self._challenge()
         if "auth" in self._target.roles:
-            outcomes["auth"] = () if bearer is None or bearer.taken_over else (bearer.host,)
+            outcomes["auth"] = _token_host(bearer)
         if "storage" in self._target.roles:
-            host = (
-                self._default_bucket(bearer)
+            outcomes["storage"] = (
+                (self._default_bucket(bearer),)
                 if self._options.repository is None
                 else await self._redirect(self._options.repository, challenges, bearer)
             )
-            outcomes["storage"] = () if host is None else (host,)
 
     async def _challenge(self) -> tuple[list[challenge.Challenge], challenge.Bearer | None]:
         page = await self._web.get("/v2/", self._registry / "v2" / "")
@@ -112,7 +121,7 @@ class _Inquiry:
             return challenges, bearer
         if page.status != HTTPStatus.OK:
             raise _refused("/v2/", page.status)
-        # Whatever answers 200 to everything must not make a known token service forgotten.
+        # A server that answers 200 to every request is no registry.
         if "registry/2" not in page.headers.get("Docker-Distribution-Api-Version", ""):
             raise DiscoverError(Doubt.NOT_A_REGISTRY, "/v2/: status 200, and not from a registry")
         return [], None
@@ -128,11 +137,17 @@ class _Inquiry:
 
     async def _redirect(
         self, repository: str, challenges: list[challenge.Challenge], bearer: challenge.Bearer | None
-    ) -> str | None:
+    ) -> Outcome:
         path, reference = _split(repository)
         headers = await self._authorization(path, challenges, bearer)
-        digest = await self._small_blob(path, reference, headers)
-        page = await self._web.get("the blob", self._registry / f"v2/{path}/blobs/{digest}", headers)
+        for digest in _blobs(await self._manifest(path, reference, headers)):
+            host = await self._storage_host(f"v2/{path}/blobs/{digest}", headers)
+            if host is not None:
+                return (host,)
+        return Inconclusive(Doubt.NO_REDIRECT, "no blob is redirected to another host")
+
+    async def _storage_host(self, blob: str, headers: dict[str, str]) -> str | None:
+        page = await self._web.get("the blob", self._registry / blob, headers, read=False)
         if page.status == HTTPStatus.OK:
             return None
         if page.status not in _REDIRECTS:
@@ -154,7 +169,7 @@ class _Inquiry:
         file = self._options.credentials_file
         if file is None:
             return None
-        # Read anew each time: the passwords of an instance are good for an hour.
+        # Read again each time: the passwords of an instance are good for an hour.
         held = await asyncio.to_thread(read_credentials, file, self._target.host, self._options.port)
         self._report.exposed = held.exposed
         return held
@@ -169,20 +184,25 @@ class _Inquiry:
             raise DiscoverError(Doubt.CREDENTIALS, f"{what}: no token in its answer")
         return token
 
-    async def _small_blob(self, path: str, reference: str, headers: dict[str, str]) -> str:
-        """Return the digest of the configuration of an image, its smallest blob."""
+    async def _manifest(self, path: str, reference: str, headers: dict[str, str]) -> Mapping[str, Any]:
+        """Return the manifest of an image for one platform."""
         what = "the manifest"
         for _ in range(_MAX_MANIFESTS):
             url = self._registry / f"v2/{path}/manifests/{reference}"
             document = _json(what, await self._web.get(what, url, headers | {"Accept": _MANIFESTS}))
-            if (digest := _digest_in(document.get("config"))) is not None:
-                return digest
-            listed = document.get("manifests")
-            found = map(_digest_in, listed) if isinstance(listed, list) else iter(())
-            reference = next(filter(None, found), "")
+            if _digest_in(document.get("config")) is not None:
+                return document
+            reference = next(_digests(document.get("manifests")), "")
             if not reference:
                 break
         raise DiscoverError(Doubt.NO_BLOB, f"{what}: names no configuration")
+
+
+def _token_host(bearer: challenge.Bearer | None) -> Outcome:
+    if bearer is None:
+        # A front end asks for a password too, and a registry without token service names no other host.
+        return Inconclusive(Doubt.NO_BEARER, "/v2/: no Bearer challenge")
+    return () if bearer.taken_over else (bearer.host,)
 
 
 def _has_basic(challenges: list[challenge.Challenge]) -> bool:
@@ -220,6 +240,17 @@ def _json(what: str, page: Page) -> Mapping[str, Any]:
     if not isinstance(document, dict):
         raise DiscoverError(Doubt.NOT_A_REGISTRY, f"{what}: not a JSON object")
     return document
+
+
+def _blobs(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Return the configuration, the smallest blob, then a layer: a registry may serve small blobs itself."""
+    yield from _digests([manifest.get("config")])
+    yield from islice(_digests(manifest.get("layers")), 1)
+
+
+def _digests(descriptors: object) -> Iterator[str]:
+    listed = descriptors if isinstance(descriptors, list) else []
+    return filter(None, map(_digest_in, listed))
 
 
 def _digest_in(descriptor: object) -> str | None:

@@ -34,7 +34,7 @@ AddressesOf = Callable[[str], Awaitable[tuple[str, ...]]]
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A response; ``body`` is empty unless ``status`` is 200."""
+    """A response; ``body`` is empty unless ``status`` is 200 and the body was read."""
 
     status: int
     headers: CIMultiDictProxy[str]
@@ -47,8 +47,12 @@ class Web:
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
 
-    async def get(self, what: str, url: URL, headers: Mapping[str, str] | None = None) -> Page:
-        """Return what is at ``url``; ``what`` stands for it in messages. Has no deadline of its own.
+    async def get(
+        self, what: str, url: URL, headers: Mapping[str, str] | None = None, *, read: bool = True
+    ) -> Page:
+        """Return the response from ``url``; ``what`` represents it in messages. There is no deadline here.
+
+        Without ``read`` the connection is closed after the headers.
 
         Raises:
             DiscoverError: no response, one that is too large, or not HTTP. The message
@@ -57,7 +61,7 @@ class Web:
         sent = CIMultiDict({"Accept-Encoding": "identity", **(headers or {})})
         try:
             async with self._session.get(url, headers=sent, allow_redirects=False) as response:
-                body = await _read(what, response) if response.status == HTTPStatus.OK else b""
+                body = await _read(what, response) if read and response.status == HTTPStatus.OK else b""
                 return Page(response.status, response.headers, body)
         except TimeoutError as exc:
             # Of one connection; the deadline of the whole is met further up.

@@ -23,15 +23,18 @@ SERVICE = "registry.aliyuncs.com:cn-hangzhou:china:cri-example123:2a"
 
 
 class Teller:
-    """A registry on loopback that sends everybody to ``realm`` for a token."""
+    """A registry on loopback that sends clients to ``realm`` for a token, and a front end before it."""
 
     def __init__(self, folder: Path) -> None:
         authority = Authority(folder / "ca")
         self.ca_file = authority.file
         self.realm = f"https://{FAR_AUTH}/auth"
+        self.front_end_answers = False
         self.registry = Registry(authority.issue(REGISTRY), self._handle)
 
     async def _handle(self, _request: web.Request) -> web.StreamResponse:
+        if self.front_end_answers:
+            return unauthorized('Basic realm="restricted"')
         return unauthorized(f'Bearer realm="{self.realm}",service="{SERVICE}"')
 
 
@@ -95,6 +98,20 @@ def test_found_names_outlive_registry_helper_and_a_restart(
     telling.start_proxy()
     assert telling.server.short(FAR_AUTH) == [FAR_ADDRESS]
     assert telling.admin("/ready").status == 200
+
+
+def test_a_front_end_that_answers_in_place_of_the_registry_withdraws_no_name(
+    teller: Teller, telling: World
+) -> None:
+    telling.start_helper()
+    telling.start_proxy()
+    telling.wait_ready()
+    teller.front_end_answers = True
+    (event,) = wait_for(lambda: telling.helper.events("helper.discover_inconclusive"), "the helper logs it")
+    assert (event["role"], event["reason"], event["kept"]) == ("auth", "no_bearer", [f"{FAR_AUTH}."])
+    telling.source.replace(FAR_AUTH, "A 100.103.7.199")
+    wait_for(lambda: telling.server.short(FAR_AUTH) == ["100.103.7.199"], "the name is learned still")
+    assert roles(telling) == {REGISTRY: "registry", FAR_AUTH: "auth", TOLD_BUCKET: "storage"}
 
 
 def test_before_the_registry_has_told_the_proxy_is_not_ready(teller: Teller, telling: World) -> None:

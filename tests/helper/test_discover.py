@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from dnsproxy.core.challenge import Bearer
 from dnsproxy.errors import DiscoverError, Doubt, ResolveError
 from dnsproxy.helper import discover as discover_module
 from dnsproxy.helper.assemble import targets
-from dnsproxy.helper.discover import Report, Target, discover
+from dnsproxy.helper.discover import Inconclusive, Outcome, Report, Target, discover
+from dnsproxy.helper.seek import Seeker
 from dnsproxy.settings import Settings
 from dnsproxy.settings.discovery import DiscoverSettings
 from tests.fakes.hooked_registry import DIGEST, MANIFEST, Registry, redirect, unauthorized
@@ -96,6 +98,15 @@ def reasons(report: Report) -> dict[str, Doubt]:
     return {role: got.reason for role, got in report.outcomes.items() if isinstance(got, DiscoverError)}
 
 
+def unclear(report: Report) -> dict[str, Doubt]:
+    return {role: got.reason for role, got in report.outcomes.items() if isinstance(got, Inconclusive)}
+
+
+def named(report: Report) -> dict[str, Outcome]:
+    """The outcomes; none is named by a response that is inconclusive."""
+    return {role: () if isinstance(got, Inconclusive) else got for role, got in report.outcomes.items()}
+
+
 def texts(report: Report) -> str:
     return " ".join(str(got) for got in report.outcomes.values())
 
@@ -140,13 +151,13 @@ async def test_an_instance_that_has_taken_over_its_auth_needs_no_auth_name(world
         lambda: web.Response(headers={"Docker-Distribution-Api-Version": "registry/2.0"}),
     ],
 )
-async def test_a_registry_without_token_service_needs_no_auth_name(
+async def test_a_response_without_bearer_challenge_says_nothing_of_a_token_service(
     world: World, answer: Callable[[], web.Response]
 ) -> None:
     async def behave(_request: web.Request) -> web.StreamResponse:
         return answer()
 
-    assert (await behaving(world, behave, "auth")).outcomes == {"auth": ()}
+    assert unclear(await behaving(world, behave, "auth")) == {"auth": Doubt.NO_BEARER}
 
 
 async def test_a_challenge_over_two_fields(world: World) -> None:
@@ -203,11 +214,91 @@ async def test_the_index_of_several_platforms_leads_to_the_manifest_of_one(world
     assert f"{HOST}/v2/app/manifests/{inner}" in world.registry.requests
 
 
-async def test_a_registry_that_hands_out_blobs_itself_needs_no_storage_name(world: World) -> None:
+LAYER = "sha256:" + "e" * 64
+WITH_LAYERS = {**MANIFEST, "layers": [{"digest": LAYER, "size": 9}, {"digest": "sha256:" + "f" * 64}]}
+
+
+@pytest.mark.parametrize("target", ["/login", f"https://{HOST}/elsewhere", None])
+async def test_a_registry_that_redirects_no_blob_says_nothing_of_its_storage(
+    world: World, target: str | None
+) -> None:
+    async def behave(request: web.Request) -> web.StreamResponse | None:
+        if "/blobs/" not in request.path:
+            return None
+        return redirect(target) if target else web.Response(body=b"{}")
+
+    world.manifest = WITH_LAYERS
+    report = await behaving(world, behave, repository="app")
+    assert (report.outcomes["auth"], unclear(report)) == ((f"{AUTH}.",), {"storage": Doubt.NO_REDIRECT})
+    # The configuration and one layer.
+    assert [path.rpartition("/")[2] for path in world.registry.requests[3:]] == [DIGEST, LAYER]
+
+
+async def test_a_layer_tells_the_storage_where_the_registry_serves_small_blobs_itself(world: World) -> None:
+    async def behave(request: web.Request) -> web.StreamResponse | None:
+        # Larger than is read, without end: the headers alone count.
+        if not request.path.endswith(DIGEST):
+            return None
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"{")
+        await asyncio.Event().wait()
+        return response
+
+    world.manifest = WITH_LAYERS
+    assert (await behaving(world, behave, repository="app")).outcomes["storage"] == (f"{BUCKET}.",)
+
+
+@pytest.mark.parametrize("layers", [1, None, [], [1, {"digest": 1}], {"digest": LAYER}])
+async def test_a_manifest_without_layers_leaves_the_configuration(world: World, layers: object) -> None:
     async def behave(request: web.Request) -> web.StreamResponse | None:
         return web.Response(body=b"{}") if "/blobs/" in request.path else None
 
-    assert (await behaving(world, behave, repository="app")).outcomes["storage"] == ()
+    world.manifest = {**MANIFEST, "layers": layers}
+    assert unclear(await behaving(world, behave, repository="app")) == {"storage": Doubt.NO_REDIRECT}
+    assert len(world.registry.requests) == 4
+
+
+async def test_a_layer_that_fails_is_a_failure(world: World) -> None:
+    async def behave(request: web.Request) -> web.StreamResponse | None:
+        if request.path.endswith(LAYER):
+            return web.Response(status=404)
+        return web.Response(body=b"{}") if "/blobs/" in request.path else None
+
+    world.manifest = WITH_LAYERS
+    assert reasons(await behaving(world, behave, repository="app")) == {"storage": Doubt.STATUS}
+
+
+async def test_odd_responses_of_a_front_end_withdraw_no_discovered_name(world: World) -> None:
+    """With a real server: a stray page that asks for a password, and small blobs served without redirect."""
+    now = 0.0
+    settings = DiscoverSettings(**{**world.options, "repository": "app"})
+
+    async def ask(target: Target) -> Report:
+        options = replace(target, options=settings.model_copy(update={"port": world.registry.port}))
+        return await discover(options, world.addresses_of)
+
+    async def odd(request: web.Request) -> web.StreamResponse | None:
+        if request.path == "/v2/":
+            return unauthorized('Basic realm="restricted"')
+        return web.json_response(MANIFEST) if "/manifests/" in request.path else web.Response(body=b"{}")
+
+    target = Target("hangzhou", f"{HOST}.", BOTH, settings)
+    seeker = Seeker([target], ask, interval=30, monotonic=lambda: now, wall=lambda: now)
+    async with world.registry:
+        assert await seeker.ask_once(target)
+        before = seeker.findings.found()
+        assert [found.names for found in before] == [(f"{AUTH}.",), (f"{BUCKET}.",)]
+        world.behave = odd
+        with capture_logs() as logs:
+            for later in (7200.0, 300.0, 300.0, 86_400.0):
+                now += later
+                assert await seeker.ask_once(target)
+    assert seeker.findings.found() == before
+    assert [(entry["event"], entry["role"], entry["reason"]) for entry in logs] == [
+        ("helper.discover_inconclusive", "auth", "no_bearer"),
+        ("helper.discover_inconclusive", "storage", "no_redirect"),
+    ]
 
 
 async def test_the_password_goes_to_the_token_service_and_nowhere_else(world: World, tmp_path: Path) -> None:
@@ -241,7 +332,8 @@ async def test_a_registry_that_asks_for_the_password_itself_gets_it(world: World
         return web.json_response(MANIFEST) if "/manifests/" in request.path else redirect(world.location)
 
     report = await behaving(world, behave, repository="app", credentials_file=file)
-    assert report.outcomes == {"auth": (), "storage": (f"{BUCKET}.",)}
+    assert report.outcomes["storage"] == (f"{BUCKET}.",)
+    assert unclear(report) == {"auth": Doubt.NO_BEARER}
 
 
 # --- what is not believed
@@ -515,7 +607,8 @@ def cloud(request: pytest.FixtureRequest, authority: Authority, tmp_path: Path) 
 
 async def test_the_registries_of_all_clouds_tell_their_names(cloud: Cloud) -> None:
     report = await cloud.ask()
-    assert report.outcomes == {"auth": cloud.shape.auth, "storage": cloud.shape.storage}
+    assert named(report) == {"auth": cloud.shape.auth, "storage": cloud.shape.storage}
+    assert set(unclear(report).values()) <= {Doubt.NO_BEARER, Doubt.NO_REDIRECT}
     assert SHAPE_SIGNED not in texts(report)
     assert PASSWORD not in texts(report)
 
@@ -531,6 +624,6 @@ async def test_a_realm_that_is_not_the_clouds_gets_no_password(cloud: Cloud) -> 
 async def test_a_redirect_that_is_not_the_clouds_is_not_taken(cloud: Cloud) -> None:
     cloud.location = cloud.shape.foreign[1]
     report = await cloud.ask()
-    assert report.outcomes["auth"] == cloud.shape.auth
+    assert named(report)["auth"] == cloud.shape.auth
     assert reasons(report) == {"storage": Doubt.FOREIGN}
     assert SHAPE_SIGNED not in texts(report)

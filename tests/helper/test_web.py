@@ -59,6 +59,18 @@ async def test_other_answers_come_without_body_and_are_not_followed(authority: A
     assert (page.status, page.headers["Location"], page.body) == (302, "https://files.example/again", b"")
 
 
+async def test_a_body_that_is_not_read_may_be_of_any_length(authority: Authority) -> None:
+    async def handle(_request: web.Request) -> web.Response:
+        return web.Response(body=b"x" * (MAX_BODY + 1))
+
+    async with (
+        Registry(authority.issue(HOST), handle) as server,
+        open_web(addresses_of, authority.file) as opened,
+    ):
+        page = await opened.get("it", URL(f"https://{HOST}:{server.port}/"), read=False)
+    assert (page.status, page.body) == (200, b"")
+
+
 async def test_no_cookie_is_kept(authority: Authority) -> None:
     seen: list[str | None] = []
 

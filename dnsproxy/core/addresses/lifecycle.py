@@ -14,6 +14,7 @@ import heapq
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain, zip_longest
 
 from dnsproxy.core.addresses.canary import CanaryView, Trial, TrialOutcome, next_end, rolled_back
 from dnsproxy.core.addresses.filter import Finding, is_routed, usable_part
@@ -124,6 +125,7 @@ class AddressLifecycle:
         self._on_trial: set[str] = set()
         self._accepted: Origin | None = None
         self._restated: dict[str, tuple[str, ...]] = {}
+        self._is_unrecorded = False
         # Probes: due time, name, address. An item whose address is due at another time is skipped.
         self._probes: list[tuple[float, str, str]] = []
         self._in_flight = 0
@@ -150,7 +152,11 @@ class AddressLifecycle:
             self._forget_issuer(next(iter(self.snapshots)))
         if snapshot.found:
             reported = {(origin.issuer, *entry.subject): Discovery(entry, origin) for entry in snapshot.found}
-            self.discoveries = _current({**self.discoveries, **reported})
+            # A helper that has seen no evidence yet reports no name, observed at 0: that withdraws none.
+            known = {
+                key: d for key, d in reported.items() if d.found.observed_at or key not in self.discoveries
+            }
+            self.discoveries = _current({**self.discoveries, **known})
         self._statements.extend((learned, origin) for learned in snapshot.names if learned.addresses)
 
     def _forget_issuer(self, issuer: str) -> None:
@@ -188,14 +194,17 @@ class AddressLifecycle:
 
         At most as many names as one helper may report: a stolen key can sign for many helpers.
         """
-        united: dict[tuple[str, str], Found] = {}
+        views: dict[tuple[str, str], list[Found]] = {}
         for _, discovery in sorted(self.discoveries.items()):
-            found = discovery.found
-            held = united.get(found.subject, found)
-            names = tuple(dict.fromkeys((*held.names, *found.names)))
-            observed_at = max(held.observed_at, found.observed_at)
-            united[found.subject] = Found(found.registry, found.role, names[:MAX_FOUND], observed_at)
-        return list(united.values())
+            views.setdefault(discovery.found.subject, []).append(discovery.found)
+        united = []
+        for (registry, role), found in views.items():
+            # One of each helper in turn, so that no helper can displace all names of another one.
+            in_turn = chain.from_iterable(zip_longest(*(view.names for view in found)))
+            names = tuple(dict.fromkeys(name for name in in_turn if name is not None))
+            observed_at = max(view.observed_at for view in found)
+            united.append(Found(registry, role, names[:MAX_FOUND], observed_at))
+        return united
 
     # -- input: another policy ----------------------------------------------------------------
 
@@ -291,8 +300,9 @@ class AddressLifecycle:
         else:
             self._log_restated(self._accepted)
             self._accepted = None
-            history = recorded(self.overrides.history, self._owned, self.policy.history, wall_now)
-            if history != self.overrides.history:
+            if self._is_unrecorded:
+                self._is_unrecorded = False
+                history = recorded(self.overrides.history, dict(self._owned), self.policy.history, wall_now)
                 self.overrides = replace(self.overrides, history=history)
                 self._note_change()
         return True
@@ -326,6 +336,7 @@ class AddressLifecycle:
             self._owned[name] = statement
         if statement is None or before is None or before.address_set != statement.address_set:
             self._restated.setdefault(name, before.learned.addresses if before is not None else ())
+            self._is_unrecorded = True
 
     def _log_restated(self, accepted: Origin) -> None:
         log, self._restated, restated = self._log, {}, self._restated
