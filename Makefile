@@ -13,13 +13,13 @@ export PYTHON
 # Debian keeps unbound and dnsmasq where only root's PATH looks.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help run test lint types unit e2e browser interop netns faults fuzz audit soak fleet deploy bench profile compiled pages docs pictures lock dist release format clean
+.PHONY: help run test lint types unit e2e browser interop netns faults fuzz audit soak fleet histories deploy bench profile compiled pages docs pictures lock dist release format clean
 .DEFAULT_GOAL := help
 # Every target starts with the same set-up, which must not run twice at once.
 .NOTPARALLEL:
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 run: ## Run the demo on loopback; ARGS="--once" adds options
 	@scripts/setup.sh run
@@ -92,6 +92,10 @@ fleet: ## Changes to 500 real engines, and a model of 10,000; writes docs/conver
 	@scripts/setup.sh packages
 	@scripts/setup.sh dev
 	.venv/bin/python -m tests.fleet.run $(ARGS)
+
+histories: ## Compare 100,000 random lives of learned addresses with the reference model; ARGS="--sequences 1000"
+	@scripts/setup.sh dev
+	.venv/bin/python -m tests.model.run --jobs $(JOBS) $(ARGS)
 
 deploy: ## Check deploy/, each file with its own tool
 	@scripts/setup.sh packages

@@ -98,7 +98,19 @@ NO_TEST_NEEDED = frozenset({"__init__", "__main__", "version"})
 # Tests that mirror no module: this one, that of the documents, and whole-program tests.
 NOT_MIRRORED = frozenset({"test_layout.py", "test_documents.py"})
 WHOLE_PROGRAM = frozenset(
-    {"browser", "deploy", "e2e", "faults", "fleet", "interop", "netns", "properties", "scenarios", "soak"}
+    {
+        "browser",
+        "deploy",
+        "e2e",
+        "faults",
+        "fleet",
+        "interop",
+        "model",
+        "netns",
+        "properties",
+        "scenarios",
+        "soak",
+    }
 )
 
 
