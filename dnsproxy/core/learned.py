@@ -287,15 +287,28 @@ def _age(snapshot: Snapshot) -> str:
 
 
 def judge_content(current: Snapshot | None, candidate: Snapshot, scope: Scope) -> Accepted | Rejected:
-    """As `judge`, without time window and age: for what was accepted before, in the order of that."""
+    """As `judge`, without time window and age."""
+    ours, foreign = in_scope(candidate, scope)
+    if foreign and not ours.names:
+        return Rejected(Rejection.NOT_OURS, f"none of its {len(foreign)} names is configured here")
+    known = {e.name for e in current.names if e.addresses} if current else set()
+    if known and not ours.address_count:
+        return Rejected(Rejection.SHRANK_TO_EMPTY, f"no address for any name, {len(known)} known")
+    offered_names = {e.name for e in ours.names if e.addresses}
+    given_up = superseded(current.found, ours.found) if current else frozenset()
+    return Accepted(ours, foreign, tuple(sorted(known - offered_names - given_up)))
+
+
+def in_scope(candidate: Snapshot, scope: Scope) -> tuple[Snapshot, tuple[str, ...]]:
+    """Return what of ``candidate`` may be taken, and the names that may not."""
     found = scope.admit(candidate.found)
-    # As in `registry.with_found`, the first that found a name owns it.
+    # As in `registry.with_found`, the first role that has a name owns it.
     admitted = {name: entry.registry for entry in reversed(found) for name in entry.names}
     offered_all = [entry.name for entry in candidate.names]
     foreign = tuple(name for name in offered_all if name not in admitted and not scope.allows(name))
     left_out = set(foreign)
-    # The limits of a found name are those of its registry, which is not for the helper to choose.
-    # Nothing was seen after it was signed: a time that says so is from a clock that has been set back since.
+    # The limits of a discovered name are those of its registry, which the helper must not choose.
+    # A helper saw nothing after it signed: a later time is from a clock that has been set back since.
     newest = candidate.issued_at
     listed = (
         replace(e, registry=admitted.get(e.name, e.registry), observed_at=min(e.observed_at, newest))
@@ -303,12 +316,4 @@ def judge_content(current: Snapshot | None, candidate: Snapshot, scope: Scope) -
         if e.name not in left_out
     )
     found = tuple(replace(entry, observed_at=min(entry.observed_at, newest)) for entry in found)
-    ours = replace(candidate, names=tuple(listed), found=found)
-    if foreign and not ours.names:
-        return Rejected(Rejection.NOT_OURS, f"none of its {len(foreign)} names is configured here")
-    known = {e.name for e in current.names if e.addresses} if current else set()
-    if known and not ours.address_count:
-        return Rejected(Rejection.SHRANK_TO_EMPTY, f"no address for any name, {len(known)} known")
-    offered_names = {e.name for e in ours.names if e.addresses}
-    given_up = superseded(current.found, found) if current else frozenset()
-    return Accepted(ours, foreign, tuple(sorted(known - offered_names - given_up)))
+    return replace(candidate, names=tuple(listed), found=found), foreign

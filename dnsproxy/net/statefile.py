@@ -17,7 +17,7 @@ from dnsproxy.core import seal
 from dnsproxy.core.addresses.lifecycle import AddressLifecycle, OpenedSnapshot
 from dnsproxy.core.addresses.state_file import restore
 from dnsproxy.core.fields import Fields
-from dnsproxy.core.learned import Rejected, judge_content
+from dnsproxy.core.learned import in_scope
 from dnsproxy.core.trust import Trust
 from dnsproxy.errors import SnapshotError, StartError
 from dnsproxy.files import remove_leftovers, write_atomically
@@ -86,10 +86,8 @@ def open_snapshot(token: str, trust: Trust) -> OpenedSnapshot:
         SnapshotError: it cannot be used.
     """
     snapshot, scope = trust.open(token)
-    verdict = judge_content(None, snapshot, scope)
-    if isinstance(verdict, Rejected):
-        raise SnapshotError(verdict.reason, verdict.detail)
-    return OpenedSnapshot(verdict.snapshot, seal.signer(token), token)
+    ours, _ = in_scope(snapshot, scope)
+    return OpenedSnapshot(ours, seal.signer(token), token)
 
 
 def overrides_path(state_file: Path) -> Path:

@@ -35,7 +35,7 @@ from dnsproxy.core.addresses.overrides import (
     fixed_addresses,
     recorded,
 )
-from dnsproxy.core.addresses.table import Change, Origin, ServedTable, Statement, kept, pinned
+from dnsproxy.core.addresses.table import PINNED, Change, Origin, ServedTable, Statement, pinned
 from dnsproxy.core.learned import LearnedName, Snapshot
 from dnsproxy.core.registry import MAX_FOUND, Found, Wanted, with_found
 from dnsproxy.errors import OrderError
@@ -126,6 +126,7 @@ class AddressLifecycle:
         self._accepted: Origin | None = None
         self._restated: dict[str, tuple[str, ...]] = {}
         self._is_unrecorded = False
+        self._derived: set[str] | None = None
         # Probes: due time, name, address. An item whose address is due at another time is skipped.
         self._probes: list[tuple[float, str, str]] = []
         self._in_flight = 0
@@ -233,13 +234,26 @@ class AddressLifecycle:
         )
         for name, state in self.names.items():
             self._restrict(state)
+            if before.keys != policy.keys:
+                state.confirmed = None  # a key that is no longer trusted may have confirmed it
             if has_other_probes:
                 for health in state.health.values():
                     health.restart(now, is_probed=bool(policy.ports_of(name)))
+        for name, owned in list(self._owned.items()):
+            if name not in self._managed or not policy.permits(owned.snapshot, self._managed[name].registry):
+                self._own(name, None)
         self._restrict_overrides()
         for name in self._managed:
             self._enqueue(name)
         self._note_change()
+
+    def restore(self, names: dict[str, NameState], derived: set[str], overrides: Overrides) -> None:
+        """Take a state that was read; `configure` has to follow.
+
+        The proven set of ``derived``, and of names that are not in ``names``, is the owner's set in the snapshots.
+        """
+        self.names, self._derived, self.overrides = names, derived, overrides
+        self._owned = dict(overrides.history[-1].sets) if overrides.history else {}
 
     def _restrict(self, state: NameState) -> None:
         """Drop from one name what the policy forbids."""
@@ -255,11 +269,11 @@ class AddressLifecycle:
     def _permitted(self, name: str, statement: Statement) -> Statement | None:
         """Return what of a set that is kept may still be answered; None if nothing."""
         registry = self._managed[name].registry
-        if not self.policy.permits(statement.snapshot, registry):
-            stated = self.names[name].stated.values() if name in self.names else ()
-            usable = (entry.usable for entry in stated)
-            return next((s for s in usable if s is not None and s.address_set == statement.address_set), None)
-        return usable_part(statement, self.policy.limits.of(name, registry))[0]
+        usable, _ = usable_part(statement, self.policy.limits.of(name, registry))
+        if usable is None or self.policy.permits(statement.snapshot, registry):
+            return usable
+        stated = (entry.usable for entry in self.names[name].stated.values()) if name in self.names else ()
+        return next((s for s in stated if s is not None and s.address_set == usable.address_set), None)
 
     def _restrict_overrides(self) -> None:
         """Drop kept and recorded sets that the policy forbids; records keep refused addresses."""
@@ -295,14 +309,17 @@ class AddressLifecycle:
                 break
         if self._statements or self._queue:
             return False
-        if self._accepted is None:
+        self._derived = None
+        accepted, self._accepted = self._accepted, None
+        if accepted is None:
             self._restated.clear()
         else:
-            self._log_restated(self._accepted)
-            self._accepted = None
-            if self._is_unrecorded:
+            self._log_restated(accepted)
+            if self._is_unrecorded and self.policy.history:
                 self._is_unrecorded = False
-                history = recorded(self.overrides.history, dict(self._owned), self.policy.history, wall_now)
+                history = recorded(
+                    self.overrides.history, dict(self._owned), accepted, self.policy.history, wall_now
+                )
                 self.overrides = replace(self.overrides, history=history)
                 self._note_change()
         return True
@@ -314,6 +331,8 @@ class AddressLifecycle:
         state = self.names.get(learned.name)
         if state is None:
             state = self.names[learned.name] = NameState(learned.name, entry.registry)
+            if self._derived is not None:
+                self._derived.add(learned.name)
         before = state.stated.get(origin.issuer)
         statement = Statement(learned, origin)
         if before is not None and before.statement.address_set == statement.address_set:
@@ -323,6 +342,8 @@ class AddressLifecycle:
             refused = state.refused()
             state.stated[origin.issuer] = self._filtered(state, statement)
             self._log_refused(learned.name, refused, state.refused())
+        if self._derived and learned.name in self._derived and state.owner in {None, origin.issuer}:
+            state.proven = state.stated[origin.issuer].usable
         self._enqueue(learned.name)
 
     def _filtered(self, state: NameState, statement: Statement) -> Stated:
@@ -377,13 +398,15 @@ class AddressLifecycle:
         entry = self._managed.get(name)
         if entry is None:
             return
-        override = self._override(entry)
+        overrides = self._overrides_of(entry)
         state = self.names.get(name)
         if state is None:
-            if override is None and not entry.addresses:
-                return
+            if not overrides and not entry.addresses:
+                return  # nothing is known
             state = self.names[name] = NameState(name, entry.registry)
-        held = entry.addresses or (override.learned.addresses if override is not None else None)
+        held: tuple[str, ...] | None = None
+        if overrides or entry.addresses or self.overrides.freeze is not None:
+            held = (*entry.addresses, *(a for override in overrides for a in override.learned.addresses))
         outcome = state.evaluate(self.policy, held, now, wall_now, self._log)
         if outcome is not None:
             self.outcomes[outcome] += 1
@@ -391,9 +414,10 @@ class AddressLifecycle:
         if own is not None and own.usable is not None:
             self._own(name, own.statement)
         (self._on_trial.add if state.trial is not None else self._on_trial.discard)(name)
-        if override is None and self.overrides.freeze is not None and not entry.addresses:
-            override = self._keep_first(state, wall_now)
-        self._serve(name, self._answer(state, override, wall_now))
+        freeze = self.overrides.freeze
+        if freeze is not None and name not in freeze.sets and not entry.addresses:
+            overrides += self._keep_first(state, wall_now)
+        self._serve(name, self._answer(state, overrides, wall_now))
         fingerprint = state.fingerprint()
         if self._fingerprints.get(name) != fingerprint:
             self._fingerprints[name] = fingerprint
@@ -407,22 +431,22 @@ class AddressLifecycle:
                     health.queued = health.due
                     heapq.heappush(self._probes, (health.due, name, address))
 
-    def _override(self, entry: Wanted) -> Statement | None:
-        """Return the set that a command puts in place of the answer."""
+    def _overrides_of(self, entry: Wanted) -> list[Statement]:
+        """Return the sets that commands put in place of the answer; the first one counts."""
         pin, freeze = self.overrides.pins.get(entry.name), self.overrides.freeze
         if entry.addresses:
-            return None
-        if pin is not None:
-            return pinned(entry.name, pin.addresses, pin.since)
-        return freeze.sets.get(entry.name) if freeze is not None else None
+            return []
+        held = freeze.sets.get(entry.name) if freeze is not None else None
+        by_pin = [pinned(entry.name, pin.addresses, pin.since)] if pin is not None else []
+        return by_pin + ([held] if held is not None else [])
 
-    def _keep_first(self, state: NameState, wall_now: float) -> Statement | None:
+    def _keep_first(self, state: NameState, wall_now: float) -> list[Statement]:
         """Keep the first set that a frozen name has."""
         freeze, whole = self.overrides.freeze, state.whole
         if freeze is None or whole is None or self.policy.is_gone(whole, wall_now):
-            return None
+            return []
         self._keep({**freeze.sets, state.name: whole})
-        return whole
+        return [whole]
 
     def _keep(self, sets: Mapping[str, Statement]) -> None:
         freeze = self.overrides.freeze
@@ -430,14 +454,11 @@ class AddressLifecycle:
             self.overrides = replace(self.overrides, freeze=replace(freeze, sets=sets))
             self._note_change()
 
-    def _answer(self, state: NameState, override: Statement | None, wall_now: float) -> Statement | None:
-        if override is None:
-            return state.answer
+    def _answer(self, state: NameState, overrides: list[Statement], wall_now: float) -> Statement | None:
+        held = [state.keep(s, self.policy, wall_now) for s in overrides if s.snapshot.issuer != PINNED]
         if state.name in self.overrides.pins:
-            return override
-        confirmed_at = state.confirmed_at(override.address_set, wall_now, self.policy)
-        held = kept(override).confirmed(max(confirmed_at or 0, override.learned.observed_at))
-        return held.with_addresses(state.alive(held) or held.learned.addresses)
+            return overrides[0]
+        return held[0] if held else state.answer
 
     def _serve(self, name: str, statement: Statement | None) -> None:
         before = self._served.get(name)
@@ -519,11 +540,8 @@ class AddressLifecycle:
             self._schedule(probe.name)
 
     def tick(self) -> None:
-        """Queue the names whose answer may change with time alone."""
-        if self.policy.max_stale < float("inf"):
-            self._enqueue_all()
-        for name in self._on_trial:
-            self._enqueue(name)
+        """Take note that time has passed."""
+        self._enqueue_all()
 
     def next_trial_end(self, wall_now: float) -> float | None:
         """Return the seconds until the ``hold`` of a trial is over; None when none runs."""

@@ -21,7 +21,7 @@ from dnsproxy.core.addresses.canary import (
 )
 from dnsproxy.core.addresses.filter import Finding, LimitTable
 from dnsproxy.core.addresses.health import UNPROBED, Health, Outcome, Result
-from dnsproxy.core.addresses.table import AddressSet, Origin, Statement
+from dnsproxy.core.addresses.table import AddressSet, Origin, Statement, kept
 from dnsproxy.core.registry import Found, Sought, Wanted
 
 # Seconds. Two helpers may see different members of a large set. The owner changes only after it has missed
@@ -114,6 +114,7 @@ class NameState:
     __slots__ = (
         "answer",
         "candidate",
+        "confirmed",
         "health",
         "name",
         "owner",
@@ -134,6 +135,8 @@ class NameState:
         self.proven: Statement | None = None
         self.trial: Trial | None = None
         self.health: dict[str, Health] = {}
+        # The set that an override keeps, and when a helper last confirmed it (Unix seconds).
+        self.confirmed: tuple[AddressSet, int] | None = None
         # What `evaluate` derives from it: the owner's usable set while it is not the proven one, the set
         # that is answered, and the part of it that is given to clients.
         self.candidate: Statement | None = None
@@ -160,7 +163,7 @@ class NameState:
         if self.proven is None:
             self.proven = own  # rule 2
         if self.proven is not None:
-            self.proven = self._confirmed(self.proven, usable)  # rule 3
+            self.proven = self._confirmed(self.proven, usable, wall_now)  # rule 3
         self._watch(policy, usable, override or (), now)
         proven, before = self.proven, self.trial
         if proven is None:
@@ -171,7 +174,7 @@ class NameState:
         self.trial = self._trial(policy, held=held, wall_now=wall_now)
         adopted, outcome = self._next_set(policy, usable, before, held=held, wall_now=wall_now)
         if adopted is not None:
-            self.adopt(self._confirmed(adopted, usable))
+            self.adopt(self._confirmed(adopted, usable, wall_now))
             own = self._choose_owner(usable)
             self._set_candidate(own)
             self.trial = self._trial(policy, held=held, wall_now=wall_now)
@@ -234,15 +237,12 @@ class NameState:
         is_same = own is None or self.proven is None or own.address_set == self.proven.address_set
         self.candidate = None if is_same else own
 
-    def _confirmed(self, held: Statement, usable: list[Statement]) -> Statement:
-        """Return ``held`` with age and expiry of the statements that are the same set (rule 3)."""
+    def _confirmed(self, held: Statement, usable: list[Statement], wall_now: float) -> Statement:
+        """Return ``held`` with the latest confirmation of it, and the expiry of the longest one (rule 3)."""
         same = [s for s in usable if s.address_set == held.address_set]
-        if not same:
-            return held
-        if all(s.snapshot.issuer != held.snapshot.issuer for s in same):
-            same.append(held)  # its helper states another set by now; this was its last confirmation
-        latest = max(same, key=lambda s: s.snapshot.expires_at)
-        return latest.confirmed(max(s.learned.observed_at for s in same))
+        records = (*same, held)
+        longest = max(records, key=lambda s: s.snapshot.expires_at)
+        return longest.confirmed(max(s.learned.observed_at for s in records), wall_now)
 
     def _watch(
         self, policy: AddressPolicy, usable: Iterable[Statement], override: Iterable[str], now: float
@@ -308,7 +308,7 @@ class NameState:
         if whole is None:
             self.whole = self.answer = None
             return
-        whole = self._confirmed(whole, usable)
+        whole = self._confirmed(whole, usable, wall_now)
         addresses = self.alive(whole) or whole.learned.addresses
         if whole is not self.whole or self.answer is None or self.answer.learned.addresses != addresses:
             self.whole, self.answer = whole, whole.with_addresses(addresses)
@@ -348,10 +348,16 @@ class NameState:
             and result.outcome is Outcome.NO_ROUTE
         )
 
-    def confirmed_at(self, address_set: AddressSet, wall_now: float, policy: AddressPolicy) -> int | None:
-        """Return when a helper last confirmed ``address_set`` (Unix seconds); None when none states it."""
+    def keep(self, held: Statement, policy: AddressPolicy, wall_now: float) -> Statement:
+        """Return what is answered with a set that an override keeps: it does not become stale."""
         usable = self._usable(policy, wall_now)
-        return next((s.learned.observed_at for s in usable if s.address_set == address_set), None)
+        is_known = self.confirmed is not None and self.confirmed[0] == held.address_set
+        known = (*usable, *((self.proven,) if self.proven is not None else ()))
+        observed = [s.learned.observed_at for s in known if s.address_set == held.address_set]
+        observed.append(self.confirmed[1] if is_known and self.confirmed else held.learned.observed_at)
+        self.confirmed = held.address_set, min(max(observed), int(wall_now))
+        never = kept(held).confirmed(self.confirmed[1], wall_now)
+        return never.with_addresses(self.alive(never) or never.learned.addresses)
 
     def fingerprint(self) -> object:
         """Return what a file must have, without ages and expiry."""

@@ -73,16 +73,20 @@ def _name_to_json(state: AddressLifecycle, name: str) -> dict[str, Any] | None:
     own = held.stated.get(held.owner or "")
     if len(held.stated) > 1:
         item["owner"] = held.owner
-    if held.proven is not None and (own is None or own.usable is not held.proven):
+    if held.proven is None:
+        item["proven"] = None
+    elif own is None or own.usable is not held.proven or _is_omitted(state, own):
         item["proven"] = _to_json(name, held.proven)
     old = [s.statement for s in held.stated.values() if _is_omitted(state, s)]
     if old:
         item["statements"] = [_to_json(name, statement) for statement in old]
+    if held.confirmed is not None:
+        item["confirmed"] = held.confirmed[1]
     if held.trial is not None:
         item["trial"] = canary.to_json(held.trial)
-    assumed = held.proven.learned.addresses if held.proven is not None else ()
-    alive = {a: h.alive for a, h in held.health.items() if h.alive is not (True if a in assumed else None)}
-    if alive:
+    proven = dict.fromkeys(held.proven.learned.addresses, True) if held.proven is not None else {}
+    alive = {address: health.alive for address, health in held.health.items()}
+    if alive != proven:
         item["alive"] = alive
     return {"name": name, **item} if item else None
 
@@ -157,15 +161,19 @@ def restore(state: AddressLifecycle, payload: object, keys: Mapping[str, str]) -
     else:
         discoveries = []
         read.earlier(document, names)
-    state.names = names
+    for name, held in overrides.freeze.sets.items() if overrides.freeze is not None else ():
+        confirmed = names[name].confirmed if name in names else None
+        if confirmed is not None:
+            names[name].confirmed = held.address_set, confirmed[1]
     state.discoveries = {(d.snapshot.issuer, *d.found.subject): d for d in discoveries}
-    state.overrides = overrides
+    state.restore(names, read.derived, overrides)
 
 
 class _Reader:
     """Reads the parts of a document; each method raises as `restore`."""
 
     def __init__(self, keys: Mapping[str, str]) -> None:
+        self.derived: set[str] = set()  # names whose proven set is that of their owner
         self._keys = keys
 
     def overrides(self, document: Fields) -> Overrides:
@@ -196,10 +204,15 @@ class _Reader:
     def name(self, fields: Fields) -> NameState:
         state = NameState(fields.name("name"), "")
         state.owner = fields.text("owner") if fields.has("owner") else None
-        state.proven = self._statement(fields.inner("proven")) if fields.has("proven") else None
+        if fields.has("proven"):
+            state.proven = self._statement(fields.inner("proven"))
+        elif "proven" not in fields.keys():  # noqa: SIM118 - not a dict
+            self.derived.add(state.name)
         if fields.has("statements"):
             for statement in self.list(fields, "statements"):
                 state.stated[statement.snapshot.issuer] = Stated(statement, statement)
+        if fields.has("confirmed"):  # what it confirms is the set that a freeze keeps
+            state.confirmed = ((), None), fields.whole("confirmed")
         state.trial = canary.from_fields(fields.inner("trial")) if fields.has("trial") else None
         if fields.has("alive"):
             alive = fields.inner("alive")
