@@ -256,8 +256,14 @@ class Model:
             before = self._unpinned_sets()
             self.kept = before | self._allowed_sets(record.sets)
             for name, held in before.items():
-                if held.set == self.kept[name].set:
-                    self.kept[name] = max(held, self.kept[name], key=lambda h: h.confirmation.observed_at)
+                if held.set == self.kept[name].set:  # its age stays
+                    self.kept[name] = held
+            for name, state in self.names.items():
+                kept, proven = self.kept.get(name), state.proven
+                if kept is not None and proven is not None and proven.set == kept.set and name not in before:
+                    self.kept[name] = proven
+                elif kept is not None and proven is not None and proven.set == kept.set != before[name].set:
+                    self.kept[name] = proven
         self._apply()
         return record is not None
 
@@ -480,11 +486,12 @@ class Model:
             self._see_others(name)
             self._rule_3_confirmation(name)
             self._follow_trial(name)
+            before = self.names[name].proven
             if self._proven_works(name):
                 self._end_trial(name)
+            if self.names[name].proven is before:
                 self._rule_4_change(name)
-            else:
-                self._rule_5_failure(name)
+            self._rule_5_failure(name)
             self._follow_trial(name)
             if self.kept is not None and name not in self.kept:
                 self._keep_first(name, self.kept)
@@ -559,9 +566,14 @@ class Model:
         if state.proven is not None:
             state.proven = self._confirmed(name, state.proven)
         if self.kept and name in self.kept:
-            held = self.kept[name] = self._confirmed(name, self.kept[name])
+            held = self.kept[name]
+            observed_at = self._confirmed(name, held).confirmation.observed_at
+            held = self.kept[name] = held._replace(
+                confirmation=held.confirmation._replace(observed_at=observed_at)
+            )
             if state.proven is not None and state.proven.set == held.set:
-                self.kept[name] = max(held, state.proven, key=lambda h: h.confirmation.observed_at)
+                latest = max(held.confirmation.observed_at, state.proven.confirmation.observed_at)
+                self.kept[name] = held._replace(confirmation=held.confirmation._replace(observed_at=latest))
 
     def _confirmed(self, name: str, held: Held) -> Held:
         """Age of the latest confirmation, expiry (and key) of the one that lasts longest; none is in the future."""
@@ -580,18 +592,20 @@ class Model:
 
     def _rule_4_change(self, name: str) -> None:
         candidate = self._candidate(name)
-        if candidate is None or not self._proven_works(name) or self._held_back(name, candidate):
+        if candidate is None or self._held_back(name, candidate):
             return
-        if self.policy.accept or self._alive(name, candidate.set):
+        if self.policy.accept or (self._proven_works(name) and self._alive(name, candidate.set)):
             self._prove(name, candidate)
 
     def _rule_5_failure(self, name: str) -> None:
+        """With `accept` only the owner's set counts."""
         state = self.names[name]
         if state.proven is None or self._proven_works(name):
             return
         usable = self._usable(name)
         first = [state.owner] if state.owner in usable and state.owner and self._candidate(name) else []
-        for helper in first + [each for each in self._latest_first(name) if each != state.owner]:
+        others = [] if self.policy.accept else [h for h in self._latest_first(name) if h != state.owner]
+        for helper in first + others:
             if self._works(name, usable[helper]):
                 state.owner = helper
                 self._prove(name, usable[helper])
@@ -743,12 +757,13 @@ class Model:
 
     def _permitted_sets(self, sets: Mapping[str, Held]) -> dict[str, Held]:
         """Recorded sets whose key is trusted, or that are stated now; of names that are not managed as well."""
-        return {
-            name: held
-            for name, held in sets.items()
-            if self.policy.speaks(held.confirmation.key, name)
-            or (name in self.names and self._allowed(name, held) is not None)
-        }
+        found = {}
+        for name, held in sets.items():
+            if self.policy.speaks(held.confirmation.key, name):
+                found[name] = held
+            elif name in self.names and (same := self._allowed(name, held)) is not None:
+                found[name] = held._replace(confirmation=same.confirmation)
+        return found
 
     def _allowed_sets(self, sets: Mapping[str, Held]) -> dict[str, Held]:
         found = {name: self._allowed(name, held) for name, held in sets.items() if name in self.names}
@@ -760,4 +775,7 @@ class Model:
         if remaining is None or self.policy.speaks(held.confirmation.key, name):
             return remaining
         same = [each.confirmation for each in self._usable(name).values() if each.set == remaining.set]
-        return remaining._replace(confirmation=same[0]) if same else None
+        if not same:
+            return None
+        observed_at = max(same[0].observed_at, held.confirmation.observed_at)
+        return remaining._replace(confirmation=same[0]._replace(observed_at=observed_at))

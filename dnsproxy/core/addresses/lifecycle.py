@@ -127,6 +127,9 @@ class AddressLifecycle:
         self._restated: dict[str, tuple[str, ...]] = {}
         self._is_unrecorded = False
         self._derived: set[str] | None = None
+        # Names that another policy has not been applied to, and whether it probes in another way.
+        self._reconfigured: set[str] = set()
+        self._reprobed = self._has_other_policy = False
         # Probes: due time, name, address. An item whose address is due at another time is skipped.
         self._probes: list[tuple[float, str, str]] = []
         self._in_flight = 0
@@ -174,10 +177,11 @@ class AddressLifecycle:
         self._managed = managed
         for name in [name for name in self.names if name not in managed]:
             del self.names[name]
-            self._own(name, None)
             self._fingerprints.pop(name, None)
             self._on_trial.discard(name)
             self._serve(name, None)
+        for name in [name for name in self._owned if name not in managed]:
+            self._own(name, None)
         freeze = self.overrides.freeze
         if freeze is not None and not freeze.sets.keys() <= managed.keys():
             self._keep({name: held for name, held in freeze.sets.items() if name in managed})
@@ -215,34 +219,21 @@ class AddressLifecycle:
         What ``policy`` permits stays as it is. A state that was read from disk is treated in the same way.
         """
         before, self.policy = self.policy, policy
-        permitted = {entry.snapshot.issuer: entry for entry in opened}
-        self.snapshots = {issuer: permitted[issuer] for issuer in self.snapshots if issuer in permitted}
+        opened = list(opened)
+        issuers = {entry.snapshot.issuer for entry in opened}
+        self.snapshots = {issuer: held for issuer, held in self.snapshots.items() if issuer in issuers}
         self.discoveries = {
             key: Discovery(replace(discovery.found, names=names), discovery.snapshot)
             for key, discovery in self.discoveries.items()
             if policy.permits(discovery.snapshot, discovery.found.registry)
             and (names := policy.discoverable(discovery.found)) is not None
         }
-        for entry in permitted.values():
+        for entry in opened:
             self._take(entry)
         self._manage()
-        has_other_probes = (before.ports, before.own_ports, before.tls, before.probing) != (
-            policy.ports,
-            policy.own_ports,
-            policy.tls,
-            policy.probing,
-        )
-        for name, state in self.names.items():
-            self._restrict(state)
-            if before.keys != policy.keys:
-                state.confirmed = None  # a key that is no longer trusted may have confirmed it
-            if has_other_probes:
-                for health in state.health.values():
-                    health.restart(now, is_probed=bool(policy.ports_of(name)))
-        for name, owned in list(self._owned.items()):
-            if name not in self._managed or not policy.permits(owned.snapshot, self._managed[name].registry):
-                self._own(name, None)
-        self._restrict_overrides()
+        self._reconfigured = {*self._reconfigured, *self._managed}
+        self._has_other_policy = True
+        self._reprobed |= not before.probes_like(policy)
         for name in self._managed:
             self._enqueue(name)
         self._note_change()
@@ -250,49 +241,62 @@ class AddressLifecycle:
     def restore(self, names: dict[str, NameState], derived: set[str], overrides: Overrides) -> None:
         """Take a state that was read; `configure` has to follow.
 
-        The proven set of ``derived``, and of names that are not in ``names``, is the owner's set in the snapshots.
+        The proven set of ``derived`` and of names that are not in ``names`` is the owner's in the snapshots.
         """
         self.names, self._derived, self.overrides = names, derived, overrides
         self._owned = dict(overrides.history[-1].sets) if overrides.history else {}
 
-    def _restrict(self, state: NameState) -> None:
+    def _restrict(self, name: str, now: float, wall_now: float) -> None:
         """Drop from one name what the policy forbids."""
-        state.registry = self._managed[state.name].registry
-        state.stated = {
-            issuer: self._filtered(state, stated.statement)
-            for issuer, stated in state.stated.items()
-            if issuer in self.snapshots and self.policy.permits(stated.statement.snapshot, state.registry)
-        }
-        if state.proven is not None:
-            state.proven = self._permitted(state.name, state.proven)
+        freeze, owned, registry = self.overrides.freeze, self._owned.get(name), self._managed[name].registry
+        if owned is not None and not self.policy.permits(owned.snapshot, registry):
+            self._own(name, None)
+        state = self.names.get(name)
+        if state is not None:
+            state.registry = registry
+            state.stated = {
+                issuer: self._filtered(state, stated.statement)
+                for issuer, stated in state.stated.items()
+                if issuer in self.snapshots and self.policy.permits(stated.statement.snapshot, registry)
+            }
+            state.proven = self._permitted(name, state.proven, wall_now) if state.proven is not None else None
+            is_probed = bool(self.policy.ports_of(name))
+            for health in state.health.values() if self._reprobed or not is_probed else ():
+                health.restart(now, is_probed=is_probed)
+        if freeze is not None and name in freeze.sets:
+            left = self._permitted(name, freeze.sets[name], wall_now)
+            if left is not freeze.sets[name]:
+                rest = {other: held for other, held in freeze.sets.items() if other != name}
+                self._keep(rest if left is None else {**rest, name: left})
 
-    def _permitted(self, name: str, statement: Statement) -> Statement | None:
+    def _permitted(self, name: str, statement: Statement, wall_now: float) -> Statement | None:
         """Return what of a set that is kept may still be answered; None if nothing."""
         registry = self._managed[name].registry
         usable, _ = usable_part(statement, self.policy.limits.of(name, registry))
         if usable is None or self.policy.permits(statement.snapshot, registry):
             return usable
-        stated = (entry.usable for entry in self.names[name].stated.values()) if name in self.names else ()
-        return next((s for s in stated if s is not None and s.address_set == usable.address_set), None)
+        stated = self.names[name].usable(self.policy, wall_now) if name in self.names else ()
+        same = next((s for s in stated if s.address_set == usable.address_set), None)
+        return same and same.observed(max(same.learned.observed_at, usable.learned.observed_at))
 
-    def _restrict_overrides(self) -> None:
-        """Drop kept and recorded sets that the policy forbids; records keep refused addresses."""
-        freeze = self.overrides.freeze
-        if freeze is not None:
-            left = {name: self._permitted(name, held) for name, held in freeze.sets.items()}
-            self._keep({name: held for name, held in left.items() if held is not None})
+    def _restrict_history(self, wall_now: float) -> None:
+        """Drop recorded sets that the policy forbids; records keep refused addresses."""
         history = []
         for record in self.overrides.history:
-            sets = {name: held for name, held in record.sets.items() if self._is_permitted(name, held)}
-            history.append(replace(record, sets=sets) if len(sets) < len(record.sets) else record)
+            left = {name: self._recorded(name, held, wall_now) for name, held in record.sets.items()}
+            sets = {name: held for name, held in left.items() if held is not None}
+            history.append(replace(record, sets=sets) if sets != record.sets else record)
         limit = self.policy.history
         self.overrides = replace(self.overrides, history=tuple(history[-limit:]) if limit else ())
+        self._is_unrecorded |= not limit
 
-    def _is_permitted(self, name: str, statement: Statement) -> bool:
+    def _recorded(self, name: str, statement: Statement, wall_now: float) -> Statement | None:
+        """Return a recorded set that a trusted key signed; None without one."""
         registry = self._managed[name].registry if name in self._managed else statement.learned.registry
-        return self.policy.permits(statement.snapshot, registry) or (
-            name in self._managed and self._permitted(name, statement) is not None
-        )
+        if self.policy.permits(statement.snapshot, registry):
+            return statement
+        same = self._permitted(name, statement, wall_now) if name in self._managed else None
+        return same and Statement(statement.learned, same.snapshot)
 
     # -- work ---------------------------------------------------------------------------------
 
@@ -309,7 +313,10 @@ class AddressLifecycle:
                 break
         if self._statements or self._queue:
             return False
-        self._derived = None
+        self._derived, self._reprobed = None, False
+        if self._has_other_policy:
+            self._has_other_policy = False
+            self._restrict_history(wall_now)
         accepted, self._accepted = self._accepted, None
         if accepted is None:
             self._restated.clear()
@@ -387,7 +394,7 @@ class AddressLifecycle:
             self._queue.append(name)
 
     def _enqueue_all(self) -> None:
-        for name in self.names:
+        for name in self._managed:
             self._enqueue(name)
 
     def _note_change(self) -> None:
@@ -398,6 +405,9 @@ class AddressLifecycle:
         entry = self._managed.get(name)
         if entry is None:
             return
+        if name in self._reconfigured:
+            self._reconfigured.discard(name)
+            self._restrict(name, now, wall_now)
         overrides = self._overrides_of(entry)
         state = self.names.get(name)
         if state is None:
@@ -456,6 +466,8 @@ class AddressLifecycle:
 
     def _answer(self, state: NameState, overrides: list[Statement], wall_now: float) -> Statement | None:
         held = [state.keep(s, self.policy, wall_now) for s in overrides if s.snapshot.issuer != PINNED]
+        if not held:
+            state.confirmed = None
         if state.name in self.overrides.pins:
             return overrides[0]
         return held[0] if held else state.answer
@@ -603,7 +615,7 @@ class AddressLifecycle:
             raise OrderError(f"serial {serial} is not in the history")
         sets = self._current_sets(wall_now)
         for name, statement in record.sets.items():
-            usable = self._permitted(name, statement) if name in self._managed else None
+            usable = self._permitted(name, statement, wall_now) if name in self._managed else None
             if usable is not None:
                 sets[name] = usable
         self._order(replace(self.overrides, freeze=Freeze(int(wall_now), sets, serial)))

@@ -62,6 +62,15 @@ class AddressPolicy:
         """Return whether ``statement`` expired longer ago than ``max_stale``."""
         return wall_now >= statement.snapshot.expires_at + self.max_stale
 
+    def probes_like(self, other: AddressPolicy) -> bool:
+        """Return whether ``other`` probes in the same way."""
+        return (self.ports, self.own_ports, self.tls, self.probing) == (
+            other.ports,
+            other.own_ports,
+            other.tls,
+            other.probing,
+        )
+
     def permits(self, snapshot: Origin, registry: str) -> bool:
         """Return whether the key that signed ``snapshot`` may speak for ``registry``."""
         registries = self.keys.get(snapshot.key_id, frozenset())
@@ -158,7 +167,7 @@ class NameState:
         ``override`` are the addresses of the pin or kept set that is in force for the name, None without one.
         ``now`` is monotonic, ``wall_now`` Unix time, both in seconds.
         """
-        usable = self._usable(policy, wall_now)
+        usable = self.usable(policy, wall_now)
         own = self._choose_owner(usable)
         if self.proven is None:
             self.proven = own  # rule 2
@@ -196,24 +205,24 @@ class NameState:
     ) -> tuple[Statement | None, TrialOutcome | None]:
         """Return the set that becomes the proven one, if any, and the outcome of the trial that this ends."""
         candidate, trial, proven = self.candidate, self.trial, self.proven
+        if candidate is not None and proven is not None and trial is None:  # rule 4
+            is_held_back = held and policy.canary is not None and new_addresses(proven, candidate)
+            may_change = policy.accept or (self.works(policy, wall_now) and self.alive(candidate))
+            if may_change and not is_held_back:
+                return candidate, None
         if not self.works(policy, wall_now):  # rule 5
-            found = next((s for s in (candidate, *usable) if s is not None and self.alive(s)), None)
+            others = () if policy.accept else usable
+            found = next((s for s in (candidate, *others) if s is not None and self.alive(s)), None)
             if found is not None:
                 self.owner = found.snapshot.issuer
             is_tried = found is not None and found is candidate and (trial or before) is not None
             return found, TrialOutcome.OLD_FAILED if is_tried else None
-        if candidate is None or proven is None:
-            return None, None
-        if trial is None:  # rule 4
-            is_held_back = held and policy.canary is not None and new_addresses(proven, candidate)
-            is_proven = policy.accept or self.alive(candidate)
-            return (candidate if is_proven and not is_held_back else None), None
-        if trial.is_running and policy.canary is not None:
+        if candidate is not None and trial is not None and trial.is_running and policy.canary is not None:
             outcome = self._judge(candidate, trial, policy.canary, wall_now)
             return (candidate if outcome is not None else None), outcome
         return None, None
 
-    def _usable(self, policy: AddressPolicy, wall_now: float) -> list[Statement]:
+    def usable(self, policy: AddressPolicy, wall_now: float) -> list[Statement]:
         """Return the usable statements of all helpers, the latest confirmed first."""
         found = [
             s.usable for s in self.stated.values() if s.usable and not policy.is_gone(s.usable, wall_now)
@@ -293,9 +302,10 @@ class NameState:
         return None
 
     def adopt(self, statement: Statement) -> None:
-        """Make ``statement`` the proven set."""
+        """Make ``statement`` the proven set; a trial of another set continues."""
         self.proven = statement
-        self.trial = self.candidate = None
+        if self.trial is not None and self.trial.candidate == statement.address_set:
+            self.trial = None
 
     def _answer(
         self, policy: AddressPolicy, own: Statement | None, usable: list[Statement], wall_now: float
@@ -350,11 +360,13 @@ class NameState:
 
     def keep(self, held: Statement, policy: AddressPolicy, wall_now: float) -> Statement:
         """Return what is answered with a set that an override keeps: it does not become stale."""
-        usable = self._usable(policy, wall_now)
-        is_known = self.confirmed is not None and self.confirmed[0] == held.address_set
-        known = (*usable, *((self.proven,) if self.proven is not None else ()))
+        usable = self.usable(policy, wall_now)
+        known = (*usable, self.proven) if self.proven is not None else usable
         observed = [s.learned.observed_at for s in known if s.address_set == held.address_set]
-        observed.append(self.confirmed[1] if is_known and self.confirmed else held.learned.observed_at)
+        if self.confirmed is not None and self.confirmed[0] == held.address_set:
+            observed.append(self.confirmed[1])
+        elif self.proven is None or self.proven.address_set != held.address_set:
+            observed.append(held.learned.observed_at)
         self.confirmed = held.address_set, min(max(observed), int(wall_now))
         never = kept(held).confirmed(self.confirmed[1], wall_now)
         return never.with_addresses(self.alive(never) or never.learned.addresses)
