@@ -403,7 +403,7 @@ class AddressLifecycle:
     def _schedule(self, name: str) -> None:
         if self.policy.ports_of(name):
             for address, health in self.names[name].health.items():
-                if health.queued != health.due:
+                if health.probe is None and health.queued != health.due:
                     health.queued = health.due
                     heapq.heappush(self._probes, (health.due, name, address))
 
@@ -458,7 +458,8 @@ class AddressLifecycle:
             _, name, address = heapq.heappop(self._probes)
             server_name = _server_name(name) if self.policy.tls else None
             probe = Probe(name, address, self.policy.ports_of(name), server_name)
-            self.names[name].health[address].probe = probe
+            health = self.names[name].health[address]
+            health.probe, health.queued = probe, None
             self._in_flight += 1
             probes.append(probe)
         return probes

@@ -782,6 +782,17 @@ def test_a_cancelled_probe_is_due_again() -> None:
     assert [again.address for again in proxy.state.next_probes(proxy.now + 1)] == [A]
 
 
+def test_a_probe_that_is_cancelled_when_it_starts_is_due_again() -> None:
+    proxy = ProxyModel()
+    proxy.publish(H1, A)
+    (probe,) = proxy.state.next_probes(proxy.now)
+    proxy.state.abandon(probe, proxy.now)
+    assert [again.address for again in proxy.state.next_probes(proxy.now)] == [A]
+    # The same when the way to probe changes meanwhile.
+    proxy.reload(ports=(8443,))
+    assert [again.ports for again in proxy.state.next_probes(proxy.now)] == [(8443,)]
+
+
 def test_only_addresses_that_may_be_answered_are_probed() -> None:
     proxy = ProxyModel()
     proxy.publish(H1, A)
