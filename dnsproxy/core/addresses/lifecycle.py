@@ -377,8 +377,10 @@ class AddressLifecycle:
         entry = self._managed.get(name)
         if entry is None:
             return
-        override = self._override(entry)
         state = self.names.get(name)
+        if state is not None:
+            self._confirm_kept(state, wall_now)
+        override = self._override(entry)
         if state is None:
             if override is None and not entry.addresses:
                 return
@@ -393,7 +395,7 @@ class AddressLifecycle:
         (self._on_trial.add if state.trial is not None else self._on_trial.discard)(name)
         if override is None and self.overrides.freeze is not None and not entry.addresses:
             override = self._keep_first(state, wall_now)
-        self._serve(name, self._answer(state, override, wall_now))
+        self._serve(name, self._answer(state, override))
         fingerprint = state.fingerprint()
         if self._fingerprints.get(name) != fingerprint:
             self._fingerprints[name] = fingerprint
@@ -424,19 +426,23 @@ class AddressLifecycle:
         self._keep({**freeze.sets, state.name: whole})
         return whole
 
-    def _keep(self, sets: Mapping[str, Statement]) -> None:
+    def _confirm_kept(self, state: NameState, wall_now: float) -> None:
+        freeze = self.overrides.freeze
+        if freeze is not None and (held := freeze.sets.get(state.name)) is not None:
+            freeze.sets[state.name] = state.confirmed(held, self.policy, wall_now)
+
+    def _keep(self, sets: dict[str, Statement]) -> None:
         freeze = self.overrides.freeze
         if freeze is not None:
             self.overrides = replace(self.overrides, freeze=replace(freeze, sets=sets))
             self._note_change()
 
-    def _answer(self, state: NameState, override: Statement | None, wall_now: float) -> Statement | None:
+    def _answer(self, state: NameState, override: Statement | None) -> Statement | None:
         if override is None:
             return state.answer
         if state.name in self.overrides.pins:
             return override
-        confirmed_at = state.confirmed_at(override.address_set, wall_now, self.policy)
-        held = kept(override).confirmed(max(confirmed_at or 0, override.learned.observed_at))
+        held = kept(override)
         return held.with_addresses(state.alive(held) or held.learned.addresses)
 
     def _serve(self, name: str, statement: Statement | None) -> None:

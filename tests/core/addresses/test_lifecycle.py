@@ -344,6 +344,26 @@ def test_b11_the_age_is_that_of_the_last_confirmation(again: Again, command: str
 
 
 @again
+@pytest.mark.parametrize("command", [None, "freeze", "pin"])
+def test_b11_the_last_confirmation_counts_after_the_helper_states_another_set(
+    again: Again, command: str | None
+) -> None:
+    proxy = ProxyModel(max_stale=300.0)
+    proxy.dead(B)
+    proxy.publish(H1, A, lifetime=60)
+    proxy.order("freeze") if command else None
+    proxy.order("pin", NAME, [D]) if command == "pin" else None
+    proxy.elapse(40)
+    proxy.publish(H1, A, lifetime=60)
+    proxy.elapse(10)
+    proxy.publish(H1, B)
+    proxy.elapse(10)
+    again(proxy)
+    proxy.order("unpin", NAME) if command == "pin" else None
+    assert (proxy.served(), proxy.age()) == ((A,), 20.0)
+
+
+@again
 def test_b12_every_record_can_be_rolled_back_to(again: Again) -> None:
     proxy = ProxyModel()
     proxy.publish(H1, A, serial=5)
