@@ -233,9 +233,10 @@ class AddressLifecycle:
         )
         for name, state in self.names.items():
             self._restrict(state)
-            if has_other_probes:
+            is_probed = bool(policy.ports_of(name))
+            if has_other_probes or not is_probed:  # a state from disk may have been probed
                 for health in state.health.values():
-                    health.restart(now, is_probed=bool(policy.ports_of(name)))
+                    health.restart(now, is_probed=is_probed)
         self._restrict_overrides()
         for name in self._managed:
             self._enqueue(name)

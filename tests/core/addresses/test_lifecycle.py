@@ -849,6 +849,17 @@ def test_a_name_may_have_no_probes(managed: bool) -> None:
 
 
 @by_both
+def test_without_probes_every_address_is_alive(change: Changed) -> None:
+    proxy = ProxyModel()
+    proxy.publish(H1, A, B)
+    proxy.dead(B)
+    proxy.elapse(2 * INTERVAL)
+    assert proxy.served() == (A,)
+    change(proxy, ports=())
+    assert proxy.served() == (A, B)
+
+
+@by_both
 def test_other_probes_keep_the_state_of_addresses(change: Changed) -> None:
     proxy = ProxyModel()
     proxy.publish(H1, A, B)
