@@ -66,7 +66,7 @@ def _discovery_to_json(discovery: Discovery) -> dict[str, Any]:
 
 def _name_to_json(state: AddressLifecycle, name: str) -> dict[str, Any] | None:
     """Return what does not follow from the last snapshots; None when all of it does."""
-    held = state.names.get(name)
+    held, overrides = state.names.get(name), state.overrides
     if held is None:
         return None
     item: dict[str, Any] = {}
@@ -80,7 +80,12 @@ def _name_to_json(state: AddressLifecycle, name: str) -> dict[str, Any] | None:
         item["statements"] = [_to_json(name, statement) for statement in old]
     if held.trial is not None:
         item["trial"] = canary.to_json(held.trial)
-    assumed = held.proven.learned.addresses if held.proven is not None else ()
+    # These are alive when they are first seen; see `NameState`.
+    assumed = set(held.proven.learned.addresses) if held.proven is not None else set()
+    if name in overrides.pins:
+        assumed.update(overrides.pins[name].addresses)
+    if overrides.freeze is not None and name in overrides.freeze.sets:
+        assumed.update(overrides.freeze.sets[name].learned.addresses)
     alive = {a: h.alive for a, h in held.health.items() if h.alive is not (True if a in assumed else None)}
     if alive:
         item["alive"] = alive

@@ -885,6 +885,19 @@ def test_with_accept_a_changed_set_needs_no_proof_and_dead_members_are_left_out(
     assert proxy.served() == (C,)
 
 
+@again
+def test_a_pin_of_an_unknown_address_does_not_make_it_alive(again: Again) -> None:
+    proxy = ProxyModel()
+    proxy.publish(H1, A)
+    proxy.publish(H1, B)
+    proxy.order("pin", NAME, [B])
+    again(proxy)
+    # It was first seen in a statement, so a probe has to decide.
+    assert proxy.life() == {B: None, A: True}
+    proxy.order("unpin", NAME)
+    assert proxy.served() == (A,)
+
+
 # -- trials -----------------------------------------------------------------------------------------
 
 
