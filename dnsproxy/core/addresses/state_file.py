@@ -73,7 +73,8 @@ def _name_to_json(state: AddressLifecycle, name: str) -> dict[str, Any] | None:
     own = held.stated.get(held.owner or "")
     if len(held.stated) > 1:
         item["owner"] = held.owner
-    if held.proven is not None and (own is None or own.usable is not held.proven):
+    # With other limits the owner's usable set may be another one than was proven.
+    if held.proven is not None and (own is None or own.refused or own.usable is not held.proven):
         item["proven"] = _to_json(name, held.proven)
     old = [s.statement for s in held.stated.values() if _is_omitted(state, s)]
     if old:

@@ -503,6 +503,18 @@ def test_a_snapshot_that_omits_a_discovered_role_changes_nothing(again: Again) -
     assert proxy.served(AUTH) == ()
 
 
+@by_both
+@pytest.mark.parametrize("policy", [{}, {"canary": canary()}], ids=["plain", "canary"])
+def test_an_address_that_is_allowed_now_needs_proof(change: Changed, policy: dict[str, Any]) -> None:
+    limits = LimitTable(by_registry={REGISTRY: Limits(conflicts=(ip_network(f"{B}/32"),))})
+    proxy = ProxyModel(limits=limits, **policy)
+    proxy.publish(H1, A, B)
+    change(proxy, limits=LimitTable())
+    assert proxy.served() == (A,)
+    assert set(proxy.state.trials()) == ({NAME} if policy else set())
+    assert proxy.life() == {A: True, B: None}
+
+
 @again
 def test_both_sets_dead_across_a_restart(again: Again) -> None:
     proxy = ProxyModel()
