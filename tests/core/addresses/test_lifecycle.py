@@ -163,6 +163,22 @@ def test_b03_a_process_that_is_killed_at_any_time_serves_the_working_set() -> No
         assert started.served() == (A,)
 
 
+def test_b03_a_file_has_a_statement_that_returns_while_it_is_written() -> None:
+    proxy = ProxyModel(NAME, OTHER)
+    proxy.publish_all(H1, [learned(NAME, (A,)), learned(OTHER, (B,))])
+    proxy.publish_all(H1, [learned(OTHER, (B,))])
+    count = len(list(encode(proxy.state)))
+    for lines in range(count + 1):
+        killed = ProxyModel(NAME, OTHER)
+        killed.restart(proxy.document())
+        killed.serials = dict(proxy.serials)
+        writing = encode(killed.state)
+        text = list(islice(writing, lines))
+        killed.publish_all(H1, [learned(NAME, (A,)), learned(OTHER, (B,))])
+        killed.restart(_parsed([*text, *writing]))
+        assert (killed.served(NAME), killed.served(OTHER)) == ((A,), (B,)), lines
+
+
 COMMANDS: list[tuple[str, tuple[Any, ...]]] = [
     ("pin", (OTHER, [D])),
     ("unpin", (NAME,)),
