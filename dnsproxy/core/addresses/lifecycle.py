@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 
@@ -114,6 +114,7 @@ class AddressLifecycle:
         self._managed: dict[str, Wanted] = {}
         # Work for `settle`: statements to take, then names to evaluate, each queued once.
         self._statements: deque[tuple[LearnedName, Origin]] = deque()
+        self._waiting: dict[str, list[Statement]] | None = None  # the same by name, made when it is needed
         self._queue: deque[str] = deque()
         self._queued: set[str] = set()
         # What follows from the state, by name: the owner's statement, what is answered, what changed since
@@ -157,6 +158,7 @@ class AddressLifecycle:
                 key: d for key, d in reported.items() if d.found.observed_at or key not in self.discoveries
             }
             self.discoveries = _current({**self.discoveries, **known})
+        self._waiting = None
         self._statements.extend((learned, origin) for learned in snapshot.names if learned.addresses)
 
     def _forget_issuer(self, issuer: str) -> None:
@@ -256,11 +258,23 @@ class AddressLifecycle:
     def _permitted(self, name: str, statement: Statement) -> Statement | None:
         """Return what of a set that is kept may still be answered; None if nothing."""
         registry = self._managed[name].registry
-        if not self.policy.permits(statement.snapshot, registry):
-            stated = self.names[name].stated.values() if name in self.names else ()
-            usable = (entry.usable for entry in stated)
-            return next((s for s in usable if s is not None and s.address_set == statement.address_set), None)
-        return usable_part(statement, self.policy.limits.of(name, registry))[0]
+        limits = self.policy.limits.of(name, registry)
+        usable = usable_part(statement, limits)[0]
+        if usable is None or self.policy.permits(statement.snapshot, registry):
+            return usable
+        stated = (usable_part(other, limits)[0] for other in self._permitted_statements(name, registry))
+        return next((s for s in stated if s is not None and s.address_set == usable.address_set), None)
+
+    def _permitted_statements(self, name: str, registry: str) -> Iterator[Statement]:
+        """Yield what trusted helpers state for ``name``, also what `settle` has not taken yet."""
+        if self._waiting is None:
+            self._waiting = {}
+            for learned, origin in self._statements:
+                self._waiting.setdefault(learned.name, []).append(Statement(learned, origin))
+        taken = self.names[name].stated.values() if name in self.names else ()
+        for statement in chain((entry.statement for entry in taken), self._waiting.get(name, ())):
+            if self.policy.permits(statement.snapshot, registry):
+                yield statement
 
     def _restrict_overrides(self) -> None:
         """Drop kept and recorded sets that the policy forbids; records keep refused addresses."""
@@ -285,6 +299,7 @@ class AddressLifecycle:
 
     def settle(self, limit: int, now: float, wall_now: float) -> bool:
         """Take statements and evaluate names, ``limit`` of both; return True when nothing is left to do."""
+        self._waiting = None
         for _ in range(limit):
             if self._statements:
                 self._state(*self._statements.popleft())

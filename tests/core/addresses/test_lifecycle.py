@@ -458,6 +458,28 @@ def test_the_sets_of_a_removed_key_are_dropped(change: Changed) -> None:
 
 
 @by_both
+@pytest.mark.parametrize("is_frozen", [True, False])
+def test_the_set_of_a_removed_key_stays_when_another_helper_states_it(
+    change: Changed, is_frozen: bool
+) -> None:
+    proxy = ProxyModel()
+    proxy.dead(B)
+    proxy.publish(H2, A, lifetime=DAY)
+    proxy.publish(H1, A, lifetime=2 * DAY)  # lasts longest: its key signed the set
+    proxy.elapse(LATER)
+    proxy.publish(H3, B)
+    proxy.elapse(INTERVAL)
+    assert proxy.served() == (A,)
+    if is_frozen:
+        proxy.order("freeze")
+    change(proxy, keys=keys_without(H1))
+    assert proxy.served() == (A,)
+    assert [addresses for _, addresses in proxy.history()] == [(A,), (B,)]
+    proxy.elapse(3 * INTERVAL)
+    assert proxy.served() == (A,)
+
+
+@by_both
 def test_a_key_that_no_longer_speaks_for_a_registry_counts_for_the_others(change: Changed) -> None:
     managed = (Wanted(NAME, "registry", REGISTRY), Wanted(OTHER, "registry", "beijing"))
     proxy = ProxyModel(managed=managed)
