@@ -284,16 +284,22 @@ class AddressLifecycle:
             self._keep({name: held for name, held in left.items() if held is not None})
         history = []
         for record in self.overrides.history:
-            sets = {name: held for name, held in record.sets.items() if self._is_permitted(name, held)}
-            history.append(replace(record, sets=sets) if len(sets) < len(record.sets) else record)
+            found = {name: self._recordable(name, held) for name, held in record.sets.items()}
+            sets = {name: held for name, held in found.items() if held is not None}
+            is_same = all(sets.get(name) is held for name, held in record.sets.items())
+            history.append(record if is_same else replace(record, sets=sets))
         limit = self.policy.history
         self.overrides = replace(self.overrides, history=tuple(history[-limit:]) if limit else ())
 
-    def _is_permitted(self, name: str, statement: Statement) -> bool:
+    def _recordable(self, name: str, statement: Statement) -> Statement | None:
+        """Return what may stay in a record: a set of a trusted key, with its refused addresses."""
         registry = self._managed[name].registry if name in self._managed else statement.learned.registry
-        return self.policy.permits(statement.snapshot, registry) or (
-            name in self._managed and self._permitted(name, statement) is not None
-        )
+        if self.policy.permits(statement.snapshot, registry):
+            return statement
+        if name not in self._managed:
+            return None
+        stated = self._permitted_statements(name, registry)
+        return next((s for s in stated if s.address_set == statement.address_set), None)
 
     # -- work ---------------------------------------------------------------------------------
 

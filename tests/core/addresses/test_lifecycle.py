@@ -480,6 +480,16 @@ def test_the_set_of_a_removed_key_stays_when_another_helper_states_it(
 
 
 @by_both
+def test_a_recorded_set_with_refused_addresses_stays_when_another_helper_states_it(change: Changed) -> None:
+    proxy = ProxyModel()
+    proxy.publish(H1, A, PUBLIC)
+    proxy.publish(H2, A, PUBLIC)
+    change(proxy, keys=keys_without(H1))
+    assert proxy.served() == (A,)
+    assert proxy.history() == [(1, (A, PUBLIC))]
+
+
+@by_both
 def test_a_key_that_no_longer_speaks_for_a_registry_counts_for_the_others(change: Changed) -> None:
     managed = (Wanted(NAME, "registry", REGISTRY), Wanted(OTHER, "registry", "beijing"))
     proxy = ProxyModel(managed=managed)
