@@ -13,7 +13,7 @@ import dns.rdatatype
 import dns.rrset
 
 from dnsproxy.core.access import AccessList
-from dnsproxy.core.book import Book
+from dnsproxy.core.addresses.table import ServedTable
 from dnsproxy.core.cache import Cache, CachePolicy
 from dnsproxy.core.chance import Chance
 from dnsproxy.core.engine import Engine, Forward
@@ -122,8 +122,7 @@ def hangzhou() -> list[Owned]:
 def unknown_rules() -> Ruleset:
     """Rules of a name that is configured and not learned yet."""
     return build_rules(
-        [Wanted(REGISTRY, "registry", "hz")],
-        Book(),
+        ServedTable((Wanted(REGISTRY, "registry", "hz"),)),
         [],
         ttl=30,
         max_stale=float("inf"),

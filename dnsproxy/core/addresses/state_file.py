@@ -28,11 +28,12 @@ EARLIER = 1
 
 def encode(state: AddressLifecycle) -> Iterator[str]:
     """Yield the lines of the document. ``state`` may change between two of them."""
-    overrides = state.overrides
+    overrides, snapshots = state.overrides, dict(state.snapshots)
+    origins = {issuer: opened.origin for issuer, opened in snapshots.items()}
     yield f'{{"version": {VERSION},'
-    yield from _section("snapshots", (opened.token for opened in list(state.snapshots.values())))
+    yield from _section("snapshots", (opened.token for opened in snapshots.values()))
     yield from _section("discoveries", map(_discovery_to_json, list(state.discoveries.values())))
-    names = (_name_to_json(state, name) for name in list(state.names))
+    names = (_name_to_json(state, name, origins) for name in list(state.names))
     yield from _section("names", (item for item in names if item is not None))
     pins = [{"name": n, "addresses": list(p.addresses), "since": p.since} for n, p in overrides.pins.items()]
     yield from _section("pins", pins)
@@ -64,9 +65,9 @@ def _discovery_to_json(discovery: Discovery) -> dict[str, Any]:
     }
 
 
-def _name_to_json(state: AddressLifecycle, name: str) -> dict[str, Any] | None:
-    """Return what does not follow from the last snapshots; None when all of it does."""
-    held = state.names.get(name)
+def _name_to_json(state: AddressLifecycle, name: str, origins: Mapping[str, Origin]) -> dict[str, Any] | None:
+    """Return what does not follow from the snapshots of ``origins``, by issuer; None when all of it does."""
+    held, overrides = state.names.get(name), state.overrides
     if held is None:
         return None
     item: dict[str, Any] = {}
@@ -77,7 +78,7 @@ def _name_to_json(state: AddressLifecycle, name: str) -> dict[str, Any] | None:
         item["proven"] = None
     elif own is None or own.usable is not held.proven or _is_omitted(state, own):
         item["proven"] = _to_json(name, held.proven)
-    old = [s.statement for s in held.stated.values() if _is_omitted(state, s)]
+    old = [s.statement for s in held.stated.values() if _is_omitted(s, origins)]
     if old:
         item["statements"] = [_to_json(name, statement) for statement in old]
     if held.confirmed is not None:
@@ -91,10 +92,10 @@ def _name_to_json(state: AddressLifecycle, name: str) -> dict[str, Any] | None:
     return {"name": name, **item} if item else None
 
 
-def _is_omitted(state: AddressLifecycle, stated: Stated) -> bool:
-    """Return whether the last snapshot of the helper does not have its last statement."""
-    opened = state.snapshots.get(stated.statement.snapshot.issuer)
-    return opened is None or opened.origin != stated.statement.snapshot
+def _is_omitted(stated: Stated, origins: Mapping[str, Origin]) -> bool:
+    """Return whether the snapshot of the helper does not have its last statement."""
+    origin = stated.statement.snapshot
+    return origins.get(origin.issuer) != origin
 
 
 def _history_to_json(history: Iterable[Record]) -> Iterator[dict[str, Any]]:
