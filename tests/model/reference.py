@@ -486,13 +486,16 @@ class Model:
             self._see_others(name)
             self._rule_3_confirmation(name)
             self._follow_trial(name)
-            before = self.names[name].proven
-            if self._proven_works(name):
-                self._end_trial(name)
-            if self.names[name].proven is before:
-                self._rule_4_change(name)
-            self._rule_5_failure(name)
-            self._follow_trial(name)
+            for _ in range(4):  # until nothing changes any more
+                before = self.names[name].proven
+                if self._proven_works(name):
+                    self._end_trial(name)
+                if self.names[name].proven is before:
+                    self._rule_4_change(name)
+                self._rule_5_failure(name)
+                self._follow_trial(name)
+                if self.names[name].proven is before:
+                    break
             if self.kept is not None and name not in self.kept:
                 self._keep_first(name, self.kept)
             self._note_learned(name)

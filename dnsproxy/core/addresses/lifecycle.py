@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 
@@ -114,7 +114,6 @@ class AddressLifecycle:
         self._managed: dict[str, Wanted] = {}
         # Work for `settle`: statements to take, then names to evaluate, each queued once.
         self._statements: deque[tuple[LearnedName, Origin]] = deque()
-        self._waiting: dict[str, list[Statement]] | None = None  # the same by name, made when it is needed
         self._queue: deque[str] = deque()
         self._queued: set[str] = set()
         # What follows from the state, by name: the owner's statement, what is answered, what changed since
@@ -162,7 +161,6 @@ class AddressLifecycle:
                 key: d for key, d in reported.items() if d.found.observed_at or key not in self.discoveries
             }
             self.discoveries = _current({**self.discoveries, **known})
-        self._waiting = None
         self._statements.extend((learned, origin) for learned in snapshot.names if learned.addresses)
 
     def _forget_issuer(self, issuer: str) -> None:
@@ -304,7 +302,6 @@ class AddressLifecycle:
 
     def settle(self, limit: int, now: float, wall_now: float) -> bool:
         """Take statements and evaluate names, ``limit`` of both; return True when nothing is left to do."""
-        self._waiting = None
         for _ in range(limit):
             if self._statements:
                 self._state(*self._statements.popleft())
@@ -413,9 +410,6 @@ class AddressLifecycle:
             self._restrict(name, now, wall_now)
         overrides = self._overrides_of(entry)
         state = self.names.get(name)
-        if state is not None:
-            self._confirm_kept(state, wall_now)
-        override = self._override(entry)
         if state is None:
             if not overrides and not entry.addresses:
                 return  # nothing is known
@@ -464,12 +458,7 @@ class AddressLifecycle:
         self._keep({**freeze.sets, state.name: whole})
         return [whole]
 
-    def _confirm_kept(self, state: NameState, wall_now: float) -> None:
-        freeze = self.overrides.freeze
-        if freeze is not None and (held := freeze.sets.get(state.name)) is not None:
-            freeze.sets[state.name] = state.confirmed(held, self.policy, wall_now)
-
-    def _keep(self, sets: dict[str, Statement]) -> None:
+    def _keep(self, sets: Mapping[str, Statement]) -> None:
         freeze = self.overrides.freeze
         if freeze is not None:
             self.overrides = replace(self.overrides, freeze=replace(freeze, sets=sets))

@@ -27,6 +27,8 @@ from dnsproxy.core.registry import Found, Sought, Wanted
 # Seconds. Two helpers may see different members of a large set. The owner changes only after it has missed
 # about two rounds of the default 30 s interval; otherwise the answers would alternate between the two views.
 TAKEOVER_AFTER = 75
+# Changes of the proven set that one event can cause; two are the most that is known.
+MAX_CHANGES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,15 +180,17 @@ class NameState:
         if proven is None:
             self.candidate = self.whole = self.answer = self.trial = None
             return None
-        self._set_candidate(own)
         held = override is not None
-        self.trial = self._trial(policy, held=held, wall_now=wall_now)
-        adopted, outcome = self._next_set(policy, usable, before, held=held, wall_now=wall_now)
-        if adopted is not None:
-            self.adopt(self._confirmed(adopted, usable, wall_now))
-            own = self._choose_owner(usable)
+        outcome: TrialOutcome | None = None
+        for _ in range(MAX_CHANGES):
             self._set_candidate(own)
             self.trial = self._trial(policy, held=held, wall_now=wall_now)
+            adopted, ended = self._next_set(policy, usable, before, held=held, wall_now=wall_now)
+            if adopted is None:
+                break
+            outcome = ended or outcome
+            self.adopt(self._confirmed(adopted, usable, wall_now))
+            own = self._choose_owner(usable)
         self._answer(policy, own, usable, wall_now)
         self._log_trial(log, policy, proven, before, outcome)
         self._watch(policy, usable, override or (), now)  # an adopted set replaces addresses

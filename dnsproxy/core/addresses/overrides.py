@@ -21,13 +21,10 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class Freeze:
-    """The sets that are kept since ``since`` (Unix seconds); ``serial`` after a roll-back to that record.
-
-    A confirmation replaces a statement in place: copying thousands of them would take too long.
-    """
+    """The sets that are kept since ``since`` (Unix seconds); ``serial`` after a roll-back to that record."""
 
     since: int
-    sets: dict[str, Statement]
+    sets: Mapping[str, Statement]
     serial: int | None = None
 
 

@@ -67,7 +67,7 @@ def _discovery_to_json(discovery: Discovery) -> dict[str, Any]:
 
 def _name_to_json(state: AddressLifecycle, name: str, origins: Mapping[str, Origin]) -> dict[str, Any] | None:
     """Return what does not follow from the snapshots of ``origins``, by issuer; None when all of it does."""
-    held, overrides = state.names.get(name), state.overrides
+    held = state.names.get(name)
     if held is None:
         return None
     item: dict[str, Any] = {}
@@ -76,7 +76,8 @@ def _name_to_json(state: AddressLifecycle, name: str, origins: Mapping[str, Orig
         item["owner"] = held.owner
     if held.proven is None:
         item["proven"] = None
-    elif own is None or own.usable is not held.proven or _is_omitted(state, own):
+    # With other limits the owner's usable set may be another one than was proven.
+    elif own is None or own.refused or own.usable is not held.proven or _is_omitted(own, origins):
         item["proven"] = _to_json(name, held.proven)
     old = [s.statement for s in held.stated.values() if _is_omitted(s, origins)]
     if old:
