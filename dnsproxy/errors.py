@@ -78,6 +78,7 @@ class DropReason(StrEnum):
     TCP_CLIENTS = "tcp_clients"
     TCP_PER_CLIENT = "tcp_per_client"
     TLS_HANDSHAKE = "tls_handshake"
+    HTTP_FLOOD = "http_flood"
     REFUSED_CLIENT = "refused_client"
     OVERLOADED = "overloaded"
     RATE_LIMITED = "rate_limited"
