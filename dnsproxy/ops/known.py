@@ -18,7 +18,7 @@ from dnsproxy.errors import DnsproxyError, SnapshotError
 from dnsproxy.keys import local_key_path, read_private_key
 from dnsproxy.net.orderfile import orders_path, read_orders
 from dnsproxy.net.statefile import read_state
-from dnsproxy.ops.client import AdminClient, AdminError
+from dnsproxy.ops.client import NO_FILES, AdminClient, AdminError, AdminFiles
 from dnsproxy.settings import Settings
 from dnsproxy.trust import read_trust, with_own
 
@@ -188,7 +188,7 @@ def configured(settings: Settings) -> Known:
     return Known("the configuration", False, 0, entries)
 
 
-def read_known(settings: Settings, admin: str | None, wall_now: float) -> Known:
+def read_known(settings: Settings, admin: str | None, wall_now: float, files: AdminFiles = NO_FILES) -> Known:
     """Ask the running proxy, at ``admin`` or where the configuration says; without one read the state file.
 
     Raises:
@@ -197,9 +197,9 @@ def read_known(settings: Settings, admin: str | None, wall_now: float) -> Known:
         StartError: as `from_state`.
     """
     if admin is not None:
-        return from_status(AdminClient(admin).call("GET", "/api/v1/status"), admin)
+        return from_status(AdminClient(admin, files).call("GET", "/api/v1/status"), admin)
     try:
-        document = AdminClient.from_settings(settings.admin).call("GET", "/api/v1/status")
+        document = AdminClient.from_settings(settings.admin, files).call("GET", "/api/v1/status")
         return from_status(document, f"the proxy at {settings.admin.listen}")
     except AdminError as exc:
         known = from_state(settings, wall_now)

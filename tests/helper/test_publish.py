@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 from structlog.testing import capture_logs
 
+from dnsproxy.certificate import http_certificate
 from dnsproxy.core import seal
 from dnsproxy.core.registry import Wanted
 from dnsproxy.errors import StartError
@@ -28,7 +29,6 @@ from dnsproxy.helper.observe import Look
 from dnsproxy.helper.outlets import Outlets, make_targets
 from dnsproxy.helper.publish import create_app, serve_helper
 from dnsproxy.helper.service import Helper
-from dnsproxy.helper.tls import server_context
 from dnsproxy.keys import write_key_pair
 from dnsproxy.settings import Settings
 from dnsproxy.settings.learning import HelperSettings, TlsSettings
@@ -335,10 +335,6 @@ def write_certificate(folder: Path) -> tuple[Path, Path]:
     return cert_file, key_file
 
 
-def test_plain_http_has_no_context() -> None:
-    assert server_context(TlsSettings()) is None
-
-
 def test_bad_tls_files_are_named(tmp_path: Path) -> None:
     cert, key = write_certificate(tmp_path)
     _, other_key = write_certificate(tmp_path / "other")
@@ -362,7 +358,7 @@ def test_bad_tls_files_are_named(tmp_path: Path) -> None:
         TlsSettings(cert_file=cert, key_file=key, client_ca_file=tmp_path / "absent"),
     ):
         with pytest.raises(StartError, match=r"^helper\.tls: /") as caught:
-            server_context(bad)
+            http_certificate("helper.tls", bad.cert_file, bad.key_file, bad.client_ca_file)
         assert "\n" not in str(caught.value)
 
 
