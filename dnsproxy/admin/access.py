@@ -94,7 +94,7 @@ class Access:
         return _error("a bearer token is needed", 401, _CHALLENGE)
 
     def knows_host(self, request: web.Request) -> bool:
-        """Tell whether each Host of the request is loopback, or one by which operators reach the endpoint."""
+        """Return whether each Host of the request is loopback, or one by which operators reach the endpoint."""
         return all(self._knows(host_of(text), request) for text in request.headers.getall("Host", []))
 
     def _knows(self, host: str | None, request: web.Request) -> bool:
@@ -120,7 +120,7 @@ def check_access(access: Access) -> Middleware:
             return refusal
         response = await handler(request)
         if access.token is None and request.path in OPEN_PATHS and not access.knows_host(request):
-            # A load balancer's probe has a Host of its own, and looks at the status alone.
+            # A load balancer's probe has another Host, and looks at the status alone.
             return web.json_response({}, status=response.status)
         return response
 
@@ -134,7 +134,7 @@ def host_of(text: str) -> str | None:
 
 
 def is_loopback(host: str | None) -> bool:
-    """Tell whether ``host`` is a loopback address or name."""
+    """Return whether ``host`` is a loopback address or name."""
     if host is None or host == "localhost":
         return host is not None
     try:

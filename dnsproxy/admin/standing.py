@@ -15,6 +15,8 @@ from prometheus_client.metrics_core import Metric
 from dnsproxy.admin.status import Facts
 from dnsproxy.core.convergence import BOUNDS
 
+# Issuers in the metrics, those with the newest snapshots: a trusted key can sign under any number of names.
+MAX_ISSUERS = 64
 CONVERGENCE_HELP = (
     "From the time when the helper saw new addresses to the first answer with them here; one for each name "
     "and change. The start is the helper's clock, the end this host's: what they differ by is in it, and "
@@ -65,7 +67,8 @@ def standing_metrics(facts: Facts) -> Iterator[Metric]:
         "When the helper made that snapshot, by its own clock, in Unix seconds.",
         labels=["issuer"],
     )
-    for issuer, snapshot in sorted(facts.book.latest.items()):
+    newest = sorted(facts.book.latest.items(), key=lambda item: item[1].issued_at)[-MAX_ISSUERS:]
+    for issuer, snapshot in sorted(newest):
         serial.add_metric([issuer], snapshot.serial)
         issued.add_metric([issuer], snapshot.issued_at)
     yield from (serial, issued)

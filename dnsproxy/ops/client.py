@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from http import HTTPStatus
 from pathlib import Path
@@ -11,22 +12,28 @@ from typing import Any, NamedTuple
 import aiohttp
 
 from dnsproxy.authorities import client_context, pinned_context
+from dnsproxy.core.text import printable_document, printable_lines
 from dnsproxy.errors import DnsproxyError, StartError
 from dnsproxy.settings.serving import AdminSettings
 from dnsproxy.tokens import read_token
 from dnsproxy.transport.reasons import os_reason
 
 TIMEOUT = 5.0
+# Bytes of an answer. A status of 20,000 names has some 20 MB.
+MAX_ANSWER = 64 * 1024 * 1024
 # The proxy understood, and says what is wrong with what was asked.
 _ABOUT_THE_REQUEST = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT})
 
 
 class AdminError(DnsproxyError):
-    """The running proxy could not be asked; the message says why in one line."""
+    """The running proxy could not be asked; the message says why. It may quote what answered."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable_lines(message))
 
 
 class AdminFiles(NamedTuple):
-    """Files of whoever asks: a bearer token, and the authority of the endpoint's certificate."""
+    """Files of the operator: a bearer token, and the authority of the endpoint's certificate."""
 
     token: Path | None = None
     ca: Path | None = None
@@ -104,8 +111,8 @@ class AdminClient:
             ):
                 if response.status >= HTTPStatus.BAD_REQUEST:
                     raise await self._refusal(path, response)
-                answer = await response.json()
-        except (aiohttp.ClientError, TimeoutError, ValueError) as exc:
+                answer = printable_document(json.loads(await _body(response)))
+        except (aiohttp.ClientError, TimeoutError, ValueError, RecursionError) as exc:
             reason = reason_of(exc, TIMEOUT)
             raise AdminError(f"{self._url}: no usable answer ({reason}); is dnsproxy serve running?") from exc
         if not isinstance(answer, dict):
@@ -121,10 +128,21 @@ class AdminClient:
         return AdminError(f"{self._url}{path}: status {response.status} {response.reason}{about}")
 
 
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    if response.content_type != "application/json":
+        raise ValueError("not JSON")
+    body = bytearray()
+    async for chunk in response.content.iter_chunked(65_536):
+        body += chunk
+        if len(body) > MAX_ANSWER:
+            raise ValueError(f"an answer of more than {MAX_ANSWER} bytes")
+    return bytes(body)
+
+
 async def _told(response: aiohttp.ClientResponse) -> str | None:
     try:
-        answer = await response.json()
-    except (aiohttp.ClientError, ValueError):
+        answer = json.loads(await _body(response))
+    except (aiohttp.ClientError, ValueError, RecursionError):
         return None
     reason = answer.get("error") if isinstance(answer, dict) else None
     return reason if isinstance(reason, str) else None

@@ -9,7 +9,8 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
 
 from dnsproxy.authorities import unjudging_context
-from dnsproxy.errors import DnsproxyError
+from dnsproxy.core.text import printable_document
+from dnsproxy.errors import ForeignError
 from dnsproxy.settings import Settings
 from dnsproxy.settings.values import Endpoint
 
@@ -19,7 +20,7 @@ TIMEOUT = 3.0
 _MAX_BODY = 1_048_576
 
 
-class HealthError(DnsproxyError):
+class HealthError(ForeignError):
     """It is not well, or does not tell; the message says which in one line."""
 
 
@@ -89,7 +90,7 @@ def _get(connection: HTTPConnection, path: str) -> tuple[int, dict[str, Any]]:
     try:
         connection.request("GET", path)
         response = connection.getresponse()
-        told = json.loads(response.read(_MAX_BODY))
+        told = printable_document(json.loads(response.read(_MAX_BODY)))
     except OSError as exc:
         raise HealthError(f"{connection.host} port {connection.port}: {_reason(exc)}") from exc
     except (HTTPException, ValueError) as exc:
