@@ -120,7 +120,7 @@ class HttpListener:
         task.add_done_callback(connected)
 
     def _make_room(self, descriptor: int, client: bytes) -> bool:
-        """Return whether a connection may be added; close the one that has waited longest where that helps."""
+        """Return whether a connection may be added; close the longest waiting one where that helps."""
         # The kernel gives the lowest free number, so all below it are in use.
         if descriptor >= file_limit() - self._limits.spare_files:
             self._close_longest_waiting(self._waiting)

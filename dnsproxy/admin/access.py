@@ -94,7 +94,7 @@ class Access:
         return _error("a bearer token is needed", 401, _CHALLENGE)
 
     def knows_host(self, request: web.Request) -> bool:
-        """Return whether each Host of the request is loopback, or one by which operators reach the endpoint."""
+        """Return whether each Host of the request is loopback, or a known name or address of the endpoint."""
         return all(self._knows(host_of(text), request) for text in request.headers.getall("Host", []))
 
     def _knows(self, host: str | None, request: web.Request) -> bool:
