@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 from aiohttp import web
 
@@ -15,6 +15,11 @@ BODY_SECONDS = 10.0
 IDLE_SECONDS = 75.0
 # Bytes of a body.
 MAX_BODY = 65_536
+# Bytes of headers, beyond those of one read, and requests that a client may send ahead of their responses.
+# aiohttp bounds neither in all of its versions, and keeps each request until its turn.
+MAX_HEAD = 65_536
+MAX_AHEAD = 16
+_END_OF_HEAD: Final = b"\r\n\r\n"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -43,6 +48,12 @@ class HttpConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_idle = False
+        # Bytes of headers that have come, requests that are not begun, and whether the body of the request
+        # that is being answered may still come.
+        self._head = 0
+        self._ahead = 0
+        self._has_body = False
+        self._tail = b""
         self._loop = asyncio.get_running_loop()
         self._expire_after(HEADER_SECONDS)
 
@@ -59,7 +70,22 @@ class HttpConnection(asyncio.Protocol):
             # The headers of the next request begin.
             self._is_idle = False
             self._expire_after(HEADER_SECONDS)
-        self._inner.data_received(data)
+        if self._measure(data):
+            self._inner.data_received(data)
+        else:
+            self.abort()
+
+    def _measure(self, data: bytes) -> bool:
+        """Return whether the client may send ``data``, by what has not been answered."""
+        window = self._tail + data
+        self._tail = window[-len(_END_OF_HEAD) + 1 :]
+        found = window.count(_END_OF_HEAD)
+        if found or self._ahead or self._has_body:
+            self._head = 0
+        else:
+            self._head += len(data)
+        self._ahead += found
+        return self._ahead <= MAX_AHEAD and self._head <= MAX_HEAD
 
     def eof_received(self) -> bool | None:
         """See `asyncio.Protocol`."""
@@ -85,10 +111,18 @@ class HttpConnection(asyncio.Protocol):
         """Note that the headers of a request are complete."""
         self._cancel()
         self._is_idle = False
+        self._head = 0
+        self._ahead = max(0, self._ahead - 1)
+        self._has_body = True
         self._listener.note_busy(self)
+
+    def end_body(self) -> None:
+        """Note that its body is complete."""
+        self._has_body = False
 
     def end_request(self) -> None:
         """Note that its response is made; the client has `IDLE_SECONDS` to read it and to send the next."""
+        self._has_body = False
         if self._transport is not None:
             self._is_idle = True
             self._expire_after(IDLE_SECONDS)
@@ -145,4 +179,7 @@ async def read_body(request: web.Request, handler: Handler) -> web.StreamRespons
             response = web.json_response({"error": f"no body within {BODY_SECONDS:g} s"}, status=408)
             response.force_close()
             return response
+    connection = None if request.transport is None else request.transport.get_protocol()
+    if isinstance(connection, HttpConnection):
+        connection.end_body()
     return await handler(request)

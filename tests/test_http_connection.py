@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 from aiohttp import web
@@ -83,6 +84,43 @@ async def test_a_body_has_a_deadline_and_a_bound(short: Callable[..., None]) -> 
         large = await made.connect(head % 5000 + bytes(5000))
         assert (await made.read(large)).startswith(b"HTTP/1.1 413")
         assert made.begun == 0
+
+
+@pytest.mark.parametrize("is_busy", [False, True])
+async def test_headers_without_end_are_not_kept(*, is_busy: bool) -> None:
+    async with world(Limits(10, 10)) as made:
+        made.release.clear()
+        sock = await made.connect(WHOLE if is_busy else b"")
+        await until(lambda: made.begun == is_busy)
+        head = b"GET /x HTTP/1.1\r\nHost: a\r\n" + b"".join(b"x%d: %d\r\n" % (n, n) for n in range(100))
+        with suppress(ConnectionError):
+            for _ in range(2000):
+                await asyncio.get_running_loop().sock_sendall(sock, head)
+                head = b"y: %s\r\n" % (b"z" * 4000)
+                await asyncio.sleep(0)
+        await until(lambda: made.listener.connections == 0)
+
+
+async def test_requests_sent_ahead_are_few() -> None:
+    async with world(Limits(10, 10)) as made:
+        made.release.clear()
+        few = await made.connect(WHOLE * 5)
+        many = await made.connect(WHOLE * 2000)
+        assert await made.read(many) == b""
+        made.release.set()
+        answered = b""
+        while answered.count(b"HTTP/1.1 200") < 5:
+            answered += await made.read(few)
+        assert made.begun <= 6
+
+
+async def test_a_long_body_is_no_header() -> None:
+    async with world(Limits(10, 10)) as made:
+        sock = await made.connect(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\n")
+        with suppress(ConnectionError):
+            for _ in range(9):
+                await asyncio.get_running_loop().sock_sendall(sock, bytes(100_000))
+        assert (await made.read(sock)).startswith(b"HTTP/1.1 413")
 
 
 async def test_without_the_listener_requests_are_handled_all_the_same() -> None:
