@@ -26,6 +26,7 @@ ROLES = frozenset({"registry", "auth", "storage", "chart", "other"})
 # of names, a name a handful of addresses), far below what would hurt.
 MAX_NAMES = 20_000
 MAX_ADDRESSES = 256
+MAX_RESOLVERS = 64
 # Refused sets of one name: its present addresses, or what is left of them where a proxy may not answer all.
 MAX_REFUSED = 8
 
@@ -131,7 +132,7 @@ class Snapshot:
         if len({entry.name for entry in entries}) != len(entries):
             raise SnapshotError(Rejection.MALFORMED, "names: one name is listed twice")
         return cls(
-            issuer=document.text("iss"),
+            issuer=document.label("iss"),
             serial=document.whole("serial"),
             issued_at=document.whole("iat"),
             expires_at=document.whole("exp"),
@@ -164,19 +165,19 @@ def canonical_addresses(texts: Iterable[str]) -> tuple[str, ...]:
 
 def _name_from(item: object, place: str) -> LearnedName:
     fields = Fields(item, place)
-    role = fields.text("role")
-    status = fields.text("status")
+    role = fields.label("role")
+    status = fields.label("status")
     addresses = _addresses_from(fields, "addresses")
     return LearnedName(
         name=fields.name("name"),
         # A role or status from a later version is still a name with addresses.
         role=role if role in ROLES else "other",
-        registry=fields.text("registry"),
+        registry=fields.label("registry"),
         addresses=addresses,
         cname=fields.optional_name("cname"),
         ttl=fields.whole("ttl"),
         observed_at=fields.whole("observed_at"),
-        resolvers=tuple(fields.texts("resolvers")),
+        resolvers=fields.labels("resolvers", MAX_RESOLVERS),
         status=status,
         changed_at=fields.optional_moment("changed_at"),
         refused=_refused_from(fields, place),

@@ -38,8 +38,8 @@ DISK_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, err
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 
-def load_state(path: Path, state: AddressLifecycle, trust: Trust, now: float) -> list[str] | None:
-    """Read the file at ``path`` into ``state``, under its policy; ``now`` is monotonic seconds.
+def load_state(path: Path, state: AddressLifecycle, trust: Trust) -> list[str] | None:
+    """Read the file at ``path`` into ``state``, under its policy.
 
     Returns what cannot be used, a text each; None where there is no file. Files of the version before, and
     the file of overrides beside it, are read as well.
@@ -75,7 +75,7 @@ def load_state(path: Path, state: AddressLifecycle, trust: Trust, now: float) ->
             restore(state, document, {entry.snapshot.issuer: entry.key_id for entry in opened})
         except SnapshotError as exc:
             problems.append(f"{path}: {exc}")
-    state.configure(state.policy, opened, now)
+    state.configure(state.policy, opened)
     return problems
 
 

@@ -204,14 +204,14 @@ class LifecycleSubject:
         document = json.loads(text)
         self._machine = AddressLifecycle(self._policy)
         state_file.restore(self._machine, document, {})
-        self._machine.configure(self._policy, self._opened(document["snapshots"]), at.now)
+        self._machine.configure(self._policy, self._opened(document["snapshots"]))
         self._probes.clear()
         self._settle(at)
 
     def reload(self, configuration: Configuration, at: Clock) -> None:
         self._configuration, self._policy = configuration, _policy(configuration)
         tokens = [opened.token for opened in self._machine.snapshots.values()]
-        self._machine.configure(self._policy, self._opened(tokens), at.now)
+        self._machine.configure(self._policy, self._opened(tokens))
         self._settle(at)
 
     def _opened(self, tokens: Iterable[str]) -> list[OpenedSnapshot]:

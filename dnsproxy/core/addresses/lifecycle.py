@@ -213,7 +213,7 @@ class AddressLifecycle:
 
     # -- input: another policy ----------------------------------------------------------------
 
-    def configure(self, policy: AddressPolicy, opened: Iterable[OpenedSnapshot], now: float) -> None:
+    def configure(self, policy: AddressPolicy, opened: Iterable[OpenedSnapshot]) -> None:
         """Go by ``policy``; ``opened`` are ``snapshots``, verified again by its keys and for its names.
 
         What ``policy`` permits stays as it is. A state that was read from disk is treated in the same way.
