@@ -72,12 +72,14 @@ class AddressService:
         self,
         settings: AddressSettings,
         publish: Callable[[ServedTable], None],
+        update: Callable[[ServedTable, Iterable[str]], None] | None = None,
         *,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.lifecycle = AddressLifecycle(settings.policy)
         self.convergence = Convergence(wall())
         self._publish_table = publish
+        self._update = update
         self._wall = wall
         self._file = StateFile(settings.state_file)
         self._probes = ProbeLoop(self.lifecycle, settings.prober, self._wake_up)
@@ -86,7 +88,7 @@ class AddressService:
         # What of the state is on disk, and when it was written.
         self._revision = self._urgent = 0
         self._written_at = -math.inf
-        self._managed: list[Wanted] = []
+        self._managed: dict[str, Wanted] = {}
         self._publishing = asyncio.Lock()
 
     @property
@@ -120,7 +122,11 @@ class AddressService:
         self._log_events()
         lifecycle.take_changes()
         lifecycle.take_events()  # nothing changed for clients
-        self._serve(lifecycle.table(), list(lifecycle.names), counted=False)
+        table = lifecycle.table()
+        self._managed = table.by_name
+        self._publish_table(table)
+        self._pass_over(lifecycle.names)
+        self.convergence.record(dict(table.sets), self._wall())
         if not is_new:
             self._revision, self._urgent = lifecycle.revision, lifecycle.urgent
 
@@ -199,11 +205,11 @@ class AddressService:
                 await asyncio.sleep(0)  # queries first
             self._probes.kick()
             self._log_events()
-            changed = lifecycle.take_changes()
-            table = lifecycle.table() if changed or self._managed != lifecycle.managed() else None
+            changed = self._changed_names(lifecycle.take_changes())
+            table = lifecycle.table() if changed else None
             is_urgent = await self._write_if_due()
             if table is not None:
-                self._serve(table, changed)
+                await self._serve(table, changed)
             self._log_events()
             if self._hook.is_wanted and (table is not None or is_urgent):
                 is_frozen = lifecycle.overrides.freeze is not None
@@ -231,15 +237,32 @@ class AddressService:
                 overrides_path(self._file.path).unlink(missing_ok=True)
         return True
 
-    def _serve(self, table: ServedTable, changed: Iterable[str], *, counted: bool = True) -> None:
-        lifecycle = self.lifecycle
-        self._managed = list(table.managed)
-        self._publish_table(table)
-        freeze = lifecycle.overrides.freeze
-        held = {*lifecycle.overrides.pins, *(freeze.sets if freeze is not None else ())}
-        withheld = [lifecycle.owned(name) for name in (held if counted else lifecycle.names)]
-        self.convergence.pass_over(statement for statement in withheld if statement is not None)
+    def _changed_names(self, changed: list[str]) -> list[str]:
+        """Return ``changed`` and the names that are managed in another way than before, or no longer."""
+        before, managed = self._managed, {entry.name: entry for entry in self.lifecycle.managed()}
+        if before == managed:
+            return changed
+        other = [name for name in {**before, **managed} if before.get(name) != managed.get(name)]
+        return list(dict.fromkeys((*changed, *other)))
+
+    async def _serve(self, table: ServedTable, changed: list[str]) -> None:
+        """Answer ``changed`` by ``table``."""
+        self._managed = table.by_name
+        if self._update is None:
+            self._publish_table(table)
+        else:
+            for start in range(0, len(changed), SLICE):
+                self._update(table, changed[start : start + SLICE])
+                await asyncio.sleep(0)
+        freeze = self.lifecycle.overrides.freeze
+        held = {*self.lifecycle.overrides.pins, *(freeze.sets if freeze is not None else ())}
+        self._pass_over(held)
         self.convergence.record({name: table.sets.get(name) for name in changed}, self._wall())
+
+    def _pass_over(self, names: Iterable[str]) -> None:
+        """Measure no change of what helpers state for ``names`` at this time."""
+        stated = (self.lifecycle.owned(name) for name in names)
+        self.convergence.pass_over(statement for statement in stated if statement is not None)
 
     def _log_events(self) -> None:
         for level, event, fields in self.lifecycle.take_events():
