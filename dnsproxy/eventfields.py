@@ -25,7 +25,7 @@ FIELDS = {
     "key": "a key path of the configuration",
     "leader": "the helper in office: its host and a random part",
     "listen": "addresses and ports that are listened on",
-    "log": "`queries` or `dnstap`",
+    "log": "`program` (these events), `queries` or `dnstap`",
     "name": "a domain name",
     "names": "domain names; in `proxy.started`, `helper.started` and `learned.loaded` how many",
     "new": "the addresses from now on",

@@ -192,13 +192,18 @@ EVENTS = {
     "tls.certificate_kept": Event(
         "warning", "A changed certificate cannot be used; the old one stays.", ("file", "reason")
     ),
-    # -- the query log and dnstap
+    # -- the logs
     "log.failed": Event(
         "warning",
         "Queries cannot be written down; they are answered all the same.",
         ("log", "target", "reason"),
     ),
     "log.recovered": Event("info", "Queries are written down again.", ("log", "target")),
+    "log.records_lost": Event(
+        "warning",
+        "Records were lost: the log could not be written, or not fast enough. It is written again.",
+        ("log", "count"),
+    ),
     # -- workers
     "workers.started": Event("info", "All workers answer.", ("pids",)),
     "workers.not_all_flushed": Event(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -79,6 +80,25 @@ def report_failure(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) ->
     log.error("program.callback_failed", detail=str(context["message"]), reason=kind, exc_info=failure)
 
 
+def report_lost(count: int) -> None:
+    """Log that ``count`` lines of this log were lost, now that it can be written again."""
+    log = structlog.get_logger()
+    log.warning("log.records_lost", log="program", count=count)
+
+
+def _safely(processor: structlog.types.Processor) -> structlog.types.Processor:
+    """Have an event whose facts cannot be shown logged without them: its caller must not fail for that."""
+
+    def process(logger: object, method: str, facts: structlog.types.EventDict) -> str:
+        try:
+            return str(processor(logger, method, dict(facts)))
+        except Exception as exc:  # noqa: BLE001 - the facts' own methods run here
+            shown = {key: str(facts.get(key)) for key in ("event", "level", "timestamp")}
+            return json.dumps({**shown, "detail": f"the facts cannot be shown: {type(exc).__name__}"})
+
+    return process
+
+
 @contextmanager
 def reporting() -> Iterator[None]:
     """Within this, have the running loop tell of failures and, as each minute ends, of what was left out.
@@ -92,8 +112,8 @@ def reporting() -> Iterator[None]:
 
     def look() -> None:
         nonlocal timer
-        limiter.summarise(everything=False)
         timer = loop.call_later(SUMMARY_SECONDS, look)
+        limiter.summarise(everything=False)
 
     timer = loop.call_later(SUMMARY_SECONDS, look)
     before = loop.get_exception_handler()
@@ -129,14 +149,17 @@ def configure(
         if console
         else structlog.processors.JSONRenderer(sort_keys=False)
     )
+
+    def _rendered(logger: object, method: str, facts: structlog.types.EventDict) -> str:
+        return str(renderer(logger, method, structlog.processors.format_exc_info(logger, method, facts)))
+
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             _limiter,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
+            _safely(_rendered),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
         logger_factory=structlog.WriteLoggerFactory(file=target),

@@ -9,6 +9,7 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from dnsproxy import output
 from dnsproxy.core.book import Book
 from dnsproxy.core.engine import Engine
 from dnsproxy.core.places import Places
@@ -269,7 +270,9 @@ class Server:
         """Return what was asked and answered since the start."""
         engine = self.engine
         upstreams = {upstream.name: upstream.stats for upstream in engine.upstreams()}
-        return Traffic(engine.stats_now(), upstreams, len(engine.cache), engine.in_flight)
+        stats = engine.stats_now()
+        stats.records["program"], stats.records_lost["program"] = output.counts()
+        return Traffic(stats, upstreams, len(engine.cache), engine.in_flight)
 
     async def flush(self, name_key: bytes | None) -> int:
         """Forget the cached answers of a name, or all; return how many."""

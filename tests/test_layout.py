@@ -42,6 +42,9 @@ LAYERS: tuple[frozenset[str], ...] = (
             "notify",
             "privileges",
             "lifecycle",
+            "output",
+            "supervise",
+            "writer",
         }
     ),
     frozenset({"net", "helper", "admin", "ops"}),

@@ -102,12 +102,12 @@ def _traffic(stats: Stats) -> Iterator[Metric]:
 
 def _records(stats: Stats) -> Iterator[Metric]:
     written = CounterMetricFamily(
-        "dnsproxy_log_records", "Records of queries that were written.", labels=["log"]
+        "dnsproxy_log_records", "Records that were written, of queries and of events.", labels=["log"]
     )
     lost = CounterMetricFamily(
-        "dnsproxy_log_records_lost", "Records of queries that could not be, or not in time.", labels=["log"]
+        "dnsproxy_log_records_lost", "Records that could not be written, or not in time.", labels=["log"]
     )
-    for name in ("queries", "dnstap"):
+    for name in ("program", "queries", "dnstap"):
         written.add_metric([name], stats.records[name])
         lost.add_metric([name], stats.records_lost[name])
     yield from (written, lost)

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import structlog
 
+from dnsproxy import output
 from dnsproxy.core.book import Book
 from dnsproxy.core.explain import Explanation, Question
 from dnsproxy.core.totals import Totals, Traffic
@@ -205,7 +206,12 @@ class Fleet:
 
     def traffic(self) -> Traffic:
         """Return what all workers did together, and each by itself."""
-        return self._totals.traffic(self._crew.views(self._totals.queries))
+        traffic = self._totals.traffic(self._crew.views(self._totals.queries))
+        # This process has a log of its own, beside those of the workers.
+        written, lost = output.counts()
+        traffic.stats.records["program"] += written
+        traffic.stats.records_lost["program"] += lost
+        return traffic
 
     async def flush(self, name_key: bytes | None) -> int:
         """Forget the cached answers of a name, or all, in every worker; return how many."""

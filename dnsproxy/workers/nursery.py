@@ -18,11 +18,11 @@ import os
 import signal
 import socket
 import struct
-import sys
 import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
+from dnsproxy import output
 from dnsproxy.errors import WorkerError
 
 Work = Callable[[int, socket.socket], int]
@@ -43,7 +43,8 @@ class Nursery:
         """Make the process; it first calls ``before``, to give up what workers must not have."""
         self.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         control = os.getpid()
-        _forget_buffers()
+        # What is buffered would be written by each process that has a copy, and its thread must not be there.
+        output.flush()
         self._pid = os.fork()
         if self._pid == 0:
             self.sock.close()
@@ -165,11 +166,5 @@ def _in_child(
     except BaseException:  # noqa: BLE001 - nothing may leave: above are the parent's frames
         traceback.print_exc()
     finally:
-        _forget_buffers()
+        output.flush()
         os._exit(code)
-
-
-def _forget_buffers() -> None:
-    """Write out what is buffered, which would else be written by each process that has a copy."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
