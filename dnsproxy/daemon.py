@@ -17,6 +17,7 @@ from dnsproxy.net.doors import Door, Doorkeeper, helper_doors
 from dnsproxy.notify import Notifier
 from dnsproxy.settings import Settings
 from dnsproxy.settings.values import Endpoint
+from dnsproxy.supervise import supervise
 
 if TYPE_CHECKING:
     from dnsproxy.plane import Plane
@@ -101,11 +102,11 @@ async def run_proxy(service: Service, keeper: Doorkeeper, plane: Plane | None = 
         await stop.grace(seconds)
 
     call_on_signal(signal.SIGUSR2, proxy.restart_workers)
-    besides = [
-        reloader.run(),
-        report(notifier, lambda: proxy.plane.is_well, proxy.status),
-        proxy.renew_workers(),
-    ]
+    besides = {
+        "reload": reloader.run,
+        "service manager": lambda: report(notifier, lambda: proxy.plane.is_well, proxy.status),
+        "worker restarts": proxy.renew_workers,
+    }
     notifier.ready(proxy.status())
     try:
         with logs.reporting():
@@ -131,7 +132,8 @@ async def run_helper(service: Service, keeper: Doorkeeper) -> None:
 
     def started(_: Endpoint) -> None:
         notifier.ready("publishing")
-        reporting.append(asyncio.ensure_future(report(notifier, lambda: True, lambda: "publishing")))
+        work = supervise("service manager", lambda: report(notifier, lambda: True, lambda: "publishing"))
+        reporting.append(asyncio.ensure_future(work))
 
     try:
         with logs.reporting():

@@ -31,6 +31,12 @@ EVENTS = {
         ("detail", "reason", "exception"),
         ("detail", "reason"),
     ),
+    "task.failed": Event(
+        "error",
+        "A background task has failed. It starts again in `restart_in` seconds; all others continue.",
+        ("task", "detail", "restart_in", "exception"),
+        ("task", "detail"),
+    ),
     # -- the proxy
     "proxy.started": Event("info", "It answers queries.", ("version", "listen", "tls", "names", "serial")),
     "proxy.draining": Event("info", "It ends after so many seconds, and answers until then.", ("seconds",)),
@@ -100,12 +106,6 @@ EVENTS = {
     "learned.source_recovered": Event("info", "A source is well again.", ("source",)),
     "learned.source_crashed": Event(
         "error", "A mistake of this program while pulling; tried again.", ("source", "exception"), ("source",)
-    ),
-    "learned.embedded_crashed": Event(
-        "error",
-        "A mistake of this program in a helper inside the proxy; it is started again.",
-        ("source", "exception"),
-        ("source",),
     ),
     "learned.rejected": Event(
         "warning",

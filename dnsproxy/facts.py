@@ -7,6 +7,7 @@ import os
 from dataclasses import asdict
 from time import time
 
+from dnsproxy import supervise
 from dnsproxy.admin.status import Facts, SourceView
 from dnsproxy.core.registry import undiscovered
 from dnsproxy.core.totals import ReloadView, Traffic
@@ -41,6 +42,7 @@ def facts_of(
         started_at=started_at,
         draining=draining,
         tasks=len(asyncio.all_tasks()),
+        task_failures=dict(supervise.failures),
         max_stale=settings.learn.max_stale,
         undiscovered=undiscovered(settings.sought(), learner.book.found()),
         vetted={entry.name: vetting.vetted(entry) for entry in vetting.wanted()},

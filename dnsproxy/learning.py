@@ -14,6 +14,7 @@ from dnsproxy.errors import StartError
 from dnsproxy.net.refresh import Learner
 from dnsproxy.net.statefile import check_writable
 from dnsproxy.settings import Settings
+from dnsproxy.supervise import attempt, supervise
 from dnsproxy.transport.extras import missing_extras, needs_extra
 from dnsproxy.trust import read_trust, with_own
 from dnsproxy.vetting import Vetting
@@ -111,11 +112,11 @@ class Learning:
         """Learn until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             if self._embedded is not None:
-                tasks.create_task(self._embedded.run())
-            tasks.create_task(self.learner.run())
-            tasks.create_task(self.vetting.run())
+                tasks.create_task(supervise("embedded helpers", self._embedded.run))
+            tasks.create_task(supervise("sources", self.learner.run))
+            tasks.create_task(supervise("vetting", self.vetting.run))
 
     async def close(self) -> None:
         """Write what has not been written yet."""
-        await self.learner.close()
-        await self.vetting.close()
+        await attempt("state file", self.learner.close)
+        await attempt("orders file", self.vetting.close)

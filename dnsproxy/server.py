@@ -23,6 +23,7 @@ from dnsproxy.net.upstream import Forwarder
 from dnsproxy.outfit import Outfit
 from dnsproxy.plane import Change
 from dnsproxy.settings import Settings
+from dnsproxy.supervise import in_thread
 
 if TYPE_CHECKING:
     from dnsproxy.core.explain import Explanation, Question
@@ -141,7 +142,7 @@ class Server:
     async def prepare(self, settings: Settings) -> Change:
         """See `Plane.prepare`."""
         # In a thread: authorities take 20 ms to read, and queries are answered meanwhile.
-        return _Refit(self, await asyncio.to_thread(self.outfit, settings), self._keeper)
+        return _Refit(self, await in_thread(self.outfit, settings), self._keeper)
 
     def outfit(self, settings: Settings) -> Outfit:
         """Return what `refit` takes; nothing changes yet.

@@ -49,6 +49,7 @@ each is that of all of them together. A histogram has `_bucket`, `_sum` and `_co
 """
 _PARTS = {
     "program": "Both daemons",
+    "task": "Background tasks",
     "config": "Reload",
     "service": "Root, and the service manager",
     "proxy": "The proxy",
@@ -57,7 +58,7 @@ _PARTS = {
     "canary": "New addresses on trial",
     "upstream": "Upstreams",
     "tls": "Encrypted DNS",
-    "log": "Query log and dnstap",
+    "log": "Logs",
     "workers": "Workers",
     "worker": "Workers, each",
     "helper": "The helper",

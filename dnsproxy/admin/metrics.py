@@ -52,6 +52,12 @@ class _FactsCollector(Collector):
         yield _gauge("dnsproxy_cache_entries", "Answers in the cache.", facts.cache_entries)
         yield _gauge("dnsproxy_in_flight", "Exchanges that wait for an upstream.", facts.in_flight)
         yield _gauge("dnsproxy_tasks", "Tasks of the event loop that serves this page.", facts.tasks)
+        failed = CounterMetricFamily(
+            "dnsproxy_task_failures", "Background tasks that failed and were started again.", labels=["task"]
+        )
+        for task, count in sorted(facts.task_failures.items()):
+            failed.add_metric([task], count)
+        yield failed
         yield from _workers(facts)
         yield from _reloads(facts)
         yield from standing_metrics(facts)

@@ -40,7 +40,8 @@ class Facts:
     addresses stay in service after their snapshot has expired. ``book`` is what is answered, ``vetted``
     what is known of the addresses of each name, also of those that are held back or refused. ``workers`` is
     empty where one process does everything. ``ttl`` is what clients are given with learned addresses, in
-    seconds; ``cache_size`` counts entries, of all workers together; ``tasks`` are those of the event loop.
+    seconds; ``cache_size`` counts entries, of all workers together; ``tasks`` are those of the event loop,
+    ``task_failures`` counts by name those that have failed.
     ``identity`` is what it calls itself in place of its ``host``.
     """
 
@@ -68,6 +69,7 @@ class Facts:
     host: str = ""
     listen: Sequence[str] = ()
     tasks: int = 0
+    task_failures: Mapping[str, int] = field(default_factory=dict)
     state_file: str = ""
     disk_failure: str | None = None
     identity: str | None = None

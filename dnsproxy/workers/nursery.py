@@ -13,6 +13,7 @@ hangs as well; the end of the socket pair, which each also watches, would not.
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import os
 import signal
@@ -33,6 +34,8 @@ _MESSAGE = struct.Struct("!iii")
 _ENDED = struct.Struct("!ii")
 _START, _END = 0, 1
 _NO_FORK = -1  # in place of a status
+# What this host may be short of; the nursery is still there.
+_SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS})
 _SET_PDEATHSIG, _SET_NAME = 1, 15  # prctl(2)
 
 
@@ -56,12 +59,15 @@ class Nursery:
 
         Raises:
             WorkerError: the nursery has gone.
+            OSError: this host has no descriptor or buffer left.
         """
         ours, theirs = socket.socketpair()
         try:
             socket.send_fds(self.sock, [_MESSAGE.pack(_START, process, number)], [theirs.fileno()])
         except OSError as exc:
             ours.close()
+            if exc.errno in _SHORT:
+                raise
             raise _gone(exc) from exc
         finally:
             theirs.close()
