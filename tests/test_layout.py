@@ -38,6 +38,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "tokens",
             "files",
             "authorities",
+            "children",
             "transport",
             "notify",
             "privileges",

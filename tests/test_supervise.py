@@ -457,6 +457,7 @@ async def test_a_look_that_fails_is_that_of_one_name() -> None:
 
 # Names of other tasks, and the test that has them fail.
 ELSEWHERE = {
+    "orphans": "tests/test_children.py",
     "workers": "tests/workers/test_fleet.py",
     "TLS listener": "tests/net/test_tls.py",
     "helper": "tests/helper/test_publish.py",
@@ -472,7 +473,7 @@ def test_each_supervised_task_has_its_test() -> None:
                 first = node.args[0]
                 if isinstance(first, ast.Constant):
                     names.add(str(first.value))
-    names |= {"proxy", "reload", "service manager", "worker restarts"}  # given to `Proxy.run`
+    names |= {"orphans", "proxy", "reload", "service manager", "worker restarts"}  # given to `Proxy.run`
     assert names == {name for name, _, _ in (*TASKS, *HELPER_TASKS)} | set(ELSEWHERE)
     for name, test in ELSEWHERE.items():
         assert f'"{name}"' in (package.parent / test).read_text(encoding="utf-8"), f"{name}: {test}"

@@ -23,7 +23,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from dnsproxy import output
+from dnsproxy import children, output
 from dnsproxy.errors import WorkerError
 
 Work = Callable[[int, socket.socket], int]
@@ -52,6 +52,7 @@ class Nursery:
         if self._pid == 0:
             self.sock.close()
             _in_child("dnsproxy-nurse", control, lambda: _nurse(theirs, work), before)
+        children.OWN.add(self._pid)
         theirs.close()
 
     def start_worker(self, process: int, number: int) -> socket.socket:
@@ -105,6 +106,7 @@ class Nursery:
             self.sock.close()
             pid, self._pid = self._pid, 0
             os.waitpid(pid, 0)
+            children.OWN.discard(pid)
 
 
 def _gone(cause: OSError | None) -> WorkerError:
