@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
-from threading import Condition, Thread
+from threading import Condition, RLock, Thread
 from time import monotonic
 from typing import Protocol
 from weakref import WeakSet
@@ -69,7 +69,8 @@ class BackgroundWriter:
         self._count = count
         self._recovered = recovered
         # Reentrant: a finaliser that runs inside `put` may log.
-        self._lock = Condition()
+        self._lock = RLock()
+        self._changed = Condition(self._lock)
         self._batch: list[bytes] = []
         self._waiting = 0
         self._under_way = 0
@@ -92,9 +93,10 @@ class BackgroundWriter:
                 self._add(0, 1)
                 return
             self._batch.append(record)
-            self._waiting += size
-            if len(self._batch) == 1 or self._waiting >= BATCH:
-                self._lock.notify_all()
+            before = self._waiting
+            self._waiting = before + size
+            if not before or before < BATCH <= self._waiting:
+                self._changed.notify_all()
             if self._thread is None:
                 self._start()
 
@@ -110,8 +112,8 @@ class BackgroundWriter:
             if self._thread is None:
                 return not self._batch
             self._stopping = True
-            self._lock.notify_all()
-            done = self._lock.wait_for(lambda: self._thread is None, seconds)
+            self._changed.notify_all()
+            done = self._changed.wait_for(lambda: self._thread is None, seconds)
             self._stopping = self._closed
             return done
 
@@ -125,7 +127,7 @@ class BackgroundWriter:
             self._then = then
             self._start_at = 0.0
             if self._thread is not None or self._start():
-                self._lock.notify_all()
+                self._changed.notify_all()
                 return
             self._write_here()
         self._sink.close()
@@ -181,9 +183,9 @@ class BackgroundWriter:
         """Write the next batch, or report what was lost; return False when the thread is to end."""
         with self._lock:
             while not self._batch and not self._stopping and (wait := self._until_report()) != 0.0:
-                self._lock.wait(wait)
+                self._changed.wait(wait)
             if self._batch and self._delay and not self._stopping:
-                self._lock.wait_for(lambda: self._waiting >= BATCH or self._stopping, self._delay)
+                self._changed.wait_for(lambda: self._waiting >= BATCH or self._stopping, self._delay)
             batch, self._batch = self._batch, []
             self._under_way, self._waiting = self._waiting, 0
             self._records_under_way = len(batch)
@@ -223,7 +225,7 @@ class BackgroundWriter:
         """Note the end of the thread, under the lock: a record that comes after this starts another one."""
         self._thread = None
         then, self._then = self._then, _nothing
-        self._lock.notify_all()
+        self._changed.notify_all()
         then()
 
     # -- fork --------------------------------------------------------------------------------
@@ -238,7 +240,8 @@ class BackgroundWriter:
 
     def forget(self) -> None:
         """Start over in a forked process: what waits is written by the parent, whose thread is not here."""
-        self._lock = Condition()
+        self._lock = RLock()
+        self._changed = Condition(self._lock)
         self._batch, self._waiting, self._under_way, self._records_under_way = [], 0, 0, 0
         self._thread, self._start_at, self._stopping = None, 0.0, False
         self.written = self.lost = self._unreported = 0
