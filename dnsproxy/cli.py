@@ -85,13 +85,15 @@ def helper(config: ConfigOption = DEFAULT_CONFIG) -> None:
     from dnsproxy import logs  # noqa: PLC0415
     from dnsproxy.config import load  # noqa: PLC0415
     from dnsproxy.daemon import Service, run_helper  # noqa: PLC0415
+    from dnsproxy.lifecycle import ServiceLoop  # noqa: PLC0415
     from dnsproxy.net.doors import helper_doors  # noqa: PLC0415
 
     output.queue_standard_error(logs.report_lost)
     settings = load(config)
     logs.configure(settings.log.level, settings.log.format)
     service = Service(settings, config)
-    asyncio.run(run_helper(service, service.open(helper_doors(settings))))
+    with asyncio.Runner(loop_factory=ServiceLoop) as runner:
+        runner.run(run_helper(service, service.open(helper_doors(settings))))
 
 
 @app.command()
