@@ -14,7 +14,7 @@ import structlog
 from dnsproxy import children, logs
 from dnsproxy.activation import match_doors, take_descriptors
 from dnsproxy.lifecycle import call_on_signal, report, stop_on_signals
-from dnsproxy.net.doors import Door, Doorkeeper, helper_doors
+from dnsproxy.net.doors import ADMIN, HELPER, Door, Doorkeeper, helper_doors
 from dnsproxy.notify import Notifier
 from dnsproxy.settings import Settings
 from dnsproxy.settings.values import Endpoint
@@ -65,7 +65,12 @@ class Service:
         Raises:
             StartError: with every reason.
         """
-        keeper = Doorkeeper(match_doors(self.descriptors, doors), shares=shares)
+        given = match_doors(self.descriptors, doors)
+        if given:
+            for door in doors:
+                if door.kind not in {ADMIN, HELPER} and door not in given:
+                    log.warning("service.socket_missing", listen=str(door))
+        keeper = Doorkeeper(given, shares=shares)
         keeper.open(doors)
         if self.account is not None:
             from dnsproxy.privileges import BIND_SERVICE, become, give_folders  # noqa: PLC0415 - as above

@@ -48,6 +48,12 @@ EVENTS = {
     ),
     # -- the service manager, and another configuration
     "service.user": Event("info", "Root was given up for this user.", ("user", "uid", "gid")),
+    "service.socket_missing": Event(
+        "warning",
+        "The service manager gave sockets, but none for this address, which is bound directly: a socket unit "
+        "failed or lacks it. What clients send during a restart is lost there.",
+        ("listen",),
+    ),
     "service.unwell": Event(
         "error", "No query is answered; the service manager hears nothing until one is.", ("detail",)
     ),
@@ -188,6 +194,16 @@ EVENTS = {
     ),
     "upstream.bad_reply": Event("debug", "An upstream's HTTP reply is of no use.", ("detail",), ("detail",)),
     # -- listeners
+    "host.exhausted": Event(
+        "error",
+        "This host has no descriptor or memory left for a socket. Failures of upstreams and refused clients "
+        "follow from it.",
+        ("use", "reason"),
+        ("use", "reason"),
+    ),
+    "tls.certificate_expired": Event(
+        "error", "The certificate in use has expired; clients refuse it.", ("file", "not_after")
+    ),
     "tls.certificate_loaded": Event("info", "A changed certificate is in use.", ("file",)),
     "tls.certificate_kept": Event(
         "warning", "A changed certificate cannot be used; the old one stays.", ("file", "reason")

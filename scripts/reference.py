@@ -51,6 +51,7 @@ _PARTS = {
     "program": "Both daemons",
     "task": "Background tasks",
     "config": "Reload",
+    "host": "The host",
     "service": "Root, and the service manager",
     "proxy": "The proxy",
     "admin": "The admin endpoint",

@@ -17,6 +17,7 @@ import structlog
 from dnsproxy.core.exchange import Attempt, Exchange, Failure
 from dnsproxy.core.upstreams import Upstream
 from dnsproxy.net.link import Ends, Link, Waiting
+from dnsproxy.net.stream import note_exhausted
 from dnsproxy.net.upstream_tls import ClientContext, name_failure
 from dnsproxy.supervise import note_failure
 
@@ -137,6 +138,7 @@ class Channel:
         except TimeoutError:  # the kernel's ETIMEDOUT
             return Failure.TIMEOUT, "timed out while connecting"
         except OSError as exc:
+            note_exhausted("queries to upstreams", exc)
             return name_failure(exc)
         return None
 

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import ssl
+import time
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
+from structlog.testing import capture_logs
 
 from dnsproxy.errors import StartError
+from dnsproxy.net import certificate
 from dnsproxy.net.certificate import Certificate
 from tests.certificates import make_certificate
 
@@ -80,3 +83,37 @@ def test_a_key_with_a_password_is_refused_without_asking(tmp_path: Path) -> None
     )
     with pytest.raises(StartError, match=r"serve\.tls"):
         Certificate(path, locked)
+
+
+def test_an_expired_certificate_is_an_event_once_and_so_is_its_successor(tmp_path: Path) -> None:
+    path = make_certificate(tmp_path, "a.example", days=-1)
+    with capture_logs() as logs:
+        made = Certificate(path, path)
+        for _ in range(3):
+            made.context()
+    assert [(entry["event"], entry["file"]) for entry in logs] == [("tls.certificate_expired", str(path))]
+    assert logs[0]["not_after"].endswith("+00:00")
+    with capture_logs() as logs:
+        make_certificate(tmp_path, "b.example", days=-2).replace(path)
+        made.context()
+        make_certificate(tmp_path, "c.example").replace(path)
+        made.context()
+    assert [entry["event"] for entry in logs] == [
+        "tls.certificate_loaded",
+        "tls.certificate_expired",
+        "tls.certificate_loaded",
+    ]
+
+
+def test_one_that_expires_while_it_is_used_is_an_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_certificate(tmp_path, "a.example")
+    with capture_logs() as logs:
+        made = Certificate(path, path)
+        made.context()
+        assert logs == []
+        monkeypatch.setattr(certificate, "time", lambda: time.time() + 2 * 86_400)
+        for _ in range(2):
+            made.context()
+    assert [entry["event"] for entry in logs] == ["tls.certificate_expired"]
