@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from math import inf
-from threading import Lock
+from threading import RLock
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -41,8 +41,9 @@ class _Limiter:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._repeats: Repeats[tuple[str, dict[str, Any]]] = Repeats()
-        # State files are written, and failures logged, in threads.
-        self._lock = Lock()
+        # State files are written, and failures logged, in threads. Reentrant: a finaliser that runs in here
+        # may log, as that of a task whose exception was not retrieved does.
+        self._lock = RLock()
 
     def __call__(
         self, _logger: object, method: str, facts: structlog.types.EventDict

@@ -112,8 +112,10 @@ class QueuedStream(io.TextIOBase):
         with self._lock:
             self._line.append(text)
             self._length += len(text)
-            if text.endswith("\n") or self._length >= MAX_LINE:
-                self.flush()
+            whole = text.endswith("\n") or self._length >= MAX_LINE
+        # Not within the lock: a thread that has the writer's may want this one, for a finaliser.
+        if whole:
+            self.flush()
         return len(text)
 
     def flush(self) -> None:

@@ -165,8 +165,9 @@ class BackgroundWriter:
     def _write_here(self) -> None:
         """Write what waits in the calling thread: the process is ending and no other thread can be had."""
         batch, self._batch, self._waiting = self._batch, [], 0
-        lost = self._write(batch) if batch and self._sink.is_ready() else len(batch)
-        self._add(len(batch) - lost, lost)
+        for record in batch:
+            lost = self._write([record]) if self._sink.is_ready() else 1
+            self._add(1 - lost, lost)
 
     # -- in the thread -----------------------------------------------------------------------
 

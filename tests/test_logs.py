@@ -13,6 +13,7 @@ import pytest
 import structlog
 
 from dnsproxy import logs
+from dnsproxy.core.repeats import Repeats
 
 
 class Terminal(io.StringIO):
@@ -265,6 +266,24 @@ async def test_summaries_continue_after_one_that_failed(monkeypatch: pytest.Monk
         async with asyncio.timeout(30):
             while not any(event.get("repeated") for event in events(stream)):
                 await asyncio.sleep(0)
+
+
+def test_an_event_of_a_finaliser_within_another_event_does_not_wait_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream = io.StringIO()
+    logs.configure("info", "json", stream, Clock())
+    really = Repeats.take
+
+    def take(repeats: Any, key: Any, entry: Any, now: float) -> int | None:
+        if "older" not in key:
+            reject("older")
+        left_out: int | None = really(repeats, key, entry, now)
+        return left_out
+
+    monkeypatch.setattr(Repeats, "take", take)
+    reject("expired")
+    assert [event["reason"] for event in events(stream)] == ["older", "expired"]
 
 
 def test_lost_lines_are_an_event() -> None:
