@@ -81,7 +81,7 @@ class _Socket:
         self._address = f"\0{path[1:]}" if path.startswith("@") else path
 
     def open(self) -> None:
-        """See `Sink.open`: each message has a socket of its own."""
+        """See `Sink.open`: each message is sent on a new socket."""
 
     def write(self, batch: list[bytes]) -> int:
         """See `Sink.write`. A manager that has gone, or does not listen, gets nothing."""

@@ -33,7 +33,7 @@ PIPE_BYTES = select.PIPE_BUF
 
 
 class LineStream:
-    """Writes lines to the descriptor ``fd``; after a failure the next line starts on a line of its own."""
+    """Writes lines to the descriptor ``fd``; after a failure the next one starts a new line."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd

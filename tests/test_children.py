@@ -1,6 +1,6 @@
-"""Orphans are reaped, and no exit status that is somebody's is taken.
+"""Orphans are reaped, and no exit status is taken from its owner.
 
-Each case runs in a process of its own that the kernel gives orphans to, as it does to PID 1 (prctl(2)).
+Each case runs in a separate process that the kernel gives orphans to, as it does to PID 1 (prctl(2)).
 """
 
 from __future__ import annotations

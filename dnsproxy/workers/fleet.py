@@ -214,7 +214,7 @@ class Fleet:
     def traffic(self) -> Traffic:
         """Return what all workers did together, and each by itself."""
         traffic = self._totals.traffic(self._crew.views(self._totals.queries))
-        # This process has a log of its own, beside those of the workers.
+        # This process writes a log as each worker does.
         written, lost = output.counts()
         traffic.stats.records["program"] += written
         traffic.stats.records_lost["program"] += lost
