@@ -107,9 +107,7 @@ class BackgroundWriter:
         """
         with self._lock:
             self._start_at = 0.0
-            if self._batch and self._thread is None and not self._start():
-                self._write_here()
-            if self._thread is None:
+            if self._thread is None and not (self._batch and self._start()):
                 return not self._batch
             self._stopping = True
             self._changed.notify_all()
@@ -129,7 +127,7 @@ class BackgroundWriter:
             if self._thread is not None or self._start():
                 self._changed.notify_all()
                 return
-            self._write_here()
+            self.abandon()
         self._sink.close()
         then()
 
@@ -147,10 +145,15 @@ class BackgroundWriter:
             self._count(written, lost)
 
     def _start(self) -> bool:
-        """Start the thread; return whether it runs. A failure is retried with a later record."""
+        """Start the thread; return whether it runs.
+
+        Where that fails it is retried with a later record, and what waits is written here if it can be.
+        """
         now = monotonic()
         if now < self._start_at:
+            self._write_here()
             return False
+        self._start_at = now + START_SECONDS
         # A daemon: one that is stuck in a write does not keep the process from ending.
         thread = Thread(target=self._work, name="dnsproxy-writer", daemon=True)
         self._thread = thread
@@ -158,15 +161,17 @@ class BackgroundWriter:
             thread.start()
         except (RuntimeError, MemoryError):  # the limit of tasks is reached, or the interpreter is ending
             self._thread = None
-            self._start_at = now + START_SECONDS
+            self._write_here()
             return False
+        self._start_at = 0.0
         return True
 
     def _write_here(self) -> None:
-        """Write what waits in the calling thread: the process is ending and no other thread can be had."""
-        batch, self._batch, self._waiting = self._batch, [], 0
-        for record in batch:
-            lost = self._write([record]) if self._sink.is_ready() else 1
+        """Write what waits in the calling thread, as far as the sink takes it without waiting."""
+        while self._batch and self._sink.is_ready():
+            record = self._batch.pop(0)
+            self._waiting -= len(record) + OVERHEAD
+            lost = self._write([record])
             self._add(1 - lost, lost)
 
     # -- in the thread -----------------------------------------------------------------------

@@ -233,7 +233,7 @@ def test_at_the_limit_of_tasks_records_wait(
     no_threads: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "START_SECONDS", 0.0)
-    sink = Slow()
+    sink = Slow(ready=False)
     made = BackgroundWriter(sink)
     made.put(b"x")
     assert both(made) == (0, 0)
@@ -241,6 +241,20 @@ def test_at_the_limit_of_tasks_records_wait(
     made.put(b"y")
     assert made.flush(SECONDS)
     assert sink.records == [b"x", b"y"]
+
+
+@pytest.mark.usefixtures("no_threads")
+def test_at_the_limit_of_tasks_they_are_written_at_once_where_that_need_not_wait() -> None:
+    sink = Slow()
+    made = BackgroundWriter(sink)
+    made.put(b"a")
+    sink.ready = False
+    made.put(b"b")
+    assert sink.records == [b"a"]
+    sink.ready = True
+    made.put(b"c")
+    assert sink.records == [b"a", b"b", b"c"]
+    assert both(made) == (3, 0)
 
 
 @pytest.mark.parametrize("ready", [True, False])
@@ -254,9 +268,10 @@ def test_at_the_end_they_are_written_without_a_thread_where_that_need_not_wait(
     made.put(b"x")
     if close:
         closed(made)
+        assert both(made) == ((1, 0) if ready else (0, 1))
     else:
-        assert made.flush(SECONDS)
-    assert both(made) == ((1, 0) if ready else (0, 1))
+        assert made.flush(SECONDS) == ready
+        assert both(made) == ((1, 0) if ready else (0, 0))
 
 
 def test_a_forked_process_has_a_queue_and_a_thread_of_its_own() -> None:
