@@ -10,13 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+from dnsproxy.net.refresh import Learner
 from structlog.testing import capture_logs
 
 from dnsproxy.core import names, seal
 from dnsproxy.core.learned import Scope, Snapshot
 from dnsproxy.core.trust import Trust
 from dnsproxy.keys import read_private_key
-from dnsproxy.net.refresh import Learner
 from dnsproxy.net.statefile import read_state, write_state
 from dnsproxy.settings.learning import LearnSettings, SourceSettings
 from tests.e2e.processes import run_command, wait_for

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dnsproxy.core.notice import Situation
 from structlog.testing import capture_logs
 
-from dnsproxy.core.notice import Situation
 from dnsproxy.errors import StartError
 from dnsproxy.net.hook import MAX_OUTPUT, Hook, check_program
 

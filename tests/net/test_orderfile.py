@@ -4,11 +4,11 @@ import errno
 from pathlib import Path
 
 import pytest
+from dnsproxy.core.orders import Orders, Pin
+from dnsproxy.net.orderfile import OrderFile
 from structlog.testing import capture_logs
 
-from dnsproxy.core.orders import Orders, Pin
 from dnsproxy.net import orderfile
-from dnsproxy.net.orderfile import OrderFile
 
 ORDERS = Orders(pins={"a.example.": Pin(("10.0.0.1",), 1000)})
 

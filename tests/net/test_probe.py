@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
-
 from dnsproxy.core.book import Entry
 from dnsproxy.core.health import Outcome, Probe, Result
 from dnsproxy.core.holding import Policy
 from dnsproxy.core.verify import MAX_IN_FLIGHT, Verifier
+from structlog.testing import capture_logs
+
 from dnsproxy.errors import StartError
 from dnsproxy.net.probe import ProbeLoop, Prober
 from dnsproxy.settings.learning import VerifySettings

@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from dnsproxy.core.book import Book
+from dnsproxy.net.refresh import COLD_RETRY, MAX_BACKOFF, RECENT, Learner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from dnsproxy.core import names, seal
-from dnsproxy.core.book import Book
 from dnsproxy.core.learned import CLOCK_SKEW, LearnedName, Scope, Snapshot
 from dnsproxy.core.trust import Trust
 from dnsproxy.errors import FetchError
 from dnsproxy.net.fetch import Fetched, Request
-from dnsproxy.net.refresh import COLD_RETRY, MAX_BACKOFF, RECENT, Learner
 from dnsproxy.net.statefile import REFRESH_GAP, read_state, write_state
 from dnsproxy.settings.etcd import EtcdSource
 from dnsproxy.settings.learning import LearnSettings, SourceSettings

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from dnsproxy.net.orderfile import OrderFile
+from dnsproxy.net.refresh import Learner
 
 from dnsproxy.core import doh, names, seal, wire
 from dnsproxy.core.challenge import default_bucket, judge_bearer, judge_redirect, parse_challenges
@@ -26,8 +28,6 @@ from dnsproxy.core.registry import Sought
 from dnsproxy.core.response import read_name
 from dnsproxy.core.trust import Trust
 from dnsproxy.errors import DiscoverError, DropReason, SnapshotError, WireError
-from dnsproxy.net.orderfile import OrderFile
-from dnsproxy.net.refresh import Learner
 from dnsproxy.settings.learning import LearnSettings, SourceSettings
 from tests.messages import CLIENT, OSS, REGISTRY, answer, engine, forward, hangzhou, query, seeded
 from tests.strategies import learned, snapshot
