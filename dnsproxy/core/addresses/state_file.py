@@ -47,9 +47,8 @@ def encode(state: AddressLifecycle) -> Iterator[str]:
         head = {"serial": record.serial, "issuer": record.issuer, "taken_at": record.taken_at}
         head["removed"] = [name for name in before if name not in record.sets]
         yield f"{',' if number else ''}{json.dumps(head)[:-1]},"
-        changed, confirmed = _differences(before, record.sets)
-        yield from _section("confirmed", confirmed)
-        yield from _section("names", map(_to_json, changed, changed.values()), end="}")
+        changed = (_to_json(n, held) for n, held in record.sets.items() if before.get(n) is not held)
+        yield from _section("names", changed, end="}")
         before = record.sets
     yield "]}"
 
@@ -107,30 +106,6 @@ def _is_omitted(stated: Stated, origins: Mapping[str, Origin]) -> bool:
     """Return whether the snapshot of the helper does not have its last statement."""
     origin = stated.statement.snapshot
     return origins.get(origin.issuer) != origin
-
-
-def _differences(
-    before: Mapping[str, Statement], sets: Mapping[str, Statement]
-) -> tuple[dict[str, Statement], list[dict[str, Any]]]:
-    """Return the sets that are others, and the names whose set was only confirmed, by confirmation.
-
-    TTL, role and status of a confirmed set remain those of the earlier record.
-    """
-    changed = {}
-    confirmed: dict[tuple[int, Origin], list[str]] = {}
-    for name, held in sets.items():
-        earlier = before.get(name)
-        if earlier is held:
-            continue
-        if earlier is None or earlier.address_set != held.address_set:
-            changed[name] = held
-        else:
-            confirmed.setdefault((held.learned.observed_at, held.snapshot), []).append(name)
-    items = [
-        {"names": names, "observed_at": observed_at, **_origin_to_json(origin)}
-        for (observed_at, origin), names in confirmed.items()
-    ]
-    return changed, items
 
 
 def _to_json(name: str, statement: Statement) -> dict[str, Any]:
@@ -213,12 +188,6 @@ class _Reader:
                 before = dict(history[-1].sets) if history else {}
                 removed = set(fields.names("removed"))
                 sets = {n: s for n, s in (before | sets).items() if n not in removed}
-            for confirmation in _items(fields, "confirmed"):
-                observed_at, origin = confirmation.whole("observed_at"), self._origin(confirmation)
-                for name in confirmation.names("names"):
-                    if name not in sets:
-                        raise confirmation.wrong("names", f"{name} has no set")
-                    sets[name] = Statement(sets[name].observed(observed_at).learned, origin)
             taken = {record.serial for record in history}
             serial = fields.whole("serial")  # two records of the version before may have the same
             serial = serial if serial not in taken else max(taken) + 1
