@@ -124,8 +124,7 @@ class Cache:
         return entry
 
     def _within_bounds(self, entry: Entry, cap: float) -> bytes:
-        low, high = floor(self._min_ttl), floor(cap)
-        return with_ttls(entry.sections, entry.ttl_offsets, lambda held: min(max(held, low), high))
+        return with_ttls(entry.sections, entry.ttl_offsets, floor(self._min_ttl), floor(cap))
 
     def put(self, key: bytes, entry: Entry) -> None:
         """Keep ``entry``, evicting others as needed; one that alone exceeds a bound is not kept."""

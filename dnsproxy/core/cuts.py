@@ -11,10 +11,11 @@ import struct
 from math import floor
 from typing import Final
 
-from dnsproxy.core import message, names
+from dnsproxy.core import names
 from dnsproxy.core.cache import Entry
 from dnsproxy.core.exchange import Exchange
 from dnsproxy.core.recent import Recent
+from dnsproxy.core.records import negative_soa
 from dnsproxy.core.wire import NXDOMAIN
 from dnsproxy.errors import WireError
 
@@ -56,7 +57,7 @@ class Cuts:
         A reply with an alias denies the end of the chain, which is another name; give none such.
         """
         try:
-            soa = message.negative_soa(reply)
+            soa = negative_soa(reply)
         except WireError:
             return
         if soa is not None:

@@ -108,7 +108,7 @@ def read_reply(status: int, content_type: str, age: str, body: bytes) -> bytes:
         offsets = scan_response(body, start).ttl_offsets
     except (wire.MalformedError, IndexError) as exc:
         raise WireError("a question that does not end inside the message") from exc
-    return body[:start] + with_ttls(body[start:], offsets, lambda ttl: max(ttl - seconds, 0))
+    return body[:start] + with_ttls(body[start:], offsets, 0, _MAX_AGE, seconds)
 
 
 def _question_end(message: bytes) -> int:
