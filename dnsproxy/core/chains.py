@@ -6,7 +6,7 @@ from dnsproxy.core.cache import Cache
 from dnsproxy.core.cname import with_owned_target
 from dnsproxy.core.exchange import Exchange
 from dnsproxy.core.policy import Owned, Ruleset
-from dnsproxy.core.response import Response, scan_response
+from dnsproxy.core.response import Response
 from dnsproxy.errors import WireError
 
 # Cached answers that hold learned addresses.
@@ -33,17 +33,16 @@ class Chains:
             return None if owned is None else owned.at(now)
 
         try:
-            reply = with_owned_target(exchange.reply, response.question_end, response.cnames, find)
-            if reply is None:
-                return response
-            response = scan_response(reply, response.question_end)
+            made = with_owned_target(exchange.reply, response.question_end, response.cnames, find)
         except WireError:
             return None
+        if made is None:
+            return response
         if len(self._derived) >= MAX_DERIVED:
-            response.ttl = None
+            made.ttl = None
         else:
             self._derived.add(exchange.key)
-        return response
+        return made
 
     def forget(self) -> None:
         """Take what holds learned addresses out of the cache: they have changed."""

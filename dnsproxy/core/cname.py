@@ -6,29 +6,24 @@ import struct
 from collections.abc import Callable
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import Final, Protocol
+from typing import Final
 
 from dnsproxy.core import message, wire
+from dnsproxy.core.policy import Owned
 from dnsproxy.core.records import Names
-from dnsproxy.core.response import MAX_CNAMES
+from dnsproxy.core.response import MAX_CNAMES, Response
 from dnsproxy.errors import WireError
 
 # A CNAME that is asked for is itself the answer (RFC 1034 §3.6.2).
 _NOT_FOLLOWED: Final = frozenset({wire.CNAME, wire.ANY})
 _VERSIONS: Final = {wire.A: 4, wire.AAAA: 6}
 _RCODE: Final = 0xF
-
-
-class Target(Protocol):
-    """What is known of an owned name: its addresses, and the TTL to give them, in seconds."""
-
-    addresses: tuple[str, ...]
-    ttl: int
+_ALIAS: Final = struct.pack(">HH", wire.CNAME, wire.IN)
 
 
 def with_owned_target(
-    data: bytes, question_end: int, cnames: tuple[int, ...], find: Callable[[bytes], Target | None]
-) -> bytes | None:
+    data: bytes, question_end: int, cnames: tuple[int, ...], find: Callable[[bytes], Owned | None]
+) -> Response | None:
     """Return the response with learned addresses at the end of its CNAME chain; None where none belong there.
 
     ``cnames`` are the offsets of its CNAME records (`Response.cnames`). ``find`` is given the
@@ -45,37 +40,60 @@ def with_owned_target(
     if len(cnames) > MAX_CNAMES:
         raise WireError(f"more than {MAX_CNAMES} CNAMEs")
     names = Names(data)
+    # Few answers have a CNAME to an owned name at all, so this is looked at first.
+    for record in cnames:
+        fixed = record + 2 if data[record] >= 0xC0 else wire.skip_name(data, record)
+        if find(names.read(fixed + 10).lower()) is not None:
+            break
+    else:
+        return None
     aliases = {names.read(record).lower(): record for record in cnames}
     links: list[tuple[bytes, bytes]] = []
     at = names.read(wire.HEADER).lower()
-    while (record := aliases.pop(at, None)) is not None:
-        fixed = wire.skip_name(data, record)
-        target = names.read(fixed + wire.RECORD.size)
+    while (step := aliases.pop(at, None)) is not None:
+        fixed = wire.skip_name(data, step)
+        target = names.read(fixed + 10)
         links.append((data[fixed + 4 : fixed + 8], target))
         at = target.lower()
         owned = find(at)
         if owned is not None:
-            return _ending(data[:question_end], links, owned, qtype)
+            return _ending(data, question_end, links, owned)
     return None
 
 
-def _ending(head: bytes, links: list[tuple[bytes, bytes]], owned: Target, qtype: int) -> bytes:
-    """Return the message with the ``links``, TTL and target of each, and the records of ``owned``."""
+def _ending(data: bytes, question_end: int, links: list[tuple[bytes, bytes]], owned: Owned) -> Response:
+    """Return what a scan of the chain and of the records of ``owned`` finds.
+
+    ``links`` are the TTL and the target of each CNAME.
+    """
+    response = Response((data[2] << 8 | data[3]) & ~(wire.AD | _RCODE), question_end)
     sections = b""
+    offsets: list[int] = []
+    ttls = [owned.ttl]
     owner = message.QUESTION_NAME
     for ttl, target in links:
-        sections += owner + struct.pack(">HH", wire.CNAME, wire.IN) + ttl + struct.pack(">H", len(target))
+        offsets.append(len(sections) + len(owner) + 4)
+        ttls.append(0 if ttl[0] & 0x80 else int.from_bytes(ttl, "big"))
+        sections += owner + _ALIAS + ttl + len(target).to_bytes(2, "big")
         # The target is the owner of what follows.
-        owner = struct.pack(">H", 0xC000 | len(head) + len(sections))
+        owner = (0xC000 | question_end + len(sections)).to_bytes(2, "big")
         sections += target
+    qtype = data[question_end - 4] << 8 | data[question_end - 3]
     found = _packed(owned.addresses, qtype)
-    for packed in found:
-        sections += owner + struct.pack(">HHIH", qtype, wire.IN, owned.ttl, len(packed)) + packed
-    if not found:
-        sections += owner + _soa(owned.ttl)
-    flags = (head[2] << 8 | head[3]) & ~(wire.AD | _RCODE)
-    counts = wire.COUNTS.pack(flags, 1, len(links) + len(found), 0 if found else 1, 0)
-    return head[:2] + counts + head[wire.HEADER :] + sections
+    first = len(sections) + len(owner) + 4
+    if found:
+        head = owner + wire.RECORD.pack(qtype, wire.IN, owned.ttl, len(found[0]))
+        response.sections = sections + b"".join([head + packed for packed in found])
+        offsets += range(first, len(response.sections), len(head) + len(found[0]))
+    else:
+        response.sections = sections + owner + _soa(owned.ttl)
+        offsets.append(first)
+        response.negative = True
+    response.counts = (len(links) + len(found), 0 if found else 1, 0)
+    response.ttl_offsets = tuple(offsets)
+    response.ttl = min(ttls)
+    response.max_ttl = max(ttls)
+    return response
 
 
 @lru_cache(maxsize=64)

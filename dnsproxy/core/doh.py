@@ -18,6 +18,8 @@ MAX_MESSAGE: Final = wire.TCP_LIMIT
 MAX_TARGET: Final = 8192
 # Seconds that a message is given at most by an Age header; more would be no TTL (RFC 2181 §8).
 _MAX_AGE: Final = 0x7FFFFFFF
+# Octets of a reply that an HTTP cache has kept: its TTLs are changed before it is looked at.
+MAX_AGED: Final = 16_384
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]*")
 
 # Statuses that say what is wrong with a request (RFC 9110 §15), and what is written below them.
@@ -102,6 +104,8 @@ def read_reply(status: int, content_type: str, age: str, body: bytes) -> bytes:
         raise WireError(f"content of type {_media_type(content_type)[:40] or 'unknown'!r}")
     if not (age.isascii() and age.isdigit()) or int(age[:10]) == 0:
         return body
+    if len(body) > MAX_AGED:
+        raise WireError(f"more than {MAX_AGED} octets with an Age")
     seconds = min(int(age[:10]), _MAX_AGE)
     try:
         start = _question_end(body)

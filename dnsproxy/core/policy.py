@@ -120,7 +120,7 @@ def _rotations(alias: list[bytes], records: list[bytes]) -> list[tuple[Counts, b
 class Ruleset:
     """Owned names and forward zones, each by key. The exact name wins, then the longest suffix."""
 
-    __slots__ = ("_exact", "_wild", "_zoned", "_zones")
+    __slots__ = ("_exact", "_longest_wild", "_wild", "_zoned", "_zones")
 
     def __init__(self, owned: Iterable[Owned] = (), zones: Iterable[bytes] = ()) -> None:
         self._exact: dict[bytes, Owned] = {}
@@ -132,6 +132,7 @@ class Ruleset:
                 self._wild[names.to_key(entry.name[2:])] = entry
             else:
                 self._exact[names.to_key(entry.name)] = entry
+        self._longest_wild = max(map(len, self._wild), default=0)
 
     def find_owned(self, key: bytes) -> Owned | None:
         """Return the owned name that answers for ``key``, if any.
@@ -143,11 +144,14 @@ class Ruleset:
             return exact
         wild = self._wild
         position = 0
+        # Not looked up while too much is left: a name may have 127 labels, and a chain of CNAMEs 16 names.
+        longest_at = len(key) - self._longest_wild
         while length := key[position]:
             position += length + 1
-            entry = wild.get(key[position:])
-            if entry is not None:
-                return entry
+            if position >= longest_at:
+                entry = wild.get(key[position:])
+                if entry is not None:
+                    return entry
         return None
 
     def find_zone(self, key: bytes) -> bytes:

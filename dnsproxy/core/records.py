@@ -18,8 +18,8 @@ from dnsproxy.errors import WireError
 # Compression pointers in one name: a name has 127 labels at most, and each may be followed by one.
 MAX_POINTERS: Final = 127
 # Labels and pointers followed in one message. A chain of 16 CNAMEs between names of 60 labels needs fewer,
-# and so do 4 kB of addresses of names that are written out.
-MAX_STEPS: Final = 2048
+# and so do 4 kB of addresses, each of another name that is written out.
+MAX_STEPS: Final = 1024
 # Addresses that are read from one answer.
 MAX_ADDRESSES: Final = 256
 # Records of a denial; with DNSSEC there are ten.
@@ -164,14 +164,16 @@ def addresses_in(data: bytes) -> tuple[list[str], int]:
     """Return the addresses in the answer section, whoever they are said to belong to, and their shortest TTL.
 
     Raises:
-        WireError: it cannot be read.
+        WireError: it cannot be read, or has more than `MAX_ADDRESSES`.
     """
     answers = COUNTS.unpack_from(data, 2)[2]
     found = [
         record
         for record in read_records(data, skip_question(data), answers)
         if ADDRESS_LENGTHS.get(record.rtype) == record.end - record.start
-    ][:MAX_ADDRESSES]
+    ]
+    if len(found) > MAX_ADDRESSES:
+        raise WireError(f"more than {MAX_ADDRESSES} addresses")
     texts = [str(ip_address(data[record.start : record.end])) for record in found]
     return texts, min((record.ttl for record in found), default=0)
 

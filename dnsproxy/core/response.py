@@ -31,7 +31,7 @@ from dnsproxy.errors import WireError
 MAX_RECORDS: Final = 4096
 # CNAMEs of an answer whose chain is followed. Real chains have two or three; BIND follows 11, unbound 12.
 MAX_CNAMES: Final = 16
-# Records behind the OPT that are kept; it is the last one of nearly every response.
+# Records behind the OPT that may be kept; it is the last one of nearly every response.
 _MAX_KEPT: Final = 64
 _TTL: Final = struct.Struct(">I")
 Age = Callable[[bytes, tuple[int, ...], int], bytes]
@@ -92,7 +92,8 @@ def scan_response(data: bytes, question_end: int) -> Response:
     return response
 
 
-def _scan_records(  # noqa: C901 - one pass over up to 4,096 records, where a call costs more than the rest
+# One pass over up to 4,096 records, where a call for each costs more than the rest.
+def _scan_records(  # noqa: C901, PLR0912, PLR0915 - see above
     response: Response, data: bytes, answers: int, authorities: int, additionals: int
 ) -> None:
     start = position = response.question_end
@@ -103,8 +104,12 @@ def _scan_records(  # noqa: C901 - one pass over up to 4,096 records, where a ca
     offsets: list[int] = []
     for index in range(before_additional + additionals):
         record = position
-        # The owner of nearly every record is a pointer: two octets.
-        position = position + 2 if data[position] >= 0xC0 else skip_name(data, position)
+        # The owner of nearly every record is a pointer, two octets, or the root.
+        first = data[position]
+        if first >= 0xC0:
+            position += 2
+        else:
+            position = skip_name(data, position) if first else position + 1
         rtype = data[position] << 8 | data[position + 1]
         record_ttl = data[position + 4] << 24 | data[position + 5] << 16 | data[position + 6] << 8
         record_ttl |= data[position + 7]
@@ -159,7 +164,7 @@ def _keep_after_opt(response: Response, data: bytes, position: int) -> None:
     additionals -= len(response.ttl_offsets) - len(before)
     kept: list[bytes] = []
     length = response.opt - start
-    for _ in range(len(response.ttl_offsets) - len(before)):
+    for _ in range(min(len(response.ttl_offsets) - len(before), _MAX_KEPT)):
         record = position
         position = skip_name(data, record)
         owner = position - record
@@ -167,7 +172,7 @@ def _keep_after_opt(response: Response, data: bytes, position: int) -> None:
         rtype = data[position] << 8 | data[position + 1]
         position += 10 + (data[position + 8] << 8 | data[position + 9])
         # What looks like a pointer may be the end of a label: all the same.
-        if rtype in {A, AAAA} and led < 0xC000 | response.opt and len(kept) < _MAX_KEPT:
+        if rtype in {A, AAAA} and led < 0xC000 | response.opt:
             kept.append(data[record:position])
             before.append(length + owner + 4)
             length += position - record
@@ -212,19 +217,17 @@ def with_ttls(sections: bytes, offsets: Sequence[int], low: int, high: int, less
     """Return ``sections`` with ``less`` seconds taken off each TTL, which then is ``low`` to ``high``."""
     pieces: list[bytes] = []
     start = 0
+    lowest, highest = low.to_bytes(4, "big"), high.to_bytes(4, "big")
     for offset in offsets:
         held = sections[offset] << 24 | sections[offset + 1] << 16 | sections[offset + 2] << 8
         held |= sections[offset + 3]
         # RFC 2181 §8
         ttl = 0 if held & 0x80000000 else held - less
-        if ttl < low:
-            ttl = low
-        elif ttl > high:
-            ttl = high
-        if ttl != held:
-            pieces.append(sections[start:offset])
-            pieces.append(ttl.to_bytes(4, "big"))
-            start = offset + 4
+        if low <= ttl <= high and ttl == held:
+            continue
+        pieces.append(sections[start:offset])
+        pieces.append(lowest if ttl < low else highest if ttl > high else ttl.to_bytes(4, "big"))
+        start = offset + 4
     pieces.append(sections[start:])
     return b"".join(pieces)
 

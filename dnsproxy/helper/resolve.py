@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from typing import NamedTuple
 
 import asyncio_dgram
 from dnslib import EDNS0, RCODE, DNSHeader, DNSLabel, DNSQuestion, DNSRecord
@@ -22,6 +23,7 @@ from dnsproxy.core import names
 from dnsproxy.core.learned import canonical_addresses
 from dnsproxy.core.records import ADDRESS_LENGTHS, Names, Record, read_records
 from dnsproxy.core.registry import Wanted
+from dnsproxy.core.response import MAX_CNAMES
 from dnsproxy.core.wire import skip_name
 from dnsproxy.errors import ResolveError, WireError
 from dnsproxy.helper.observe import Answer, Look, combine
@@ -133,8 +135,7 @@ class _Chain:
         self.ttl = min(self.ttl, link.ttl)
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
+class _Answer(NamedTuple):
     """An A, AAAA or CNAME record: ``address`` is as on the wire, ``target`` a key."""
 
     owner: bytes
@@ -265,13 +266,20 @@ def _read_answers(data: bytes, position: int, count: int) -> list[_Answer]:
         raise ResolveError(f"a response of {len(data)} octets; the limit is {MAX_RESPONSE}")
     held = Names(data)
     try:
-        return [
-            _read_answer(data, held, record)
-            for record in read_records(data, position, count)
-            if record.rclass == _IN and (record.rtype == _CNAME or record.rtype in ADDRESS_LENGTHS)
-        ]
+        return [_read_answer(data, held, record) for record in _of_use(read_records(data, position, count))]
     except WireError as exc:
         raise ResolveError(f"a response that cannot be decoded: {exc}") from exc
+
+
+def _of_use(records: list[Record]) -> list[Record]:
+    found = [
+        record
+        for record in records
+        if record.rclass == _IN and (record.rtype == _CNAME or record.rtype in ADDRESS_LENGTHS)
+    ]
+    if sum(record.rtype == _CNAME for record in found) > MAX_CNAMES:
+        raise WireError(f"more than {MAX_CNAMES} CNAMEs")
+    return found
 
 
 def _read_answer(data: bytes, held: Names, record: Record) -> _Answer:

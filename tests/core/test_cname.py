@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from dnsproxy.core import names
+from dnsproxy.core import names, wire
 from dnsproxy.core.cname import with_owned_target
 from dnsproxy.core.policy import Owned
 from dnsproxy.core.response import MAX_CNAMES, scan_response
@@ -22,8 +22,17 @@ CHAIN = [
 
 
 def rewritten(data: bytes, find: Callable[[bytes], Owned | None] = KEYS.get) -> bytes | None:
+    """The message that is made of ``data``; what is told of it is what a scan finds."""
     end = data.index(b"\0", 12) + 5
-    return with_owned_target(data, end, scan_response(data, end).cnames, find)
+    made = with_owned_target(data, end, scan_response(data, end).cnames, find)
+    if made is None:
+        return None
+    counts = wire.COUNTS.pack(made.flags, 1, *made.counts)
+    whole = data[:2] + counts + data[12:end] + made.sections
+    scanned = scan_response(whole, end)
+    for what in ("flags", "rcode", "counts", "sections", "ttl_offsets", "ttl", "max_ttl", "negative", "edns"):
+        assert getattr(made, what) == getattr(scanned, what), what
+    return whole
 
 
 def ending(data: bytes) -> bytes:

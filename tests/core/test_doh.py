@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dnsproxy.core import doh
-from dnsproxy.core.doh import MEDIA_TYPE, freshness, get_target, read_reply, read_request
+from dnsproxy.core.doh import MAX_AGED, MEDIA_TYPE, freshness, get_target, read_reply, read_request
 from dnsproxy.errors import WireError
 from tests.messages import query, read, reply_to
 
@@ -158,3 +158,11 @@ def test_p10_any_bytes_of_any_age(data: bytes) -> None:
         assert len(read_reply(200, MEDIA_TYPE, "10", data)) == len(data)
     except WireError:
         assert freshness(data) == 0
+
+
+def test_p29_a_long_reply_with_an_age_is_refused() -> None:
+    """Its TTLs would be changed before anything else of it is known."""
+    long = GOOD.ljust(MAX_AGED + 1, b"\0")
+    assert read_reply(200, MEDIA_TYPE, "0", long) == long
+    with pytest.raises(WireError, match="with an Age"):
+        read_reply(200, MEDIA_TYPE, "1", long)
