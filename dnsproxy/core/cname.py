@@ -40,24 +40,26 @@ def with_owned_target(
     if len(cnames) > MAX_CNAMES:
         raise WireError(f"more than {MAX_CNAMES} CNAMEs")
     names = Names(data)
-    # Few answers have a CNAME to an owned name at all, so this is looked at first.
+    # By record: its TTL, its target, and what is known of that. Few answers have an owned target at all.
+    targets: dict[int, tuple[bytes, bytes, Owned | None]] = {}
+    reaches = False
     for record in cnames:
         fixed = record + 2 if data[record] >= 0xC0 else wire.skip_name(data, record)
-        if find(names.read(fixed + 10).lower()) is not None:
-            break
-    else:
+        target = names.read(fixed + 10)
+        owned = find(target.lower())
+        targets[record] = data[fixed + 4 : fixed + 8], target, owned
+        reaches = reaches or owned is not None
+    if not reaches:
         return None
     aliases = {names.read(record).lower(): record for record in cnames}
     links: list[tuple[bytes, bytes]] = []
     at = names.read(wire.HEADER).lower()
     while (step := aliases.pop(at, None)) is not None:
-        fixed = wire.skip_name(data, step)
-        target = names.read(fixed + 10)
-        links.append((data[fixed + 4 : fixed + 8], target))
-        at = target.lower()
-        owned = find(at)
+        ttl, target, owned = targets[step]
+        links.append((ttl, target))
         if owned is not None:
             return _ending(data, question_end, links, owned)
+        at = target.lower()
     return None
 
 

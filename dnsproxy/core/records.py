@@ -84,10 +84,11 @@ class Names:
     def _read_labels(self, start: int) -> tuple[bytes, int]:
         """Return the labels from ``start`` on, and where the pointer behind them leads; -1 without one."""
         data = self._data
-        position = start
+        position, steps = start, self.steps
         while 0 < (length := data[position]) <= MAX_LABEL and position - start < MAX_NAME:
             position += length + 1
-            self.steps += 1
+            steps += 1
+        self.steps = steps
         if not length:
             return data[start:position], -1
         if length < 0xC0:

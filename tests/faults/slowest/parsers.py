@@ -23,10 +23,10 @@ from dnsproxy.core.question import cache_key
 from dnsproxy.core.response import scan_response
 from dnsproxy.errors import DiscoverError, SnapshotError, WireError
 from dnsproxy.helper.resolve import MAX_RESPONSE, _Expected
-from dnsproxy.net.doh_reply import reply_to
+from dnsproxy.net import doh_reply
 from dnsproxy.net.syscalls import LONGEST
 from tests.faults.slowest import seeds
-from tests.messages import CLIENT, REGISTRY, engine, hangzhou, query, seeded
+from tests.messages import CLIENT, REGISTRY, engine, hangzhou, query, reply_to, seeded
 from tests.strategies import learned, snapshot
 
 # Nanoseconds without the compiler.
@@ -91,6 +91,9 @@ def _settled(made: Engine) -> Engine:
     made.exchanges.chains.forget()
     made.exchanges.failures.remember(_key("stale.example."), 22, NOW)
     made.cache.remove(_key("www.example."))
+    denial = reply_to(query("no.example."), rcode=3, authority=["example. 900 IN SOA . . 1 2 3 4 900"])
+    if made.exchanges.cuts is not None:
+        made.exchanges.cuts.keep(b"\0", names.to_key("no.example."), denial, 900.0, NOW)
     made.prepared.clear()
     return made
 
@@ -185,7 +188,7 @@ def over_https(data: bytes) -> Run:
         if isinstance(found, bytes):
             step = made.receive(found, CLIENT, NOW, tcp=True)
             if isinstance(step, bytes):
-                reply_to(options.for_encrypted(found, step, None))
+                doh_reply.reply_to(options.for_encrypted(found, step, None))
 
     return serve
 
