@@ -85,7 +85,7 @@ def _ending(data: bytes, question_end: int, links: list[tuple[bytes, bytes]], ow
     first = len(sections) + len(owner) + 4
     if found:
         head = owner + wire.RECORD.pack(qtype, wire.IN, owned.ttl, len(found[0]))
-        response.sections = sections + b"".join([head + packed for packed in found])
+        response.sections = sections + head + head.join(found)
         offsets += range(first, len(response.sections), len(head) + len(found[0]))
     else:
         response.sections = sections + owner + _soa(owned.ttl)
