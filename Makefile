@@ -75,7 +75,7 @@ fuzz: ## Fuzz the parsers for a minute each; ARGS="--seconds 600 reply --keep" a
 	@scripts/setup.sh dev
 	.venv/bin/python -m tests.faults.fuzz $(ARGS)
 
-slowest: ## Search for the dearest packet of each parser, a minute each; ARGS="--seconds 600 chain --keep"
+slowest: ## Search for the most expensive packet of each parser, a minute each; ARGS="--seconds 600 chain --keep"
 	@scripts/setup.sh dev
 	.venv/bin/python -m tests.faults.slowest $(ARGS)
 

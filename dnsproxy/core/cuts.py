@@ -47,7 +47,7 @@ class Cuts:
 
     def __init__(self) -> None:
         self._cuts: Recent[Cut] = Recent(MAX_CUTS)
-        # Octets of the longest name there has been: what is longer is not looked up.
+        # Bytes of the longest name there has been: what is longer is not looked up.
         self._longest = 0
 
     def __len__(self) -> int:

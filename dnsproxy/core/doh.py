@@ -18,7 +18,7 @@ MAX_MESSAGE: Final = wire.TCP_LIMIT
 MAX_TARGET: Final = 8192
 # Seconds that a message is given at most by an Age header; more would be no TTL (RFC 2181 §8).
 _MAX_AGE: Final = 0x7FFFFFFF
-# Octets of a reply that an HTTP cache has kept: its TTLs are changed before it is looked at.
+# Bytes of a reply that an HTTP cache has kept: its TTLs are changed before it is looked at.
 MAX_AGED: Final = 16_384
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]*")
 
@@ -105,7 +105,7 @@ def read_reply(status: int, content_type: str, age: str, body: bytes) -> bytes:
     if not (age.isascii() and age.isdigit()) or int(age[:10]) == 0:
         return body
     if len(body) > MAX_AGED:
-        raise WireError(f"more than {MAX_AGED} octets with an Age")
+        raise WireError(f"more than {MAX_AGED} bytes with an Age")
     seconds = min(int(age[:10]), _MAX_AGE)
     try:
         start = _question_end(body)

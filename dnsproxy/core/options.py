@@ -30,7 +30,7 @@ _KEEPALIVE_TOLD: Final = struct.pack(">HH", KEEPALIVE, 2)
 _PADDING_HEAD: Final = struct.pack(">H", PADDING)
 _PAIR: Final = struct.Struct(">HH")
 _SHORT: Final = struct.Struct(">H")
-# The root and the type of an OPT; octets before its data; places that look like one that are tried.
+# The root and the type of an OPT; bytes before its data; places that look like one that are tried.
 _OPT_HEAD: Final = b"\0" + _SHORT.pack(OPT)
 _OPT_FIXED: Final = 11
 _MAX_LOOKS: Final = 8

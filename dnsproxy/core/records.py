@@ -1,4 +1,4 @@
-"""Read the records and names of a message that somebody else made, without recursion and within bounds.
+"""Read the records and names of a message from outside, without recursion and within bounds.
 
 What a decision needs of an upstream's or a resolver's message is read here. dnslib only makes
 messages: it follows every chain of compression pointers again for each name. Here the names of a
@@ -24,7 +24,7 @@ MAX_STEPS: Final = 1024
 MAX_ADDRESSES: Final = 256
 # Records of a denial; with DNSSEC there are ten.
 _MAX_DENIAL: Final = 64
-# Octets of the data of an address record.
+# Bytes of the data of an address record.
 ADDRESS_LENGTHS: Final = {A: 4, AAAA: 16}
 # Serial, refresh, retry, expire and minimum (RFC 1035 §3.3.13).
 _SOA_NUMBERS: Final = 20
@@ -162,7 +162,7 @@ def negative_soa(data: bytes) -> bytes | None:
 
 
 def addresses_in(data: bytes) -> tuple[list[str], int]:
-    """Return the addresses in the answer section, whoever they are said to belong to, and their shortest TTL.
+    """Return the addresses in the answer section, whatever their owners, and their shortest TTL.
 
     Raises:
         WireError: it cannot be read, or has more than `MAX_ADDRESSES`.

@@ -1,7 +1,7 @@
 """Scan the responses of upstreams, and change the TTLs in them.
 
 As in `wire`, nothing is decoded: the scan notes where the TTLs, the OPT and the
-CNAMEs are. A whole response is kept and passed on as the octets it came
+CNAMEs are. A whole response is kept and passed on as the bytes it came
 in, so unknown record types go through untouched (RFC 3597).
 """
 
@@ -104,7 +104,7 @@ def _scan_records(  # noqa: C901, PLR0912, PLR0915 - see above
     offsets: list[int] = []
     for index in range(before_additional + additionals):
         record = position
-        # The owner of nearly every record is a pointer, two octets, or the root.
+        # The owner of nearly every record is a pointer, two bytes, or the root.
         first = data[position]
         if first >= 0xC0:
             position += 2

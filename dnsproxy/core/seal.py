@@ -19,7 +19,7 @@ from dnsproxy.errors import Rejection, SnapshotError
 
 ALGORITHM = "EdDSA"
 # Characters of a header: an algorithm, a type and a key id are under 100. It is decoded before the signature
-# is looked at, and a token may have 8 MiB. Those of a signature, which has 64 octets.
+# is looked at, and a token may have 8 MiB. Those of a signature, which has 64 bytes.
 _MAX_HEADER = 1024
 _SIGNATURE = 86
 TrustedKeys = Mapping[str, Ed25519PublicKey]

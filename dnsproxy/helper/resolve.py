@@ -34,7 +34,7 @@ TIMEOUT = 2.0
 ATTEMPTS = 2
 # Real chains have two or three links; BIND stops at 16, Unbound at 11.
 MAX_CHAIN = 8
-# Octets. 250 A records fit.
+# Bytes. 250 A records fit.
 MAX_RESPONSE = 4096
 # Fits the smallest IPv6 MTU without fragments (RFC 9715 §3.1).
 EDNS_SIZE = 1232

@@ -73,7 +73,7 @@ class UpstreamSocket:
             raise
 
     def takes_more(self, now: float, *, many: bool) -> bool:
-        """Tell whether it may carry one more query, when another can be opened; ``many`` sockets are open."""
+        """Return whether it may carry one more query although another can be opened; ``many`` are open."""
         return self.left > 0 and (now < self.fresh_until or (many and now < self.shared_until))
 
     @property

@@ -27,7 +27,7 @@ from dnsproxy.settings.values import Endpoint
 A, TXT, AAAA = 1, 16, 28
 # Octets. The EDNS sizes of Go's resolver and of this program; RFC 9715 §3.1.
 EDNS_SIZE = 1232
-# Octets of a message that is read.
+# Bytes of a message that is read.
 _MAX_READ = 4096
 # Seconds between two looks for an ICMP error, which does not wake a waiting recv().
 _POLL = 0.1

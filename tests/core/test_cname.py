@@ -22,7 +22,7 @@ CHAIN = [
 
 
 def rewritten(data: bytes, find: Callable[[bytes], Owned | None] = KEYS.get) -> bytes | None:
-    """The message that is made of ``data``; what is told of it is what a scan finds."""
+    """The message that is made of ``data``; its attributes are those that a scan finds."""
     end = data.index(b"\0", 12) + 5
     made = with_owned_target(data, end, scan_response(data, end).cnames, find)
     if made is None:

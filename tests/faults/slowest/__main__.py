@@ -1,7 +1,7 @@
-"""Search for the dearest packet of each parser: ``python -m tests.faults.slowest`` (``make slowest``).
+"""Search for the most expensive packet of each parser: ``python -m tests.faults.slowest`` (``make slowest``).
 
-Starts from what is dear by construction and from the committed findings. Prints what the dearest costs;
-the exit code is 1 where that is over the goal. ``--keep`` takes the dearest into the committed findings.
+Starts from what is expensive by construction and from the committed findings. Prints the cost of the most
+expensive one; the exit code is 1 where that is over the goal. ``--keep`` commits the most expensive ones.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main() -> int:
     )
     parser.add_argument("--seconds", type=int, default=60, help="for each parser (default: 60)")
     parser.add_argument("--seed", type=int, default=1, help="of the mutations (default: 1)")
-    parser.add_argument("--keep", action="store_true", help="commit the dearest")
+    parser.add_argument("--keep", action="store_true", help="commit the most expensive")
     asked = parser.parse_args()
     unknown = sorted(set(asked.parsers) - set(PARSERS))
     if unknown:
@@ -36,12 +36,12 @@ def main() -> int:
     for name in asked.parsers or PARSERS:
         found = search(PARSERS[name], asked.seconds, corpus.read(name), asked.seed)
         most = goal(PARSERS[name])
-        dearest = found[0]
-        line = f"{name:13} {dearest.cost / 1e6:8.3f} ms, goal {most / 1e6:.3f} ms, {len(dearest.data)} octets"
+        worst = found[0]
+        line = f"{name:13} {worst.cost / 1e6:8.3f} ms, goal {most / 1e6:.3f} ms, {len(worst.data)} bytes"
         print(line + (" (compiled)" if COMPILED else ""), flush=True)  # noqa: T201 - a command's output
-        if dearest.cost > most:
+        if worst.cost > most:
             over.append(name)
-            print(base64.b64encode(zlib.compress(dearest.data, 9)).decode("ascii"))  # noqa: T201 - as above
+            print(base64.b64encode(zlib.compress(worst.data, 9)).decode("ascii"))  # noqa: T201 - as above
         if asked.keep:
             corpus.write(name, [entry.data for entry in found[:COMMITTED]])
     if over:

@@ -1,6 +1,6 @@
-"""What is searched: each parser takes any octets, and is measured from its first look at them to its result.
+"""What is searched: each parser takes any bytes, and is measured from its first look at them to its result.
 
-Each is given the dearest inputs that are known by construction; the search starts from these.
+Each is given the most expensive inputs that are known by construction; the search starts from these.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Run = Callable[[], object]
 
 
 class Parser(NamedTuple):
-    """``prepare`` returns what to measure for an input of ``limit`` octets at most; ``goal`` in nanoseconds.
+    """``prepare`` returns what to measure for an input of ``limit`` bytes at most; ``goal`` in nanoseconds.
 
     A ``compiled`` one takes a tenth of that in a compiled build.
     """
@@ -132,7 +132,7 @@ def _answering(data: bytes) -> bytes:
 
 
 def upstream(*, tcp: bool) -> Callable[[bytes], Run]:
-    """A reply of an upstream, from its first octet to the response for the client."""
+    """A reply of an upstream, from its first byte to the response for the client."""
 
     def prepare(data: bytes) -> Run:
         made = _settled(ENGINE)
@@ -163,7 +163,7 @@ def chain(data: bytes) -> Run:
 
 
 def over_https(data: bytes) -> Run:
-    """A request over HTTPS and its reply, or a reply of an upstream over HTTPS; the first octet says which.
+    """A request over HTTPS and its reply, or a reply of an upstream over HTTPS; the first byte says which.
 
     Of a request, method, target, content type and body are parted by NUL; of a reply, Age and body.
     """

@@ -17,7 +17,7 @@ KEPT = 24
 # Nanoseconds that `_work` takes, without the compiler, where the goals were set.
 REFERENCE = 900_000
 
-_OCTETS = (0, 1, 2, 5, 6, 12, 15, 16, 28, 41, 63, 64, 0x7F, 0x80, 0xC0, 0xC1, 0xFF)
+_BYTES = (0, 1, 2, 5, 6, 12, 15, 16, 28, 41, 63, 64, 0x7F, 0x80, 0xC0, 0xC1, 0xFF)
 
 
 class Found(NamedTuple):
@@ -68,20 +68,20 @@ def goal(parser: Parser) -> float:
 def search(
     parser: Parser, seconds: float, start: list[bytes], seed: int = 1, rounds: int = 2**63
 ) -> list[Found]:
-    """Return the dearest inputs found within ``seconds`` and ``rounds``, the dearest first."""
+    """Return the most expensive inputs found within ``seconds`` and ``rounds``, the most expensive first."""
     chance = random.Random(seed)  # noqa: S311 - nothing is protected by it
     kept = [Found(cost(parser, data), data) for data in [*parser.seeds(parser.limit), *start]]
     kept = sorted(kept, reverse=True)[:KEPT]
     end = monotonic() + seconds
     while monotonic() < end and rounds:
         rounds -= 1
-        # The dearer ones are tried more often.
+        # The more expensive ones are tried more often.
         parent = kept[int(len(kept) * chance.random() ** 2)].data
         other = chance.choice(kept).data
         data = mutated(parent, other, parser.limit, chance)
         took = cost(parser, data, 2)
         if took > kept[-1].cost:
-            # Once more: most of what seems dear was interrupted.
+            # Once more: most of what seems expensive was interrupted.
             took = min(took, cost(parser, data, 6))
         if took > kept[-1].cost and all(data != found.data for found in kept):
             kept = sorted([*kept, Found(took, data)], reverse=True)[:KEPT]
@@ -89,7 +89,7 @@ def search(
 
 
 def mutated(data: bytes, other: bytes, limit: int, chance: random.Random) -> bytes:
-    """Return ``data`` after one to four changes, ``limit`` octets at most."""
+    """Return ``data`` after one to four changes, ``limit`` bytes at most."""
     made = bytearray(data or b"\0")
     for _ in range(chance.randint(1, 4)):
         at = chance.randrange(len(made) + 1)
@@ -103,7 +103,7 @@ def mutated(data: bytes, other: bytes, limit: int, chance: random.Random) -> byt
 def _overwrite(
     made: bytearray, at: int, _length: int, _limit: int, _other: bytes, chance: random.Random
 ) -> None:
-    made[at : at + 1] = bytes((chance.choice((*_OCTETS, chance.randrange(256))),))
+    made[at : at + 1] = bytes((chance.choice((*_BYTES, chance.randrange(256))),))
 
 
 def _point(made: bytearray, at: int, _length: int, _limit: int, _other: bytes, chance: random.Random) -> None:

@@ -1,4 +1,4 @@
-"""Inputs that are dear by construction, for messages of up to a given number of octets."""
+"""Inputs that are expensive by construction, for messages of up to a given number of bytes."""
 
 from __future__ import annotations
 
