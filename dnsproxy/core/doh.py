@@ -16,6 +16,8 @@ MEDIA_TYPE: Final = "application/dns-message"
 # The longest message, and the longest request target that is read: a query of 6 kB by GET.
 MAX_MESSAGE: Final = wire.TCP_LIMIT
 MAX_TARGET: Final = 8192
+# Escapes in the parameters of a target. The message needs none but for its padding, and 2,700 cost 0.6 ms.
+_MAX_ESCAPES: Final = 64
 # Seconds that a message is given at most by an Age header; more would be no TTL (RFC 2181 §8).
 _MAX_AGE: Final = 0x7FFFFFFF
 # Bytes of a reply that an HTTP cache has kept: its TTLs are changed before it is looked at.
@@ -61,6 +63,8 @@ def read_request(path: str, method: str, target: str, content_type: str, body: b
 
 
 def _from_parameters(parameters: str) -> bytes | int:
+    if parameters.count("%") > _MAX_ESCAPES:
+        return BAD_REQUEST
     try:
         (text,) = parse_qs(parameters, max_num_fields=16, errors="strict").get("dns", [])
     except ValueError:  # not exactly one, too many of others, or not UTF-8

@@ -7,7 +7,6 @@ dropped when what it was made from ends, and all are when the learned names chan
 
 from __future__ import annotations
 
-from collections import deque
 from math import floor
 
 from dnsproxy.core.response import aged
@@ -88,13 +87,14 @@ class Prepared:
 class PreparedTable:
     """`Prepared` by message without id, and without the octets of a client cookie (`wire.without_cookie`)."""
 
-    __slots__ = ("_order", "_stats", "entries")
+    __slots__ = ("_hand", "_ring", "_stats", "entries")
 
     def __init__(self, stats: Stats) -> None:
         self.entries: dict[bytes, Prepared] = {}
         self._stats = stats
-        # Keys, the oldest first. The first key of a dict is found behind all that were removed before it.
-        self._order: deque[bytes] = deque()
+        # Keys, once around from the oldest. The first key of a dict is found behind all that were removed.
+        self._ring: list[bytes] = []
+        self._hand = 0
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -109,9 +109,11 @@ class PreparedTable:
             self._settle(held)
         elif len(self.entries) >= MAX_PREPARED:
             # One, not all: to count the hits of 20,000 costs one query 4 ms.
-            self._settle(self.entries.pop(self._order.popleft()))
-        if held is None:
-            self._order.append(key)
+            self._settle(self.entries.pop(self._ring[self._hand]))
+            self._ring[self._hand] = key
+            self._hand = (self._hand + 1) % len(self._ring)
+        else:
+            self._ring.append(key)
         self.entries[key] = prepared
 
     def settle(self) -> None:
@@ -137,4 +139,5 @@ class PreparedTable:
         """Count the hits and forget every response."""
         self.settle()
         self.entries.clear()
-        self._order.clear()
+        self._ring.clear()
+        self._hand = 0

@@ -50,6 +50,7 @@ def test_p17_any_message_goes_through_by_get(message: bytes) -> None:
         ("/dns-query?dns=AAA+", 400),
         ("/dns-query?dns=AAAA&dns=AAAA", 400),
         ("/dns-query?dns=AAAA%FF", 400),
+        ("/dns-query?" + RFC_TARGET[11:] + "&x=" + "%41" * 65, 400),
         ("/dns-query?" + "&".join(f"a{n}=1" for n in range(20)), 400),
         ("/dns-query?dns=" + "A" * 9000, 414),
         ("https://dns.example/dns-query?dns=AAAA", 404),
@@ -60,7 +61,13 @@ def test_p17_a_get_that_is_no_query(target: str, status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", [RFC_TARGET + "&x=1", "/dns-query?ct=a&" + RFC_TARGET[11:], RFC_TARGET + "%3D"]
+    "target",
+    [
+        RFC_TARGET + "&x=1",
+        "/dns-query?ct=a&" + RFC_TARGET[11:],
+        RFC_TARGET + "%3D",
+        RFC_TARGET + "&x=" + "%41" * 64,
+    ],
 )
 def test_p17_a_get_with_more_than_needed(target: str) -> None:
     assert get(target) == RFC_MESSAGE
