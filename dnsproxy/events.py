@@ -204,9 +204,9 @@ EVENTS = {
     "workers.not_all_flushed": Event(
         "warning", "A worker did not say that it has emptied its cache.", ("answered", "workers")
     ),
-    "workers.book_too_large": Event(
+    "workers.table_too_large": Event(
         "error",
-        "What was learned is too large to be told to workers; they keep what they have.",
+        "The table of answers is too large to be sent to workers; they keep the one before.",
         ("reason",),
         (),
     ),
