@@ -16,7 +16,6 @@ import pytest
 from dnslib import RR, DNSRecord
 
 from dnsproxy import config
-from dnsproxy.core.book import Book
 from dnsproxy.errors import StartError
 from dnsproxy.server import Server
 from dnsproxy.settings import Settings
@@ -25,7 +24,7 @@ from tests.e2e.processes import Ports
 from tests.fakes.forwarding import respond
 from tests.fakes.nameserver import Nameserver, zone
 from tests.fakes.upstream import FakeUpstream
-from tests.strategies import learned, snapshot
+from tests.strategies import learned, served_table, snapshot
 
 NAME = "abc-registry-vpc.cn-hangzhou.cr.aliyuncs.com."
 
@@ -80,7 +79,7 @@ async def ask(
 async def test_learned_and_forwarded_names_over_every_listener(host: str, tcp: bool) -> None:
     async with Nameserver(answering) as upstream, serving(settings(str(upstream.endpoint))) as (server, port):
         assert (await ask(port, NAME, host=host, tcp=tcp)).rcode() == dns.rcode.SERVFAIL
-        server.swap_book(Book().merged(snapshot(learned(NAME))))
+        server.swap_table(served_table(snapshot(learned(NAME))))
         owned = await ask(port, NAME, host=host, tcp=tcp)
         assert [str(rrset[0]) for rrset in owned.answer] == ["10.0.0.1"]
         for _ in range(2):
@@ -150,7 +149,7 @@ async def test_p17_a_full_house_is_cut_and_udp_still_works() -> None:
     given = settings("127.0.0.1:9", more="")
     given = given.model_copy(update={"serve": given.serve.model_copy(update={"max_tcp_clients": 1})})
     async with serving(given) as (server, port):
-        server.swap_book(Book().merged(snapshot(learned(NAME))))
+        server.swap_table(served_table(snapshot(learned(NAME))))
         first = await asyncio.open_connection("127.0.0.1", port)
         assert (await ask(port, NAME)).answer
         reader, second = await asyncio.open_connection("127.0.0.1", port)
