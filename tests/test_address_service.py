@@ -551,6 +551,25 @@ def write_earlier(world: World, overrides: object = EARLIER_OVERRIDES, *, state:
     overrides_path(world.state).write_text(content)
 
 
+@pytest.mark.parametrize("state", [True, False])
+async def test_files_of_the_version_before_are_converted_once(world: World, *, state: bool) -> None:
+    """Pins may be there before the first snapshot is."""
+    write_earlier(world, state=state)
+    world.dead.add(NEW)
+    world.restart()
+    expected = {A: (OLD,), B: (OTHER,)} if state else {B: (OTHER,)}
+    assert {name: held.learned.addresses for name, held in world.tables[-1].sets.items()} == expected
+    # Until the one file is written, the two are what the next start reads.
+    assert overrides_path(world.state).exists()
+    async with world.running():
+        await until(lambda: not overrides_path(world.state).exists())
+    assert world.state.read_text().startswith('{"version": 2')
+    assert world.on_disk() == expected
+    assert list(world.state.parent.glob("*.bad-*")) == []
+    world.restart()
+    assert {name: held.learned.addresses for name, held in world.tables[-1].sets.items()} == expected
+
+
 async def test_the_files_of_the_version_before_stay_until_the_new_one_is_written(
     world: World, disk: Disk
 ) -> None:

@@ -50,7 +50,9 @@ def load_state(path: Path, state: AddressLifecycle, trust: Trust, now: float) ->
     try:
         text = _read(path)
     except FileNotFoundError:
-        return None
+        if not overrides_path(path).exists():
+            return None
+        text = ""
     problems: list[str] = []
     document: object = None
     if text.lstrip().startswith("{"):
