@@ -110,8 +110,9 @@ class AddressService:
         else:
             for problem in problems or ():
                 log.warning("learned.state_rejected", detail=problem)
-            if problems:
-                set_aside(path, self._wall())
+            damaged = (path, overrides_path(path)) if problems else ()
+            for file in filter(Path.exists, damaged):
+                set_aside(file, self._wall())
             is_new = bool(problems) or overrides_path(path).exists()
         while not lifecycle.settle(SLICE, time.monotonic(), self._wall()):
             pass

@@ -584,6 +584,20 @@ async def test_the_files_of_the_version_before_stay_until_the_new_one_is_written
         assert not overrides_path(world.state).exists()
 
 
+@pytest.mark.parametrize("content", ["torn", "[]", '{"version": 1, "pins": 5}', '{"version": 7}'])
+async def test_overrides_of_the_version_before_that_make_no_sense_are_set_aside(
+    content: str, world: World, logs: list[Any]
+) -> None:
+    write_earlier(world, content)
+    world.restart()
+    assert set(world.served()) == {OLD, NEW}
+    assert of(logs, "learned.state_rejected")
+    await world.settled()
+    assert not overrides_path(world.state).exists()
+    (aside,) = world.state.parent.glob("*.orders.bad-*")
+    assert aside.read_text() == content
+
+
 # -- other settings ----------------------------------------------------------------------------
 
 
