@@ -107,6 +107,7 @@ class AddressService:
         except OSError as exc:
             # A traceback would say nothing more than the system's reason.
             log.error("learned.state_unreadable", file=str(path), reason=exc.strerror)  # noqa: TRY400
+            set_aside(path, self._wall())
         else:
             for problem in problems or ():
                 log.warning("learned.state_rejected", detail=problem)

@@ -77,7 +77,7 @@ EVENTS = {
         "warning", "What was learned is not valid by the configuration that is in force now.", ("reason",)
     ),
     "learned.state_unreadable": Event(
-        "error", "The state file cannot be read; it is left as it is.", ("file", "reason")
+        "error", "The state file cannot be read; it is kept under another name.", ("file", "reason")
     ),
     "learned.state_rejected": Event(
         "warning", "A part of the state file cannot be used; the other parts are used.", ("detail",)

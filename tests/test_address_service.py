@@ -529,6 +529,28 @@ async def test_a_torn_file_gives_what_is_whole_and_is_set_aside(world: World, lo
     assert world.on_disk() == {A: (OLD,), B: (OTHER,)}
 
 
+async def test_a_file_that_cannot_be_read_is_kept(
+    world: World, logs: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.take(OLD)
+    content = world.state.read_bytes()
+
+    def refuse(_: Path) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(statefile, "_read", refuse)
+        made, trust = world.made()
+        world.service = AddressService(made, world.tables.append, wall=lambda: world.wall)
+        world.service.load(trust)
+    assert world.served() == ()
+    assert of(logs, "learned.state_unreadable")
+    await world.take(NEW)
+    assert world.on_disk()[A] == (NEW,)
+    (aside,) = world.state.parent.glob("*.bad-*")
+    assert aside.read_bytes() == content
+
+
 EARLIER_OVERRIDES: dict[str, Any] = {
     "version": 1,
     "pins": [{"name": B, "addresses": [OTHER], "since": 1000}],
