@@ -87,6 +87,8 @@ class AddressService:
         self._revision = self._urgent = 0
         self._written_at = -math.inf
         self._managed: list[Wanted] = []
+        # Names whose change is not answered yet.
+        self._unanswered: set[str] = set()
         self._publishing = asyncio.Lock()
 
     @property
@@ -164,6 +166,7 @@ class AddressService:
             OrderError: as the command; nothing has changed.
         """
         command(self.lifecycle, self._wall())
+        self._wake_up()  # `run` completes it if the caller is cancelled
         await self._publish()
         return self._file.failure
 
@@ -180,7 +183,11 @@ class AddressService:
             if not self._wake.is_set():
                 self.lifecycle.tick()
             self._wake.clear()
-            await self._publish()
+            try:
+                await self._publish()
+            except BaseException:
+                self._wake_up()
+                raise
 
     def _pause(self) -> float | None:
         """Return the seconds until time alone calls for something."""
@@ -201,11 +208,13 @@ class AddressService:
                 await asyncio.sleep(0)  # queries first
             self._probes.kick()
             self._log_events()
-            changed = lifecycle.take_changes()
-            table = lifecycle.table() if changed or self._managed != lifecycle.managed() else None
+            self._unanswered.update(lifecycle.take_changes())
+            is_changed = self._unanswered or self._managed != lifecycle.managed()
+            table = lifecycle.table() if is_changed else None
             is_urgent = await self._write_if_due()
             if table is not None:
-                self._serve(table, changed)
+                self._serve(table, self._unanswered)
+                self._unanswered.clear()
             self._log_events()
             if self._hook.is_wanted and (table is not None or is_urgent):
                 is_frozen = lifecycle.overrides.freeze is not None

@@ -422,6 +422,19 @@ async def test_mere_confirmations_are_written_once_in_a_while(world: World, disk
     assert disk.writes == writes + 1
 
 
+async def test_an_order_that_is_cancelled_while_it_waits_is_answered(world: World, disk: Disk) -> None:
+    """The admin endpoint may end a request; what it asked for is on disk then, and must be answered."""
+    await world.take(OLD)
+    async with world.running():
+        disk.block()
+        asked = asyncio.ensure_future(world.pin(A, [NEW]))
+        await until(disk.entered.is_set)
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+        disk.go.set()
+        await until(lambda: world.served() == (NEW,))
+
+
 # -- commands ----------------------------------------------------------------------------------
 
 
@@ -725,3 +738,16 @@ def test_a_program_that_cannot_be_run_is_a_start_error(world: World) -> None:
 
 
 # -- errors of the program -----------------------------------------------------------------------
+
+
+async def test_a_task_that_fails_starts_again_and_no_change_is_lost(
+    world: World, logs: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(address_service, "RESTART_AFTER", 0.01)
+    await world.take(OLD)
+    async with world.running():
+        with monkeypatch.context() as patched:
+            patched.setattr(world.service, "_publish_table", lambda _: 1 // 0)
+            world.accept(NEW)
+            await until(lambda: of(logs, "learned.task_failed"))
+        await until(lambda: world.served() == (NEW,))
