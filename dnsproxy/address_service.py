@@ -222,7 +222,7 @@ class AddressService:
 
     async def _write_if_due(self) -> bool:
         """Write the state if the file is old, or wrong in more than ages; return whether that was so."""
-        lifecycle = self.lifecycle
+        lifecycle, file = self.lifecycle, self._file
         is_due = self._urgent != lifecycle.urgent or (
             self._revision != lifecycle.revision and time.monotonic() >= self._written_at + REFRESH_GAP
         )
@@ -234,12 +234,14 @@ class AddressService:
             lines.append(line)
             if not len(lines) % SLICE:
                 await asyncio.sleep(0)
-        await self._file.write(lines)
+        await file.write(lines)
+        if file is not self._file:
+            return await self._write_if_due()  # `configure` has put another one in its place
         self._written_at = time.monotonic()
-        if self._file.failure is None:
+        if file.failure is None:
             self._revision, self._urgent = revision, urgent
             with suppress(OSError):
-                overrides_path(self._file.path).unlink(missing_ok=True)
+                overrides_path(file.path).unlink(missing_ok=True)
         return True
 
     def _serve(self, table: ServedTable, changed: Iterable[str], *, counted: bool = True) -> None:

@@ -708,6 +708,20 @@ async def test_a_moved_file_replaces_an_older_state_with_a_pin(world: World) -> 
         await until(lambda: world.on_disk() == {A: (OLD,)})
 
 
+async def test_a_file_that_is_moved_during_a_write_is_written_too(world: World, disk: Disk) -> None:
+    await world.take(OLD)
+    async with world.running():
+        disk.block()
+        asked = asyncio.ensure_future(world.pin(A, [NEW]))
+        await until(disk.entered.is_set)
+        world.state = world.folder / "elsewhere" / "learned.jws"
+        world.reload()
+        disk.go.set()
+        assert await asked is None
+        await until(world.state.exists)
+        assert world.on_disk() == {A: (NEW,)}
+
+
 async def test_what_a_key_that_is_removed_signed_is_answered_no_more(world: World) -> None:
     await world.take(OLD)
     write_key_pair(world.folder / "other")
