@@ -137,7 +137,7 @@ class AddressService:
         self._probes.prober = settings.prober
         self._hook.change(settings.program)
         if settings.state_file != self._file.path:
-            self._file, self._urgent = StateFile(settings.state_file), -1
+            self._file, self._revision, self._urgent = StateFile(settings.state_file), -1, -1
         self._wake_up()
 
     async def run(self) -> None:

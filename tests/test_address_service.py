@@ -708,6 +708,23 @@ async def test_a_moved_file_replaces_an_older_state_with_a_pin(world: World) -> 
         await until(lambda: world.on_disk() == {A: (OLD,)})
 
 
+async def test_a_moved_file_that_cannot_be_written_is_retried(
+    world: World, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(address_service, "REFRESH_GAP", 0.05)
+    world.verify = "{ports: []}"  # no probe that ends has it publish
+    world.restart()
+    await world.take(OLD)
+    async with world.running():
+        disk.reason = 28
+        world.state = world.folder / "elsewhere" / "learned.jws"
+        world.reload()
+        await until(lambda: world.service.disk_failure)
+        disk.reason = None
+        await until(world.state.exists)
+        assert world.on_disk() == {A: (OLD,)}
+
+
 async def test_a_file_that_is_moved_during_a_write_is_written_too(world: World, disk: Disk) -> None:
     await world.take(OLD)
     async with world.running():
