@@ -85,6 +85,7 @@ class AddressService:
         self._wake = asyncio.Event()
         # What of the state is on disk, and when it was written.
         self._revision = self._urgent = 0
+        self._measured = -1  # the revision whose changes that overrides keep out are not measured any more
         self._written_at = -math.inf
         self._managed: list[Wanted] = []
         # Names whose change is not answered yet.
@@ -124,7 +125,8 @@ class AddressService:
         self._log_events()
         lifecycle.take_changes()
         lifecycle.take_events()  # nothing changed for clients
-        self._serve(lifecycle.table(), list(lifecycle.names), counted=False)
+        self._pass_over(lifecycle.names)
+        self._serve(lifecycle.table(), list(lifecycle.names))
         if not is_new:
             self._revision, self._urgent = lifecycle.revision, lifecycle.urgent
 
@@ -208,6 +210,7 @@ class AddressService:
                 await asyncio.sleep(0)  # queries first
             self._probes.kick()
             self._log_events()
+            self._pass_over_held()
             self._unanswered.update(lifecycle.take_changes())
             is_changed = self._unanswered or self._managed != lifecycle.managed()
             table = lifecycle.table() if is_changed else None
@@ -244,15 +247,22 @@ class AddressService:
                 overrides_path(file.path).unlink(missing_ok=True)
         return True
 
-    def _serve(self, table: ServedTable, changed: Iterable[str], *, counted: bool = True) -> None:
-        lifecycle = self.lifecycle
+    def _serve(self, table: ServedTable, changed: Iterable[str]) -> None:
         self._managed = list(table.managed)
         self._publish_table(table)
-        freeze = lifecycle.overrides.freeze
-        held = {*lifecycle.overrides.pins, *(freeze.sets if freeze is not None else ())}
-        withheld = [lifecycle.owned(name) for name in (held if counted else lifecycle.names)]
-        self.convergence.pass_over(statement for statement in withheld if statement is not None)
         self.convergence.record({name: table.sets.get(name) for name in changed}, self._wall())
+
+    def _pass_over_held(self) -> None:
+        """Do not measure what commands keep out at this time."""
+        lifecycle = self.lifecycle
+        if self._measured != lifecycle.revision:
+            self._measured = lifecycle.revision
+            freeze = lifecycle.overrides.freeze
+            self._pass_over({*lifecycle.overrides.pins, *(freeze.sets if freeze is not None else ())})
+
+    def _pass_over(self, names: Iterable[str]) -> None:
+        stated = map(self.lifecycle.owned, names)
+        self.convergence.pass_over(statement for statement in stated if statement is not None)
 
     def _log_events(self) -> None:
         for level, event, fields in self.lifecycle.take_events():

@@ -753,6 +753,27 @@ async def test_what_a_key_that_is_removed_signed_is_answered_no_more(world: Worl
 # -- figures and the operator's program ---------------------------------------------------------
 
 
+async def test_a_change_is_measured_but_not_what_was_on_disk_or_held_by_commands(world: World) -> None:
+    async def change(address: str) -> int:
+        world.serial += 1
+        at = time.time()
+        entry = learned(A, (address,), registry="hz", observed_at=int(at), changed_at=at)
+        world.service.accept(world.signed(snapshot(entry, serial=world.serial, at=int(at))))
+        await world.settled()
+        return sum(world.service.convergence.counts)
+
+    world.wall = time.time() - 100
+    world.restart()
+    accept = replace(world.made()[0].policy, accept=True)
+    world.service.configure(replace(world.made()[0], policy=accept), None)
+    assert await change(OLD) == 0  # the first addresses are no change
+    assert await change(NEW) == 1
+    await world.freeze()
+    assert await change(OTHER) == 1
+    await world.service.order(lambda state, _: state.unfreeze())
+    assert (world.served(), sum(world.service.convergence.counts)) == ((OTHER,), 1)
+
+
 def hook_program(world: World) -> Callable[[], list[Any]]:
     """Have `learn.on_change` write down what it gets; return what reads that."""
     program, events = world.folder / "on-change", world.folder / "events"
