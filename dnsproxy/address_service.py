@@ -82,6 +82,7 @@ class AddressService:
         self._file = StateFile(settings.state_file)
         self._probes = ProbeLoop(self.lifecycle, settings.prober, self._wake_up)
         self._hook = Hook(settings.program)
+        self._is_offer_due = True
         self._wake = asyncio.Event()
         # What of the state is on disk, and when it was written.
         self._revision = self._urgent = 0
@@ -129,6 +130,7 @@ class AddressService:
         self._serve(lifecycle.table(), list(lifecycle.names))
         if not is_new:
             self._revision, self._urgent = lifecycle.revision, lifecycle.urgent
+        self._wake_up()
 
     def configure(self, settings: AddressSettings, opened: Iterable[OpenedSnapshot] | None) -> None:
         """Go by other settings; ``opened`` are the snapshots, verified by other keys, None by the same."""
@@ -138,6 +140,7 @@ class AddressService:
             lifecycle.configure(settings.policy, held, time.monotonic())
         self._probes.prober = settings.prober
         self._hook.change(settings.program)
+        self._is_offer_due = True
         if settings.state_file != self._file.path:
             self._file, self._revision, self._urgent = StateFile(settings.state_file), -1, -1
         self._wake_up()
@@ -219,7 +222,8 @@ class AddressService:
                 self._serve(table, self._unanswered)
                 self._unanswered.clear()
             self._log_events()
-            if self._hook.is_wanted and (table is not None or is_urgent):
+            if self._hook.is_wanted and (table is not None or is_urgent or self._is_offer_due):
+                self._is_offer_due = False
                 is_frozen = lifecycle.overrides.freeze is not None
                 self._hook.offer(name_statuses(lifecycle), lifecycle.serial, frozen=is_frozen)
 

@@ -783,6 +783,50 @@ def hook_program(world: World) -> Callable[[], list[Any]]:
     return lambda: [json.loads(line) for line in events.read_text().splitlines()] if events.exists() else []
 
 
+async def test_the_program_gets_addresses_and_the_routes_they_need(world: World) -> None:
+    documents = hook_program(world)
+    world.restart()
+    world.dead.add("10.0.1.1")
+    async with world.running():
+        await until(documents)
+        world.accept(OLD)
+        await until(lambda: len(documents()) == 2)
+        world.accept("10.0.1.1", "127.0.0.1")
+        await until(lambda: len(documents()) == 3)
+    start, first, second = documents()
+    assert {name["name"]: name["new"] for name in start["names"]} == {PINNED: ["10.1.2.3"]}
+    assert {name["name"]: name["new"] for name in first["names"]} == {A: [OLD]}
+    assert first["routes_needed"] == ["10.1.2.3"]
+    (name,) = second["names"]
+    # Held back for want of a route: this is when the program can add it.
+    assert (name["old"], name["new"], name["learned"]) == ([OLD], [OLD], ["10.0.1.1"])
+    assert (name["routes_needed"], second["routes_needed"]) == (["10.0.1.1"], ["10.0.1.1", "10.1.2.3"])
+
+
+async def test_after_a_start_the_program_gets_every_name(world: World) -> None:
+    """What it did for the run before may be lost: a host that was restarted has none of its routes."""
+    await world.take(OLD)
+    documents = hook_program(world)
+    world.restart()
+    async with world.running():
+        await until(documents)
+    assert {name["name"]: name["new"] for name in documents()[0]["names"]} == {A: [OLD], PINNED: ["10.1.2.3"]}
+
+
+async def test_after_a_reload_the_program_gets_what_changes_and_a_new_one_everything(world: World) -> None:
+    await world.take(OLD)
+    async with world.running():
+        documents = hook_program(world)
+        world.reload()
+        await until(documents)
+        assert {name["name"] for name in documents()[0]["names"]} == {A, PINNED}
+        world.learn += "\n  ttl: 7"
+        world.reload(verified=True)
+        world.accept(OLD, b=(OTHER,))
+        await until(lambda: len(documents()) == 2)
+    assert [name["name"] for name in documents()[1]["names"]] == [B]
+
+
 def test_a_program_that_cannot_be_run_is_a_start_error(world: World) -> None:
     world.learn = f"on_change: {world.folder}/none"
     with pytest.raises(StartError, match=r"learn\.on_change"):
