@@ -153,7 +153,7 @@ class AddressService:
 
     async def close(self) -> None:
         """Write what is not on disk."""
-        await self._publish()
+        await self._publish(is_last=True)
 
     # -- inputs ---------------------------------------------------------------------------
 
@@ -205,7 +205,7 @@ class AddressService:
         pause = min(pauses)
         return pause if pause < math.inf else None
 
-    async def _publish(self) -> None:
+    async def _publish(self, *, is_last: bool = False) -> None:
         """Settle, write, then answer."""
         async with self._publishing:
             lifecycle = self.lifecycle
@@ -217,7 +217,7 @@ class AddressService:
             self._unanswered.update(lifecycle.take_changes())
             is_changed = self._unanswered or self._managed != lifecycle.managed()
             table = lifecycle.table() if is_changed else None
-            is_urgent = await self._write_if_due()
+            is_urgent = await self._write_if_due(is_last=is_last)
             if table is not None:
                 self._serve(table, self._unanswered)
                 self._unanswered.clear()
@@ -227,11 +227,12 @@ class AddressService:
                 is_frozen = lifecycle.overrides.freeze is not None
                 self._hook.offer(name_statuses(lifecycle), lifecycle.serial, frozen=is_frozen)
 
-    async def _write_if_due(self) -> bool:
+    async def _write_if_due(self, *, is_last: bool) -> bool:
         """Write the state if the file is old, or wrong in more than ages; return whether that was so."""
         lifecycle, file = self.lifecycle, self._file
         is_due = self._urgent != lifecycle.urgent or (
-            self._revision != lifecycle.revision and time.monotonic() >= self._written_at + REFRESH_GAP
+            self._revision != lifecycle.revision
+            and (is_last or time.monotonic() >= self._written_at + REFRESH_GAP)
         )
         if not is_due:
             return False
@@ -243,7 +244,7 @@ class AddressService:
                 await asyncio.sleep(0)
         await file.write(lines)
         if file is not self._file:
-            return await self._write_if_due()  # `configure` has put another one in its place
+            return await self._write_if_due(is_last=is_last)  # `configure` has put another one in its place
         self._written_at = time.monotonic()
         if file.failure is None:
             self._revision, self._urgent = revision, urgent

@@ -327,6 +327,14 @@ async def test_many_names_are_settled_in_slices(tmp_path: Path, monkeypatch: pyt
 # -- the disk comes first ----------------------------------------------------------------------
 
 
+async def test_the_last_confirmation_is_on_disk_after_a_stop(world: World) -> None:
+    await world.take(OLD)
+    world.wall += 30
+    await world.take(OLD)
+    await world.service.close()
+    assert world.state_of_disk().table().sets[A].learned.observed_at == int(world.wall)
+
+
 async def test_whatever_is_answered_is_answered_after_a_restart(world: World) -> None:
     """A restart at any time answers what the last table answered."""
     async with world.running():
