@@ -121,13 +121,14 @@ class AddressService:
             is_new = bool(problems) or overrides_path(path).exists()
         while not lifecycle.settle(SLICE, time.monotonic(), self._wall()):
             pass
+        table = lifecycle.table()
         if lifecycle.snapshots:
-            log.info("learned.loaded", names=len(lifecycle.names), serial=lifecycle.serial)
+            log.info("learned.loaded", names=len(table.sets), serial=lifecycle.serial)
         self._log_events()
         lifecycle.take_changes()
         lifecycle.take_events()  # nothing changed for clients
         self._pass_over(lifecycle.names)
-        self._serve(lifecycle.table(), list(lifecycle.names))
+        self._serve(table, list(lifecycle.names))
         if not is_new:
             self._revision, self._urgent = lifecycle.revision, lifecycle.urgent
         self._wake_up()

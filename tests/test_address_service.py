@@ -536,6 +536,25 @@ async def test_commands_hold_over_a_restart(world: World) -> None:
 # -- start -------------------------------------------------------------------------------------
 
 
+async def test_a_restart_answers_as_before_and_writes_nothing(
+    world: World, disk: Disk, logs: list[Any]
+) -> None:
+    await world.take(OLD)
+    async with world.running():
+        world.dead.add(NEW)
+        world.accept(NEW)
+        await until(lambda: world.alive(NEW) is False)
+    writes = disk.writes
+    logs.clear()
+    world.restart()
+    assert world.served() == (OLD,)
+    (line,) = of(logs, "learned.loaded")
+    assert (line["names"], line["serial"]) == (1, world.serial)
+    assert of(logs, "learned.in_service") == []
+    await world.settled()
+    assert disk.writes == writes
+
+
 async def test_a_torn_file_gives_what_is_whole_and_is_set_aside(world: World, logs: list[Any]) -> None:
     await world.take(OLD, b=(OTHER,))
     whole = world.state.read_text()
