@@ -15,14 +15,12 @@ import dns.rrset
 import pytest
 
 from dnsproxy.core import chains, inflight, names, wire
-from dnsproxy.core.book import Book
 from dnsproxy.core.cache import CachePolicy
 from dnsproxy.core.engine import Engine, Forward
 from dnsproxy.core.exchange import Failure, Verdict
 from dnsproxy.core.features import Features
 from dnsproxy.core.limiter import RateLimiter
 from dnsproxy.core.policy import Owned, Ruleset, build_rules
-from dnsproxy.core.registry import Wanted
 from dnsproxy.core.upstreams import Upstream
 from dnsproxy.errors import DropReason
 from tests.messages import (
@@ -40,7 +38,7 @@ from tests.messages import (
     resolve,
     unknown_rules,
 )
-from tests.strategies import learned, snapshot
+from tests.strategies import learned, served_table, snapshot
 
 BUCKET = f"bucket.{OSS}"
 PRIVATE_LINK = "ep-1.oss.cn-hangzhou.privatelink.aliyuncs.com."
@@ -68,9 +66,8 @@ def sent(step: Forward, now: float = 1.0) -> bytes:
 
 def aged_rules(*, ttl: int = 30, max_stale: float = float("inf"), cname: str | None = None) -> Ruleset:
     """Rules of one learned name whose snapshot is valid for a day from WALL on; NOW is 1000 s later."""
-    book = Book().merged(snapshot(learned(REGISTRY, ("10.94.205.198",), cname=cname)))
-    wanted = [Wanted(REGISTRY, "registry", "hz")]
-    return build_rules(wanted, book, [], ttl=ttl, max_stale=max_stale, now=NOW, wall_now=WALL)
+    table = served_table(snapshot(learned(REGISTRY, ("10.94.205.198",), cname=cname)))
+    return build_rules(table, [], ttl=ttl, max_stale=max_stale, now=NOW, wall_now=WALL)
 
 
 STALE_AT = NOW + 86_400 - 1_000
@@ -418,10 +415,9 @@ def test_p07_stale_ttls_are_at_most_30(qtype: str, cname: str | None) -> None:
 
 
 def test_p07_stale_sets_are_rotated_too() -> None:
-    book = Book().merged(snapshot(learned(REGISTRY, ("10.0.0.1", "10.0.0.2"))))
-    wanted = [Wanted(REGISTRY, "registry", "hz")]
+    table = served_table(snapshot(learned(REGISTRY, ("10.0.0.1", "10.0.0.2"))))
     made = engine()
-    made.swap_rules(build_rules(wanted, book, [], ttl=60, max_stale=float("inf"), now=NOW, wall_now=WALL))
+    made.swap_rules(build_rules(table, [], ttl=60, max_stale=float("inf"), now=NOW, wall_now=WALL))
     given = {addresses(answer(made, query(REGISTRY), STALE_AT + second))[0] for second in range(4)}
     assert given == {"10.0.0.1", "10.0.0.2"}
 

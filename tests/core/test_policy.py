@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from dnsproxy.core import names, wire
-from dnsproxy.core.book import Book
+from dnsproxy.core.addresses.table import ServedTable
 from dnsproxy.core.policy import MAX_ROTATIONS, Owned, Ruleset, build_rules
-from dnsproxy.core.registry import Found, Wanted
-from tests.strategies import learned, snapshot
+from dnsproxy.core.registry import Wanted
+from tests.strategies import learned, served_table, snapshot
 
 RULES = Ruleset(
     [Owned("a.example."), Owned("*.a.example."), Owned("*.b.a.example."), Owned("c.b.a.example.")],
@@ -77,19 +77,20 @@ def test_p02_types_without_addresses_get_nodata() -> None:
     assert soa
 
 
-def build(book: Book, *, now: float = 100.0, wall_now: float = 1000.0, max_stale: float = 50.0) -> Ruleset:
-    wanted = [
-        Wanted("pinned.example.", "other", "hz", addresses=("10.9.9.9",)),
-        Wanted("learned.example.", "registry", "hz"),
-        Wanted("unknown.example.", "auth", "hz"),
-    ]
-    return build_rules(wanted, book, [], ttl=20, max_stale=max_stale, now=now, wall_now=wall_now)
+MANAGED = (
+    Wanted("pinned.example.", "other", "hz", addresses=("10.9.9.9",)),
+    Wanted("learned.example.", "registry", "hz"),
+    Wanted("unknown.example.", "auth", "hz"),
+)
 
 
-def test_rules_from_pins_and_the_book() -> None:
-    entry = learned("learned.example.")
-    book = Book().merged(replace(snapshot(entry), expires_at=1300))
-    rules = build(book)
+def build(table: ServedTable, earlier: Ruleset | None = None) -> Ruleset:
+    return build_rules(table, [], ttl=20, max_stale=50.0, now=100.0, wall_now=1000.0, earlier=earlier)
+
+
+def test_rules_from_pins_and_learned_sets() -> None:
+    taken = replace(snapshot(learned("learned.example.")), expires_at=1300)
+    rules = build(served_table(taken, managed=MANAGED))
     by_name = {owned.name: owned for owned in rules.owned()}
     assert by_name["pinned.example."].addresses == ("10.9.9.9",)
     assert by_name["pinned.example."].stale_at == float("inf")
@@ -99,36 +100,28 @@ def test_rules_from_pins_and_the_book() -> None:
 
 
 def test_what_a_snapshot_only_confirms_is_not_built_again() -> None:
-    def at(expires_at: int, *addresses: str, serial: int = 1) -> Book:
-        entry = learned("learned.example.", addresses)
-        return Book().merged(replace(snapshot(entry, serial=serial), expires_at=expires_at))
-
-    def rules(book: Book, earlier: Ruleset | None) -> Ruleset:
-        wanted = [Wanted("learned.example.", "registry", "hz")]
-        return build_rules(
-            wanted, book, [], ttl=20, max_stale=50.0, now=100.0, wall_now=1000.0, earlier=earlier
-        )
+    def at(expires_at: int, *addresses: str, serial: int = 1) -> ServedTable:
+        taken = snapshot(learned("learned.example.", addresses), serial=serial)
+        return served_table(replace(taken, expires_at=expires_at))
 
     key = names.to_key("learned.example.")
-    first = rules(at(1300, "10.0.0.1"), None)
+    first = build(at(1300, "10.0.0.1"))
     made = first.find_owned(key)
-    second = rules(at(1400, "10.0.0.1", serial=2), first)
+    second = build(at(1400, "10.0.0.1", serial=2), first)
     assert second.find_owned(key) is made
     assert made is not None
     assert (made.stale_at, made.gone_at) == (500.0, 550.0)
-    third = rules(at(1400, "10.0.0.2", serial=3), second).find_owned(key)
+    third = build(at(1400, "10.0.0.2", serial=3), second).find_owned(key)
     assert third is not made
     assert third is not None
     assert third.addresses == ("10.0.0.2",)
 
 
-def test_an_entry_that_is_no_longer_configured_is_not_owned() -> None:
-    book = Book().merged(snapshot(learned("gone.example.")))
-    assert build(book).find_owned(names.to_key("gone.example.")) is None
+def test_a_name_that_is_not_managed_is_not_owned() -> None:
+    table = served_table(snapshot(learned("gone.example.")), managed=MANAGED)
+    assert build(table).find_owned(names.to_key("gone.example.")) is None
 
 
-def test_a_discovered_name_is_owned_before_and_after_it_has_an_address() -> None:
-    told = (Found("hz", "auth", ("auth.cloud.example.", "new.cloud.example."), 1000),)
-    rules = build(Book().merged(replace(snapshot(learned("auth.cloud.example.")), found=told)))
-    ready = {owned.name: owned.ready for owned in rules.owned()}
-    assert (ready["auth.cloud.example."], ready["new.cloud.example."]) == (True, False)
+def test_a_managed_name_is_owned_before_it_has_an_address() -> None:
+    table = ServedTable().managing([Wanted("auth.cloud.example.", "auth", "hz")])
+    assert [(owned.name, owned.ready) for owned in build(table).owned()] == [("auth.cloud.example.", False)]

@@ -51,19 +51,17 @@ import dns.rdatatype
 import dns.rrset
 
 from dnsproxy.core import inflight, names
-from dnsproxy.core.book import Book
 from dnsproxy.core.cache import CachePolicy
 from dnsproxy.core.engine import Engine, Forward
 from dnsproxy.core.exchange import PROBE, Attempt, Exchange, Failure, Limits, Verdict
 from dnsproxy.core.features import Features
 from dnsproxy.core.limiter import RateLimiter
 from dnsproxy.core.policy import build_rules
-from dnsproxy.core.registry import Wanted
 from dnsproxy.core.returns import KEY_SIZE, Returns
 from dnsproxy.core.upstreams import Upstream
 from dnsproxy.errors import DropReason
 from tests.messages import CLIENT, engine, query, read, reply_to, seeded
-from tests.strategies import learned, snapshot
+from tests.strategies import learned, served_table, snapshot
 
 # Not in the list of who may ask.
 STRANGER = b"\xc0\x00\x02\x63"
@@ -198,8 +196,7 @@ class Replay:
         taken = snapshot(*entries, at=WALL + int(self.now))
         taken = replace(taken, expires_at=taken.issued_at + int(values.get("valid", 3600)))
         rules = build_rules(
-            [Wanted(entry.name, "registry", "hz") for entry in entries],
-            Book().merged(taken),
+            served_table(taken),
             [],
             ttl=int(values.get("ttl", 30)),
             max_stale=values.get("max_stale", float("inf")),

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from dnsproxy import settings
-from dnsproxy.core.guard import Limits
+from dnsproxy.core.addresses.filter import Limits
 from dnsproxy.settings import Settings
 from dnsproxy.settings.values import Endpoint
 from tests.settings.mistakes import ACR, complaints

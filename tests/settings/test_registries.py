@@ -6,7 +6,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from dnsproxy.core.guard import Limits
+from dnsproxy.core.addresses.filter import Limits
 from dnsproxy.core.provider import PARAMETERS
 from dnsproxy.core.providers import PROVIDERS
 from dnsproxy.core.registry import Sought

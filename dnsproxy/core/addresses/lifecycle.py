@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 
@@ -114,6 +114,7 @@ class AddressLifecycle:
         self._managed: dict[str, Wanted] = {}
         # Work for `settle`: statements to take, then names to evaluate, each queued once.
         self._statements: deque[tuple[LearnedName, Origin]] = deque()
+        self._waiting: dict[str, list[Statement]] | None = None  # the same by name, made when it is needed
         self._queue: deque[str] = deque()
         self._queued: set[str] = set()
         # What follows from the state, by name: the owner's statement, what is answered, what changed since
@@ -157,6 +158,7 @@ class AddressLifecycle:
                 key: d for key, d in reported.items() if d.found.observed_at or key not in self.discoveries
             }
             self.discoveries = _current({**self.discoveries, **known})
+        self._waiting = None
         self._statements.extend((learned, origin) for learned in snapshot.names if learned.addresses)
 
     def _forget_issuer(self, issuer: str) -> None:
@@ -233,9 +235,10 @@ class AddressLifecycle:
         )
         for name, state in self.names.items():
             self._restrict(state)
-            if has_other_probes:
+            is_probed = bool(policy.ports_of(name))
+            if has_other_probes or not is_probed:  # a state from disk may have been probed
                 for health in state.health.values():
-                    health.restart(now, is_probed=bool(policy.ports_of(name)))
+                    health.restart(now, is_probed=is_probed)
         self._restrict_overrides()
         for name in self._managed:
             self._enqueue(name)
@@ -255,11 +258,23 @@ class AddressLifecycle:
     def _permitted(self, name: str, statement: Statement) -> Statement | None:
         """Return what of a set that is kept may still be answered; None if nothing."""
         registry = self._managed[name].registry
-        if not self.policy.permits(statement.snapshot, registry):
-            stated = self.names[name].stated.values() if name in self.names else ()
-            usable = (entry.usable for entry in stated)
-            return next((s for s in usable if s is not None and s.address_set == statement.address_set), None)
-        return usable_part(statement, self.policy.limits.of(name, registry))[0]
+        limits = self.policy.limits.of(name, registry)
+        usable = usable_part(statement, limits)[0]
+        if usable is None or self.policy.permits(statement.snapshot, registry):
+            return usable
+        stated = (usable_part(other, limits)[0] for other in self._permitted_statements(name, registry))
+        return next((s for s in stated if s is not None and s.address_set == usable.address_set), None)
+
+    def _permitted_statements(self, name: str, registry: str) -> Iterator[Statement]:
+        """Yield what trusted helpers state for ``name``, also what `settle` has not taken yet."""
+        if self._waiting is None:
+            self._waiting = {}
+            for learned, origin in self._statements:
+                self._waiting.setdefault(learned.name, []).append(Statement(learned, origin))
+        taken = self.names[name].stated.values() if name in self.names else ()
+        for statement in chain((entry.statement for entry in taken), self._waiting.get(name, ())):
+            if self.policy.permits(statement.snapshot, registry):
+                yield statement
 
     def _restrict_overrides(self) -> None:
         """Drop kept and recorded sets that the policy forbids; records keep refused addresses."""
@@ -269,21 +284,28 @@ class AddressLifecycle:
             self._keep({name: held for name, held in left.items() if held is not None})
         history = []
         for record in self.overrides.history:
-            sets = {name: held for name, held in record.sets.items() if self._is_permitted(name, held)}
-            history.append(replace(record, sets=sets) if len(sets) < len(record.sets) else record)
+            found = {name: self._recordable(name, held) for name, held in record.sets.items()}
+            sets = {name: held for name, held in found.items() if held is not None}
+            is_same = all(sets.get(name) is held for name, held in record.sets.items())
+            history.append(record if is_same else replace(record, sets=sets))
         limit = self.policy.history
         self.overrides = replace(self.overrides, history=tuple(history[-limit:]) if limit else ())
 
-    def _is_permitted(self, name: str, statement: Statement) -> bool:
+    def _recordable(self, name: str, statement: Statement) -> Statement | None:
+        """Return what may stay in a record: a set of a trusted key, with its refused addresses."""
         registry = self._managed[name].registry if name in self._managed else statement.learned.registry
-        return self.policy.permits(statement.snapshot, registry) or (
-            name in self._managed and self._permitted(name, statement) is not None
-        )
+        if self.policy.permits(statement.snapshot, registry):
+            return statement
+        if name not in self._managed:
+            return None
+        stated = self._permitted_statements(name, registry)
+        return next((s for s in stated if s.address_set == statement.address_set), None)
 
     # -- work ---------------------------------------------------------------------------------
 
     def settle(self, limit: int, now: float, wall_now: float) -> bool:
         """Take statements and evaluate names, ``limit`` of both; return True when nothing is left to do."""
+        self._waiting = None
         for _ in range(limit):
             if self._statements:
                 self._state(*self._statements.popleft())
@@ -377,8 +399,10 @@ class AddressLifecycle:
         entry = self._managed.get(name)
         if entry is None:
             return
-        override = self._override(entry)
         state = self.names.get(name)
+        if state is not None:
+            self._confirm_kept(state, wall_now)
+        override = self._override(entry)
         if state is None:
             if override is None and not entry.addresses:
                 return
@@ -393,7 +417,7 @@ class AddressLifecycle:
         (self._on_trial.add if state.trial is not None else self._on_trial.discard)(name)
         if override is None and self.overrides.freeze is not None and not entry.addresses:
             override = self._keep_first(state, wall_now)
-        self._serve(name, self._answer(state, override, wall_now))
+        self._serve(name, self._answer(state, override))
         fingerprint = state.fingerprint()
         if self._fingerprints.get(name) != fingerprint:
             self._fingerprints[name] = fingerprint
@@ -403,7 +427,7 @@ class AddressLifecycle:
     def _schedule(self, name: str) -> None:
         if self.policy.ports_of(name):
             for address, health in self.names[name].health.items():
-                if health.queued != health.due:
+                if health.probe is None and health.queued != health.due:
                     health.queued = health.due
                     heapq.heappush(self._probes, (health.due, name, address))
 
@@ -424,19 +448,23 @@ class AddressLifecycle:
         self._keep({**freeze.sets, state.name: whole})
         return whole
 
-    def _keep(self, sets: Mapping[str, Statement]) -> None:
+    def _confirm_kept(self, state: NameState, wall_now: float) -> None:
+        freeze = self.overrides.freeze
+        if freeze is not None and (held := freeze.sets.get(state.name)) is not None:
+            freeze.sets[state.name] = state.confirmed(held, self.policy, wall_now)
+
+    def _keep(self, sets: dict[str, Statement]) -> None:
         freeze = self.overrides.freeze
         if freeze is not None:
             self.overrides = replace(self.overrides, freeze=replace(freeze, sets=sets))
             self._note_change()
 
-    def _answer(self, state: NameState, override: Statement | None, wall_now: float) -> Statement | None:
+    def _answer(self, state: NameState, override: Statement | None) -> Statement | None:
         if override is None:
             return state.answer
         if state.name in self.overrides.pins:
             return override
-        confirmed_at = state.confirmed_at(override.address_set, wall_now, self.policy)
-        held = kept(override).confirmed(max(confirmed_at or 0, override.learned.observed_at))
+        held = kept(override)
         return held.with_addresses(state.alive(held) or held.learned.addresses)
 
     def _serve(self, name: str, statement: Statement | None) -> None:
@@ -458,7 +486,8 @@ class AddressLifecycle:
             _, name, address = heapq.heappop(self._probes)
             server_name = _server_name(name) if self.policy.tls else None
             probe = Probe(name, address, self.policy.ports_of(name), server_name)
-            self.names[name].health[address].probe = probe
+            health = self.names[name].health[address]
+            health.probe, health.queued = probe, None
             self._in_flight += 1
             probes.append(probe)
         return probes

@@ -21,7 +21,7 @@ from dnsproxy.core.addresses.canary import (
 )
 from dnsproxy.core.addresses.filter import Finding, LimitTable
 from dnsproxy.core.addresses.health import UNPROBED, Health, Outcome, Result
-from dnsproxy.core.addresses.table import AddressSet, Origin, Statement
+from dnsproxy.core.addresses.table import Origin, Statement
 from dnsproxy.core.registry import Found, Sought, Wanted
 
 # Seconds. Two helpers may see different members of a large set. The owner changes only after it has missed
@@ -348,10 +348,9 @@ class NameState:
             and result.outcome is Outcome.NO_ROUTE
         )
 
-    def confirmed_at(self, address_set: AddressSet, wall_now: float, policy: AddressPolicy) -> int | None:
-        """Return when a helper last confirmed ``address_set`` (Unix seconds); None when none states it."""
-        usable = self._usable(policy, wall_now)
-        return next((s.learned.observed_at for s in usable if s.address_set == address_set), None)
+    def confirmed(self, held: Statement, policy: AddressPolicy, wall_now: float) -> Statement:
+        """Return ``held``, which an override keeps, as the helpers that state the same set confirm it."""
+        return self._confirmed(held, self._usable(policy, wall_now))
 
     def fingerprint(self) -> object:
         """Return what a file must have, without ages and expiry."""

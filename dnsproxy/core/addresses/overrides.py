@@ -21,10 +21,13 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class Freeze:
-    """The sets that are kept since ``since`` (Unix seconds); ``serial`` after a roll-back to that record."""
+    """The sets that are kept since ``since`` (Unix seconds); ``serial`` after a roll-back to that record.
+
+    A confirmation replaces a statement in place: copying thousands of them would take too long.
+    """
 
     since: int
-    sets: Mapping[str, Statement]
+    sets: dict[str, Statement]
     serial: int | None = None
 
 

@@ -28,11 +28,12 @@ EARLIER = 1
 
 def encode(state: AddressLifecycle) -> Iterator[str]:
     """Yield the lines of the document. ``state`` may change between two of them."""
-    overrides = state.overrides
+    overrides, snapshots = state.overrides, dict(state.snapshots)
+    origins = {issuer: opened.origin for issuer, opened in snapshots.items()}
     yield f'{{"version": {VERSION},'
-    yield from _section("snapshots", (opened.token for opened in list(state.snapshots.values())))
+    yield from _section("snapshots", (opened.token for opened in snapshots.values()))
     yield from _section("discoveries", map(_discovery_to_json, list(state.discoveries.values())))
-    names = (_name_to_json(state, name) for name in list(state.names))
+    names = (_name_to_json(state, name, origins) for name in list(state.names))
     yield from _section("names", (item for item in names if item is not None))
     pins = [{"name": n, "addresses": list(p.addresses), "since": p.since} for n, p in overrides.pins.items()]
     yield from _section("pins", pins)
@@ -64,33 +65,39 @@ def _discovery_to_json(discovery: Discovery) -> dict[str, Any]:
     }
 
 
-def _name_to_json(state: AddressLifecycle, name: str) -> dict[str, Any] | None:
-    """Return what does not follow from the last snapshots; None when all of it does."""
-    held = state.names.get(name)
+def _name_to_json(state: AddressLifecycle, name: str, origins: Mapping[str, Origin]) -> dict[str, Any] | None:
+    """Return what does not follow from the snapshots of ``origins``, by issuer; None when all of it does."""
+    held, overrides = state.names.get(name), state.overrides
     if held is None:
         return None
     item: dict[str, Any] = {}
     own = held.stated.get(held.owner or "")
     if len(held.stated) > 1:
         item["owner"] = held.owner
-    if held.proven is not None and (own is None or own.usable is not held.proven):
+    # With other limits the owner's usable set may be another one than was proven.
+    if held.proven is not None and (own is None or own.refused or own.usable is not held.proven):
         item["proven"] = _to_json(name, held.proven)
-    old = [s.statement for s in held.stated.values() if _is_omitted(state, s)]
+    old = [s.statement for s in held.stated.values() if _is_omitted(s, origins)]
     if old:
         item["statements"] = [_to_json(name, statement) for statement in old]
     if held.trial is not None:
         item["trial"] = canary.to_json(held.trial)
-    assumed = held.proven.learned.addresses if held.proven is not None else ()
+    # These are alive when they are first seen; see `NameState`.
+    assumed = set(held.proven.learned.addresses) if held.proven is not None else set()
+    if name in overrides.pins:
+        assumed.update(overrides.pins[name].addresses)
+    if overrides.freeze is not None and name in overrides.freeze.sets:
+        assumed.update(overrides.freeze.sets[name].learned.addresses)
     alive = {a: h.alive for a, h in held.health.items() if h.alive is not (True if a in assumed else None)}
     if alive:
         item["alive"] = alive
     return {"name": name, **item} if item else None
 
 
-def _is_omitted(state: AddressLifecycle, stated: Stated) -> bool:
-    """Return whether the last snapshot of the helper does not have its last statement."""
-    opened = state.snapshots.get(stated.statement.snapshot.issuer)
-    return opened is None or opened.origin != stated.statement.snapshot
+def _is_omitted(stated: Stated, origins: Mapping[str, Origin]) -> bool:
+    """Return whether the snapshot of the helper does not have its last statement."""
+    origin = stated.statement.snapshot
+    return origins.get(origin.issuer) != origin
 
 
 def _history_to_json(history: Iterable[Record]) -> Iterator[dict[str, Any]]:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dnsproxy.core.guard import Limits, LimitTable, Refusal, is_routed, refusal
+from dnsproxy.core.addresses.filter import Limits, LimitTable, Refusal, is_routed, refusal, usable_part
+from tests.strategies import statement
 
 
 def ranges(*texts: str) -> tuple[IPv4Network | IPv6Network, ...]:
@@ -155,3 +156,29 @@ def test_what_passes_could_be_the_far_end_of_a_connection(address: str, internal
         kinds = ("loopback", "unspecified", "multicast", "link_local", "reserved")
         assert [kind for kind in kinds if getattr(parsed, f"is_{kind}")] == []
         assert not internal or not parsed.is_global
+
+
+TABLE = LimitTable({"a.example.": Limits(conflicts=ranges("10.9.0.0/16"))})
+
+
+@pytest.mark.parametrize(
+    ("addresses", "left", "refused"),
+    [
+        (("10.0.0.1", "10.9.0.1", "127.0.0.1"), ("10.0.0.1",), [Refusal.CONFLICT, Refusal.LOOPBACK]),
+        (("127.0.0.1",), None, [Refusal.LOOPBACK]),
+    ],
+)
+def test_refused_addresses_are_removed_from_a_set(
+    addresses: tuple[str, ...], left: tuple[str, ...] | None, refused: list[Refusal]
+) -> None:
+    stated = statement("a.example.", addresses, cname="c.example.")
+    usable, findings = usable_part(stated, TABLE.of("a.example.", "hangzhou"))
+    assert (usable and usable.learned.addresses) == left
+    assert usable is None or (usable.snapshot, usable.learned.cname) == (stated.snapshot, "c.example.")
+    assert [finding.reason for finding in findings] == refused
+
+
+def test_a_set_without_refused_addresses_stays_the_same_object() -> None:
+    stated = statement("a.example.", ("10.0.0.1", "10.0.0.2"))
+    assert usable_part(stated, TABLE.of("a.example.", "hangzhou")) == (stated, ())
+    assert usable_part(stated, Limits())[0] is stated
