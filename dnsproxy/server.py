@@ -58,7 +58,8 @@ class Server:
         self._watch = watch
         self._returns = returns
         self._outfit = Outfit(settings, returns=returns)
-        self._table = ServedTable(tuple(settings.wanted()))
+        self._wanted = settings.wanted()
+        self._table = ServedTable()
         self._forwarder: Forwarder | None = None
         self._retired: dict[Forwarder, Engine] = {}
         self._left: list[UdpListener | TcpListener | TlsListener] = []
@@ -75,8 +76,9 @@ class Server:
 
     def swap_table(self, table: ServedTable) -> None:
         """Answer with the addresses of ``table`` from now on."""
-        self._table = table
-        self._outfit.swap_table(table, self._outfit.engine)
+        # Names that the settings have added must not be forwarded, though the table may be older.
+        self._table = table.managing(self._wanted)
+        self._outfit.swap_table(self._table, self._outfit.engine)
 
     async def open(self, sockets: Mapping[Door, socket.socket] | None = None) -> None:
         """Start to answer on ``sockets``, which are this server's from now on; bind them when not given.
@@ -156,7 +158,8 @@ class Server:
         self._outfit = outfit
         outfit.engine.cache.take_over(before.engine.cache)
         # Names that are new must not be forwarded; those that are gone leave with the next table.
-        self._table = self._table.managing(outfit.settings.wanted())
+        self._wanted = outfit.settings.wanted()
+        self._table = self._table.managing(self._wanted)
         outfit.swap_table(self._table, before.engine)
         self._forwarder = self._make_forwarder(outfit)
         serve = outfit.settings.serve

@@ -29,6 +29,11 @@ from tests.strategies import learned, served_table, snapshot
 NAME = "abc-registry-vpc.cn-hangzhou.cr.aliyuncs.com."
 
 
+ACR = "{name: hz, region: cn-hangzhou, instance: abc}"
+GENERIC = (
+    "{name: g, provider: generic, names: [{name: added.example}, {name: p.example, addresses: [10.1.2.3]}]}"
+)
+
 # Kept until this process ends: what is free for TCP alone may be a source port of somebody's UDP.
 _PORTS = Ports()
 
@@ -37,11 +42,13 @@ def free_port() -> int:
     return _PORTS.take()
 
 
-def settings(upstream: str, port: int | None = None, more: str = "") -> Settings:
+def settings(
+    upstream: str, port: int | None = None, more: str = "", registries: tuple[str, ...] = (ACR,)
+) -> Settings:
     port = port or free_port()
     return config.parse(
         f"""
-registries: [{{name: hz, region: cn-hangzhou, instance: abc}}]
+registries: [{", ".join(registries)}]
 serve: {{listen: ["127.0.0.1:{port}", "[::1]:{port}"]}}
 forward:
   {{upstreams: ["{upstream}"], timeout: {{attempt: 200ms, total: 500ms}}, probe: {{interval: forever}}}}
@@ -159,3 +166,20 @@ async def test_p17_a_full_house_is_cut_and_udp_still_works() -> None:
         assert (await ask(port, NAME)).answer
         first[1].close()
         second.close()
+
+
+async def test_names_that_a_reload_adds_are_never_forwarded() -> None:
+    """Neither before the first table that manages them, nor after one that was made before the reload."""
+    async with Nameserver(answering) as upstream:
+        before = settings(str(upstream.endpoint))
+        after = settings(str(upstream.endpoint), before.serve.listen[0].port, registries=(ACR, GENERIC))
+        async with serving(before) as (server, port):
+            server.swap_table(served_table(snapshot(learned(NAME))))
+            outdated = served_table(snapshot(learned(NAME, ("10.0.0.2",))))
+            await (await server.prepare(after)).commit()
+            assert (await ask(port, "added.example.")).rcode() == dns.rcode.SERVFAIL
+            server.swap_table(outdated)
+            assert [str(rrset[0]) for rrset in (await ask(port, NAME)).answer] == ["10.0.0.2"]
+            assert (await ask(port, "added.example.")).rcode() == dns.rcode.SERVFAIL
+            assert [str(rrset[0]) for rrset in (await ask(port, "p.example.")).answer] == ["10.1.2.3"]
+        assert upstream.total == 0
