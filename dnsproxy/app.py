@@ -256,13 +256,16 @@ class Proxy:
         if problems or prepared is None or learning is None:
             self.keeper.keep(proxy_doors(self.settings))
             raise ReloadError(problems)
-        # In a thread: signatures of 10,000 names take a second, and queries are answered meanwhile.
         is_same = learning.trust == self._learning.trust
-        opened = None if is_same else await asyncio.to_thread(learning.reopen, self.addresses)
+        if not is_same:
+            await asyncio.to_thread(learning.verify, self.addresses)
         await prepared.commit()
+        # Queries are answered meanwhile, and snapshots accepted.
+        while (opened := learning.reopen(self.addresses)) is None and not is_same:
+            await asyncio.to_thread(learning.verify, self.addresses)
         before, self.settings = self.settings, settings
         earlier, self._learning = self._learning, learning
-        self.addresses.configure(learning.addresses, opened)
+        self.addresses.configure(learning.addresses, None if is_same else opened)
         learning.begin(self.addresses, earlier)
         self._renewed.set()
         if settings.admin != before.admin:
