@@ -660,6 +660,14 @@ async def test_overrides_of_the_version_before_that_make_no_sense_are_set_aside(
     assert aside.read_text() == content
 
 
+async def test_a_frozen_name_may_be_removed_before_a_restart(world: World) -> None:
+    await world.take(OLD, b=(OTHER,))
+    await world.freeze()
+    world.names = [A]
+    world.restart()
+    assert (world.served(), world.served(B)) == ((OLD,), ())
+
+
 # -- other settings ----------------------------------------------------------------------------
 
 

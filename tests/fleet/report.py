@@ -144,8 +144,8 @@ def _head(runs: Sequence[Run], about: str, seed: int) -> list[str]:
         *_filled(
             f"on {about}; seed {seed}. unbound is the resolver of the source region, one helper asks it "
             f"every {INTERVAL:g} s. {large.engines} proxy engines (puller, address service, engine, state "
-            f"folder and a connection to the source of their own) run in {large.processes} processes of the same "
-            f"machine, all on loopback, with `learn.refresh: {REFRESH:g}s`. Addresses change at random "
+            f"folder and a connection to the source of their own) run in {large.processes} processes of the "
+            f"same machine, all on loopback, with `learn.refresh: {REFRESH:g}s`. Addresses change at random "
             "times; each engine is asked whenever it has taken something, until it answers with the new one. "
             "All clocks are one clock. Probes of new addresses are off. Other work ran on the machine "
             "besides."
