@@ -107,7 +107,7 @@ class AddressService:
         lifecycle = self.lifecycle
         is_new = True
         try:
-            problems = load_state(path, lifecycle, trust, time.monotonic())
+            problems = load_state(path, lifecycle, trust)
         except OSError as exc:
             # A traceback would say nothing more than the system's reason.
             log.error("learned.state_unreadable", file=str(path), reason=exc.strerror)  # noqa: TRY400
@@ -138,7 +138,7 @@ class AddressService:
         lifecycle = self.lifecycle
         if opened is not None or settings.policy != lifecycle.policy:
             held = list(lifecycle.snapshots.values()) if opened is None else opened
-            lifecycle.configure(settings.policy, held, time.monotonic())
+            lifecycle.configure(settings.policy, held)
         self._probes.prober = settings.prober
         self._hook.change(settings.program)
         self._is_offer_due = True

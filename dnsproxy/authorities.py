@@ -21,6 +21,25 @@ def client_context(ca_file: Path | None = None) -> ssl.SSLContext:
     return context
 
 
+def pinned_context(cert_file: Path) -> ssl.SSLContext:
+    """Return a context that believes the first certificate in ``cert_file`` (PEM) alone, for any name.
+
+    For the commands on a host where the certificate of the endpoint lies.
+
+    Raises:
+        OSError, ValueError: the file cannot be read, or has no certificate.
+    """
+    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+    _, found, rest = cert_file.read_text(encoding="ascii").partition(begin)
+    if not found:
+        raise ValueError("no certificate in it")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.load_verify_locations(cadata=f"{begin}{rest.partition(end)[0]}{end}\n")
+    return context
+
+
 def unjudging_context() -> ssl.SSLContext:
     """Return a context that takes every certificate, for those who look at it themselves.
 

@@ -13,11 +13,14 @@ import typer
 from dnsproxy.commands import control, diagnose, fleet, health, hosts
 from dnsproxy.commands.options import (
     DEFAULT_CONFIG,
+    AdminCaOption,
     AdminOption,
+    AdminTokenOption,
     ConfigOption,
     JsonOption,
     ask,
     domain_name,
+    set_admin_files,
 )
 from dnsproxy.errors import ConfigError, DnsproxyError
 from dnsproxy.version import __version__
@@ -43,8 +46,11 @@ def _root(
     _: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    admin_ca_file: AdminCaOption = None,
+    admin_token_file: AdminTokenOption = None,
 ) -> None:
     """Options of the program as a whole."""
+    set_admin_files(admin_token_file, admin_ca_file)
 
 
 @app.command()
@@ -140,7 +146,7 @@ def status(
 @app.command()
 def refresh(config: ConfigOption = DEFAULT_CONFIG, admin: AdminOption = None) -> None:
     """Make a running proxy pull from all its sources now."""
-    ask(config, admin, "POST", "/api/v1/refresh")
+    ask(config, admin, "POST", "/api/v1/refresh", {})
     typer.echo("refresh asked for")
 
 

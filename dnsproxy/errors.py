@@ -5,13 +5,14 @@
     ├── StartError         a port, key or folder that start-up needs cannot be had
     ├── ReloadError        a configuration that a running proxy was given and did not take
     ├── WireError          bytes that are not a DNS message we can use
-    ├── SnapshotError      a snapshot that must not be used, with its Rejection
+    ├── ForeignError       quotes others, printable and of bounded length:
+    │   ├── SnapshotError  a snapshot that must not be used, with its Rejection
+    │   ├── StoreError     an object store, etcd or API server did not do what it was asked
+    │   ├── FetchError     a source of snapshots could not be read
+    │   ├── PublishError   a target of snapshots could not be written, or read
+    │   ├── ResolveError   the helper got no usable response from a resolver
+    │   └── DiscoverError  a registry did not tell, or told what must not be believed, with its Doubt
     ├── OrderError         a pin, freeze or roll-back that cannot be obeyed
-    ├── StoreError         an object store, etcd or API server did not do what it was asked
-    ├── FetchError         a source of snapshots could not be read
-    ├── PublishError       a target of snapshots could not be written, or read
-    ├── ResolveError       the helper got no usable response from a resolver
-    ├── DiscoverError      a registry did not tell, or told what must not be believed, with its Doubt
     └── WorkerError        a worker process cannot be started, or does not answer
 
 Anything else that leaves a public function is a bug.
@@ -22,9 +23,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from dnsproxy.core.text import printable
+
 
 class DnsproxyError(Exception):
     """Root of all errors that this program raises on purpose."""
+
+
+class ForeignError(DnsproxyError):
+    """An error whose message may hold text of others: printable, and at most `text.LIMIT` characters long."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +88,7 @@ class DropReason(StrEnum):
     TCP_CLIENTS = "tcp_clients"
     TCP_PER_CLIENT = "tcp_per_client"
     TLS_HANDSHAKE = "tls_handshake"
+    HTTP_FLOOD = "http_flood"
     REFUSED_CLIENT = "refused_client"
     OVERLOADED = "overloaded"
     RATE_LIMITED = "rate_limited"
@@ -107,7 +118,7 @@ class Rejection(StrEnum):
     NOT_OURS = "not_ours"
 
 
-class SnapshotError(DnsproxyError):
+class SnapshotError(ForeignError):
     """A snapshot that must not be used."""
 
     def __init__(self, reason: Rejection, message: str) -> None:
@@ -119,19 +130,19 @@ class OrderError(DnsproxyError):
     """What the operator asked a running proxy to do cannot be done; the message says why in one line."""
 
 
-class StoreError(DnsproxyError):
+class StoreError(ForeignError):
     """An object store, etcd or API server did not do as asked; the message says why, without secrets."""
 
 
-class FetchError(DnsproxyError):
+class FetchError(ForeignError):
     """A source of snapshots could not be read; the message says which and why."""
 
 
-class PublishError(DnsproxyError):
+class PublishError(ForeignError):
     """A target of snapshots could not be written or read; the message says why, without secrets."""
 
 
-class ResolveError(DnsproxyError):
+class ResolveError(ForeignError):
     """No usable response came from a resolver."""
 
 
@@ -167,7 +178,7 @@ class Doubt(StrEnum):
     FOREIGN = "foreign"
 
 
-class DiscoverError(DnsproxyError):
+class DiscoverError(ForeignError):
     """A registry did not tell what was asked. The message holds no credential and no signed query."""
 
     def __init__(self, reason: Doubt, message: str) -> None:

@@ -40,6 +40,11 @@ EVENTS = {
         "The admin endpoint is open to other hosts and asks for no token.",
         ("listen", "advice"),
     ),
+    "http.connection_refused": Event(
+        "warning",
+        "The admin or helper endpoint has too many connections, in total or of this client; once a minute.",
+        ("listener", "client", "connections"),
+    ),
     # -- the service manager, and another configuration
     "service.user": Event("info", "Root was given up for this user.", ("user", "uid", "gid")),
     "service.unwell": Event(

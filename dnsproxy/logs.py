@@ -14,6 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, TextIO
 
 from dnsproxy.core.repeats import Repeats
+from dnsproxy.core.text import printable, printable_lines
 from dnsproxy.events import EVENTS
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ else:
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 # Seconds between two looks for summaries: a summary is so much late at the most.
 SUMMARY_SECONDS = 5.0
+# Characters of one fact, and items of a list.
+MAX_FACT = 2000
+MAX_ITEMS = 500
 
 
 class _Limiter:
@@ -66,6 +70,24 @@ class _Limiter:
             summaries = self._repeats.due(inf if everything else self._clock())
         for (method, facts), left_out in summaries:
             getattr(structlog.get_logger(), method)(**facts, repeated=left_out)
+
+
+def _clean(_logger: object, _method: str, facts: structlog.types.EventDict) -> structlog.types.EventDict:
+    """Make every fact printable and bound its length; the last defence, after that of `core.text`."""
+    for key, value in facts.items():
+        facts[key] = printable_lines(value, MAX_FACT) if key == "exception" else _fact(value)
+    return facts
+
+
+def _fact(value: Any) -> Any:  # noqa: ANN401 - whatever is logged
+    if isinstance(value, str):
+        return printable(value, MAX_FACT)
+    if isinstance(value, list | tuple):
+        items = [_fact(item) for item in value[:MAX_ITEMS]]
+        return items if len(value) <= MAX_ITEMS else [*items, f"... and {len(value) - MAX_ITEMS} more"]
+    if isinstance(value, dict):
+        return {_fact(key): _fact(item) for key, item in value.items()}
+    return value
 
 
 _limiter = _Limiter(monotonic)
@@ -136,6 +158,7 @@ def configure(
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            _clean,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),

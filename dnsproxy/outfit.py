@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from time import monotonic, time
 from typing import Literal
 
+from dnsproxy.certificate import Certificate
 from dnsproxy.core import names
 from dnsproxy.core.access import AccessList
 from dnsproxy.core.addresses.table import ServedTable
@@ -21,7 +22,6 @@ from dnsproxy.core.policy import build_rules
 from dnsproxy.core.returns import Returns
 from dnsproxy.core.upstreams import Secure, Upstream
 from dnsproxy.errors import StartError
-from dnsproxy.net.certificate import Certificate
 from dnsproxy.net.dial import Dialer
 from dnsproxy.settings import Settings
 from dnsproxy.settings.values import Endpoint

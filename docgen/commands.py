@@ -19,7 +19,13 @@ Generated from the program by `make pages`; `dnsproxy COMMAND --help` tells the 
 | 2 | wrong usage, or mistakes in the configuration: a line for each, with file, line and key path |
 | 130 | ended by the keyboard (SIGINT) while a command ran |
 
-`dnsproxy --version` prints the version. Completion for bash, zsh and fish comes with the package;
+`dnsproxy --version` prints the version. Commands that ask a running proxy take two options in front of the
+command, as in `dnsproxy --admin-ca-file ca.pem status --admin https://10.0.0.1:9153`: `--admin-ca-file` (or
+`DNSPROXY_ADMIN_CA_FILE`), the authorities of its certificate, and `--admin-token-file` (or
+`DNSPROXY_ADMIN_TOKEN_FILE`), a bearer token. Without them, `admin.tls.cert_file` and `admin.token_file` of
+`--config` are used where that names the endpoint.
+
+Completion for bash, zsh and fish comes with the package;
 `dnsproxy --show-completion` prints the script for the shell that it is run from.
 """
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from aiohttp import web
 
+from dnsproxy.http_connection import MAX_BODY
 from dnsproxy.version import __version__
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference"
@@ -28,8 +29,6 @@ FLAG: Json = {"type": "boolean"}
 TEXTS: Json = {"type": "array", "items": TEXT}
 OBJECT: Json = {"type": "object"}
 COUNTS: Json = {"type": "object", "additionalProperties": WHOLE}
-# Octets of a body that the endpoints read (aiohttp's default).
-MAX_BODY = 1024**2
 
 
 def _or_null(schema: Json) -> Json:
@@ -188,10 +187,7 @@ def _order(summary: str, **keys: Json) -> Json:
             "Done; what is ordered now. `not_saved` says why it would not hold over a restart.", ORDERED
         ),
         "400": _error("The body is not what is asked for."),
-        "403": _error("It came over a network, and no token is configured."),
         "409": _error("It cannot be obeyed."),
-        "413": _reply(f"More than {MAX_BODY} octets.", TEXT, "text/plain"),
-        "415": _error("The body is not application/json."),
     }
     body = {"required": True, "content": {"application/json": {"schema": _object(**keys)}}}
     return {"post": {"summary": summary, "requestBody": body, "responses": replies}}
@@ -200,9 +196,7 @@ def _order(summary: str, **keys: Json) -> Json:
 def _order_to_program(summary: str, status: int, done: Json, refused: Json) -> Json:
     replies = {
         str(status): done,
-        "403": _error("It came over a network, and no token is configured."),
         "409": refused,
-        "415": _error("The body is not application/json."),
     }
     body = {"required": True, "content": {"application/json": {"schema": {}}}}
     return {"post": {"summary": summary, "requestBody": body, "responses": replies}}
@@ -270,7 +264,6 @@ ADMIN: Json = {
             "responses": {
                 "200": _reply("How many were forgotten.", _object(flushed=WHOLE)),
                 "400": _error("Not a name, or a body that is not understood: nothing is forgotten."),
-                "413": _reply(f"More than {MAX_BODY} octets.", TEXT, "text/plain"),
             },
         }
     },
@@ -351,18 +344,29 @@ def document(title: str, paths: Mapping[str, Json], schemes: Json) -> Json:
 
 
 def _guarded(path: str, item: Json, schemes: Json) -> Json:
-    if path in OPEN:
-        return item
-    refusal = _error("A token is configured, and the request has not it.")
-    return {
-        method: {
+    """Add what the check in front of the handlers, and the reading of bodies, may answer."""
+    refusals: Json = {}
+    if path not in OPEN:
+        refusals["401"] = _error("A token is configured, and the request has not it.")
+    is_admin = "password" in schemes
+    guarded: Json = {}
+    for method, operation in item.items():
+        more = dict(refusals)
+        if method != "get":
+            more["403"] = _error("The token only reads; or none is configured, and it came over a network.")
+            more["408"] = _error("The body did not come in time.")
+            more["413"] = _reply(f"More than {MAX_BODY} bytes.", TEXT, "text/plain")
+            more["415"] = _error("The content type is not application/json.")
+        elif is_admin and path not in OPEN:
+            more["403"] = _error("No token is configured, and the Host is not known.")
+        # Without any, where no token is configured.
+        security: list[Json] = [{}, *({name: []} for name in schemes if method == "get" or name == "token")]
+        guarded[method] = {
             **operation,
-            # Without any, where no token is configured.
-            "security": [{}, *({name: []} for name in schemes if method == "get" or name == "token")],
-            "responses": {**operation["responses"], "401": refusal},
+            **({} if path in OPEN else {"security": security}),
+            "responses": dict(sorted({**operation["responses"], **more}.items())),
         }
-        for method, operation in item.items()
-    }
+    return guarded
 
 
 def routes(app: web.Application) -> set[str]:

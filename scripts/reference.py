@@ -53,6 +53,7 @@ _PARTS = {
     "service": "Root, and the service manager",
     "proxy": "The proxy",
     "admin": "The admin endpoint",
+    "http": "HTTP endpoints",
     "learned": "Learned addresses",
     "canary": "New addresses on trial",
     "upstream": "Upstreams",

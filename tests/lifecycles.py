@@ -195,14 +195,14 @@ class ProxyModel:
         self.state = AddressLifecycle(self.policy)
         opened = self.opened(document["snapshots"])
         restore(self.state, document, {entry.snapshot.issuer: entry.key_id for entry in opened})
-        self.state.configure(self.policy, opened, self.now)
+        self.state.configure(self.policy, opened)
         self.settle()
 
     def reload(self, **policy: Any) -> None:
         """Change settings of the running process."""
         self.policy = replace(self.policy, **policy)
         opened = self.opened([held.token for held in self.state.snapshots.values()])
-        self.state.configure(self.policy, opened, self.now)
+        self.state.configure(self.policy, opened)
         self.settle()
 
     # -- what can be observed -------------------------------------------------------------------

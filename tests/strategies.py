@@ -17,7 +17,7 @@ from dnsproxy.core.registry import MAX_FOUND, Found, Wanted
 KEY = "key-a"
 
 whole_numbers = st.integers(0, 2**63 - 1)
-texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
+texts = st.text(st.characters(codec="utf-8").filter(str.isprintable), min_size=1, max_size=12)
 labels = st.binary(min_size=1, max_size=12).map(bytes.lower)
 
 

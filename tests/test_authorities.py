@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dnsproxy.authorities import client_context, unjudging_context
+from dnsproxy.authorities import client_context, pinned_context, unjudging_context
 from tests.certificates import make_certificate, server_context
 
 
@@ -56,3 +56,15 @@ def test_a_context_that_judges_nothing_takes_every_certificate(tmp_path: Path) -
     path = make_certificate(tmp_path, "registry.example")
     handshake(unjudging_context(), server_context(path), "other.example")
     assert unjudging_context().cert_store_stats()["x509"] == 0
+
+
+def test_one_certificate_is_believed_for_any_name_and_no_other(tmp_path: Path) -> None:
+    path, other = make_certificate(tmp_path, "a.example"), make_certificate(tmp_path, "b.example")
+    chain = tmp_path / "chain.pem"
+    chain.write_bytes(path.read_bytes() + other.read_bytes())
+    handshake(pinned_context(chain), server_context(path), "127.0.0.1")
+    with pytest.raises(ssl.SSLCertVerificationError):
+        handshake(pinned_context(chain), server_context(other), "127.0.0.1")
+    (tmp_path / "empty.pem").write_text("")
+    with pytest.raises(ValueError, match="no certificate"):
+        pinned_context(tmp_path / "empty.pem")

@@ -42,6 +42,9 @@ LAYERS: tuple[frozenset[str], ...] = (
             "notify",
             "privileges",
             "lifecycle",
+            "certificate",
+            "http_connection",
+            "http_listener",
         }
     ),
     frozenset({"net", "helper", "admin", "ops"}),
@@ -86,6 +89,7 @@ FORBIDDEN_IN_CORE = frozenset(
 # The event loop keeps only weak references to tasks. Where no TaskGroup holds
 # one, somebody else must.
 LOOSE_TASKS = {
+    "http_listener": "kept until done, cancelled by close(); one that accepts, one per connection being made",
     "net.tls": "kept until done, cancelled by close(); one that accepts, one per handshake",
     "net.channel": "kept in a dictionary until done, cancelled by close(); one per connection being made",
     "app": "awaited and cancelled where they are made; an endpoint that ends is awaited by close()",

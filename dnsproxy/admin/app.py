@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from typing import Any, Protocol
 
@@ -12,33 +11,29 @@ import structlog
 from aiohttp import web
 
 from dnsproxy.admin import explain
+from dnsproxy.admin.access import Access, check_access
 from dnsproxy.admin.control import Control, ControlApi
 from dnsproxy.admin.lifecycle import LifecycleApi
 from dnsproxy.admin.metrics import render
 from dnsproxy.admin.page import StatusPage, harden
 from dnsproxy.admin.standing import standing_document
 from dnsproxy.admin.status import Facts, status_document
+from dnsproxy.certificate import http_certificate
 from dnsproxy.core import names
 from dnsproxy.core.explain import Explanation
 from dnsproxy.core.totals import Outcome
 from dnsproxy.errors import StartError
+from dnsproxy.http_connection import MAX_BODY, read_body, watch_request
+from dnsproxy.http_listener import HttpListener, Limits, open_socket, spare_files
 from dnsproxy.settings.serving import AdminSettings
 from dnsproxy.settings.values import Endpoint
-from dnsproxy.tokens import is_basic, is_bearer, read_token
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-# Probes of kubelets and load balancers carry no token, and learn nothing that a query would not tell.
-_OPEN_PATHS = frozenset({"/health", "/ready"})
-_LOOKING = frozenset({"GET", "HEAD"})
-# A browser shows a dialog for Basic (RFC 7617); programs send the token as they always did (RFC 6750).
-_CHALLENGE = {
-    "WWW-Authenticate": 'Basic realm="dnsproxy: any user, the admin token as password", charset="UTF-8", '
-    'Bearer realm="dnsproxy"'
-}
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+# Connections at one time: operators, their browsers, Prometheus, probes, and helpers that ask for canaries.
+TOTAL = 128
+PER_CLIENT = 64
 
 
 class Operated(Protocol):
@@ -73,34 +68,23 @@ class Operated(Protocol):
 class AdminServer:
     """The endpoint while it is open; ``endpoint`` has the real port."""
 
-    def __init__(self, runner: web.AppRunner, endpoint: Endpoint) -> None:
+    def __init__(self, runner: web.AppRunner, listener: HttpListener) -> None:
         self._runner = runner
-        self.endpoint = endpoint
+        self._listener = listener
+        self.endpoint = Endpoint(*listener.address, "tcp")
 
     async def close(self) -> None:
         """Stop accepting and end what is under way."""
+        await self._listener.stop()
         await self._runner.cleanup()
+        await self._listener.close()
 
 
-def create_app(operated: Operated, token: str | None) -> web.Application:
-    """Return the application; with ``token`` all but the probes ask for it.
-
-    It comes as a bearer token or, to look at something with a browser, as the password of Basic
-    authentication. A browser sends that along with whatever a page of somebody else makes it send,
-    so it is good for nothing but looking.
-    """
-
-    @web.middleware
-    async def authorize(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if token is not None and request.path not in _OPEN_PATHS and not _authorized(request, token):
-            return web.json_response(
-                {"error": "a bearer token is needed"},
-                status=401,
-                headers=_CHALLENGE if request.method in _LOOKING else None,
-            )
-        return await handler(request)
-
-    app = web.Application(middlewares=[authorize])
+def create_app(operated: Operated, access: Access) -> web.Application:
+    """Return the application; ``access`` says who may read and who may give orders."""
+    app = web.Application(
+        middlewares=[watch_request, check_access(access), read_body], client_max_size=MAX_BODY
+    )
     api = _Api(operated)
     app.on_response_prepare.append(harden)
     StatusPage(operated).add_to(app)
@@ -111,14 +95,9 @@ def create_app(operated: Operated, token: str | None) -> web.Application:
     app.router.add_get("/api/v1/explain", api.explain)
     app.router.add_post("/api/v1/refresh", api.refresh)
     app.router.add_post("/api/v1/flush", api.flush)
-    ControlApi(operated.addresses, has_token=token is not None).add_to(app)
-    LifecycleApi(operated, has_token=token is not None).add_to(app)
+    ControlApi(operated.addresses).add_to(app)
+    LifecycleApi(operated).add_to(app)
     return app
-
-
-def _authorized(request: web.Request, token: str) -> bool:
-    given = request.headers.get("Authorization", "")
-    return is_bearer(given, token) or (request.method in _LOOKING and is_basic(given, token))
 
 
 class _Api:
@@ -167,7 +146,7 @@ async def _name_in_body(request: web.Request) -> str | None:
     Raises:
         ValueError: the body is anything else, which must not be taken for "forget everything".
     """
-    if not request.can_read_body:
+    if not await request.read():
         return None
     try:
         body: Any = await request.json()
@@ -185,30 +164,32 @@ async def start_admin(
     """Open the endpoint; ``sock``, if given, is bound to ``listen`` already, and its own from now on.
 
     Raises:
-        StartError: the port is taken, or the token cannot be read.
+        StartError: the port is taken, or a token or certificate cannot be read.
     """
-    token: str | None = None
-    if settings.token_file is not None:
-        try:
-            token = read_token(settings.token_file)
-        except StartError as exc:
-            if sock is not None:
-                sock.close()
-            raise StartError(f"admin.token_file: {exc}") from exc
+    try:
+        access = Access.from_settings(settings, listen)
+        certificate = http_certificate("admin.tls", settings.tls.cert_file, settings.tls.key_file)
+        sock = sock or _open(listen)
+    except StartError:
+        if sock is not None:
+            sock.close()
+        raise
     runner = web.AppRunner(
-        create_app(operated, token), handle_signals=False, access_log=None, shutdown_timeout=2.0
+        create_app(operated, access), handle_signals=False, access_log=None, shutdown_timeout=2.0
     )
     await runner.setup()
-    site: web.BaseSite = (
-        web.TCPSite(runner, listen.host, listen.port) if sock is None else web.SockSite(runner, sock)
-    )
+    if runner.server is None:
+        raise StartError("admin.listen: the HTTP server is not set up")
+    limits = Limits(TOTAL, PER_CLIENT, spare_files())
+    listener = HttpListener("admin", sock, runner.server, limits, certificate)
+    if access.token is None and not ip_address(listen.host).is_loopback:
+        log.warning("admin.open", listen=str(listen), advice="set admin.token_file or listen on loopback")
+    return AdminServer(runner, listener)
+
+
+def _open(listen: Endpoint) -> socket.socket:
     try:
-        await site.start()
+        return open_socket(listen.host, listen.port)
     except OSError as exc:
-        await runner.cleanup()
         reason = os.strerror(exc.errno) if exc.errno else str(exc)
         raise StartError(f"admin.listen: cannot listen on {listen}: {reason}") from exc
-    host, port = runner.addresses[0][:2]
-    if token is None and not ip_address(listen.host).is_loopback:
-        log.warning("admin.open", listen=str(listen), advice="set admin.token_file or listen on loopback")
-    return AdminServer(runner, Endpoint(str(host), int(port), "tcp"))

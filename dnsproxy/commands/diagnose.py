@@ -18,6 +18,7 @@ from dnsproxy.commands.options import (
     AdminOption,
     ConfigOption,
     JsonOption,
+    admin_files,
     ask,
     domain_name,
     ip_addresses,
@@ -59,7 +60,7 @@ def routes(
     from dnsproxy.ops.routes import plan_routes  # noqa: PLC0415
 
     settings = load(config)
-    plan = plan_routes(read_known(settings, admin, time.time()), routed_ranges(settings))
+    plan = plan_routes(read_known(settings, admin, time.time(), admin_files()), routed_ranges(settings))
     if output is RouteFormat.JSON:
         typer.echo(json.dumps(to_json(plan), indent=2))
     elif output is RouteFormat.TERRAFORM:
@@ -115,7 +116,7 @@ def doctor(
     settings = load(config)
     known, reason = None, ""
     try:
-        known = read_known(settings, admin, time.time())
+        known = read_known(settings, admin, time.time(), admin_files())
     except DnsproxyError as exc:
         reason = str(exc)
     findings = asyncio.run(examine(settings, known, reason, Site(servers, timeout)))

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from dnsproxy.commands.options import DEFAULT_CONFIG, AdminOption, ConfigOption, JsonOption
+from dnsproxy.commands.options import DEFAULT_CONFIG, AdminOption, ConfigOption, JsonOption, admin_files
 
 hosts = typer.Typer(no_args_is_help=True, help="Hosts files: import, export, audit.")
 _DEFAULT = Path("/etc/hosts")
@@ -49,7 +49,7 @@ def export(config: ConfigOption = DEFAULT_CONFIG, admin: AdminOption = None) -> 
     from dnsproxy.ops.known import read_known  # noqa: PLC0415
 
     now = time.time()
-    typer.echo(export_hosts(read_known(load(config), admin, now), now), nl=False)
+    typer.echo(export_hosts(read_known(load(config), admin, now, admin_files()), now), nl=False)
 
 
 @hosts.command()
@@ -70,7 +70,7 @@ def audit(
 
     settings = load(config)
     try:
-        known = read_known(settings, admin, time.time())
+        known = read_known(settings, admin, time.time(), admin_files())
     except NothingKnownError:
         # Which names are owned is known all the same; every line for one of them counts as stale.
         known = configured(settings)

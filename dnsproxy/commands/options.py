@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dnsproxy.core import names
 from dnsproxy.core.learned import canonical_addresses
+
+if TYPE_CHECKING:
+    from dnsproxy.ops.client import AdminFiles
 
 DEFAULT_CONFIG = Path("/etc/dnsproxy/config.yaml")
 ConfigOption = Annotated[
@@ -55,6 +58,45 @@ AdminOption = Annotated[
 ]
 
 
+AdminCaOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--admin-ca-file",
+        metavar="FILE",
+        envvar="DNSPROXY_ADMIN_CA_FILE",
+        help="Authorities (PEM) of an https admin endpoint; else admin.tls.cert_file, or the system's.",
+    ),
+]
+AdminTokenOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--admin-token-file",
+        metavar="FILE",
+        envvar="DNSPROXY_ADMIN_TOKEN_FILE",
+        help="Bearer token for the admin endpoint; without --admin, else admin.token_file.",
+    ),
+]
+
+
+class _Given:
+    """What stands in front of the command."""
+
+    token: Path | None = None
+    ca: Path | None = None
+
+
+def set_admin_files(token: Path | None, ca: Path | None) -> None:
+    """Take the options that stand in front of the command."""
+    _Given.token, _Given.ca = token, ca
+
+
+def admin_files() -> AdminFiles:
+    """Return the files that the options in front of the command name."""
+    from dnsproxy.ops.client import AdminFiles  # noqa: PLC0415
+
+    return AdminFiles(_Given.token, _Given.ca)
+
+
 def ask(
     config: Path, admin: str | None, method: str, path: str, body: dict[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -67,5 +109,6 @@ def ask(
     from dnsproxy.config import load  # noqa: PLC0415 - `check` and `--version` start faster without these
     from dnsproxy.ops.client import AdminClient  # noqa: PLC0415
 
-    client = AdminClient(admin) if admin else AdminClient.from_settings(load(config).admin)
+    files = admin_files()
+    client = AdminClient(admin, files) if admin else AdminClient.from_settings(load(config).admin, files)
     return client.call(method, path, body)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from dnsproxy.core import names
+from dnsproxy.core.text import is_label
 from dnsproxy.errors import Rejection, SnapshotError
+
+# Bytes of a text that becomes a label of a metric, such as an issuer.
+MAX_LABEL: Final = 255
 
 
 class Fields:
@@ -38,6 +43,25 @@ class Fields:
         if not isinstance(value, str) or not value or not _is_unicode(value):
             raise self.wrong(key, "not a text")
         return value
+
+    def label(self, key: str, limit: int = MAX_LABEL) -> str:
+        """Return a printable text of at most ``limit`` bytes: for logs, tables and metric labels."""
+        value = self._value.get(key)
+        if not isinstance(value, str) or not is_label(value, limit):
+            raise self.wrong(key, f"not a text of 1 to {limit} printable bytes")
+        return value
+
+    def labels(self, key: str, most: int, limit: int = MAX_LABEL) -> tuple[str, ...]:
+        """Return a list of at most ``most`` such texts."""
+        items = self.sequence(key)
+        if len(items) > most:
+            raise self.wrong(key, f"more than {most}")
+        labels: list[str] = []
+        for item in items:
+            if not isinstance(item, str) or not is_label(item, limit):
+                raise self.wrong(key, f"not a list of texts of 1 to {limit} printable bytes")
+            labels.append(item)
+        return tuple(labels)
 
     def whole(self, key: str) -> int:
         """Return a whole number, 0 to 2**63 - 1."""

@@ -26,6 +26,7 @@ ROLES = frozenset({"registry", "auth", "storage", "chart", "other"})
 # of names, a name a handful of addresses), far below what would hurt.
 MAX_NAMES = 20_000
 MAX_ADDRESSES = 256
+MAX_RESOLVERS = 64
 # Refused sets of one name: its present addresses, or what is left of them where a proxy may not answer all.
 MAX_REFUSED = 8
 
@@ -131,7 +132,7 @@ class Snapshot:
         if len({entry.name for entry in entries}) != len(entries):
             raise SnapshotError(Rejection.MALFORMED, "names: one name is listed twice")
         return cls(
-            issuer=document.text("iss"),
+            issuer=document.label("iss"),
             serial=document.whole("serial"),
             issued_at=document.whole("iat"),
             expires_at=document.whole("exp"),
@@ -164,19 +165,19 @@ def canonical_addresses(texts: Iterable[str]) -> tuple[str, ...]:
 
 def _name_from(item: object, place: str) -> LearnedName:
     fields = Fields(item, place)
-    role = fields.text("role")
-    status = fields.text("status")
+    role = fields.label("role")
+    status = fields.label("status")
     addresses = _addresses_from(fields, "addresses")
     return LearnedName(
         name=fields.name("name"),
         # A role or status from a later version is still a name with addresses.
         role=role if role in ROLES else "other",
-        registry=fields.text("registry"),
+        registry=fields.label("registry"),
         addresses=addresses,
         cname=fields.optional_name("cname"),
         ttl=fields.whole("ttl"),
         observed_at=fields.whole("observed_at"),
-        resolvers=tuple(fields.texts("resolvers")),
+        resolvers=fields.labels("resolvers", MAX_RESOLVERS),
         status=status,
         changed_at=fields.optional_moment("changed_at"),
         refused=_refused_from(fields, place),
@@ -287,15 +288,28 @@ def _age(snapshot: Snapshot) -> str:
 
 
 def judge_content(current: Snapshot | None, candidate: Snapshot, scope: Scope) -> Accepted | Rejected:
-    """As `judge`, without time window and age: for what was accepted before, in the order of that."""
+    """As `judge`, without time window and age."""
+    ours, foreign = in_scope(candidate, scope)
+    if foreign and not ours.names:
+        return Rejected(Rejection.NOT_OURS, f"none of its {len(foreign)} names is configured here")
+    known = {e.name for e in current.names if e.addresses} if current else set()
+    if known and not ours.address_count:
+        return Rejected(Rejection.SHRANK_TO_EMPTY, f"no address for any name, {len(known)} known")
+    offered_names = {e.name for e in ours.names if e.addresses}
+    given_up = superseded(current.found, ours.found) if current else frozenset()
+    return Accepted(ours, foreign, tuple(sorted(known - offered_names - given_up)))
+
+
+def in_scope(candidate: Snapshot, scope: Scope) -> tuple[Snapshot, tuple[str, ...]]:
+    """Return what of ``candidate`` may be taken, and the names that may not."""
     found = scope.admit(candidate.found)
-    # As in `registry.with_found`, the first that found a name owns it.
+    # As in `registry.with_found`, the first role that has a name owns it.
     admitted = {name: entry.registry for entry in reversed(found) for name in entry.names}
     offered_all = [entry.name for entry in candidate.names]
     foreign = tuple(name for name in offered_all if name not in admitted and not scope.allows(name))
     left_out = set(foreign)
-    # The limits of a found name are those of its registry, which is not for the helper to choose.
-    # Nothing was seen after it was signed: a time that says so is from a clock that has been set back since.
+    # The limits of a discovered name are those of its registry, which the helper must not choose.
+    # A helper saw nothing after it signed: a later time is from a clock that has been set back since.
     newest = candidate.issued_at
     listed = (
         replace(e, registry=admitted.get(e.name, e.registry), observed_at=min(e.observed_at, newest))
@@ -303,12 +317,4 @@ def judge_content(current: Snapshot | None, candidate: Snapshot, scope: Scope) -
         if e.name not in left_out
     )
     found = tuple(replace(entry, observed_at=min(entry.observed_at, newest)) for entry in found)
-    ours = replace(candidate, names=tuple(listed), found=found)
-    if foreign and not ours.names:
-        return Rejected(Rejection.NOT_OURS, f"none of its {len(foreign)} names is configured here")
-    known = {e.name for e in current.names if e.addresses} if current else set()
-    if known and not ours.address_count:
-        return Rejected(Rejection.SHRANK_TO_EMPTY, f"no address for any name, {len(known)} known")
-    offered_names = {e.name for e in ours.names if e.addresses}
-    given_up = superseded(current.found, found) if current else frozenset()
-    return Accepted(ours, foreign, tuple(sorted(known - offered_names - given_up)))
+    return replace(candidate, names=tuple(listed), found=found), foreign

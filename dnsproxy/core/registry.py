@@ -143,7 +143,7 @@ def found_from(document: Fields, most: int) -> tuple[Found, ...]:
     for index, item in enumerate(listed):
         fields = Fields(item, f"found[{index}]")
         found = Found(
-            fields.text("registry"), fields.text("role"), fields.names("names"), fields.whole("observed_at")
+            fields.label("registry"), fields.label("role"), fields.names("names"), fields.whole("observed_at")
         )
         if len(found.names) > MAX_FOUND:
             raise fields.wrong("names", f"more than {MAX_FOUND}")

@@ -15,9 +15,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from dnsproxy.core.learned import Snapshot
+from dnsproxy.core.text import is_label
 from dnsproxy.errors import Rejection, SnapshotError
 
 ALGORITHM = "EdDSA"
+# Bytes. `key_id` has 16.
+MAX_KEY_ID = 64
 TrustedKeys = Mapping[str, Ed25519PublicKey]
 
 
@@ -88,7 +91,11 @@ def verify(token: str, trusted: TrustedKeys) -> Snapshot:
         kid = jwt.get_unverified_header(token).get("kid")
     except (jwt.InvalidTokenError, ValueError, RecursionError) as exc:
         raise SnapshotError(Rejection.MALFORMED, f"not a JWS: {exc}") from exc
-    key = trusted.get(kid) if isinstance(kid, str) else None
+    if not isinstance(kid, str):
+        raise SnapshotError(Rejection.UNKNOWN_KEY, "signed by a key without an id")
+    if not is_label(kid, MAX_KEY_ID):
+        raise SnapshotError(Rejection.MALFORMED, f"kid: not a printable text of at most {MAX_KEY_ID} bytes")
+    key = trusted.get(kid)
     if key is None:
         raise SnapshotError(Rejection.UNKNOWN_KEY, f"signed by key {kid!r}, which is not trusted here")
     try:

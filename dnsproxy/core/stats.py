@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Final
 
 from dnsproxy.core.message import request_label
-from dnsproxy.core.wire import rcode_name
+from dnsproxy.core.wire import rcode_label
 
 # What a response was made from, and the labels of that.
 LEARNED: Final = 0
@@ -106,7 +106,7 @@ class Stats:
         for number, count in self.asked.items():
             self.requests[request_label(number >> 1, tcp=bool(number & 1))] += count
         for number, count in self.answered.items():
-            self.responses[rcode_name(number >> 3), SOURCES[number & 7]] += count
+            self.responses[rcode_label(number >> 3), SOURCES[number & 7]] += count
         self.asked.clear()
         self.answered.clear()
 

@@ -85,6 +85,11 @@ def rcode_name(rcode: int) -> str:
     return _RCODE_NAMES.get(rcode) or f"RCODE{rcode}"
 
 
+def rcode_label(rcode: int) -> str:
+    """Return ``NXDOMAIN`` for 3; ``other`` for one without a name, so that metric labels stay few."""
+    return _RCODE_NAMES.get(rcode, "other")
+
+
 @mypyc_attr(free_list_len=1)
 class Query:
     """A scanned query. ``rcode`` is not NOERROR when the query itself is at fault.

@@ -19,6 +19,8 @@ from typing import Protocol
 import structlog
 
 from dnsproxy.core import seal
+from dnsproxy.core.fields import MAX_LABEL
+from dnsproxy.core.text import printable
 from dnsproxy.errors import SnapshotError, StoreError
 from dnsproxy.helper.issue import Published
 from dnsproxy.helper.target_etcd import publish_reason
@@ -153,7 +155,9 @@ class Election:
                     known = await follower.after(known, WAIT)
                     self._recover("office")
                     if known.exists:
-                        self._note_leader((known.value or b"").decode("utf-8", "replace"))
+                        self._note_leader(
+                            printable((known.value or b"").decode("utf-8", "replace"), MAX_LABEL)
+                        )
                         continue
                     await self._win(member)
                     known = None

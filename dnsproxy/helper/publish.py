@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
-import ssl
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 import structlog
 from aiohttp import web
 
+from dnsproxy.certificate import Certificate, http_certificate
 from dnsproxy.errors import StartError
 from dnsproxy.files import remove_leftovers
 from dnsproxy.helper.assemble import group_keys, make_election, make_helper
@@ -27,12 +27,14 @@ from dnsproxy.helper.issue import Published
 from dnsproxy.helper.jury import Jury
 from dnsproxy.helper.outlets import Outlets, TargetStatus, make_targets
 from dnsproxy.helper.service import Helper
-from dnsproxy.helper.tls import os_reason, server_context
+from dnsproxy.http_connection import MAX_BODY, read_body, watch_request
+from dnsproxy.http_listener import HttpListener, Limits, open_socket, spare_files
 from dnsproxy.keys import read_private_key
 from dnsproxy.settings import Settings
 from dnsproxy.settings.values import Endpoint
 from dnsproxy.system import expand_resolvers, raise_file_limit
 from dnsproxy.tokens import is_bearer, read_token
+from dnsproxy.transport.reasons import os_reason
 
 if TYPE_CHECKING:
     from dnsproxy.helper.election import Election
@@ -43,8 +45,12 @@ MAX_WAIT = 120.0
 # Blocking queries at one time; each holds a connection and some 10 kB. The next ones are answered at once, so
 # their proxies pull once in a refresh: an error would make them back off and count their helper as failing.
 MAX_WAITERS = 10_000
-# File descriptors that are kept for those who do not wait, and for the helper's own work.
+# Connections of which no blocking query waits.
+_OTHER_CONNECTIONS = 1000
+# Descriptors that are left to the helper's own work: its resolvers, registries and targets.
 _SPARE_FILES = 256
+# One client may have this part of the connections: many proxies may share an address behind NAT.
+_CLIENT_PART = 2
 # Seconds after which a proxy that came too early should ask again: the first round takes about as long.
 RETRY_AFTER = "2"
 # Seconds that responses under way get at the end.
@@ -155,7 +161,7 @@ def create_app(
     ``guarded`` when others are kept out by other means. ``most`` of them may wait at one time.
     """
     api = _Api(helper, token, wall, guarded=guarded, most=most)
-    app = web.Application()
+    app = web.Application(middlewares=[watch_request, read_body], client_max_size=MAX_BODY)
     app.on_response_prepare.append(_store_nothing_else)
     app.router.add_get("/v1/snapshot", api.snapshot)
     app.router.add_get("/health", api.health)
@@ -217,7 +223,10 @@ async def serve_helper(
     token = None
     if options.token_file is not None:
         token = await asyncio.to_thread(read_token, options.token_file)
-    context = await asyncio.to_thread(server_context, options.tls)
+    tls = options.tls
+    certificate = await asyncio.to_thread(
+        http_certificate, "helper.tls", tls.cert_file, tls.key_file, tls.client_ca_file
+    )
     key = await asyncio.to_thread(read_private_key, options.signing_key_file)
     if options.publish_file is not None:
         remove_leftovers(options.publish_file, time.time())
@@ -229,12 +238,13 @@ async def serve_helper(
         helper.jury = await asyncio.to_thread(Jury, options.canary)
     if not helper.wanted and not settings.sought():
         raise StartError("the helper has no name to learn: list a registry, or names without addresses")
+    room = min(MAX_WAITERS + _OTHER_CONNECTIONS, max(2, raise_file_limit() - spare_files(_SPARE_FILES)))
     runner = web.AppRunner(
         create_app(
             helper,
             token,
             guarded=options.tls.client_ca_file is not None,
-            most=min(MAX_WAITERS, max(1, raise_file_limit() - _SPARE_FILES)),
+            most=min(MAX_WAITERS, max(1, room * 9 // 10)),
         ),
         handle_signals=False,
         access_log=None,
@@ -242,8 +252,11 @@ async def serve_helper(
         shutdown_timeout=SHUTDOWN,
     )
     await runner.setup()
+    listener: HttpListener | None = None
     try:
-        endpoint = await _listen(runner, options.listen, context, sock)
+        limits = Limits(room, max(1, room // _CLIENT_PART), spare_files(_SPARE_FILES))
+        listener = _listen(runner, options.listen, certificate, sock, limits)
+        endpoint = Endpoint(options.listen.host, listener.address[1], "tcp")
         _warn_when_open(endpoint, guarded=token is not None or options.tls.client_ca_file is not None)
         if on_listening is not None:
             on_listening(endpoint)
@@ -252,26 +265,31 @@ async def serve_helper(
         await _run_until(helper, stop)
     finally:
         helper.release()
+        if listener is not None:
+            await listener.stop()
         await runner.cleanup()
+        if listener is not None:
+            await listener.close()
     log.info("helper.stopped")
 
 
-async def _listen(
-    runner: web.AppRunner, listen: Endpoint, context: ssl.SSLContext | None, sock: socket.socket | None
-) -> Endpoint:
-    site: web.BaseSite
-    if sock is not None:
-        site = web.SockSite(runner, sock, ssl_context=context)
-    else:
-        site = web.TCPSite(runner, listen.host, listen.port, ssl_context=context)
+def _listen(
+    runner: web.AppRunner,
+    listen: Endpoint,
+    certificate: Certificate | None,
+    sock: socket.socket | None,
+    limits: Limits,
+) -> HttpListener:
     try:
-        await site.start()
+        sock = sock or open_socket(listen.host, listen.port)
     except OSError as exc:
         reason = os_reason(exc)
         raise StartError(f"helper.listen: {listen.host} port {listen.port}: {reason}") from exc
-    endpoint = Endpoint(listen.host, runner.addresses[0][1], "tcp")
-    log.info("helper.listening", address=listen.host, port=endpoint.port, tls=context is not None)
-    return endpoint
+    if runner.server is None:
+        raise StartError("helper.listen: the HTTP server is not set up")
+    listener = HttpListener("helper", sock, runner.server, limits, certificate)
+    log.info("helper.listening", address=listen.host, port=listener.address[1], tls=certificate is not None)
+    return listener
 
 
 async def _run_until(helper: Helper, stop: asyncio.Event) -> None:

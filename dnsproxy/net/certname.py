@@ -5,6 +5,8 @@ from __future__ import annotations
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID
 
+from dnsproxy.core.text import printable
+
 # Names of a certificate in one line of a message.
 _SHOWN = 3
 
@@ -26,7 +28,7 @@ def mismatch(certificate: bytes, host: str) -> str | None:
     presented = names.get_values_for_type(x509.DNSName)
     if any(_covers(name.lower().rstrip("."), host.lower()) for name in presented):
         return None
-    shown = ", ".join(presented[:_SHOWN]) or "no host"
+    shown = printable(", ".join(presented[:_SHOWN])) or "no host"
     return f"its certificate is for {shown}{', ...' if len(presented) > _SHOWN else ''}"
 
 

@@ -15,6 +15,7 @@ from time import monotonic
 import structlog
 
 from dnsproxy.core.exchange import Attempt, Exchange, Failure
+from dnsproxy.core.text import printable
 from dnsproxy.core.upstreams import Upstream
 from dnsproxy.net.link import Ends, Link, Waiting
 from dnsproxy.net.upstream_tls import ClientContext, name_failure
@@ -152,6 +153,8 @@ class Channel:
         if self._closed or link not in self._links:
             return
         self._links.remove(link)
+        # HTTP/2 and TLS errors quote the upstream.
+        text = printable(text)
         now = monotonic()
         lost = link.take_all()
         if not link.has_replied and text != self._told:

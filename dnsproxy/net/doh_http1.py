@@ -14,6 +14,8 @@ from dnsproxy.net.encrypted import EncryptedClient, House
 
 # Octets of a request's head.
 _MAX_HEAD = 16_384
+# Parts of a request's body, which are chunks or what one read returns. A query usually comes in one.
+MAX_PARTS = 256
 
 
 class Http1Client(EncryptedClient):
@@ -24,6 +26,7 @@ class Http1Client(EncryptedClient):
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_HEAD)
         self._request: h11.Request | None = None
         self._body = bytearray()
+        self._parts = 0
 
     @property
     def is_ready(self) -> bool:
@@ -59,10 +62,15 @@ class Http1Client(EncryptedClient):
         if isinstance(event, h11.Request):
             self._request = event
             self._body.clear()
+            self._parts = 0
         elif isinstance(event, h11.Data):
             self._body += event.data
+            self._parts += 1
             if len(self._body) > doh.MAX_MESSAGE:
                 self._refuse(doh.TOO_LARGE)
+            elif self._parts > MAX_PARTS:
+                self.house.engine.stats.drops[DropReason.HTTP_FLOOD] += 1
+                self._refuse(doh.BAD_REQUEST)
         elif isinstance(event, h11.EndOfMessage) and self._request is not None:
             self._take_request(self._request, bytes(self._body))
         elif isinstance(event, h11.ConnectionClosed):

@@ -19,6 +19,7 @@ from dnsproxy.errors import DropReason
 from dnsproxy.net import encrypted
 from dnsproxy.net.doh_reply import Reply, reply_to, status_of
 from dnsproxy.net.encrypted import EncryptedClient, House
+from dnsproxy.net.http2 import SENT_PER_FRAME, FrameBudget, HeaderDecoder
 
 _Codes = h2.settings.SettingCodes
 # Octets of a request's headers.
@@ -57,6 +58,7 @@ class Http2Client(EncryptedClient):
         self._resets = 0
         self._unwritten = 0
         self._flush_planned = False
+        self._frames = FrameBudget(encrypted.MAX_WAITING, is_server=True)
         self._http = h2.connection.H2Connection(
             h2.config.H2Configuration(client_side=False, header_encoding="utf-8")
         )
@@ -68,8 +70,8 @@ class Http2Client(EncryptedClient):
                 _Codes.MAX_HEADER_LIST_SIZE: _MAX_HEADERS,
             },
         )
-        # h2 tells the other end of the bound, and keeps its own unless it is told too.
-        self._http.decoder.max_header_list_size = _MAX_HEADERS
+        # h2 announces the bound, and applies its default.
+        self._http.decoder = HeaderDecoder(_MAX_HEADERS)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
@@ -78,7 +80,10 @@ class Http2Client(EncryptedClient):
         self._flush()
 
     def take(self, data: bytes) -> None:
-        """See `EncryptedClient.take`; whatever is not HTTP/2 ends the connection."""
+        """See `EncryptedClient.take`; whatever is not HTTP/2, and a flood of frames, ends the connection."""
+        if not self._frames.spend(data):
+            self._send_away()
+            return
         try:
             for event in self._http.receive_data(data):
                 self._take_event(event)
@@ -143,9 +148,14 @@ class Http2Client(EncryptedClient):
         self._bodies.pop(stream, None)
         self._resets += 1
         if self._resets > MAX_RESETS:
-            self._http.close_connection(error_code=h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
-            self._flush()
-            self.close()
+            self._send_away()
+
+    def _send_away(self) -> None:
+        """Close the connection of a client that sends many frames for few queries."""
+        self.house.engine.stats.drops[DropReason.HTTP_FLOOD] += 1
+        self._http.close_connection(error_code=h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
+        self._flush()
+        self.close()
 
     def answer(self, token: Hashable, query: bytes, response: bytes) -> None:
         """See `EncryptedClient.answer`."""
@@ -191,6 +201,7 @@ class Http2Client(EncryptedClient):
             http.send_data(stream, body[:room], end_stream=room == len(body))
             body = body[room:]
             self._unwritten += room
+            self._frames.grant(room // SENT_PER_FRAME)
         if self._unwritten >= encrypted.ENOUGH_UNREAD:
             self._flush()
 

@@ -124,6 +124,8 @@ class EncryptedClient(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
+        if self.transport is None or self.transport.is_closing():
+            return  # asyncio's TLS hands over what comes until the peer has closed as well
         self.take(data)
         self.house.forwarder.flush()
         self.rest()

@@ -17,7 +17,7 @@ from dnsproxy.core import seal
 from dnsproxy.core.addresses.lifecycle import AddressLifecycle, OpenedSnapshot
 from dnsproxy.core.addresses.state_file import restore
 from dnsproxy.core.fields import Fields
-from dnsproxy.core.learned import Rejected, judge_content
+from dnsproxy.core.learned import in_scope
 from dnsproxy.core.trust import Trust
 from dnsproxy.errors import SnapshotError, StartError
 from dnsproxy.files import remove_leftovers, write_atomically
@@ -38,8 +38,8 @@ DISK_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, err
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 
-def load_state(path: Path, state: AddressLifecycle, trust: Trust, now: float) -> list[str] | None:
-    """Read the file at ``path`` into ``state``, under its policy; ``now`` is monotonic seconds.
+def load_state(path: Path, state: AddressLifecycle, trust: Trust) -> list[str] | None:
+    """Read the file at ``path`` into ``state``, under its policy.
 
     Returns what cannot be used, a text each; None where there is no file. Files of the version before, and
     the file of overrides beside it, are read as well.
@@ -70,7 +70,7 @@ def load_state(path: Path, state: AddressLifecycle, trust: Trust, now: float) ->
     for entry in opened:
         if latest[entry.snapshot.issuer] is not entry:
             state.accept(entry)  # of the version before: it has the names that the latest lacks
-    state.configure(state.policy, latest.values(), now)
+    state.configure(state.policy, latest.values())
     return problems
 
 
@@ -100,10 +100,8 @@ def open_snapshot(token: str, trust: Trust) -> OpenedSnapshot:
         SnapshotError: it cannot be used.
     """
     snapshot, scope = trust.open(token)
-    verdict = judge_content(None, snapshot, scope)
-    if isinstance(verdict, Rejected):
-        raise SnapshotError(verdict.reason, verdict.detail)
-    return OpenedSnapshot(verdict.snapshot, seal.signer(token), token)
+    ours, _ = in_scope(snapshot, scope)
+    return OpenedSnapshot(ours, seal.signer(token), token)
 
 
 def overrides_path(state_file: Path) -> Path:

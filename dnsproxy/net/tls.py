@@ -13,11 +13,11 @@ from ipaddress import ip_address
 from time import monotonic
 from typing import cast
 
+from dnsproxy.certificate import Certificate
 from dnsproxy.core.engine import Engine
 from dnsproxy.core.places import Places
 from dnsproxy.errors import DropReason
 from dnsproxy.net import encrypted
-from dnsproxy.net.certificate import Certificate
 from dnsproxy.net.doh_http1 import Http1Client
 from dnsproxy.net.doh_http2 import Http2Client
 from dnsproxy.net.dot import DotClient

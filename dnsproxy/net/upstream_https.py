@@ -19,6 +19,7 @@ import structlog
 from dnsproxy.core import doh, options
 from dnsproxy.core.exchange import Failure
 from dnsproxy.errors import WireError
+from dnsproxy.net.http2 import FrameBudget, HeaderDecoder
 from dnsproxy.net.link import Keeper, Link, Waiting
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -30,6 +31,8 @@ _MAX_HEADERS = 16_384
 _ROOM = 1024
 # Streams to have open before the server has told its bound; it should allow 100 (RFC 9113 §6.5.2).
 _FIRST_STREAMS = 100
+# Streams whose frames are allowed for, however many more the server allows.
+_MOST_STREAMS = 1000
 # Id of every query: equal queries are then equal to HTTP caches (RFC 8484 §4.1).
 _ID = b"\0\0"
 
@@ -66,8 +69,9 @@ class HttpsLink(Link):
                 _Codes.MAX_HEADER_LIST_SIZE: _MAX_HEADERS,
             },
         )
-        # h2 tells the other end of the bound, and keeps its own unless it is told too.
-        self._http.decoder.max_header_list_size = _MAX_HEADERS
+        # h2 announces the bound, and applies its default.
+        self._http.decoder = HeaderDecoder(_MAX_HEADERS)
+        self._frames = FrameBudget(_MOST_STREAMS, is_server=False)
 
     def begin(self, transport: asyncio.Transport) -> None:
         """See `Link.begin`."""
@@ -99,6 +103,7 @@ class HttpsLink(Link):
             content = [("content-type", doh.MEDIA_TYPE), ("content-length", str(len(message)))]
             self._http.send_headers(stream, [*head, *self._headers, *content])
             self._http.send_data(stream, message, end_stream=True)
+        self._frames.grant()
         self.waiting[stream] = waiting
         self._replies[stream] = _Reply()
         self._plan_flush()
@@ -126,7 +131,13 @@ class HttpsLink(Link):
         self.write(self._http.data_to_send())
 
     def receive(self, data: bytes, now: float) -> None:
-        """See `Link.receive`; whatever is not HTTP/2 ends the connection."""
+        """See `Link.receive`; whatever is not HTTP/2, and a flood of frames, ends the connection."""
+        if not self._frames.spend(data):
+            self._http.close_connection(error_code=h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
+            self._flush()
+            self.channel.lose(self, Failure.HTTP, "HTTP/2: too many frames besides replies")
+            self.close()
+            return
         try:
             for event in self._http.receive_data(data):
                 self._take(event, now)

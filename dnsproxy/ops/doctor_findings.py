@@ -11,6 +11,7 @@ from enum import StrEnum
 from ipaddress import ip_address
 
 from dnsproxy.core.message import MNAME
+from dnsproxy.core.text import printable
 from dnsproxy.ops.doctor_host import ResolvConf, dns_is_reached
 from dnsproxy.ops.hostsfile import HostsLine
 from dnsproxy.ops.known import Known, KnownName
@@ -36,6 +37,11 @@ class Finding:
     result: Result
     seen: str
     advice: str = ""
+
+    def __post_init__(self) -> None:
+        """Make what resolvers, registries and certificates say fit for a terminal."""
+        for name in ("subject", "seen", "advice"):
+            object.__setattr__(self, name, printable(getattr(self, name)))
 
     @property
     def failed(self) -> bool:

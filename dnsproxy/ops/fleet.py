@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from dnsproxy.core.standings import Standing
-from dnsproxy.errors import DnsproxyError
+from dnsproxy.core.text import printable_document
+from dnsproxy.errors import ForeignError
 from dnsproxy.ops.client import reason_of
 
 # Octets of a status document. One with 1000 names has some 2 MB.
@@ -23,7 +24,7 @@ _CHUNK = 65_536
 _ENDPOINT = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):[0-9]{1,5}")
 
 
-class FleetError(DnsproxyError):
+class FleetError(ForeignError):
     """The fleet could not be asked at all; the message says why in one line."""
 
 
@@ -132,7 +133,7 @@ async def get_json(
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as exc:
         raise FleetError(reason_of(exc, timeout)) from exc
     try:
-        document = json.loads(body)
+        document = printable_document(json.loads(body))
     except (ValueError, RecursionError):
         document = None
     if status != 200:

@@ -9,7 +9,8 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
 
 from dnsproxy.authorities import unjudging_context
-from dnsproxy.errors import DnsproxyError
+from dnsproxy.core.text import printable_document
+from dnsproxy.errors import ForeignError
 from dnsproxy.settings import Settings
 from dnsproxy.settings.values import Endpoint
 
@@ -19,7 +20,7 @@ TIMEOUT = 3.0
 _MAX_BODY = 1_048_576
 
 
-class HealthError(DnsproxyError):
+class HealthError(ForeignError):
     """It is not well, or does not tell; the message says which in one line."""
 
 
@@ -33,7 +34,8 @@ def proxy_health(settings: Settings, *, ready: bool) -> str:
     if listen is None:
         raise HealthError("admin.listen is null in the configuration: nothing to ask")
     path = "/ready" if ready else "/health"
-    status, told = _get(HTTPConnection(_reachable(listen), listen.port, timeout=TIMEOUT), path)
+    connection = _connection(_reachable(listen), listen.port, is_tls=settings.admin.tls.cert_file is not None)
+    status, told = _get(connection, path)
     if status == 200:
         return "ready" if ready else "ok"
     if told.get("draining"):
@@ -57,16 +59,19 @@ def helper_health(settings: Settings, *, ready: bool) -> str:
     host = _reachable(listen)
     if tls.client_ca_file is not None:
         return _connects(host, listen.port)
-    connection = HTTPConnection(host, listen.port, timeout=TIMEOUT)
-    if tls.cert_file is not None:
-        # The certificate is for the name that proxies use. Who listens on this host's own port is asked.
-        connection = HTTPSConnection(host, listen.port, timeout=TIMEOUT, context=unjudging_context())
-    status, told = _get(connection, "/health")
+    status, told = _get(_connection(host, listen.port, is_tls=tls.cert_file is not None), "/health")
     if status != 200:
         raise HealthError(f"/health: status {status}")
     if ready and told.get("serial") is None:
         raise HealthError("not ready: no snapshot yet")
     return str(told.get("status", "ok"))
+
+
+def _connection(host: str, port: int, *, is_tls: bool) -> HTTPConnection:
+    if not is_tls:
+        return HTTPConnection(host, port, timeout=TIMEOUT)
+    # The certificate is for the name that others use. This asks the process on this host's own port.
+    return HTTPSConnection(host, port, timeout=TIMEOUT, context=unjudging_context())
 
 
 def _reachable(listen: Endpoint) -> str:
@@ -85,7 +90,7 @@ def _get(connection: HTTPConnection, path: str) -> tuple[int, dict[str, Any]]:
     try:
         connection.request("GET", path)
         response = connection.getresponse()
-        told = json.loads(response.read(_MAX_BODY))
+        told = printable_document(json.loads(response.read(_MAX_BODY)))
     except OSError as exc:
         raise HealthError(f"{connection.host} port {connection.port}: {_reason(exc)}") from exc
     except (HTTPException, ValueError) as exc:

@@ -16,7 +16,7 @@ from dnsproxy.core.trust import Trust
 from dnsproxy.errors import DnsproxyError
 from dnsproxy.keys import local_key_path, read_private_key
 from dnsproxy.net.statefile import load_state
-from dnsproxy.ops.client import AdminClient, AdminError
+from dnsproxy.ops.client import NO_FILES, AdminClient, AdminError, AdminFiles
 from dnsproxy.settings import Settings
 from dnsproxy.trust import address_policy, read_trust, with_own
 
@@ -116,7 +116,7 @@ def from_state(settings: Settings, wall_now: float) -> Known:
     path, trust = settings.learn.state_file, _trust(settings)
     state = AddressLifecycle(address_policy(settings, trust))
     try:
-        load_state(path, state, trust, 0.0)
+        load_state(path, state, trust)
     except OSError as exc:
         raise NothingKnownError(f"{path}: {exc.strerror or exc}") from exc
     while not state.settle(len(state.names) + 1, 0.0, wall_now):
@@ -160,7 +160,7 @@ def configured(settings: Settings) -> Known:
     return Known("the configuration", False, 0, entries)
 
 
-def read_known(settings: Settings, admin: str | None, wall_now: float) -> Known:
+def read_known(settings: Settings, admin: str | None, wall_now: float, files: AdminFiles = NO_FILES) -> Known:
     """Ask the running proxy, at ``admin`` or where the configuration says; without one read the state file.
 
     Raises:
@@ -169,9 +169,9 @@ def read_known(settings: Settings, admin: str | None, wall_now: float) -> Known:
         StartError: as `from_state`.
     """
     if admin is not None:
-        return from_status(AdminClient(admin).call("GET", "/api/v1/status"), admin)
+        return from_status(AdminClient(admin, files).call("GET", "/api/v1/status"), admin)
     try:
-        document = AdminClient.from_settings(settings.admin).call("GET", "/api/v1/status")
+        document = AdminClient.from_settings(settings.admin, files).call("GET", "/api/v1/status")
         return from_status(document, f"the proxy at {settings.admin.listen}")
     except AdminError as exc:
         known = from_state(settings, wall_now)

@@ -30,8 +30,11 @@ _STEPS = ((86_400, "d"), (3_600, "h"), (60, "m"))
 
 def open_console() -> Console:
     """Return a console on standard output, wide enough for the tables when that is no terminal."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_WIDTH)
+    # No markup and no emoji: cells hold text of others.
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, markup=False, emoji=False, width=_WIDTH)
+    return console
 
 
 def age_text(seconds: float | None) -> str:

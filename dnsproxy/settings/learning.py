@@ -6,8 +6,10 @@ import math
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from dnsproxy.core.fields import MAX_LABEL
+from dnsproxy.core.text import is_label
 from dnsproxy.settings.etcd import EtcdTarget
 from dnsproxy.settings.jury import JurySettings
 from dnsproxy.settings.publishing import TargetEntry
@@ -48,10 +50,16 @@ class TlsSettings(Model):
         return self
 
 
+def _printable(value: str) -> str:
+    if not is_label(value, MAX_LABEL):
+        raise ValueError("not printable text")
+    return value
+
+
 class HelperSettings(Model):
     """The part that runs in the source region."""
 
-    id: str = Field("helper", min_length=1, max_length=64)
+    id: Annotated[str, AfterValidator(_printable)] = Field("helper", min_length=1, max_length=64)
     """Who signs. Give each helper its own."""
     listen: Listen = Endpoint("127.0.0.1", 8953)
     """Address and port of the HTTP endpoint that proxies pull from."""

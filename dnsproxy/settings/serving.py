@@ -27,6 +27,7 @@ MAX_WORKERS = 64
 
 
 # One character-string of a TXT record (RFC 1035 §3.3.14), in ASCII.
+HostName = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9._-]+$")]
 ShortText = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[\x20-\x7e]+$")]
 
 
@@ -222,12 +223,46 @@ class CacheSettings(Model):
     """A name that does not exist has none below it (RFC 8020). Some servers deny names that do."""
 
 
+class AdminTlsSettings(Model):
+    """Files that make the endpoint HTTPS; both, or neither for plain HTTP."""
+
+    cert_file: Path | None = None
+    """PEM file of the certificate, with intermediate ones; null: plain HTTP. Read again when it changes."""
+    key_file: Path | None = None
+    """PEM file of its private key; together with `cert_file`."""
+
+    @model_validator(mode="after")
+    def _pair(self) -> Self:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("give cert_file and key_file together")
+        return self
+
+
 class AdminSettings(Model):
     """The HTTP endpoint for operators."""
 
     listen: Listen | None = Endpoint("127.0.0.1", 9153)
     """Numeric address and port; null: none."""
     token_file: Path | None = None
-    """File with the bearer token to ask for; null: none is asked for. A browser gives it as its password."""
+    """File with the bearer token to ask for; null: none is asked for, and orders are taken from this host
+    alone. A browser gives it as its password.
+    """
+    read_token_file: Path | None = None
+    """File with a second token that reads (metrics, status, canary) and gives no orders; together with
+    `token_file`. For Prometheus, `helper.canary` and `dnsproxy fleet`.
+    """
+    tls: AdminTlsSettings = AdminTlsSettings()
+    """Files that make the endpoint HTTPS."""
+    hosts: list[HostName] = Field(default_factory=list)
+    """Further names by which operators reach the endpoint, such as that of a Service or load balancer.
+    Without a token, the Host of a request must be one of them, `identity`, the address of `listen` (for
+    0.0.0.0 and ::, any address) or a loopback name.
+    """
     identity: str | None = Field(None, min_length=1, max_length=255)
     """What this proxy calls itself in metrics and to `dnsproxy fleet`; null: the name of its host."""
+
+    @model_validator(mode="after")
+    def _both_tokens(self) -> Self:
+        if self.read_token_file is not None and self.token_file is None:
+            raise ValueError("read_token_file needs token_file")
+        return self

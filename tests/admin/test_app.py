@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
+import shutil
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
-from dnsproxy.admin.app import start_admin
+from dnsproxy.admin.app import PER_CLIENT, TOTAL, start_admin
 from dnsproxy.admin.status import Facts
 from dnsproxy.core import names
 from dnsproxy.core.addresses.table import ServedTable
@@ -21,9 +25,11 @@ from dnsproxy.core.registry import Wanted
 from dnsproxy.core.stats import Stats
 from dnsproxy.core.totals import Outcome
 from dnsproxy.errors import StartError
-from dnsproxy.settings.serving import AdminSettings
+from dnsproxy.http_listener import open_socket
+from dnsproxy.settings.serving import AdminSettings, AdminTlsSettings
 from dnsproxy.settings.values import Endpoint
 from tests.admin.test_control import Control
+from tests.certificates import make_certificate
 from tests.messages import engine
 from tests.strategies import learned, served_table, snapshot
 
@@ -99,6 +105,8 @@ async def start(operated: Operated) -> AsyncIterator[Start]:
         closers.extend([session.close, server.close])
 
         async def ask(method: str, path: str, **options: Any) -> tuple[int, Any]:
+            if method == "POST" and "json" not in options:
+                options["headers"] = {"Content-Type": "application/json", **options.get("headers", {})}
             async with session.request(method, path, allow_redirects=False, **options) as response:
                 is_json = response.content_type == "application/json"
                 return response.status, await (response.json() if is_json else response.text())
@@ -185,7 +193,7 @@ async def test_a_body_that_is_not_understood_forgets_nothing(
 
 async def test_bodies_that_are_deep_or_large(operated: Operated, start: Start) -> None:
     ask = await start()
-    assert (await ask("POST", "/api/v1/flush", data=b"[" * 100_000))[0] == 400
+    assert (await ask("POST", "/api/v1/flush", data=b"[" * 60_000))[0] == 400
     assert (await ask("POST", "/api/v1/flush", data=io.BytesIO(b" " * 3_000_000)))[0] == 413
     assert operated.flushed == []
 
@@ -299,10 +307,7 @@ async def test_an_open_endpoint_is_warned_of(
     warned: bool,
 ) -> None:
     # Only the decision is looked at: the socket itself stays on loopback.
-    real = aiohttp.web.TCPSite
-    monkeypatch.setattr(
-        "dnsproxy.admin.app.web.TCPSite", lambda runner, _host, port: real(runner, "127.0.0.1", port)
-    )
+    monkeypatch.setattr("dnsproxy.admin.app.open_socket", lambda _, port: open_socket("127.0.0.1", port))
     token_file = None
     if token is not None:
         token_file = tmp_path / "token"
@@ -311,6 +316,55 @@ async def test_an_open_endpoint_is_warned_of(
         server = await start_admin(AdminSettings(token_file=token_file), Endpoint(host, 0), operated)
         await server.close()
     assert any(entry["event"] == "admin.open" for entry in logs) is warned
+
+
+async def test_https_with_a_certificate_that_is_read_again(operated: Operated, tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path, "a.example")
+    authority = tmp_path / "authority.pem"
+    shutil.copy(certificate, authority)
+    settings = AdminSettings(tls=AdminTlsSettings(cert_file=certificate, key_file=certificate))
+    server = await start_admin(settings, LOOPBACK, operated)
+
+    async def ask(name: str) -> int:
+        context = ssl.create_default_context(cafile=authority)
+        async with (
+            aiohttp.ClientSession(f"https://127.0.0.1:{server.endpoint.port}") as session,
+            session.get("/api/v1/status", ssl=context, server_hostname=name) as response,
+        ):
+            return response.status
+
+    assert await ask("a.example") == 200
+    make_certificate(tmp_path, "b.example").replace(certificate)
+    shutil.copy(certificate, authority)
+    assert await ask("b.example") == 200
+    with pytest.raises(aiohttp.ClientConnectorCertificateError):
+        await ask("a.example")
+    await server.close()
+
+
+async def test_a_certificate_that_cannot_be_used(operated: Operated, tmp_path: Path) -> None:
+    missing = tmp_path / "missing.pem"
+    settings = AdminSettings(tls=AdminTlsSettings(cert_file=missing, key_file=missing))
+    with pytest.raises(StartError, match=r"admin\.tls: .*No such file"):
+        await start_admin(settings, LOOPBACK, operated)
+
+
+async def test_half_sent_requests_keep_nobody_out(operated: Operated) -> None:
+    """760 of them exhausted the descriptors of the process."""
+    server = await start_admin(AdminSettings(), LOOPBACK, operated)
+    async with AsyncExitStack() as stack:
+        for _ in range(3 * TOTAL):
+            sock = stack.enter_context(socket.socket())
+            sock.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", server.endpoint.port))
+            sock.send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nX-")
+        session = await stack.enter_async_context(
+            aiohttp.ClientSession(f"http://127.0.0.1:{server.endpoint.port}")
+        )
+        async with session.get("/health") as response:
+            assert response.status == 200
+        assert server._listener.connections <= PER_CLIENT
+        await server.close()
 
 
 async def test_requests_are_not_logged(start: Start) -> None:

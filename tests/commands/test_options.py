@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
-from dnsproxy.commands.options import ask, domain_name, ip_addresses
+from dnsproxy.cli import app
+from dnsproxy.commands.options import admin_files, ask, domain_name, ip_addresses
 from dnsproxy.errors import ConfigError
-from dnsproxy.ops.client import AdminError
+from dnsproxy.ops.client import AdminError, AdminFiles
 
 
 def test_an_endpoint_that_is_given_needs_no_configuration(tmp_path: Path) -> None:
@@ -31,3 +33,16 @@ def test_values_are_checked_before_anybody_is_asked() -> None:
         domain_name("a..b")
     with pytest.raises(typer.BadParameter, match="nonsense"):
         ip_addresses(["10.0.0.1", "nonsense"])
+
+
+def test_the_files_in_front_of_a_command_go_to_the_endpoint(tmp_path: Path) -> None:
+    missing = tmp_path / "missing.pem"
+    for option in ("--admin-ca-file", "--admin-token-file"):
+        result = CliRunner().invoke(app, [option, str(missing), "status", "--admin", "https://127.0.0.1:1"])
+        assert isinstance(result.exception, AdminError)
+        assert str(result.exception).startswith(f"{missing}: ")
+    variables = {"DNSPROXY_ADMIN_CA_FILE": str(missing)}
+    result = CliRunner().invoke(app, ["status", "--admin", "https://127.0.0.1:1"], env=variables)
+    assert str(result.exception).startswith(f"{missing}: ")
+    CliRunner().invoke(app, ["status", "--admin", "https://127.0.0.1:1"])
+    assert admin_files() == AdminFiles()

@@ -15,11 +15,11 @@ import h2.connection
 import h2.events
 import h2.settings
 
+from dnsproxy.certificate import Certificate
 from dnsproxy.core.engine import Engine
 from dnsproxy.core.places import Places
 from dnsproxy.core.policy import Owned
 from dnsproxy.core.upstreams import Upstream
-from dnsproxy.net.certificate import Certificate
 from dnsproxy.net.encrypted import EncryptedClient
 from dnsproxy.net.tls import TlsListener
 from dnsproxy.net.upstream import Forwarder

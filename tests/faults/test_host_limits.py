@@ -112,6 +112,36 @@ def test_without_descriptors_owned_names_are_answered(world: World) -> None:
     assert "Traceback" not in world.proxy.text()
 
 
+# Descriptors of each process, and half-sent requests to each endpoint.
+SOME = 256
+HALF_SENT = 400
+
+
+def send_half(port: int) -> socket.socket:
+    sock = socket.create_connection(("127.0.0.1", port), timeout=20)
+    sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nX-")
+    return sock
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("many_files")
+def test_half_sent_http_requests_leave_descriptors_to_dns(world: World) -> None:
+    for program in (world.proxy, world.helper):
+        program.run_by("prlimit", f"--nofile={SOME}:{SOME}", "--")
+    world.start()
+    with ExitStack() as stack:
+        for port in (world.admin_port, world.helper_port):
+            for _ in range(HALF_SENT):
+                stack.enter_context(send_half(port))
+        for number in range(50):
+            # Forwarding needs a socket for each, and so does the helper's resolver.
+            assert world.server.dig(f"n{number}.{OTHER}").rcode == "NXDOMAIN"
+        assert descriptors(world.proxy.pid) < SOME - 60
+        world.source.replace(REGISTRY, f"A {NEW}")
+        wait_for(lambda: world.server.short(REGISTRY) == [NEW], "the helper resolves, the proxy follows")
+        assert world.admin("/api/v1/status").status == 200
+
+
 # -- memory and load ------------------------------------------------------------------------
 
 # Answers that are kept; more are asked for.

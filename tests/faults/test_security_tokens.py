@@ -53,6 +53,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 def ask(world: World, path: str, authorization: str | None, method: str = "GET") -> Page:
     headers = {} if authorization is None else {"Authorization": authorization}
+    headers["Content-Type"] = "application/json"
     return fetch(world.admin_port, path, headers, method)
 
 

@@ -5,7 +5,7 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 from structlog.testing import capture_logs
 
+from dnsproxy.certificate import http_certificate
 from dnsproxy.core import seal
 from dnsproxy.core.registry import Wanted
 from dnsproxy.errors import StartError
@@ -28,7 +29,6 @@ from dnsproxy.helper.observe import Look
 from dnsproxy.helper.outlets import Outlets, make_targets
 from dnsproxy.helper.publish import create_app, serve_helper
 from dnsproxy.helper.service import Helper
-from dnsproxy.helper.tls import server_context
 from dnsproxy.keys import write_key_pair
 from dnsproxy.settings import Settings
 from dnsproxy.settings.learning import HelperSettings, TlsSettings
@@ -335,10 +335,6 @@ def write_certificate(folder: Path) -> tuple[Path, Path]:
     return cert_file, key_file
 
 
-def test_plain_http_has_no_context() -> None:
-    assert server_context(TlsSettings()) is None
-
-
 def test_bad_tls_files_are_named(tmp_path: Path) -> None:
     cert, key = write_certificate(tmp_path)
     _, other_key = write_certificate(tmp_path / "other")
@@ -362,7 +358,7 @@ def test_bad_tls_files_are_named(tmp_path: Path) -> None:
         TlsSettings(cert_file=cert, key_file=key, client_ca_file=tmp_path / "absent"),
     ):
         with pytest.raises(StartError, match=r"^helper\.tls: /") as caught:
-            server_context(bad)
+            http_certificate("helper.tls", bad.cert_file, bad.key_file, bad.client_ca_file)
         assert "\n" not in str(caught.value)
 
 
@@ -461,6 +457,46 @@ async def test_tls_and_client_certificates_are_asked_for(tmp_path: Path) -> None
         assert await first_snapshot(session, url, friend)
         with pytest.raises(aiohttp.ClientError):
             await first_snapshot(session, url, stranger)
+
+
+async def test_a_changed_certificate_is_shown_to_the_next_connection(tmp_path: Path) -> None:
+    cert, key = write_certificate(tmp_path / "server")
+    tls = TlsSettings(cert_file=cert, key_file=key)
+    async with (
+        Nameserver(zone("auth.example. 60 A 192.0.2.1")) as server,
+        running(settings_for(tmp_path, server.endpoint, tls=tls)) as port,
+    ):
+        for _ in range(2):
+            context = ssl.create_default_context(cafile=str(cert))
+            async with aiohttp.ClientSession() as session:
+                assert await first_snapshot(session, f"https://127.0.0.1:{port}", context)
+            for new, old in zip(write_certificate(tmp_path / "next"), (cert, key), strict=True):
+                new.replace(old)
+
+
+async def test_half_sent_requests_keep_no_proxy_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each client has half of the connections; those without a request are closed first."""
+    monkeypatch.setattr(publish, "MAX_WAITERS", 100)
+    monkeypatch.setattr(publish, "_OTHER_CONNECTIONS", 20)
+    async with (
+        Nameserver(zone("auth.example. 60 A 192.0.2.1")) as server,
+        running(settings_for(tmp_path, server.endpoint)) as port,
+        AsyncExitStack() as stack,
+    ):
+        loop = asyncio.get_running_loop()
+        socks: list[socket.socket] = []
+        for _ in range(300):
+            sock = stack.enter_context(socket.socket())
+            sock.setblocking(False)
+            await loop.sock_connect(sock, ("127.0.0.1", port))
+            sock.send(b"GET /v1/snapshot HTTP/1.1\r\nHost: a\r\nX-")
+            socks.append(sock)
+        async with aiohttp.ClientSession() as session:
+            assert await first_snapshot(session, f"http://127.0.0.1:{port}")
+        # The first 240 have been closed.
+        for sock in socks[:240]:
+            with suppress(ConnectionError):
+                assert await asyncio.wait_for(loop.sock_recv(sock, 1), 10) == b""
 
 
 async def test_a_port_in_use_is_one_clear_line(tmp_path: Path) -> None:

@@ -15,6 +15,11 @@ from typing import Final, Literal, NamedTuple
 
 # Rule 1: how much later than the owner another helper must have confirmed its statement to become the owner.
 OWNER_LEAD: Final = 75.0
+# How long a report counts that its helper no longer confirms while another helper reports the role.
+DAY: Final = 86_400.0
+SKEW: Final = 300.0
+# A name of the registry whose role is discovered: it stands for it in the scope of a key.
+DISCOVERED: Final = "found.example"
 
 Life = Literal["alive", "dead", "unknown"]
 Outcome = Literal["answered", "failed", "no_route", "host"]
@@ -29,15 +34,12 @@ class AddressSet(NamedTuple):
 
 
 class Confirmation(NamedTuple):
-    """That a helper saw a set: when, until when that counts, and the key that signed it.
-
-    CHOICE confirmation-time: the time is `observed_at` of the name, not `issued_at` of the snapshot.
-    CHOICE confirmation-order: the tuple order decides; of two at one time, the one that expires last.
-    """
+    """That a helper saw a set: when (`observed_at` of the name), until when that counts, and who signed it."""
 
     observed_at: float
     expires_at: float
     key: str
+    issued_at: float
 
 
 class Held(NamedTuple):
@@ -101,11 +103,7 @@ class Policy:
 
 @dataclass
 class Statement:
-    """*Statement*: the last set that one helper published for a name, before the address filter.
-
-    CHOICE refused-returns: the statement keeps addresses that the filter refuses. When a reload allows one of
-    them again, it is usable at once. Proven, kept and recorded sets lose it for good.
-    """
+    """*Statement*: the last set that one helper published for a name, before the address filter."""
 
     held: Held
     refused_sets: frozenset[frozenset[str]]
@@ -117,9 +115,8 @@ class Address:
 
     life: Life
     failures: int = 0  # in a row
-    has_answered: bool = False
+    answers_before: int = 0  # probes that had answered before the first failure of the row
     last: Outcome | None = None
-    no_route_pending: bool = False  # the last probe found no route, and no other address has answered since
 
 
 @dataclass
@@ -130,8 +127,9 @@ class Name:
     owner: str | None = None
     proven: Held | None = None
     refused: AddressSet | None = None  # the candidate whose trial was rolled back
-    first_stated: dict[str, float] = field(default_factory=dict)
-    override_ended: float = float("-inf")
+    tried_since: dict[str, float] = field(default_factory=dict)  # new addresses of the trial that runs
+    answered: set[str] = field(default_factory=set)  # those of them that were alive since
+    learned: Held | None = None  # the owner's statement when it was last usable
 
 
 @dataclass
@@ -171,12 +169,14 @@ class Model:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self.now = 0.0
-        self.names: dict[str, Name] = {}
+        self.names: dict[str, Name] = {name: Name() for name in policy.names}
         self.pinned: dict[str, frozenset[str]] = {}
         self.kept: dict[str, Held] | None = None  # None: not frozen
         self.records: list[Record] = []
-        self.serials: dict[tuple[str, str], int] = {}  # (helper, key) → serial of its last snapshot
-        self.reports: dict[tuple[str, str], tuple[str, frozenset[str]]] = {}  # (helper, role) → (key, names)
+        self.latest: dict[str, Snapshot] = {}  # helper → its last snapshot
+        # (helper, role) → (key, names, issued at)
+        self.reports: dict[tuple[str, str], tuple[str, frozenset[str], float]] = {}
+        self.answers = 0  # probes that answered
         self.addresses: dict[tuple[str, str], Address] = {}  # (name, address); pins outlive their name
 
     # --- events
@@ -186,66 +186,84 @@ class Model:
         self.now = now
         if not self.accepts(snapshot):
             return False
-        before = {name: self._owner_set(name) for name in self.names}
-        self.serials[snapshot.helper, snapshot.key] = snapshot.serial
-        for role, found in snapshot.discoveries.items():
-            if role in self.policy.discoverable:
-                names = frozenset(name for name in found if self.policy.speaks(snapshot.key, name))
-                self.reports[snapshot.helper, role] = (snapshot.key, names)
-        self._forbid()
-        for name, listed in snapshot.names.items():
-            if name in self.managed() and listed.set.addresses and self.policy.speaks(snapshot.key, name):
-                self._state(name, listed, snapshot)
+        self.latest[snapshot.helper] = snapshot
+        self._learn(snapshot)
         self._apply()
-        self._record(before, snapshot.serial)
+        self._record(snapshot.serial)
         return True
+
+    def _learn(self, snapshot: Snapshot) -> None:
+        """Take discoveries and statements of a snapshot."""
+        for role, found in snapshot.discoveries.items():
+            if role in self.policy.discoverable and self.policy.speaks(snapshot.key, DISCOVERED):
+                self.reports[snapshot.helper, role] = (snapshot.key, found, snapshot.issued_at)
+        self._forbid()
+        for name, listed in self._in_scope(snapshot).items():
+            if listed.set.addresses and name in self.managed():
+                self._state(name, listed, snapshot)
+
+    def _in_scope(self, snapshot: Snapshot) -> dict[str, Listed]:
+        """What the key may speak for: configured names, and those that this snapshot itself reports."""
+        reported = {
+            name
+            for role, names in snapshot.discoveries.items()
+            for name in names
+            if role in self.policy.discoverable
+        }
+        return {
+            name: listed
+            for name, listed in snapshot.names.items()
+            if self.policy.speaks(snapshot.key, name) and name in {*self.policy.names, *reported}
+        }
 
     def probe(self, name: str, address: str, outcome: Outcome, now: float) -> None:
         """Take the result of a probe. One of an address that is in no set any more changes nothing."""
         self.now = now
         state = self.addresses.get((name, address))
         if state is not None and self.policy.ports and outcome != "host":
-            self._result(address, state, outcome)
+            self._result(state, outcome)
         self._apply()
 
     def pin(self, name: str, addresses: Iterable[str], now: float) -> None:
-        """CHOICE pin-filter: the filter does not apply to pins, and any name can be pinned."""
+        """The filter does not apply to pins. Only a managed name can be pinned."""
         self.now = now
-        self.pinned[name] = frozenset(addresses)
+        if name in self.managed():
+            self.pinned[name] = frozenset(addresses)
         self._apply()
 
     def unpin(self, name: str, now: float) -> None:
         self.now = now
-        if self.pinned.pop(name, None) is not None:
-            self._override_ends([name])
+        self.pinned.pop(name, None)
         self._apply()
 
     def freeze(self, now: float) -> None:
-        """Keep for each name the set that is answered.
-
-        CHOICE freeze-pinned: for a pinned name, the set that would be answered without the pin.
-        CHOICE freeze-twice: kept sets stay.
-        """
+        """Keep for each name the set that is answered, or would be without its pin. A second freeze changes nothing."""
         self.now = now
-        self.kept = self._unpinned_sets()
+        if self.kept is None:
+            self.kept = self._unpinned_sets()
         self._apply()
 
     def unfreeze(self, now: float) -> None:
         self.now = now
-        if self.kept is not None:
-            self.kept = None
-            self._override_ends(self.names)
+        self.kept = None
         self._apply()
 
     def rollback(self, serial: int, now: float) -> bool:
-        """Freeze with the sets of a record; False when the history has no such record.
-
-        CHOICE rollback-max-stale: a recorded set is kept however old it is.
-        """
+        """Freeze with the usable part of the sets of a record, however old; False when there is no such record."""
         self.now = now
         record = next((each for each in self.records if each.serial == serial), None)
         if record is not None:
-            self.kept = self._unpinned_sets() | record.sets
+            before = self._unpinned_sets()
+            self.kept = before | self._allowed_sets(record.sets)
+            for name, held in before.items():
+                if held.set == self.kept[name].set:  # its age stays
+                    self.kept[name] = held
+            for name, state in self.names.items():
+                kept, proven = self.kept.get(name), state.proven
+                if kept is not None and proven is not None and proven.set == kept.set and name not in before:
+                    self.kept[name] = proven
+                elif kept is not None and proven is not None and proven.set == kept.set != before[name].set:
+                    self.kept[name] = proven
         self._apply()
         return record is not None
 
@@ -253,7 +271,7 @@ class Model:
         """Trials, *promoted*: by an operator, also when the candidate is refused already (the diagram)."""
         self.now = now
         candidate = self._candidate(name) if name in self.names else None
-        effective = candidate is not None and self.phase(name) in {"trial", "refused"}
+        effective = candidate is not None and (self._on_trial(name) or self._is_refused(name))
         if effective and candidate is not None:
             self._prove(name, candidate)
         self._apply()
@@ -262,7 +280,7 @@ class Model:
     def refuse(self, name: str, now: float) -> bool:
         """Trials, *rolled back*: by an operator."""
         self.now = now
-        effective = name in self.names and self.phase(name) == "trial"
+        effective = name in self.names and self._on_trial(name)
         candidate = self._candidate(name) if effective else None
         if candidate is not None:
             self.names[name].refused = candidate.set
@@ -275,39 +293,42 @@ class Model:
         self._apply()
 
     def restart(self, now: float) -> None:
-        """*Restart*: changes nothing.
-
-        CHOICE restart-counts: failures in a row, and the last result of each probe, are part of "everything
-        above" and survive. Only the times of the next probes, which are no part of this model, may differ.
-        """
+        """*Restart*: failures in a row and the results of probes are forgotten, nothing else."""
         self.now = now
+        self._forget_probes()
         self._apply()
+
+    def _forget_probes(self) -> None:
+        for state in self.addresses.values():
+            state.failures, state.last = 0, None if self.policy.ports else "answered"
 
     def reload(self, policy: Policy, now: float) -> None:
         """*Reload*: changes nothing, except what the new configuration forbids."""
         self.now = now
-        self.policy = policy
+        had_ports, self.policy = self.policy.ports, policy
         self._forbid()
+        for snapshot in self.latest.values():
+            self._learn(snapshot)  # names and roles that are configured again
+        self._forbid()
+        if policy.ports != had_ports:
+            self._forget_probes()
+        if not policy.ports:
+            for state in self.addresses.values():
+                state.life = "alive"
         self._apply()
 
     # --- queries
 
     def managed(self) -> frozenset[str]:
-        """Names of the configuration, and those that a helper reports ("managed while a helper reports it").
-
-        CHOICE report-expiry: a report counts until the same helper says something else; it does not expire.
-        """
-        return self.policy.names.union(*(names for _, names in self.reports.values()))
+        """Names of the configuration, and those that a helper reports."""
+        return self.policy.names.union(*(names for _, names, _ in self.reports.values()))
 
     def answer(self, name: str) -> Answer | str:
-        """Rule 6 and the overrides.
-
-        CHOICE pin-unmanaged: a pin also answers a name that is managed no more.
-        """
-        if name in self.pinned:
-            return Answer(self.pinned[name], None, stale=False)
+        """Rule 6 and the overrides."""
         if name not in self.names:
             return NOT_OWNED
+        if name in self.pinned:
+            return Answer(self.pinned[name], None, stale=False)
         held, whole = self._served(name)
         if held is None:
             return NOT_READY
@@ -326,8 +347,8 @@ class Model:
         return None if held is None else max(0.0, self.now - held.confirmation.observed_at)
 
     def owner(self, name: str) -> str | None:
-        """The helper whose statement counts; CHOICE no-owner: none while no helper has a usable statement."""
-        return self.names[name].owner if name in self.names else None
+        """The helper whose statement counts; none while no helper has a usable statement."""
+        return self.names[name].owner if name in self.names and self._usable(name) else None
 
     def alive(self, name: str, address: str) -> Life | None:
         """State of an address; None when no set has it. Without ports, every address is alive."""
@@ -345,13 +366,23 @@ class Model:
             return "failed"
         if candidate is None:
             return "proven"
-        on_trial = self._needs_trial(name, candidate) and not self._overridden(name)
-        return "trial" if on_trial else "candidate"
+        return "trial" if self._on_trial(name) else "candidate"
 
     def trial(self, name: str) -> Literal["trial", "refused"] | None:
         """Whether a trial runs for the name, or was rolled back and its candidate is refused."""
-        phase = self.phase(name) if name in self.names else "unknown"
-        return phase if phase == "trial" or phase == "refused" else None  # noqa: PLR1714 (narrows the type)
+        if name not in self.names:
+            return None
+        return "refused" if self._is_refused(name) else "trial" if self._on_trial(name) else None
+
+    def _is_refused(self, name: str) -> bool:
+        candidate = self._candidate(name)
+        return candidate is not None and candidate.set == self.names[name].refused
+
+    def _on_trial(self, name: str) -> bool:
+        candidate = self._candidate(name)
+        if candidate is None or self._is_refused(name) or self._overridden(name):
+            return False
+        return self._needs_trial(name, candidate)
 
     def history(self) -> list[tuple[int, dict[str, AddressSet]]]:
         """Records, the oldest first."""
@@ -373,51 +404,49 @@ class Model:
     # --- check 1
 
     def accepts(self, snapshot: Snapshot) -> bool:
-        """Check 1: a trusted key, in time, newer than the last one of the same helper, not emptied.
+        """Check 1: a trusted key, in time, newer than the last one of the same helper, of use, not emptied.
 
-        CHOICE in-time: it has not expired; `issued_at` is not looked at.
-        CHOICE newer: by serial. A helper with another key counts as another helper.
-        CHOICE unmanaged: a name that is not managed, or that the key does not speak for, is left out.
-        CHOICE emptied: a snapshot without any address is refused as a whole when its helper has a statement.
+        CHOICE skew: 300 s of difference between two clocks are granted. A last snapshot that was issued later than
+        that from now orders nothing: a clock was set back since.
         """
+        last = self.latest.get(snapshot.helper)
+        is_newer = (
+            last is None
+            or (snapshot.serial, snapshot.issued_at) > (last.serial, last.issued_at)
+            or (last.issued_at > self.now + SKEW and snapshot.issued_at != last.issued_at)
+        )
+        in_scope = self._in_scope(snapshot)
+        had_addresses = last is not None and any(
+            listed.set.addresses for listed in self._in_scope(last).values()
+        )
         return (
             snapshot.key in self.policy.keys
-            and self.now < snapshot.expires_at
-            and snapshot.serial > self.serials.get((snapshot.helper, snapshot.key), -1)
-            and (
-                any(listed.set.addresses for listed in snapshot.names.values())
-                or not any(snapshot.helper in state.statements for state in self.names.values())
-            )
+            and self.now < snapshot.expires_at + SKEW
+            and is_newer
+            and bool(in_scope or not snapshot.names)
+            and (any(listed.set.addresses for listed in in_scope.values()) or not had_addresses)
         )
 
     def _state(self, name: str, listed: Listed, snapshot: Snapshot) -> None:
-        confirmation = Confirmation(listed.observed_at, snapshot.expires_at, snapshot.key)
+        observed_at = min(listed.observed_at, snapshot.issued_at)
+        confirmation = Confirmation(observed_at, snapshot.expires_at, snapshot.key, snapshot.issued_at)
         statement = Statement(Held(listed.set, confirmation), listed.refused_sets)
         self.names.setdefault(name, Name()).statements[snapshot.helper] = statement
 
     # --- addresses
 
-    def _result(self, address: str, state: Address, outcome: Outcome) -> None:
-        """The table of probe results.
-
-        CHOICE no-route: the result waits. It counts as a failure, once, when the probe of another address (of
-        any name) answers after it; the next result of the same address replaces it.
-        """
+    def _result(self, state: Address, outcome: Outcome) -> None:
+        """The table of probe results."""
         state.last = outcome
-        state.no_route_pending = outcome == "no_route"
         if outcome == "answered":
-            state.life, state.failures, state.has_answered = "alive", 0, True
-            for (_, other), waiting in self.addresses.items():
-                if waiting.no_route_pending and other != address:
-                    waiting.no_route_pending = False
-                    self._failed(waiting)
-        elif outcome == "failed":
-            self._failed(state)
-
-    def _failed(self, state: Address) -> None:
-        """CHOICE in-a-row: results that change nothing do not interrupt a row of failures."""
+            self.answers += 1
+            state.life, state.failures = "alive", 0
+            return
+        if not state.failures:
+            state.answers_before = self.answers
         state.failures += 1
-        if state.life == "unknown" or state.failures > 1:
+        proves = outcome == "failed" or self.answers > state.answers_before
+        if proves and (state.life != "alive" or state.failures > 1):
             state.life = "dead"
 
     def _life(self, state: Address) -> Life:
@@ -428,20 +457,14 @@ class Model:
 
     def _first_seen(self, name: str, which: AddressSet, life: Life) -> None:
         for address in which.addresses:
-            self.addresses.setdefault((name, address), Address(life))
+            last: Outcome | None = None if self.policy.ports else "answered"
+            self.addresses.setdefault((name, address), Address(life, last=last))
 
     def _sets(self, name: str) -> Iterator[AddressSet]:
-        """Sets whose addresses have a state.
-
-        CHOICE records-not-probed: records of the history are not among them.
-        CHOICE expired-probed: statements and proven sets are, also after `learn.max_stale`.
-        """
+        """Sets whose addresses have a state: usable ones, the proven set, those of overrides."""
         if name in self.names:
             state = self.names[name]
-            for statement in state.statements.values():
-                held = reduced(self.policy, name, statement.held)
-                if held is not None:
-                    yield held.set
+            yield from (held.set for held in self._usable(name).values())
             if state.proven is not None:
                 yield state.proven.set
         yield from self._override_sets(name)
@@ -462,17 +485,27 @@ class Model:
             self._rule_2_first_set(name)
             self._see_others(name)
             self._rule_3_confirmation(name)
-            self._end_trial(name)
-            self._rule_4_change(name)
-            self._rule_5_failure(name)
+            self._follow_trial(name)
+            for _ in range(4):  # until nothing changes any more
+                before = self.names[name].proven
+                if self._proven_works(name):
+                    self._end_trial(name)
+                if self.names[name].proven is before:
+                    self._rule_4_change(name)
+                self._rule_5_failure(name)
+                self._follow_trial(name)
+                if self.names[name].proven is before:
+                    break
             if self.kept is not None and name not in self.kept:
                 self._keep_first(name, self.kept)
-        for name in self.pinned.keys() - self.names.keys():
-            self._see_others(name)
-        in_sets = {
-            (name, a) for name in {*self.names, *self.pinned} for s in self._sets(name) for a in s.addresses
-        }
+            self._note_learned(name)
+        in_sets = {(name, a) for name in self.names for s in self._sets(name) for a in s.addresses}
         self.addresses = {key: state for key, state in self.addresses.items() if key in in_sets}
+
+    def _note_learned(self, name: str) -> None:
+        state = self.names[name]
+        if state.owner is not None and state.owner in self._usable(name):
+            state.learned = state.statements[state.owner].held
 
     def _usable(self, name: str) -> dict[str, Held]:
         """*Usable* statements, by helper."""
@@ -482,11 +515,6 @@ class Model:
             if held is not None and not overdue(self.policy, held, self.now):
                 found[helper] = held
         return found
-
-    def _owner_set(self, name: str) -> AddressSet | None:
-        state = self.names[name]
-        held = self._usable(name).get(state.owner) if state.owner is not None else None
-        return None if held is None else held.set
 
     def _candidate(self, name: str) -> Held | None:
         """*Candidate*: the owner's usable set, while it is not the proven set."""
@@ -507,21 +535,21 @@ class Model:
         self._rule_3_confirmation(name)
 
     def _rule_1_owner(self, name: str) -> None:
-        """CHOICE owner-tie: of equal confirmations, that of the first helper by name."""
+        """Of equal confirmations, that of the first helper by name."""
         state = self.names[name]
         times = {helper: held.confirmation.observed_at for helper, held in self._usable(name).items()}
-        if state.owner in times and max(times.values()) <= times[state.owner] + OWNER_LEAD:
+        if not times or (state.owner in times and max(times.values()) <= times[state.owner] + OWNER_LEAD):
             return
-        state.owner = next(iter(self._latest_first(name)), None)
+        state.owner = self._latest_first(name)[0]
 
     def _latest_first(self, name: str) -> list[str]:
         usable = self._usable(name)
-        return sorted(sorted(usable), key=lambda helper: usable[helper].confirmation[:2], reverse=True)
+        return sorted(usable, key=lambda helper: (-usable[helper].confirmation.observed_at, helper))
 
     def _rule_2_first_set(self, name: str) -> None:
-        """A proven set that is overdue is still one. CHOICE overdue-proven: it is not dropped."""
+        """A proven set that is overdue is still one."""
         state = self.names[name]
-        if state.proven is None and state.owner is not None:
+        if state.proven is None and state.owner in self._usable(name):
             held = self._usable(name)[state.owner]
             self._first_seen(name, held.set, "alive")
             self._prove(name, held)
@@ -534,12 +562,6 @@ class Model:
             self._first_seen(
                 name, stated, "alive" if self.policy.accept or not self.policy.ports else "unknown"
             )
-        if name not in self.names:
-            return
-        # CHOICE first-stated: by any helper, by this proxy's clock, and forgotten when no statement has it.
-        state = self.names[name]
-        stated_now = {a for each in state.statements.values() for a in each.held.set.addresses}
-        state.first_stated = {a: state.first_stated.get(a, self.now) for a in stated_now}
 
     def _rule_3_confirmation(self, name: str) -> None:
         """Also for the set that an override keeps: "its age is still that of the last confirmation"."""
@@ -547,45 +569,63 @@ class Model:
         if state.proven is not None:
             state.proven = self._confirmed(name, state.proven)
         if self.kept and name in self.kept:
-            self.kept[name] = self._confirmed(name, self.kept[name])
+            held = self.kept[name]
+            observed_at = self._confirmed(name, held).confirmation.observed_at
+            held = self.kept[name] = held._replace(
+                confirmation=held.confirmation._replace(observed_at=observed_at)
+            )
+            if state.proven is not None and state.proven.set == held.set:
+                latest = max(held.confirmation.observed_at, state.proven.confirmation.observed_at)
+                self.kept[name] = held._replace(confirmation=held.confirmation._replace(observed_at=latest))
 
     def _confirmed(self, name: str, held: Held) -> Held:
+        """Age of the latest confirmation, expiry (and key) of the one that lasts longest; none is in the future."""
         same = [each.confirmation for each in self._usable(name).values() if each.set == held.set]
-        return held._replace(confirmation=max([held.confirmation, *same]))
+        same.append(held.confirmation)
+        longest = max(same, key=lambda each: each.expires_at)
+        observed_at = min(max(each.observed_at for each in same), int(self.now))
+        ahead = max(0, longest.issued_at - int(self.now))
+        return held._replace(
+            confirmation=longest._replace(
+                observed_at=observed_at,
+                issued_at=longest.issued_at - ahead,
+                expires_at=longest.expires_at - ahead,
+            )
+        )
 
     def _rule_4_change(self, name: str) -> None:
         candidate = self._candidate(name)
-        if candidate is None or not self._proven_works(name) or self._held_back(name, candidate):
+        if candidate is None or self._held_back(name, candidate):
             return
-        if self.policy.accept or self._alive(name, candidate.set):
+        if self.policy.accept or (self._proven_works(name) and self._alive(name, candidate.set)):
             self._prove(name, candidate)
 
     def _rule_5_failure(self, name: str) -> None:
+        """With `accept` only the owner's set counts."""
         state = self.names[name]
         if state.proven is None or self._proven_works(name):
             return
         usable = self._usable(name)
-        first = [state.owner] if state.owner is not None and self._candidate(name) else []
-        for helper in first + [each for each in self._latest_first(name) if each != state.owner]:
+        first = [state.owner] if state.owner in usable and state.owner and self._candidate(name) else []
+        others = [] if self.policy.accept else [h for h in self._latest_first(name) if h != state.owner]
+        for helper in first + others:
             if self._works(name, usable[helper]):
                 state.owner = helper
                 self._prove(name, usable[helper])
+                self._rule_1_owner(name)
                 return
 
     def _rule_6_answer(self, name: str) -> tuple[Held | None, bool]:
-        """The set that is answered without overrides, and whether it is answered whole.
-
-        CHOICE overdue-answer: "After `learn.max_stale` it is no longer answered" wins over "without one
-        the proven set whole".
-        """
+        """The set that is answered without overrides, and whether it is answered whole."""
         state = self.names[name]
         candidate = self._candidate(name)
         if candidate and self._answers_candidate(name, candidate):
             return self._confirmed(name, candidate), False
         if self._proven_works(name):
             return state.proven, False
-        if state.owner is not None:
-            return self._confirmed(name, self._usable(name)[state.owner]), True
+        usable = self._usable(name)
+        if state.owner is not None and state.owner in usable:
+            return self._confirmed(name, usable[state.owner]), True
         if state.proven is not None and not overdue(self.policy, state.proven, self.now):
             return state.proven, True
         return None, True
@@ -593,90 +633,67 @@ class Model:
     # --- trials
 
     def _new_addresses(self, name: str, candidate: Held) -> frozenset[str]:
-        """New addresses that count.
-
-        CHOICE no-route-family: a family has no route when the last probe of each of its members in the
-        candidate found none. When no new address is left that counts, the candidate is not on trial.
-        """
+        """Addresses of the candidate that the proven set lacks."""
         proven = self.names[name].proven
-        new = candidate.set.addresses - (proven.set.addresses if proven else frozenset())
-        members = {a: self.addresses[name, a] for a in candidate.set.addresses if (name, a) in self.addresses}
-        for v6 in (False, True):
-            family = [state for a, state in members.items() if (":" in a) == v6]
-            others = [state for a, state in members.items() if (":" in a) != v6]
-            if all(state.last == "no_route" for state in family) and "alive" in map(self._life, others):
-                new = frozenset(a for a in new if (":" in a) != v6)
-        return new
+        return candidate.set.addresses - (proven.set.addresses if proven else frozenset())
+
+    def _counts(self, name: str, candidate: Held, address: str) -> bool:
+        """A new address does not decide when this host has no route to its whole family, and the set is of use."""
+        if not self._alive(name, candidate.set) or self.addresses[name, address].last != "no_route":
+            return True
+        v6 = ":" in address
+        same = [st for (n, a), st in self.addresses.items() if n == name and (":" in a) == v6]
+        return "alive" in map(self._life, same)
 
     def _needs_trial(self, name: str, candidate: Held) -> bool:
         return self.policy.canary is not None and bool(self._new_addresses(name, candidate))
 
     def _held_back(self, name: str, candidate: Held) -> bool:
         """Whether a trial, its refusal, or an override keeps the candidate from becoming the proven set."""
-        return candidate.set == self.names[name].refused or self._needs_trial(name, candidate)
+        return self._is_refused(name) or self._needs_trial(name, candidate)
 
     def _answers_candidate(self, name: str, candidate: Held) -> bool:
         """The canary group "answers with the candidate as long as it works"."""
-        in_group = self.phase(name) == "trial" and self.policy.in_group(name, candidate.set)
-        return in_group and self._works(name, candidate)
+        in_group = self._on_trial(name) and self.policy.in_group(name, candidate.set)
+        return in_group and self._proven_works(name) and bool(self._alive(name, candidate.set))
 
-    def _end_trial(self, name: str) -> None:
-        """Trials, the two ways in which one ends.
-
-        CHOICE failed-trial: none ends by time or refusal while the proven set does not work.
-        CHOICE fleet-first: what the fleet refused is rolled back, even if the trial would be promoted now.
-        """
+    def _follow_trial(self, name: str) -> None:
+        """Since when each new address is on trial, and which of them were alive since."""
         state = self.names[name]
         candidate = self._candidate(name)
         if candidate is None or candidate.set != state.refused:
             state.refused = None  # "until another one follows"
-        if candidate is None or self.policy.canary is None or self.phase(name) != "trial":
+        if candidate is None or not self._on_trial(name):
+            state.tried_since, state.answered = {}, set()
             return
-        if self._fleet_refused(name, candidate):
+        new = self._new_addresses(name, candidate)
+        # A clock that was set back begins it no later than now.
+        state.tried_since = {a: min(state.tried_since.get(a, self.now), self.now) for a in new}
+        state.answered &= new
+        if self._proven_works(name):
+            state.answered |= {a for a in new if self.alive(name, a) == "alive"}
+
+    def _end_trial(self, name: str) -> None:
+        """Trials, the two ways in which one ends while the proven set works. What the fleet refused is rolled back first."""
+        state, canary = self.names[name], self.policy.canary
+        candidate = self._candidate(name)
+        if candidate is None or canary is None or not self._on_trial(name):
+            return
+        is_over = self.now >= max(state.tried_since.values()) + canary.hold
+        new = {a: self.addresses[name, a] for a in state.tried_since if self._counts(name, candidate, a)}
+        dead = {a for a in new if self._life(new[a]) == "dead"}
+        if candidate.set.addresses in state.statements[state.owner or ""].refused_sets or any(
+            (a in state.answered and new[a].failures >= canary.fall) or (is_over and a not in state.answered)
+            for a in dead
+        ):
             state.refused = candidate.set
-        elif self._promoted(name, candidate, self.policy.canary):
+        elif is_over and all(self._life(a) == "alive" and a.last == "answered" for a in new.values()):
             self._prove(name, candidate)
-        elif self._rolled_back(name, candidate, self.policy.canary):
-            state.refused = candidate.set
-
-    def _fleet_refused(self, name: str, candidate: Held) -> bool:
-        """CHOICE fleet-refusal: any helper's statement counts, and it lists usable addresses."""
-        return any(
-            candidate.set.addresses in each.refused_sets for each in self.names[name].statements.values()
-        )
-
-    def _hold_is_over(self, name: str, candidate: Held, canary: Canary) -> bool:
-        """CHOICE hold-clock: wall time; a clock that is set back prolongs a trial."""
-        state = self.names[name]
-        began = max(state.first_stated.get(a, self.now) for a in self._new_addresses(name, candidate))
-        return self.now >= max(began, state.override_ended) + canary.hold
-
-    def _promoted(self, name: str, candidate: Held, canary: Canary) -> bool:
-        """By time. When the proven set does not work and the candidate does, rule 5 promotes it.
-
-        CHOICE no-ports-trial: without ports every address counts as one that has answered.
-        """
-        new = [self.addresses[name, a] for a in self._new_addresses(name, candidate)]
-        fit = all(self._life(state) == "alive" and state.last == "answered" for state in new)
-        return self._hold_is_over(name, candidate, canary) and (fit or not self.policy.ports)
-
-    def _rolled_back(self, name: str, candidate: Held, canary: Canary) -> bool:
-        new = [self.addresses[name, a] for a in self._new_addresses(name, candidate)]
-        if not self.policy.ports:
-            return False
-        if self._proven_works(name) and any(s.has_answered and s.failures >= canary.fall for s in new):
-            return True
-        return self._hold_is_over(name, candidate, canary) and any(not s.has_answered for s in new)
 
     # --- overrides
 
     def _overridden(self, name: str) -> bool:
         return name in self.pinned or self.kept is not None
-
-    def _override_ends(self, names: Iterable[str]) -> None:
-        for name in names:
-            if name in self.names and not self._overridden(name):
-                self.names[name].override_ended = self.now
 
     def _served(self, name: str) -> tuple[Held | None, bool]:
         """The set that is answered without a pin, and whether it is answered whole."""
@@ -689,36 +706,21 @@ class Model:
         return {name: held for name, held in served.items() if held is not None}
 
     def _keep_first(self, name: str, kept: dict[str, Held]) -> None:
-        """*Freeze*: a name that has no kept set keeps the first set that could be answered.
-
-        CHOICE kept-dropped: the same after a reload has dropped the kept set.
-        """
+        """*Freeze*: a name that has no kept set keeps the first set that could be answered."""
         held, _ = self._rule_6_answer(name)
         if held is not None:
             kept[name] = held
 
     # --- history
 
-    def _record(self, before: Mapping[str, AddressSet | None], serial: int) -> None:
-        """A record for each snapshot that changed the owner's set of a name.
-
-        CHOICE record-content: the owner's usable sets of all names, also of those that did not change.
-        CHOICE record-withdrawn: a name that lost its usable set is no change.
-        CHOICE record-serial: where one more than the record before is taken too, the next free one.
-        """
-        after = {name: self._owner_set(name) for name in self.names}
-        if not any(found is not None and found != before.get(name) for name, found in after.items()):
+    def _record(self, serial: int) -> None:
+        """A record for each snapshot after which the owner's statement of a name is another set than in the last one."""
+        sets = {name: state.learned for name, state in self.names.items() if state.learned is not None}
+        last = self.records[-1].sets if self.records else {}
+        if {name: held.set for name, held in sets.items()} == {name: held.set for name, held in last.items()}:
             return
         taken = {record.serial for record in self.records}
-        if serial in taken:
-            serial = self.records[-1].serial + 1
-            while serial in taken:
-                serial += 1
-        sets = {}
-        for name, state in self.names.items():
-            if state.owner is not None:
-                sets[name] = self._usable(name)[state.owner]
-        self.records.append(Record(serial, sets))
+        self.records.append(Record(serial if serial not in taken else max(taken) + 1, sets))
         self._shorten()
 
     def _shorten(self) -> None:
@@ -729,45 +731,54 @@ class Model:
     def _forbid(self) -> None:
         """The table of *Restart and reload*, and the withdrawal of a discovered name."""
         policy = self.policy
-        # CHOICE serials-forgotten: a key that comes back may sign any serial first.
-        self.serials = {pair: serial for pair, serial in self.serials.items() if pair[1] in policy.keys}
-        # CHOICE report-dropped: a report goes with its key, and with `discover` of its role.
-        self.reports = {
-            (helper, role): (key, frozenset(name for name in names if policy.speaks(key, name)))
-            for (helper, role), (key, names) in self.reports.items()
-            if role in policy.discoverable
+        self.latest = {h: last for h, last in self.latest.items() if last.key in policy.keys}
+        newest = {
+            role: max(at for (_, r), (_, _, at) in self.reports.items() if r == role)
+            for _, role in self.reports
         }
-        # CHOICE withdrawn-pin: pins also outlive a discovered name that is withdrawn.
+        self.reports = {
+            (helper, role): (key, names, at)
+            for (helper, role), (key, names, at) in self.reports.items()
+            if role in policy.discoverable and policy.speaks(key, DISCOVERED) and newest[role] - at <= DAY
+        }
         self.names = {name: state for name, state in self.names.items() if name in self.managed()}
         for name, state in self.names.items():
             state.statements = {
                 helper: each
                 for helper, each in state.statements.items()
-                if policy.speaks(each.held.confirmation.key, name)
+                if policy.speaks(each.held.confirmation.key, name) and helper in self.latest
             }
             state.proven = state.proven and self._allowed(name, state.proven)
+            if state.learned is not None and not policy.speaks(state.learned.confirmation.key, name):
+                state.learned = None
             if policy.canary is None:
-                state.refused = None  # CHOICE canary-removed: refusals end with the trials
+                state.refused = None
         if self.kept is not None:
             self.kept = self._allowed_sets(self.kept)
-        self.records = [replace(record, sets=self._allowed_sets(record.sets)) for record in self.records]
-        self.records = [
-            record for record in self.records if record.sets
-        ]  # CHOICE empty-record: it is dropped
+        self.records = [replace(record, sets=self._permitted_sets(record.sets)) for record in self.records]
         self._shorten()
+
+    def _permitted_sets(self, sets: Mapping[str, Held]) -> dict[str, Held]:
+        """Recorded sets whose key is trusted, or that are stated now; of names that are not managed as well."""
+        found = {}
+        for name, held in sets.items():
+            if self.policy.speaks(held.confirmation.key, name):
+                found[name] = held
+            elif name in self.names and (same := self._allowed(name, held)) is not None:
+                found[name] = held._replace(confirmation=same.confirmation)
+        return found
 
     def _allowed_sets(self, sets: Mapping[str, Held]) -> dict[str, Held]:
         found = {name: self._allowed(name, held) for name, held in sets.items() if name in self.names}
         return {name: held for name, held in found.items() if held is not None}
 
     def _allowed(self, name: str, held: Held) -> Held | None:
-        """The set as the configuration allows it, or None.
-
-        CHOICE signer: the key of the last confirmation signed a set; without it, the last confirmation by a
-        helper that states the same set now takes its place.
-        """
+        """The set as the configuration allows it, or None; a helper that states the same set takes its place."""
         remaining = reduced(self.policy, name, held)
         if remaining is None or self.policy.speaks(held.confirmation.key, name):
             return remaining
         same = [each.confirmation for each in self._usable(name).values() if each.set == remaining.set]
-        return remaining._replace(confirmation=max(same)) if same else None
+        if not same:
+            return None
+        observed_at = max(same[0].observed_at, held.confirmation.observed_at)
+        return remaining._replace(confirmation=same[0]._replace(observed_at=observed_at))

@@ -107,7 +107,7 @@ def make_configuration(choice: Choice) -> Configuration:
         ports=not chance(choice, 5),
         accept=chance(choice, 15),
         canary=choice.pick((None, (600, 3), (600, 2))),
-        group=tuple(name for name in NAMES if chance(choice, 40)),
+        group=choice.pick(((), NAMES)),
     )
 
 
@@ -162,7 +162,7 @@ def _reload(choice: Choice, _features: Features) -> Event:
         "ports": lambda: not chance(choice, 30),
         "accept": lambda: chance(choice, 50),
         "canary": lambda: choice.pick((None, [600, 3], [60, 2])),
-        "group": lambda: [name for name in NAMES if chance(choice, 40)],
+        "group": lambda: choice.pick(([], list(NAMES))),
     }
     return {key: changes[key]() for key in part(choice, tuple(changes), 15)}
 

@@ -184,3 +184,13 @@ async def test_p17_a_request_that_does_not_end_is_given_up(
 
 async def test_h11_is_what_the_program_expects() -> None:
     assert h11.Connection(h11.SERVER).our_state is h11.IDLE
+
+
+async def test_p10_a_body_in_very_many_chunks_is_not_read_to_its_end(certificate: Path) -> None:
+    async with tls_world(certificate) as made, http1(made) as client:
+        head = f"POST {PATH} HTTP/1.1\r\nHost: {NAME}\r\nContent-Type: {MEDIA_TYPE}\r\n"
+        client.writer.write(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode() + b"1\r\nx\r\n" * 20_000)
+        status, headers, _ = await client.reply()
+        assert (status, headers["connection"]) == (400, "close")
+        assert made.engine.stats.drops == {"http_flood": 1}
+        await made.all_gone()

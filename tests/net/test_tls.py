@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from dnsproxy.certificate import Certificate
 from dnsproxy.errors import StartError
 from dnsproxy.net import encrypted, tls
-from dnsproxy.net.certificate import Certificate
 from tests.certificates import make_certificate
 from tests.fakes.encrypted import NAME, dot, http2, tls_world
 from tests.fakes.tcp import framed

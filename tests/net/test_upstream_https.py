@@ -11,6 +11,7 @@ from typing import cast
 import h2.errors
 import h2.settings
 import pytest
+from hyperframe.frame import DataFrame, Frame, PingFrame, PriorityFrame, SettingsFrame, WindowUpdateFrame
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -301,3 +302,27 @@ def test_p10_any_bytes_in_place_of_http_2(pieces: list[bytes], frames: int) -> N
         assert len(link.waiting) <= 1
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        PingFrame(0, opaque_data=b"12345678"),
+        SettingsFrame(0),
+        WindowUpdateFrame(0, window_increment=1),
+        PriorityFrame(1, depends_on=0),
+        DataFrame(1),
+    ],
+    ids=lambda frame: type(frame).__name__,
+)
+async def test_p22_a_server_that_sends_frames_without_end_is_left(certificate: Path, frame: Frame) -> None:
+    def flood(request: Request) -> None:
+        request.connection.http.send_headers(request.stream, [(":status", "200")])
+        request.connection.flush()
+        transport = request.connection.transport
+        assert transport is not None
+        transport.write(frame.serialize() * 50_000)
+
+    async with asking(certificate, flood) as (made, _, upstream):
+        assert read((await made.ask(query("www.example.")))[0]).rcode() == 2
+        assert upstream.stats.failures["http"] >= 1

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from dnsproxy.ops.client import AdminClient, AdminError
-from dnsproxy.settings.serving import AdminSettings
+from dnsproxy.ops.client import AdminClient, AdminError, AdminFiles
+from dnsproxy.settings.serving import AdminSettings, AdminTlsSettings
 from dnsproxy.settings.values import Endpoint
+from tests.certificates import make_certificate, server_context
 
 
 class Recorder(BaseHTTPRequestHandler):
@@ -122,7 +123,7 @@ def test_a_token_that_cannot_be_read_names_the_file(tmp_path: Path, content: byt
     if content is not None:
         token.write_bytes(content)
     with pytest.raises(AdminError, match="a token is|No such file") as caught:
-        AdminClient("http://127.0.0.1:1", token)
+        AdminClient("http://127.0.0.1:1", AdminFiles(token=token))
     assert str(caught.value).startswith(f"{token}: ")
 
 
@@ -163,3 +164,71 @@ def test_the_reason_of_a_refusal_is_told(admin: Admin, status: int, content: byt
     with pytest.raises(AdminError) as caught:
         AdminClient(url).call("POST", "/api/v1/unfreeze", {})
     assert str(caught.value) == told.format(url=url)
+
+
+@pytest.fixture
+def secure_admin(tmp_path: Path) -> Iterator[tuple[Admin, Path]]:
+    """The same over HTTPS, and the file of its certificate, which is for another name than its address."""
+    certificate = make_certificate(tmp_path, "proxy.example")
+    with Admin() as server:
+        server.socket = server_context(certificate).wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server, certificate
+        server.shutdown()
+        thread.join()
+
+
+def test_the_certificate_of_the_configuration_is_believed_whatever_its_name(
+    secure_admin: tuple[Admin, Path], tmp_path: Path
+) -> None:
+    server, certificate = secure_admin
+    settings = AdminSettings.model_validate(
+        {
+            "listen": str(server.endpoint),
+            "tls": {"cert_file": str(certificate), "key_file": str(certificate)},
+        }
+    )
+    assert AdminClient.from_settings(settings).call("GET", "/api/v1/status") == {"ready": True}
+    other = make_certificate(tmp_path, "other.example")
+    settings = settings.model_copy(update={"tls": AdminTlsSettings(cert_file=other, key_file=other)})
+    with pytest.raises(AdminError, match="certificate not trusted: .*"):
+        AdminClient.from_settings(settings).call("GET", "/api/v1/status")
+
+
+def test_https_with_an_authority(secure_admin: tuple[Admin, Path]) -> None:
+    server, certificate = secure_admin
+    with pytest.raises(AdminError, match="not trusted"):
+        AdminClient(f"https://127.0.0.1:{server.server_port}").call("GET", "/")
+    files = AdminFiles(ca=certificate)
+    with pytest.raises(AdminError, match="certificate not trusted: .*mismatch"):
+        AdminClient(f"https://127.0.0.1:{server.server_port}", files).call("GET", "/")
+
+
+def test_https_for_the_name_that_is_asked_for(tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path, "127.0.0.1")
+    with Admin() as server:
+        server.socket = server_context(certificate).wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        files = AdminFiles(ca=certificate)
+        answer = AdminClient(f"https://127.0.0.1:{server.server_port}", files).call("POST", "/x")
+        server.shutdown()
+        thread.join()
+    assert answer == {"ready": True}
+    assert server.asked == [("POST", "/x", None, "{}")]
+
+
+def test_an_authority_that_cannot_be_read(tmp_path: Path) -> None:
+    missing = tmp_path / "missing.pem"
+    with pytest.raises(AdminError, match=f"{missing}: No such file"):
+        AdminClient("https://127.0.0.1:1", AdminFiles(ca=missing))
+
+
+def test_the_token_goes_to_no_other_host(admin: Admin, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("s3cret")
+    admin.reply = (302, "text/plain", b"")
+    with pytest.raises(AdminError):
+        AdminClient(f"http://{admin.endpoint}", AdminFiles(token=token)).call("GET", "/")
+    assert len(admin.asked) == 1

@@ -82,6 +82,14 @@ def test_a_proxy_that_is_not_ready(status: int, told: Any, text: str) -> None:
     assert str(failure.value) == text
 
 
+def test_a_proxy_over_https(tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path, "proxy.example")
+    with answering({"/health": (200, {"status": "ok"})}, certificate) as port:
+        tls = {"cert_file": str(certificate), "key_file": str(certificate)}
+        settings = Settings.model_validate({"admin": {"listen": f"127.0.0.1:{port}", "tls": tls}})
+        assert proxy_health(settings, ready=False) == "ok"
+
+
 def test_no_endpoint_to_ask() -> None:
     settings = Settings.model_validate({"admin": {"listen": None}})
     with pytest.raises(HealthError, match="admin.listen is null"):

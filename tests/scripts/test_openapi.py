@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dnsproxy.admin.access import Access
 from dnsproxy.admin.app import create_app as create_admin
 from dnsproxy.admin.standing import standing_document
 from dnsproxy.admin.status import status_document
@@ -23,7 +24,7 @@ def test_the_document_is_up_to_date(name: str) -> None:
 
 async def test_it_has_every_path_of_the_program() -> None:
     await asyncio.sleep(0)  # aiohttp makes an application inside a loop
-    assert openapi.described(openapi.ADMIN) == openapi.routes(create_admin(Operated(), None))
+    assert openapi.described(openapi.ADMIN) == openapi.routes(create_admin(Operated(), Access()))
     assert openapi.described(openapi.HELPER) == openapi.routes(create_helper(Source().helper))
 
 

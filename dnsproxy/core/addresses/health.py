@@ -78,12 +78,13 @@ class Health:
     failures: int = 0  # in a row, without those that prove nothing about the address
     queued: float | None = None  # the due time that stands in the queue of probes
     _retries: int = 0
+    _has_answered: bool = False  # a probe of this process
     _failing_since: float = 0.0
 
     @property
     def is_steady(self) -> bool:
         """Whether it is alive and answered the last probe."""
-        return self.alive is True and self.result is not None and self.result.has_answered
+        return self.alive is True and not self.failures and (self._has_answered or self.result is UNPROBED)
 
     def record(
         self, result: Result, now: float, wall_now: float, *, answered_at: float, interval: float
@@ -97,7 +98,8 @@ class Health:
             self.since = wall_now
         self.result, self.checked_at = result, wall_now
         if result.has_answered:
-            self.alive, self.failures, self._retries = True, 0, 0
+            self.alive, self._has_answered = True, True
+            self.failures = self._retries = 0
             self.due = now + interval
             return
         self.due = now + min(RETRY * 2.0 ** min(self._retries, _MAX_EXPONENT), interval)
@@ -117,5 +119,7 @@ class Health:
     def restart(self, now: float, *, is_probed: bool) -> None:
         """Forget how it was probed, and probe at once; it stays alive or dead, and is alive if not probed."""
         self.result = None if is_probed else UNPROBED
-        self.probe, self.due, self.failures, self._retries = None, now, 0, 0
+        self.probe, self.due, self.queued = None, now, None
+        self.failures = self._retries = 0
+        self._has_answered = False
         self.alive = self.alive if is_probed else True

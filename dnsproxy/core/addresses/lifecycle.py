@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 
@@ -35,7 +35,7 @@ from dnsproxy.core.addresses.overrides import (
     fixed_addresses,
     recorded,
 )
-from dnsproxy.core.addresses.table import Change, Origin, ServedTable, Statement, kept, pinned
+from dnsproxy.core.addresses.table import PINNED, Change, Origin, ServedTable, Statement, pinned
 from dnsproxy.core.learned import LearnedName, Snapshot
 from dnsproxy.core.registry import MAX_FOUND, Found, Wanted, with_found
 from dnsproxy.errors import OrderError
@@ -114,7 +114,6 @@ class AddressLifecycle:
         self._managed: dict[str, Wanted] = {}
         # Work for `settle`: statements to take, then names to evaluate, each queued once.
         self._statements: deque[tuple[LearnedName, Origin]] = deque()
-        self._waiting: dict[str, list[Statement]] | None = None  # the same by name, made when it is needed
         self._queue: deque[str] = deque()
         self._queued: set[str] = set()
         # What follows from the state, by name: the owner's statement, what is answered, what changed since
@@ -127,6 +126,10 @@ class AddressLifecycle:
         self._accepted: Origin | None = None
         self._restated: dict[str, tuple[str, ...]] = {}
         self._is_unrecorded = False
+        self._derived: set[str] | None = None
+        # Names that another policy has not been applied to, and whether it probes in another way.
+        self._reconfigured: set[str] = set()
+        self._reprobed = self._has_other_policy = False
         # Probes: due time, name, address. An item whose address is due at another time is skipped.
         self._probes: list[tuple[float, str, str]] = []
         self._in_flight = 0
@@ -158,7 +161,6 @@ class AddressLifecycle:
                 key: d for key, d in reported.items() if d.found.observed_at or key not in self.discoveries
             }
             self.discoveries = _current({**self.discoveries, **known})
-        self._waiting = None
         self._statements.extend((learned, origin) for learned in snapshot.names if learned.addresses)
 
     def _forget_issuer(self, issuer: str) -> None:
@@ -175,10 +177,11 @@ class AddressLifecycle:
         self._managed = managed
         for name in [name for name in self.names if name not in managed]:
             del self.names[name]
-            self._own(name, None)
             self._fingerprints.pop(name, None)
             self._on_trial.discard(name)
             self._serve(name, None)
+        for name in [name for name in self._owned if name not in managed]:
+            self._own(name, None)
         freeze = self.overrides.freeze
         if freeze is not None and not freeze.sets.keys() <= managed.keys():
             self._keep({name: held for name, held in freeze.sets.items() if name in managed})
@@ -210,102 +213,95 @@ class AddressLifecycle:
 
     # -- input: another policy ----------------------------------------------------------------
 
-    def configure(self, policy: AddressPolicy, opened: Iterable[OpenedSnapshot], now: float) -> None:
+    def configure(self, policy: AddressPolicy, opened: Iterable[OpenedSnapshot]) -> None:
         """Go by ``policy``; ``opened`` are ``snapshots``, verified again by its keys and for its names.
 
         What ``policy`` permits stays as it is. A state that was read from disk is treated in the same way.
         """
         before, self.policy = self.policy, policy
-        permitted = {entry.snapshot.issuer: entry for entry in opened}
-        self.snapshots = {issuer: permitted[issuer] for issuer in self.snapshots if issuer in permitted}
+        opened = list(opened)
+        issuers = {entry.snapshot.issuer for entry in opened}
+        self.snapshots = {issuer: held for issuer, held in self.snapshots.items() if issuer in issuers}
         self.discoveries = {
             key: Discovery(replace(discovery.found, names=names), discovery.snapshot)
             for key, discovery in self.discoveries.items()
             if policy.permits(discovery.snapshot, discovery.found.registry)
             and (names := policy.discoverable(discovery.found)) is not None
         }
-        for entry in permitted.values():
+        for entry in opened:
             self._take(entry)
         self._manage()
-        has_other_probes = (before.ports, before.own_ports, before.tls, before.probing) != (
-            policy.ports,
-            policy.own_ports,
-            policy.tls,
-            policy.probing,
-        )
-        for name, state in self.names.items():
-            self._restrict(state)
-            is_probed = bool(policy.ports_of(name))
-            if has_other_probes or not is_probed:  # a state from disk may have been probed
-                for health in state.health.values():
-                    health.restart(now, is_probed=is_probed)
-        self._restrict_overrides()
+        self._reconfigured = {*self._reconfigured, *self._managed}
+        self._has_other_policy = True
+        self._reprobed |= not before.probes_like(policy)
         for name in self._managed:
             self._enqueue(name)
         self._note_change()
 
-    def _restrict(self, state: NameState) -> None:
-        """Drop from one name what the policy forbids."""
-        state.registry = self._managed[state.name].registry
-        state.stated = {
-            issuer: self._filtered(state, stated.statement)
-            for issuer, stated in state.stated.items()
-            if issuer in self.snapshots and self.policy.permits(stated.statement.snapshot, state.registry)
-        }
-        if state.proven is not None:
-            state.proven = self._permitted(state.name, state.proven)
+    def restore(self, names: dict[str, NameState], derived: set[str], overrides: Overrides) -> None:
+        """Take a state that was read; `configure` has to follow.
 
-    def _permitted(self, name: str, statement: Statement) -> Statement | None:
+        The proven set of ``derived`` and of names that are not in ``names`` is the owner's in the snapshots.
+        """
+        self.names, self._derived, self.overrides = names, derived, overrides
+        self._owned = dict(overrides.history[-1].sets) if overrides.history else {}
+
+    def _restrict(self, name: str, now: float, wall_now: float) -> None:
+        """Drop from one name what the policy forbids."""
+        freeze, owned, registry = self.overrides.freeze, self._owned.get(name), self._managed[name].registry
+        if owned is not None and not self.policy.permits(owned.snapshot, registry):
+            self._own(name, None)
+        state = self.names.get(name)
+        if state is not None:
+            state.registry = registry
+            state.stated = {
+                issuer: self._filtered(state, stated.statement)
+                for issuer, stated in state.stated.items()
+                if issuer in self.snapshots and self.policy.permits(stated.statement.snapshot, registry)
+            }
+            state.proven = self._permitted(name, state.proven, wall_now) if state.proven is not None else None
+            is_probed = bool(self.policy.ports_of(name))
+            for health in state.health.values() if self._reprobed or not is_probed else ():
+                health.restart(now, is_probed=is_probed)
+        if freeze is not None and name in freeze.sets:
+            left = self._permitted(name, freeze.sets[name], wall_now)
+            if left is not freeze.sets[name]:
+                rest = {other: held for other, held in freeze.sets.items() if other != name}
+                self._keep(rest if left is None else {**rest, name: left})
+
+    def _permitted(self, name: str, statement: Statement, wall_now: float) -> Statement | None:
         """Return what of a set that is kept may still be answered; None if nothing."""
         registry = self._managed[name].registry
-        limits = self.policy.limits.of(name, registry)
-        usable = usable_part(statement, limits)[0]
+        usable, _ = usable_part(statement, self.policy.limits.of(name, registry))
         if usable is None or self.policy.permits(statement.snapshot, registry):
             return usable
-        stated = (usable_part(other, limits)[0] for other in self._permitted_statements(name, registry))
-        return next((s for s in stated if s is not None and s.address_set == usable.address_set), None)
+        stated = self.names[name].usable(self.policy, wall_now) if name in self.names else ()
+        same = next((s for s in stated if s.address_set == usable.address_set), None)
+        return same and same.observed(max(same.learned.observed_at, usable.learned.observed_at))
 
-    def _permitted_statements(self, name: str, registry: str) -> Iterator[Statement]:
-        """Yield what trusted helpers state for ``name``, also what `settle` has not taken yet."""
-        if self._waiting is None:
-            self._waiting = {}
-            for learned, origin in self._statements:
-                self._waiting.setdefault(learned.name, []).append(Statement(learned, origin))
-        taken = self.names[name].stated.values() if name in self.names else ()
-        for statement in chain((entry.statement for entry in taken), self._waiting.get(name, ())):
-            if self.policy.permits(statement.snapshot, registry):
-                yield statement
-
-    def _restrict_overrides(self) -> None:
-        """Drop kept and recorded sets that the policy forbids; records keep refused addresses."""
-        freeze = self.overrides.freeze
-        if freeze is not None:
-            left = {name: self._permitted(name, held) for name, held in freeze.sets.items()}
-            self._keep({name: held for name, held in left.items() if held is not None})
+    def _restrict_history(self, wall_now: float) -> None:
+        """Drop recorded sets that the policy forbids; records keep refused addresses."""
         history = []
         for record in self.overrides.history:
-            found = {name: self._recordable(name, held) for name, held in record.sets.items()}
-            sets = {name: held for name, held in found.items() if held is not None}
-            is_same = all(sets.get(name) is held for name, held in record.sets.items())
-            history.append(record if is_same else replace(record, sets=sets))
+            left = {name: self._recorded(name, held, wall_now) for name, held in record.sets.items()}
+            sets = {name: held for name, held in left.items() if held is not None}
+            history.append(replace(record, sets=sets) if sets != record.sets else record)
         limit = self.policy.history
         self.overrides = replace(self.overrides, history=tuple(history[-limit:]) if limit else ())
+        self._is_unrecorded |= not limit
 
-    def _recordable(self, name: str, statement: Statement) -> Statement | None:
-        """Return what may stay in a record: a set of a trusted key, with its refused addresses."""
+    def _recorded(self, name: str, statement: Statement, wall_now: float) -> Statement | None:
+        """Return a recorded set that a trusted key signed; None without one."""
         registry = self._managed[name].registry if name in self._managed else statement.learned.registry
         if self.policy.permits(statement.snapshot, registry):
             return statement
-        if name not in self._managed:
-            return None
-        stated = self._permitted_statements(name, registry)
-        return next((s for s in stated if s.address_set == statement.address_set), None)
+        same = self._permitted(name, statement, wall_now) if name in self._managed else None
+        return same and Statement(statement.learned, same.snapshot)
 
     # -- work ---------------------------------------------------------------------------------
 
     def settle(self, limit: int, now: float, wall_now: float) -> bool:
         """Take statements and evaluate names, ``limit`` of both; return True when nothing is left to do."""
-        self._waiting = None
         for _ in range(limit):
             if self._statements:
                 self._state(*self._statements.popleft())
@@ -317,14 +313,20 @@ class AddressLifecycle:
                 break
         if self._statements or self._queue:
             return False
-        if self._accepted is None:
+        self._derived, self._reprobed = None, False
+        if self._has_other_policy:
+            self._has_other_policy = False
+            self._restrict_history(wall_now)
+        accepted, self._accepted = self._accepted, None
+        if accepted is None:
             self._restated.clear()
         else:
-            self._log_restated(self._accepted)
-            self._accepted = None
-            if self._is_unrecorded:
+            self._log_restated(accepted)
+            if self._is_unrecorded and self.policy.history:
                 self._is_unrecorded = False
-                history = recorded(self.overrides.history, dict(self._owned), self.policy.history, wall_now)
+                history = recorded(
+                    self.overrides.history, dict(self._owned), accepted, self.policy.history, wall_now
+                )
                 self.overrides = replace(self.overrides, history=history)
                 self._note_change()
         return True
@@ -336,6 +338,8 @@ class AddressLifecycle:
         state = self.names.get(learned.name)
         if state is None:
             state = self.names[learned.name] = NameState(learned.name, entry.registry)
+            if self._derived is not None:
+                self._derived.add(learned.name)
         before = state.stated.get(origin.issuer)
         statement = Statement(learned, origin)
         if before is not None and before.statement.address_set == statement.address_set:
@@ -345,6 +349,8 @@ class AddressLifecycle:
             refused = state.refused()
             state.stated[origin.issuer] = self._filtered(state, statement)
             self._log_refused(learned.name, refused, state.refused())
+        if self._derived and learned.name in self._derived and state.owner in {None, origin.issuer}:
+            state.proven = state.stated[origin.issuer].usable
         self._enqueue(learned.name)
 
     def _filtered(self, state: NameState, statement: Statement) -> Stated:
@@ -388,7 +394,7 @@ class AddressLifecycle:
             self._queue.append(name)
 
     def _enqueue_all(self) -> None:
-        for name in self.names:
+        for name in self._managed:
             self._enqueue(name)
 
     def _note_change(self) -> None:
@@ -399,15 +405,18 @@ class AddressLifecycle:
         entry = self._managed.get(name)
         if entry is None:
             return
+        if name in self._reconfigured:
+            self._reconfigured.discard(name)
+            self._restrict(name, now, wall_now)
+        overrides = self._overrides_of(entry)
         state = self.names.get(name)
-        if state is not None:
-            self._confirm_kept(state, wall_now)
-        override = self._override(entry)
         if state is None:
-            if override is None and not entry.addresses:
-                return
+            if not overrides and not entry.addresses:
+                return  # nothing is known
             state = self.names[name] = NameState(name, entry.registry)
-        held = entry.addresses or (override.learned.addresses if override is not None else None)
+        held: tuple[str, ...] | None = None
+        if overrides or entry.addresses or self.overrides.freeze is not None:
+            held = (*entry.addresses, *(a for override in overrides for a in override.learned.addresses))
         outcome = state.evaluate(self.policy, held, now, wall_now, self._log)
         if outcome is not None:
             self.outcomes[outcome] += 1
@@ -415,9 +424,10 @@ class AddressLifecycle:
         if own is not None and own.usable is not None:
             self._own(name, own.statement)
         (self._on_trial.add if state.trial is not None else self._on_trial.discard)(name)
-        if override is None and self.overrides.freeze is not None and not entry.addresses:
-            override = self._keep_first(state, wall_now)
-        self._serve(name, self._answer(state, override))
+        freeze = self.overrides.freeze
+        if freeze is not None and name not in freeze.sets and not entry.addresses:
+            overrides += self._keep_first(state, wall_now)
+        self._serve(name, self._answer(state, overrides, wall_now))
         fingerprint = state.fingerprint()
         if self._fingerprints.get(name) != fingerprint:
             self._fingerprints[name] = fingerprint
@@ -431,41 +441,36 @@ class AddressLifecycle:
                     health.queued = health.due
                     heapq.heappush(self._probes, (health.due, name, address))
 
-    def _override(self, entry: Wanted) -> Statement | None:
-        """Return the set that a command puts in place of the answer."""
+    def _overrides_of(self, entry: Wanted) -> list[Statement]:
+        """Return the sets that commands put in place of the answer; the first one counts."""
         pin, freeze = self.overrides.pins.get(entry.name), self.overrides.freeze
         if entry.addresses:
-            return None
-        if pin is not None:
-            return pinned(entry.name, pin.addresses, pin.since)
-        return freeze.sets.get(entry.name) if freeze is not None else None
+            return []
+        held = freeze.sets.get(entry.name) if freeze is not None else None
+        by_pin = [pinned(entry.name, pin.addresses, pin.since)] if pin is not None else []
+        return by_pin + ([held] if held is not None else [])
 
-    def _keep_first(self, state: NameState, wall_now: float) -> Statement | None:
+    def _keep_first(self, state: NameState, wall_now: float) -> list[Statement]:
         """Keep the first set that a frozen name has."""
         freeze, whole = self.overrides.freeze, state.whole
         if freeze is None or whole is None or self.policy.is_gone(whole, wall_now):
-            return None
+            return []
         self._keep({**freeze.sets, state.name: whole})
-        return whole
+        return [whole]
 
-    def _confirm_kept(self, state: NameState, wall_now: float) -> None:
-        freeze = self.overrides.freeze
-        if freeze is not None and (held := freeze.sets.get(state.name)) is not None:
-            freeze.sets[state.name] = state.confirmed(held, self.policy, wall_now)
-
-    def _keep(self, sets: dict[str, Statement]) -> None:
+    def _keep(self, sets: Mapping[str, Statement]) -> None:
         freeze = self.overrides.freeze
         if freeze is not None:
             self.overrides = replace(self.overrides, freeze=replace(freeze, sets=sets))
             self._note_change()
 
-    def _answer(self, state: NameState, override: Statement | None) -> Statement | None:
-        if override is None:
-            return state.answer
+    def _answer(self, state: NameState, overrides: list[Statement], wall_now: float) -> Statement | None:
+        held = [state.keep(s, self.policy, wall_now) for s in overrides if s.snapshot.issuer != PINNED]
+        if not held:
+            state.confirmed = None
         if state.name in self.overrides.pins:
-            return override
-        held = kept(override)
-        return held.with_addresses(state.alive(held) or held.learned.addresses)
+            return overrides[0]
+        return held[0] if held else state.answer
 
     def _serve(self, name: str, statement: Statement | None) -> None:
         before = self._served.get(name)
@@ -548,11 +553,8 @@ class AddressLifecycle:
             self._schedule(probe.name)
 
     def tick(self) -> None:
-        """Queue the names whose answer may change with time alone."""
-        if self.policy.max_stale < float("inf"):
-            self._enqueue_all()
-        for name in self._on_trial:
-            self._enqueue(name)
+        """Take note that time has passed."""
+        self._enqueue_all()
 
     def next_trial_end(self, wall_now: float) -> float | None:
         """Return the seconds until the ``hold`` of a trial is over; None when none runs."""
@@ -614,7 +616,7 @@ class AddressLifecycle:
             raise OrderError(f"serial {serial} is not in the history")
         sets = self._current_sets(wall_now)
         for name, statement in record.sets.items():
-            usable = self._permitted(name, statement) if name in self._managed else None
+            usable = self._permitted(name, statement, wall_now) if name in self._managed else None
             if usable is not None:
                 sets[name] = usable
         self._order(replace(self.overrides, freeze=Freeze(int(wall_now), sets, serial)))

@@ -21,12 +21,14 @@ from dnsproxy.core.addresses.canary import (
 )
 from dnsproxy.core.addresses.filter import Finding, LimitTable
 from dnsproxy.core.addresses.health import UNPROBED, Health, Outcome, Result
-from dnsproxy.core.addresses.table import Origin, Statement
+from dnsproxy.core.addresses.table import AddressSet, Origin, Statement, kept
 from dnsproxy.core.registry import Found, Sought, Wanted
 
 # Seconds. Two helpers may see different members of a large set. The owner changes only after it has missed
 # about two rounds of the default 30 s interval; otherwise the answers would alternate between the two views.
 TAKEOVER_AFTER = 75
+# Changes of the proven set that one event can cause; two are the most that is known.
+MAX_CHANGES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,15 @@ class AddressPolicy:
     def is_gone(self, statement: Statement, wall_now: float) -> bool:
         """Return whether ``statement`` expired longer ago than ``max_stale``."""
         return wall_now >= statement.snapshot.expires_at + self.max_stale
+
+    def probes_like(self, other: AddressPolicy) -> bool:
+        """Return whether ``other`` probes in the same way."""
+        return (self.ports, self.own_ports, self.tls, self.probing) == (
+            other.ports,
+            other.own_ports,
+            other.tls,
+            other.probing,
+        )
 
     def permits(self, snapshot: Origin, registry: str) -> bool:
         """Return whether the key that signed ``snapshot`` may speak for ``registry``."""
@@ -114,6 +125,7 @@ class NameState:
     __slots__ = (
         "answer",
         "candidate",
+        "confirmed",
         "health",
         "name",
         "owner",
@@ -134,6 +146,8 @@ class NameState:
         self.proven: Statement | None = None
         self.trial: Trial | None = None
         self.health: dict[str, Health] = {}
+        # The set that an override keeps, and when a helper last confirmed it (Unix seconds).
+        self.confirmed: tuple[AddressSet, int] | None = None
         # What `evaluate` derives from it: the owner's usable set while it is not the proven one, the set
         # that is answered, and the part of it that is given to clients.
         self.candidate: Statement | None = None
@@ -155,26 +169,28 @@ class NameState:
         ``override`` are the addresses of the pin or kept set that is in force for the name, None without one.
         ``now`` is monotonic, ``wall_now`` Unix time, both in seconds.
         """
-        usable = self._usable(policy, wall_now)
+        usable = self.usable(policy, wall_now)
         own = self._choose_owner(usable)
         if self.proven is None:
             self.proven = own  # rule 2
         if self.proven is not None:
-            self.proven = self._confirmed(self.proven, usable)  # rule 3
+            self.proven = self._confirmed(self.proven, usable, wall_now)  # rule 3
         self._watch(policy, usable, override or (), now)
         proven, before = self.proven, self.trial
         if proven is None:
             self.candidate = self.whole = self.answer = self.trial = None
             return None
-        self._set_candidate(own)
         held = override is not None
-        self.trial = self._trial(policy, held=held, wall_now=wall_now)
-        adopted, outcome = self._next_set(policy, usable, before, held=held, wall_now=wall_now)
-        if adopted is not None:
-            self.adopt(self._confirmed(adopted, usable))
-            own = self._choose_owner(usable)
+        outcome: TrialOutcome | None = None
+        for _ in range(MAX_CHANGES):
             self._set_candidate(own)
             self.trial = self._trial(policy, held=held, wall_now=wall_now)
+            adopted, ended = self._next_set(policy, usable, before, held=held, wall_now=wall_now)
+            if adopted is None:
+                break
+            outcome = ended or outcome
+            self.adopt(self._confirmed(adopted, usable, wall_now))
+            own = self._choose_owner(usable)
         self._answer(policy, own, usable, wall_now)
         self._log_trial(log, policy, proven, before, outcome)
         self._watch(policy, usable, override or (), now)  # an adopted set replaces addresses
@@ -193,24 +209,24 @@ class NameState:
     ) -> tuple[Statement | None, TrialOutcome | None]:
         """Return the set that becomes the proven one, if any, and the outcome of the trial that this ends."""
         candidate, trial, proven = self.candidate, self.trial, self.proven
+        if candidate is not None and proven is not None and trial is None:  # rule 4
+            is_held_back = held and policy.canary is not None and new_addresses(proven, candidate)
+            may_change = policy.accept or (self.works(policy, wall_now) and self.alive(candidate))
+            if may_change and not is_held_back:
+                return candidate, None
         if not self.works(policy, wall_now):  # rule 5
-            found = next((s for s in (candidate, *usable) if s is not None and self.alive(s)), None)
+            others = () if policy.accept else usable
+            found = next((s for s in (candidate, *others) if s is not None and self.alive(s)), None)
             if found is not None:
                 self.owner = found.snapshot.issuer
             is_tried = found is not None and found is candidate and (trial or before) is not None
             return found, TrialOutcome.OLD_FAILED if is_tried else None
-        if candidate is None or proven is None:
-            return None, None
-        if trial is None:  # rule 4
-            is_held_back = held and policy.canary is not None and new_addresses(proven, candidate)
-            is_proven = policy.accept or self.alive(candidate)
-            return (candidate if is_proven and not is_held_back else None), None
-        if trial.is_running and policy.canary is not None:
+        if candidate is not None and trial is not None and trial.is_running and policy.canary is not None:
             outcome = self._judge(candidate, trial, policy.canary, wall_now)
             return (candidate if outcome is not None else None), outcome
         return None, None
 
-    def _usable(self, policy: AddressPolicy, wall_now: float) -> list[Statement]:
+    def usable(self, policy: AddressPolicy, wall_now: float) -> list[Statement]:
         """Return the usable statements of all helpers, the latest confirmed first."""
         found = [
             s.usable for s in self.stated.values() if s.usable and not policy.is_gone(s.usable, wall_now)
@@ -234,15 +250,12 @@ class NameState:
         is_same = own is None or self.proven is None or own.address_set == self.proven.address_set
         self.candidate = None if is_same else own
 
-    def _confirmed(self, held: Statement, usable: list[Statement]) -> Statement:
-        """Return ``held`` with age and expiry of the statements that are the same set (rule 3)."""
+    def _confirmed(self, held: Statement, usable: list[Statement], wall_now: float) -> Statement:
+        """Return ``held`` with the latest confirmation of it, and the expiry of the longest one (rule 3)."""
         same = [s for s in usable if s.address_set == held.address_set]
-        if not same:
-            return held
-        if all(s.snapshot.issuer != held.snapshot.issuer for s in same):
-            same.append(held)  # its helper states another set by now; this was its last confirmation
-        latest = max(same, key=lambda s: s.snapshot.expires_at)
-        return latest.confirmed(max(s.learned.observed_at for s in same))
+        records = (*same, held)
+        longest = max(records, key=lambda s: s.snapshot.expires_at)
+        return longest.confirmed(max(s.learned.observed_at for s in records), wall_now)
 
     def _watch(
         self, policy: AddressPolicy, usable: Iterable[Statement], override: Iterable[str], now: float
@@ -293,9 +306,10 @@ class NameState:
         return None
 
     def adopt(self, statement: Statement) -> None:
-        """Make ``statement`` the proven set."""
+        """Make ``statement`` the proven set; a trial of another set continues."""
         self.proven = statement
-        self.trial = self.candidate = None
+        if self.trial is not None and self.trial.candidate == statement.address_set:
+            self.trial = None
 
     def _answer(
         self, policy: AddressPolicy, own: Statement | None, usable: list[Statement], wall_now: float
@@ -308,7 +322,7 @@ class NameState:
         if whole is None:
             self.whole = self.answer = None
             return
-        whole = self._confirmed(whole, usable)
+        whole = self._confirmed(whole, usable, wall_now)
         addresses = self.alive(whole) or whole.learned.addresses
         if whole is not self.whole or self.answer is None or self.answer.learned.addresses != addresses:
             self.whole, self.answer = whole, whole.with_addresses(addresses)
@@ -348,9 +362,18 @@ class NameState:
             and result.outcome is Outcome.NO_ROUTE
         )
 
-    def confirmed(self, held: Statement, policy: AddressPolicy, wall_now: float) -> Statement:
-        """Return ``held``, which an override keeps, as the helpers that state the same set confirm it."""
-        return self._confirmed(held, self._usable(policy, wall_now))
+    def keep(self, held: Statement, policy: AddressPolicy, wall_now: float) -> Statement:
+        """Return what is answered with a set that an override keeps: it does not become stale."""
+        usable = self.usable(policy, wall_now)
+        known = (*usable, self.proven) if self.proven is not None else usable
+        observed = [s.learned.observed_at for s in known if s.address_set == held.address_set]
+        if self.confirmed is not None and self.confirmed[0] == held.address_set:
+            observed.append(self.confirmed[1])
+        elif self.proven is None or self.proven.address_set != held.address_set:
+            observed.append(held.learned.observed_at)
+        self.confirmed = held.address_set, min(max(observed), int(wall_now))
+        never = kept(held).confirmed(self.confirmed[1], wall_now)
+        return never.with_addresses(self.alive(never) or never.learned.addresses)
 
     def fingerprint(self) -> object:
         """Return what a file must have, without ages and expiry."""

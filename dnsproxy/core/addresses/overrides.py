@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from dnsproxy.core import names
-from dnsproxy.core.addresses.table import Statement
+from dnsproxy.core.addresses.table import Origin, Statement
 from dnsproxy.core.learned import MAX_ADDRESSES, canonical_addresses
 from dnsproxy.errors import OrderError
 
@@ -21,13 +21,10 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class Freeze:
-    """The sets that are kept since ``since`` (Unix seconds); ``serial`` after a roll-back to that record.
-
-    A confirmation replaces a statement in place: copying thousands of them would take too long.
-    """
+    """The sets that are kept since ``since`` (Unix seconds); ``serial`` after a roll-back to that record."""
 
     since: int
-    sets: dict[str, Statement]
+    sets: Mapping[str, Statement]
     serial: int | None = None
 
 
@@ -58,24 +55,17 @@ class Overrides:
 
 
 def recorded(
-    history: tuple[Record, ...], sets: Mapping[str, Statement], limit: int, wall_now: float
+    history: tuple[Record, ...], sets: Mapping[str, Statement], cause: Origin, limit: int, wall_now: float
 ) -> tuple[Record, ...]:
     """Return the last ``limit`` of ``history``, with a record of ``sets`` when they differ from its last."""
     last = history[-1].sets if history else {}
-    changed = [
-        statement
-        for name, statement in sets.items()
-        if (before := last.get(name)) is not statement
-        and (before is None or before.address_set != statement.address_set)
-    ]
-    if limit and (changed or last.keys() - sets.keys()):
-        cause = max(changed or sets.values(), key=lambda entry: entry.snapshot.serial, default=None)
-        if cause is not None:
-            # Two helpers may use one serial, and a helper that lost its state may use an earlier one again.
-            taken = {record.serial for record in history}
-            serial = cause.snapshot.serial
-            serial = serial if serial not in taken else max(taken) + 1
-            history = (*history, Record(serial, cause.snapshot.issuer, int(wall_now), sets))
+    if {name: held.address_set for name, held in sets.items()} != {
+        name: held.address_set for name, held in last.items()
+    }:
+        # Two helpers may use one serial, and a helper that lost its state may use an earlier one again.
+        taken = {record.serial for record in history}
+        serial = cause.serial if cause.serial not in taken else max(taken) + 1
+        history = (*history, Record(serial, cause.issuer, int(wall_now), sets))
     return history[-limit:] if limit else ()
 
 

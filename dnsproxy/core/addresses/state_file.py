@@ -67,29 +67,28 @@ def _discovery_to_json(discovery: Discovery) -> dict[str, Any]:
 
 def _name_to_json(state: AddressLifecycle, name: str, origins: Mapping[str, Origin]) -> dict[str, Any] | None:
     """Return what does not follow from the snapshots of ``origins``, by issuer; None when all of it does."""
-    held, overrides = state.names.get(name), state.overrides
+    held = state.names.get(name)
     if held is None:
         return None
     item: dict[str, Any] = {}
     own = held.stated.get(held.owner or "")
     if len(held.stated) > 1:
         item["owner"] = held.owner
+    if held.proven is None:
+        item["proven"] = None
     # With other limits the owner's usable set may be another one than was proven.
-    if held.proven is not None and (own is None or own.refused or own.usable is not held.proven):
+    elif own is None or own.refused or own.usable is not held.proven or _is_omitted(own, origins):
         item["proven"] = _to_json(name, held.proven)
     old = [s.statement for s in held.stated.values() if _is_omitted(s, origins)]
     if old:
         item["statements"] = [_to_json(name, statement) for statement in old]
+    if held.confirmed is not None:
+        item["confirmed"] = held.confirmed[1]
     if held.trial is not None:
         item["trial"] = canary.to_json(held.trial)
-    # These are alive when they are first seen; see `NameState`.
-    assumed = set(held.proven.learned.addresses) if held.proven is not None else set()
-    if name in overrides.pins:
-        assumed.update(overrides.pins[name].addresses)
-    if overrides.freeze is not None and name in overrides.freeze.sets:
-        assumed.update(overrides.freeze.sets[name].learned.addresses)
-    alive = {a: h.alive for a, h in held.health.items() if h.alive is not (True if a in assumed else None)}
-    if alive:
+    proven = dict.fromkeys(held.proven.learned.addresses, True) if held.proven is not None else {}
+    alive = {address: health.alive for address, health in held.health.items()}
+    if alive != proven:
         item["alive"] = alive
     return {"name": name, **item} if item else None
 
@@ -164,15 +163,19 @@ def restore(state: AddressLifecycle, payload: object, keys: Mapping[str, str]) -
     else:
         discoveries = []
         read.earlier(document, names)
-    state.names = names
+    for name, held in overrides.freeze.sets.items() if overrides.freeze is not None else ():
+        confirmed = names[name].confirmed if name in names else None
+        if confirmed is not None:
+            names[name].confirmed = held.address_set, confirmed[1]
     state.discoveries = {(d.snapshot.issuer, *d.found.subject): d for d in discoveries}
-    state.overrides = overrides
+    state.restore(names, read.derived, overrides)
 
 
 class _Reader:
     """Reads the parts of a document; each method raises as `restore`."""
 
     def __init__(self, keys: Mapping[str, str]) -> None:
+        self.derived: set[str] = set()  # names whose proven set is that of their owner
         self._keys = keys
 
     def overrides(self, document: Fields) -> Overrides:
@@ -203,10 +206,15 @@ class _Reader:
     def name(self, fields: Fields) -> NameState:
         state = NameState(fields.name("name"), "")
         state.owner = fields.text("owner") if fields.has("owner") else None
-        state.proven = self._statement(fields.inner("proven")) if fields.has("proven") else None
+        if fields.has("proven"):
+            state.proven = self._statement(fields.inner("proven"))
+        elif "proven" not in fields.keys():  # noqa: SIM118 - not a dict
+            self.derived.add(state.name)
         if fields.has("statements"):
             for statement in self.list(fields, "statements"):
                 state.stated[statement.snapshot.issuer] = Stated(statement, statement)
+        if fields.has("confirmed"):  # what it confirms is the set that a freeze keeps
+            state.confirmed = ((), None), fields.whole("confirmed")
         state.trial = canary.from_fields(fields.inner("trial")) if fields.has("trial") else None
         if fields.has("alive"):
             alive = fields.inner("alive")

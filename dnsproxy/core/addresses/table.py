@@ -44,11 +44,23 @@ class Statement:
             return self
         return Statement(replace(self.learned, addresses=addresses), self.snapshot)
 
-    def confirmed(self, observed_at: int) -> Statement:
+    def observed(self, observed_at: int) -> Statement:
         """Return this statement as one that a helper last confirmed at ``observed_at`` (Unix seconds)."""
-        if observed_at == self.learned.observed_at:
-            return self
         return Statement(replace(self.learned, observed_at=observed_at), self.snapshot)
+
+    def confirmed(self, observed_at: int, wall_now: float) -> Statement:
+        """Return this statement as one that a helper last confirmed at ``observed_at`` (Unix seconds).
+
+        After a clock was set back, both it and the snapshot are no later than ``wall_now``.
+        """
+        learned, snapshot, now = self.learned, self.snapshot, int(wall_now)
+        observed_at = min(observed_at, now)
+        if observed_at != learned.observed_at:
+            learned = replace(learned, observed_at=observed_at)
+        if snapshot.issued_at > now:
+            expires_at = snapshot.expires_at + now - snapshot.issued_at
+            snapshot = replace(snapshot, issued_at=now, expires_at=expires_at)
+        return self if learned is self.learned and snapshot is self.snapshot else Statement(learned, snapshot)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,10 +34,19 @@ NOW = 1_000_000
 POLICY = CanaryPolicy(share=0.05, hold=600.0, fall=3, identity="proxy-1")
 ANSWERED = Result(Outcome.ANSWERED, {443: "ok"})
 FAILED = Result(Outcome.FAILED, {443: "timed out"})
-GOOD, UNKNOWN = Health(True, 0.0, ANSWERED), Health(None, 0.0)
-DEAD = Health(False, 0.0, FAILED, failures=3)
-TWICE = Health(False, 0.0, FAILED, failures=2)
-SHAKY = Health(True, 0.0, FAILED, failures=1)
+
+
+def probed(*results: Result, alive: bool | None = None) -> Health:
+    """An address after these results of probes."""
+    health = Health(alive, 0.0)
+    for now, result in enumerate(results):
+        health.record(result, now, NOW + now, answered_at=0.0, interval=30.0)
+    return health
+
+
+GOOD, UNKNOWN = probed(ANSWERED), probed()
+DEAD, TWICE = probed(FAILED, FAILED, FAILED), probed(FAILED, FAILED)
+SHAKY = probed(ANSWERED, FAILED)
 
 shares = st.floats(0, 1)
 labels = st.text("abcdef0123456789-.", min_size=1, max_size=20)
@@ -200,12 +209,9 @@ def test_an_address_of_a_family_without_route_does_not_decide(
     assert (outcome.outcome if isinstance(outcome, Trial) else outcome) is expected
 
 
+results = st.lists(st.sampled_from([ANSWERED, FAILED]), max_size=5)
 healths = st.builds(
-    Health,
-    alive=st.sampled_from([True, False, None]),
-    due=st.just(0.0),
-    result=st.sampled_from([None, ANSWERED, FAILED]),
-    failures=st.integers(0, 5),
+    lambda found, alive: probed(*found, alive=alive), results, st.sampled_from([True, False, None])
 )
 
 

@@ -111,3 +111,14 @@ def test_only_an_alive_address_that_answered_last_is_steady() -> None:
     assert record(health, OK, 0.0).is_steady
     assert not record(health, FAILED, 1.0).is_steady
     assert health.alive is True
+    # After a restart or with other probes it has to answer again.
+    assert record(health, OK, 2.0).is_steady
+    health.restart(3.0, is_probed=True)
+    assert not health.is_steady
+    health.restart(3.0, is_probed=False)
+    assert health.is_steady
+
+
+def test_a_shortage_of_this_host_does_not_make_an_address_unsteady() -> None:
+    health = record(Health(None, 0.0), OK, 0.0)
+    assert record(health, HOST, 1.0).is_steady

@@ -563,6 +563,34 @@ def test_an_address_that_is_allowed_now_needs_proof(change: Changed, policy: dic
     assert proxy.life() == {A: True, B: None}
 
 
+@by_both
+def test_a_record_after_a_key_was_removed_has_no_set_that_it_signed(change: Changed) -> None:
+    proxy = ProxyModel(NAME, OTHER)
+    proxy.publish(H1, A)
+    proxy.publish(H2, B, name=OTHER)
+    change(proxy, keys=keys_without(H1))
+    assert proxy.state.owned(NAME) is None
+    proxy.publish(H2, C, name=OTHER)
+    assert proxy.history(OTHER)[-1][1] == (C,)
+    assert (A,) not in [addresses for _, addresses in proxy.history(NAME)]
+
+
+@by_both
+def test_a_record_has_the_last_statement_of_an_owner_whose_addresses_are_refused_now(
+    change: Changed,
+) -> None:
+    proxy = ProxyModel(NAME, OTHER)
+    proxy.publish(H1, A)
+    proxy.publish(H2, B, name=OTHER)
+    change(proxy, limits=LimitTable(by_name={NAME: Limits(conflicts=(ip_network(f"{A}/32"),))}))
+    assert proxy.served() == ()
+    proxy.publish(H2, C, name=OTHER)
+    change(proxy)
+    proxy.publish(H2, D, name=OTHER)
+    assert [addresses for _, addresses in proxy.history(NAME)] == [(A,)] * 4
+    assert [addresses for _, addresses in proxy.history(OTHER)] == [(), (B,), (C,), (D,)]
+
+
 @again
 def test_both_sets_dead_across_a_restart(again: Again) -> None:
     proxy = ProxyModel()

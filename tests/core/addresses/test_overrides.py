@@ -32,7 +32,8 @@ def sets(*found: tuple[str, ...], serial: int = 1, issuer: str = "helper-a") -> 
 def history_of(*taken: Mapping[str, Statement], limit: int = 10) -> tuple[Record, ...]:
     history: tuple[Record, ...] = ()
     for each in taken:
-        history = recorded(history, each, limit, NOW)
+        cause = max((held.snapshot for held in each.values()), key=lambda origin: origin.serial)
+        history = recorded(history, each, cause, limit, NOW)
     return history
 
 
@@ -51,7 +52,7 @@ def test_a_changed_set_makes_a_record() -> None:
 )
 def test_a_confirmation_makes_no_record(again: dict[str, Statement]) -> None:
     assert len(history_of(sets(("10.0.0.1",)), again)) == 1
-    assert history_of({}) == ()
+    assert recorded((), {}, statement().snapshot, 10, NOW) == ()
 
 
 def test_a_cname_makes_a_record() -> None:
@@ -68,7 +69,7 @@ def test_the_last_records_are_kept() -> None:
     taken = [sets((f"10.0.0.{serial}",), serial=serial) for serial in range(1, 6)]
     assert [record.serial for record in history_of(*taken, limit=3)] == [3, 4, 5]
     assert history_of(*taken, limit=0) == ()
-    assert [record.serial for record in recorded(history_of(*taken), taken[-1], 2, NOW)] == [4, 5]
+    assert [record.serial for record in history_of(*taken, taken[-1], limit=2)] == [4, 5]
 
 
 @given(st.lists(st.integers(1, 4), max_size=8), st.integers(1, 10))

@@ -32,9 +32,18 @@ def test_only_the_addresses_are_replaced(before: tuple[str, ...], after: tuple[s
 @given(st.integers(0, 2000), st.integers(0, 2000))
 def test_a_confirmation_changes_the_age_only(before: int, after: int) -> None:
     held = statement(NAME, observed_at=before)
-    confirmed = held.confirmed(after)
-    assert confirmed == statement(NAME, observed_at=after)
+    confirmed = held.confirmed(after, 2000.0)
+    assert confirmed == held.observed(after) == statement(NAME, observed_at=after)
     assert (confirmed is held) == (before == after)
+
+
+@given(st.integers(0, 2000), st.integers(0, 2000))
+def test_after_a_clock_was_set_back_a_confirmation_is_no_later_than_now(issued_at: int, now: int) -> None:
+    held = statement(NAME, at=issued_at, observed_at=issued_at)
+    confirmed = held.confirmed(issued_at, now + 0.5)
+    assert confirmed.learned.observed_at == confirmed.snapshot.issued_at == min(issued_at, now)
+    # It lasts as long as before.
+    assert confirmed.snapshot.expires_at - confirmed.snapshot.issued_at == 86_400
 
 
 def test_a_pin_does_not_become_stale() -> None:

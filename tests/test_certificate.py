@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 
+from dnsproxy.certificate import HTTP, Certificate
 from dnsproxy.errors import StartError
-from dnsproxy.net.certificate import Certificate
 from tests.certificates import make_certificate
 
 
@@ -80,3 +80,24 @@ def test_a_key_with_a_password_is_refused_without_asking(tmp_path: Path) -> None
     )
     with pytest.raises(StartError, match=r"serve\.tls"):
         Certificate(path, locked)
+
+
+def test_the_authority_of_clients_is_read_again_too(tmp_path: Path) -> None:
+    path = make_certificate(tmp_path, "a.example")
+    authority = tmp_path / "authority.pem"
+    authority.write_bytes(make_certificate(tmp_path, "b.example").read_bytes())
+    made = Certificate(path, path, client_ca_file=authority, key="helper.tls", protocols=HTTP)
+    first = made.context()
+    assert first.verify_mode is ssl.CERT_REQUIRED
+    assert len(first.get_ca_certs()) == 1
+    authority.write_bytes(b"")
+    assert made.context() is first
+    authority.write_bytes(make_certificate(tmp_path, "c.example").read_bytes())
+    assert made.context() is not first
+    with pytest.raises(StartError, match=f"helper.tls: {tmp_path / 'none.pem'}: No such file"):
+        Certificate(path, path, client_ca_file=tmp_path / "none.pem", key="helper.tls")
+
+
+def test_without_an_authority_no_client_is_asked(tmp_path: Path) -> None:
+    path = make_certificate(tmp_path, "a.example")
+    assert Certificate(path, path).context().verify_mode is ssl.CERT_NONE

@@ -1,0 +1,111 @@
+"""The certificate of a listener of this program, read again when its files change."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+
+from dnsproxy.errors import StartError
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+# In our order of preference: over HTTP, and DNS over TLS itself (RFC 7858), which few clients name.
+PROTOCOLS = ("h2", "http/1.1", "dot")
+HTTP = ("http/1.1",)
+_Stamp = tuple[tuple[int, int, int], ...]
+
+
+class Certificate:
+    """The context for new connections. Connections that are open keep the one they were made with.
+
+    ``key`` is the place of the files in the configuration. With ``client_ca_file`` each client must show a
+    certificate of that authority.
+
+    Raises:
+        StartError: ``cert_file`` and ``key_file`` (PEM), or ``client_ca_file``, cannot be used.
+    """
+
+    def __init__(
+        self,
+        cert_file: Path,
+        key_file: Path,
+        *,
+        client_ca_file: Path | None = None,
+        key: str = "serve.tls",
+        protocols: Sequence[str] = PROTOCOLS,
+    ) -> None:
+        self._cert_file, self._key_file, self._client_ca_file = cert_file, key_file, client_ca_file
+        self._protocols = list(protocols)
+        self._stamp = self._look()
+        try:
+            self._context = self._load()
+        except (OSError, ValueError) as exc:
+            raise StartError(f"{key}: {cert_file} with {key_file}: {_reason(exc)}") from exc
+        try:
+            self._believe(self._context)
+        except (OSError, ValueError) as exc:
+            raise StartError(f"{key}: {client_ca_file}: {_reason(exc)}") from exc
+
+    def context(self) -> ssl.SSLContext:
+        """Return the context for a new connection; from changed files as soon as all fit together."""
+        stamp = self._look()
+        if stamp != self._stamp:
+            self._stamp = stamp
+            try:
+                context = self._load()
+                self._believe(context)
+            except (OSError, ValueError) as exc:
+                # Perhaps only one of them has been replaced so far. Its change is seen when it comes.
+                log.warning("tls.certificate_kept", file=str(self._cert_file), reason=_reason(exc))
+            else:
+                self._context = context
+                log.info("tls.certificate_loaded", file=str(self._cert_file))
+        return self._context
+
+    def _look(self) -> _Stamp:
+        """Return what changes when a file does, or what a link leads to (Kubernetes swaps a link)."""
+        paths = filter(None, (self._cert_file, self._key_file, self._client_ca_file))
+        try:
+            found = [os.stat(path) for path in paths]  # noqa: PTH116 - a third of the cost of Path.stat
+        except OSError:
+            return ()
+        return tuple((entry.st_mtime_ns, entry.st_size, entry.st_ino) for entry in found)
+
+    def _load(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(self._protocols)
+        # Without a password OpenSSL would ask for one on the terminal.
+        context.load_cert_chain(self._cert_file, self._key_file, password=lambda: b"")
+        return context
+
+    def _believe(self, context: ssl.SSLContext) -> None:
+        if self._client_ca_file is not None:
+            context.load_verify_locations(self._client_ca_file)
+            context.verify_mode = ssl.CERT_REQUIRED
+
+
+def http_certificate(
+    key: str, cert_file: Path | None, key_file: Path | None, client_ca_file: Path | None = None
+) -> Certificate | None:
+    """Return the certificate of an HTTP endpoint; None without files, for plain HTTP.
+
+    Raises:
+        StartError: as `Certificate`.
+    """
+    if cert_file is None or key_file is None:
+        return None
+    return Certificate(cert_file, key_file, client_ca_file=client_ca_file, key=key, protocols=HTTP)
+
+
+def _reason(exc: Exception) -> str:
+    if isinstance(exc, ssl.SSLError):
+        reason = getattr(exc, "reason", None)
+        return {"KEY_VALUES_MISMATCH": "the key does not belong to the certificate"}.get(
+            str(reason), f"no usable certificate and key ({reason})"
+        )
+    return (exc.strerror if isinstance(exc, OSError) else None) or str(exc)
