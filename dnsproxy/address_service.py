@@ -72,12 +72,14 @@ class AddressService:
         self,
         settings: AddressSettings,
         publish: Callable[[ServedTable], None],
+        update: Callable[[ServedTable, Iterable[str]], None] | None = None,
         *,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.lifecycle = AddressLifecycle(settings.policy)
         self.convergence = Convergence(wall())
         self._publish_table = publish
+        self._update = update
         self._wall = wall
         self._file = StateFile(settings.state_file)
         self._probes = ProbeLoop(self.lifecycle, settings.prober, self._wake_up)
@@ -88,7 +90,7 @@ class AddressService:
         self._revision = self._urgent = 0
         self._measured = -1  # the revision whose changes that overrides keep out are not measured any more
         self._written_at = -math.inf
-        self._managed: list[Wanted] = []
+        self._managed: dict[str, Wanted] = {}
         # Names whose change is not answered yet.
         self._unanswered: set[str] = set()
         self._publishing = asyncio.Lock()
@@ -127,8 +129,10 @@ class AddressService:
         self._log_events()
         lifecycle.take_changes()
         lifecycle.take_events()  # nothing changed for clients
+        self._managed = table.by_name
+        self._publish_table(table)
         self._pass_over(lifecycle.names)
-        self._serve(table, list(lifecycle.names))
+        self.convergence.record(dict(table.sets), self._wall())
         if not is_new:
             self._revision, self._urgent = lifecycle.revision, lifecycle.urgent
         self._wake_up()
@@ -215,12 +219,11 @@ class AddressService:
             self._probes.kick()
             self._log_events()
             self._pass_over_held()
-            self._unanswered.update(lifecycle.take_changes())
-            is_changed = self._unanswered or self._managed != lifecycle.managed()
-            table = lifecycle.table() if is_changed else None
+            self._unanswered.update(self._changed_names(lifecycle.take_changes()))
+            table = lifecycle.table() if self._unanswered else None
             is_urgent = await self._write_if_due(is_last=is_last)
             if table is not None:
-                self._serve(table, self._unanswered)
+                await self._serve(table, list(self._unanswered))
                 self._unanswered.clear()
             self._log_events()
             if self._hook.is_wanted and (table is not None or is_urgent or self._is_offer_due):
@@ -253,9 +256,23 @@ class AddressService:
                 overrides_path(file.path).unlink(missing_ok=True)
         return True
 
-    def _serve(self, table: ServedTable, changed: Iterable[str]) -> None:
-        self._managed = list(table.managed)
-        self._publish_table(table)
+    def _changed_names(self, changed: list[str]) -> list[str]:
+        """Return ``changed`` and the names that are managed in another way than before, or no longer."""
+        before, managed = self._managed, {entry.name: entry for entry in self.lifecycle.managed()}
+        if before == managed:
+            return changed
+        other = [name for name in {**before, **managed} if before.get(name) != managed.get(name)]
+        return list(dict.fromkeys((*changed, *other)))
+
+    async def _serve(self, table: ServedTable, changed: list[str]) -> None:
+        """Answer ``changed`` by ``table``."""
+        self._managed = table.by_name
+        if self._update is None:
+            self._publish_table(table)
+        else:
+            for start in range(0, len(changed), SLICE):
+                self._update(table, changed[start : start + SLICE])
+                await asyncio.sleep(0)
         self.convergence.record({name: table.sets.get(name) for name in changed}, self._wall())
 
     def _pass_over_held(self) -> None:
@@ -267,7 +284,8 @@ class AddressService:
             self._pass_over({*lifecycle.overrides.pins, *(freeze.sets if freeze is not None else ())})
 
     def _pass_over(self, names: Iterable[str]) -> None:
-        stated = map(self.lifecycle.owned, names)
+        """Measure no change of what helpers state for ``names`` at this time."""
+        stated = (self.lifecycle.owned(name) for name in names)
         self.convergence.pass_over(statement for statement in stated if statement is not None)
 
     def _log_events(self) -> None:

@@ -55,7 +55,7 @@ class Proxy:
         self.keeper = keeper or Doorkeeper()
         self.plane: Plane = plane or Server(settings, open_watch(settings), keeper=self.keeper)
         self._learning = LearningPipeline(settings)
-        self.addresses = AddressService(self._learning.addresses, self.plane.swap_table)
+        self.addresses = AddressService(self._learning.addresses, self.plane.swap_table, self.plane.update)
         self._renewed = asyncio.Event()
         self._restart = asyncio.Event()
         self.draining = False
@@ -244,7 +244,8 @@ class Proxy:
         except StartError as exc:
             problems += exc.reasons
         try:
-            learning = LearningPipeline(settings)
+            # In a thread: 10,000 names take a while, and queries are answered meanwhile.
+            learning = await asyncio.to_thread(LearningPipeline, settings)
         except StartError as exc:
             problems += exc.reasons
         try:

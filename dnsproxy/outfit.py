@@ -18,7 +18,7 @@ from dnsproxy.core.exchange import Limits
 from dnsproxy.core.features import Features
 from dnsproxy.core.group import Group
 from dnsproxy.core.limiter import RateLimiter
-from dnsproxy.core.policy import build_rules
+from dnsproxy.core.policy import Times, build_rules, owned_name
 from dnsproxy.core.returns import Returns
 from dnsproxy.core.upstreams import Secure, Upstream
 from dnsproxy.errors import StartError
@@ -40,9 +40,17 @@ class Outfit:
     """
 
     def __init__(
-        self, settings: Settings, earlier: Outfit | None = None, returns: Returns | None = None
+        self,
+        settings: Settings,
+        earlier: Outfit | None = None,
+        returns: Returns | None = None,
+        table: ServedTable | None = None,
     ) -> None:
         self.settings = settings
+        # Names that are new must not be forwarded; those that are gone leave with the next table.
+        self.made_from = table
+        self._wanted = settings.wanted()
+        self.table = (table or ServedTable()).managing(self._wanted)
         self.zones = [names.to_key(zone) for zone in settings.forward.zones]
         self.limits = limits_of(settings)
         complaints: list[str] = []
@@ -61,10 +69,13 @@ class Outfit:
             complaints += exc.reasons
         if complaints:
             raise StartError(*complaints)
+        # With 10,000 names this takes a while: a reload makes it in a thread.
+        self.swap_table(self.table, None if earlier is None else earlier.engine)
 
-    def swap_table(self, table: ServedTable, earlier: Engine) -> None:
-        """Answer with the addresses of ``table``; ``earlier`` is the engine that does so until now."""
-        learn = self.settings.learn
+    def swap_table(self, table: ServedTable, earlier: Engine | None) -> None:
+        """Answer with the addresses of ``table``; ``earlier`` is the engine that did so before."""
+        # The table may be older than these settings, whose names must not be forwarded.
+        table, learn = table.managing(self._wanted), self.settings.learn
         now, wall_now = monotonic(), time()
         rules = build_rules(
             table,
@@ -73,9 +84,22 @@ class Outfit:
             max_stale=learn.max_stale,
             now=now,
             wall_now=wall_now,
-            earlier=earlier.rules,
+            earlier=None if earlier is None else earlier.rules,
         )
+        self.table = table
         self.engine.swap_rules(rules)
+
+    def update(self, table: ServedTable, names: Iterable[str]) -> None:
+        """Answer ``names`` by ``table`` from now on; all others are as before."""
+        self.table, learn = table, self.settings.learn
+        times = Times(learn.ttl, learn.max_stale, monotonic(), time())
+        managed = table.by_name
+        self.engine.update_rules(
+            {
+                name: owned_name(managed[name], table.sets.get(name), times) if name in managed else None
+                for name in names
+            }
+        )
 
     def outdated_zones(self, earlier: Outfit) -> frozenset[tuple[bytes, bytes]]:
         """Return (zone before, zone now) of the names whose cached answers came from elsewhere.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from dnsproxy.core.addresses.table import ServedTable
@@ -46,6 +47,9 @@ class Plane(Protocol):
 
     def swap_table(self, table: ServedTable) -> None:
         """Answer with the addresses of ``table`` from now on."""
+
+    def update(self, table: ServedTable, names: Iterable[str]) -> None:
+        """Answer ``names`` by ``table`` from now on; all others are as before."""
 
     async def open(self) -> None:
         """Start to answer; raises `StartError`."""

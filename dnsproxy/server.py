@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -58,8 +58,6 @@ class Server:
         self._watch = watch
         self._returns = returns
         self._outfit = Outfit(settings, returns=returns)
-        self._wanted = settings.wanted()
-        self._table = ServedTable()
         self._forwarder: Forwarder | None = None
         self._retired: dict[Forwarder, Engine] = {}
         self._left: list[UdpListener | TcpListener | TlsListener] = []
@@ -67,7 +65,6 @@ class Server:
         self._places = Places(serve.max_tcp_clients, serve.max_tcp_per_client)
         self._udp: dict[Door, UdpListener] = {}
         self._streams: dict[Door, TcpListener | TlsListener] = {}
-        self.swap_table(self._table)
 
     @property
     def engine(self) -> Engine:
@@ -76,9 +73,11 @@ class Server:
 
     def swap_table(self, table: ServedTable) -> None:
         """Answer with the addresses of ``table`` from now on."""
-        # Names that the settings have added must not be forwarded, though the table may be older.
-        self._table = table.managing(self._wanted)
-        self._outfit.swap_table(self._table, self._outfit.engine)
+        self._outfit.swap_table(table, self._outfit.engine)
+
+    def update(self, table: ServedTable, names: Iterable[str]) -> None:
+        """Answer ``names`` by ``table`` from now on; all others are as before."""
+        self._outfit.update(table, names)
 
     async def open(self, sockets: Mapping[Door, socket.socket] | None = None) -> None:
         """Start to answer on ``sockets``, which are this server's from now on; bind them when not given.
@@ -150,17 +149,15 @@ class Server:
         Raises:
             StartError: as `Outfit`.
         """
-        return Outfit(settings, self._outfit, self._returns)
+        return Outfit(settings, self._outfit, self._returns, self._outfit.table)
 
     async def refit(self, outfit: Outfit, sockets: Mapping[Door, socket.socket]) -> None:
         """Answer by ``outfit`` on ``sockets`` from now on; what waits is answered by what was before."""
         before, forwarder = self._outfit, self._forwarder
         self._outfit = outfit
         outfit.engine.cache.take_over(before.engine.cache)
-        # Names that are new must not be forwarded; those that are gone leave with the next table.
-        self._wanted = outfit.settings.wanted()
-        self._table = self._table.managing(self._wanted)
-        outfit.swap_table(self._table, before.engine)
+        if outfit.made_from is not before.table:  # it has changed since
+            outfit.swap_table(before.table.managing(outfit.table.managed), before.engine)
         self._forwarder = self._make_forwarder(outfit)
         serve = outfit.settings.serve
         self._places.resize(serve.max_tcp_clients, serve.max_tcp_per_client)

@@ -125,7 +125,7 @@ learn:
         """Return what a proxy would start with."""
         made, trust = self.made()
         state = AddressLifecycle(made.policy)
-        problems = load_state(self.state, state, trust, 0.0)
+        problems = load_state(self.state, state, trust)
         assert not (is_whole and problems)
         while not state.settle(1000, 0.0, self.wall):
             pass

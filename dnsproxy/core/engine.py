@@ -254,6 +254,12 @@ class Engine:
         self.exchanges.chains.forget()
         self.prepared.clear()
 
+    def update_rules(self, names: dict[str, Owned | None]) -> None:
+        """Answer these names otherwise, or for longer, from now on; those with None are no longer owned."""
+        if self.rules.update(names):
+            self.exchanges.chains.forget()
+            self.prepared.clear()
+
     def flush(self, name_key: bytes | None) -> int:
         """Forget the cached answers of one name, or all; return how many."""
         self.prepared.clear()

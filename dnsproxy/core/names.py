@@ -20,6 +20,11 @@ MAX_NAME: Final = 255
 _OCTET = re.compile(r"\\(?P<decimal>[0-9]{3})|\\(?P<quoted>[^0-9])|(?P<plain>[!-\[\]-~])", re.DOTALL)
 
 
+# Names without escapes, which nearly all are: read as a whole, not byte by byte.
+_PLAIN = re.compile(r"(?:[A-Za-z0-9_*-]{1,63}\.)*[A-Za-z0-9_*-]{1,63}\.?")
+_LENGTHS = [bytes((length,)) for length in range(MAX_LABEL + 1)]
+
+
 def to_key(text: str) -> bytes:
     """Return the key of a presentation name; a trailing dot is optional.
 
@@ -31,6 +36,9 @@ def to_key(text: str) -> bytes:
             escape, or breaks a length limit (label 63, name 255 octets;
             RFC 1035 §2.3.4).
     """
+    if len(text) < MAX_NAME - 1 and _PLAIN.fullmatch(text):
+        labels = text.lower().removesuffix(".").encode().split(b".")
+        return b"".join([_LENGTHS[len(label)] + label for label in labels]) + b"\x00"
     if text == ".":
         return ROOT
     if not text:
@@ -104,6 +112,8 @@ def canonical(text: str) -> str:
     Raises:
         ValueError: as `to_key`.
     """
+    if len(text) < MAX_NAME - 1 and _PLAIN.fullmatch(text):
+        return text.lower() if text.endswith(".") else f"{text.lower()}."
     return to_text(to_key(text))
 
 

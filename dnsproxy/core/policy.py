@@ -6,11 +6,13 @@ as a whole, by one assignment, whenever one of them changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
+from typing import NamedTuple
 
 from dnsproxy.core import message, names, wire
 from dnsproxy.core.addresses.table import ServedTable, Statement
+from dnsproxy.core.registry import Wanted
 
 Counts = tuple[int, int, int]
 DEFAULT_ZONE = names.ROOT
@@ -77,6 +79,12 @@ class Owned:
             built[wire.ANY] = built.get(wire.A) or built.get(wire.AAAA, [])
         self._rrsets = built
         return built
+
+    def is_extended_by(self, other: Owned) -> bool:
+        """Return whether ``other`` answers the same, for as long or longer."""
+        if (self.addresses, self.cname, self.ttl) != (other.addresses, other.cname, other.ttl):
+            return False
+        return other.stale_at >= self.stale_at - 1.0 and other.gone_at >= self.gone_at - 1.0
 
     def at(self, now: float) -> Owned | None:
         """Return what to answer with at ``now``: short TTLs when stale, None when nothing is left to give."""
@@ -156,6 +164,25 @@ class Ruleset:
             return key
         return next((parent for parent in names.parents(key) if parent in self._zones), DEFAULT_ZONE)
 
+    def update(self, names_now: Mapping[str, Owned | None]) -> bool:
+        """Take these for the names that they have, None: it is not owned; return whether one answers otherwise.
+
+        One that answers as before only stays longer: what was made for it is kept.
+        """
+        is_other = False
+        for name, entry in names_now.items():
+            owned = self._wild if name.startswith("*.") else self._exact
+            key = names.to_key(name.removeprefix("*."))
+            before = owned.get(key)
+            if entry is None:
+                is_other = owned.pop(key, None) is not None or is_other
+            elif before is not None and before.is_extended_by(entry):
+                before.stale_at, before.gone_at = entry.stale_at, entry.gone_at
+            else:
+                owned[key] = entry
+                is_other = True
+        return is_other
+
     def owned(self) -> list[Owned]:
         """Return every owned name."""
         return [*self._exact.values(), *self._wild.values()]
@@ -179,23 +206,40 @@ def build_rules(
     sections that were made for it: most snapshots only confirm.
     """
     before = {entry.name: entry for entry in earlier.owned()} if earlier is not None else {}
-    owned = []
-    for entry in table.managed:
-        held = table.sets.get(entry.name)
-        if entry.addresses:
-            owned.append(Owned(entry.name, addresses=entry.addresses, ttl=ttl))
-        elif held is None:
-            owned.append(Owned(entry.name))
-        else:
-            stale_at = now + held.snapshot.expires_at - wall_now
-            owned.append(_learned(before.get(entry.name), held, ttl, stale_at, stale_at + max_stale))
+    times = Times(ttl, max_stale, now, wall_now)
+    owned = (
+        owned_name(entry, table.sets.get(entry.name), times, before.get(entry.name))
+        for entry in table.managed
+    )
     return Ruleset(owned, zones)
+
+
+class Times(NamedTuple):
+    """``ttl`` and ``max_stale`` in seconds; ``now`` (monotonic) and ``wall_now`` (Unix), read together."""
+
+    ttl: int
+    max_stale: float
+    now: float
+    wall_now: float
+
+
+def owned_name(entry: Wanted, held: Statement | None, times: Times, before: Owned | None = None) -> Owned:
+    """Return what answers for ``entry`` with the set ``held``: ``before``, changed, if it answers the same."""
+    if entry.addresses:
+        return Owned(entry.name, addresses=entry.addresses, ttl=times.ttl)
+    if held is None:
+        return Owned(entry.name)
+    stale_at = times.now + held.snapshot.expires_at - times.wall_now
+    return _learned(before, held, times.ttl, stale_at, stale_at + times.max_stale)
 
 
 def _learned(before: Owned | None, held: Statement, ttl: int, stale_at: float, gone_at: float) -> Owned:
     learned = held.learned
-    same = (learned.addresses, learned.cname, ttl)
-    if before is not None and (before.addresses, before.cname, before.ttl) == same:
+    if before is not None and (before.addresses, before.cname, before.ttl) == (
+        learned.addresses,
+        learned.cname,
+        ttl,
+    ):
         before.stale_at, before.gone_at = stale_at, gone_at
         return before
     return Owned(

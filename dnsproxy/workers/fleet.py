@@ -66,7 +66,8 @@ class Fleet:
         self._count = count
         self._keeper = keeper
         self._beat_seconds = beat_seconds
-        self._framed = frame(TakeTable(ServedTable()))
+        self._table = ServedTable()
+        self._framed = frame(TakeTable(self._table))
         self._totals = Totals()
         self._version = 0
         self._crew = Crew(self, starter, count)
@@ -80,6 +81,7 @@ class Fleet:
 
     def swap_table(self, table: ServedTable) -> None:
         """Have every worker answer with the addresses of ``table`` from now on."""
+        self._table = table
         try:
             self._framed = frame(TakeTable(table))
         except WorkerError as exc:
@@ -87,6 +89,11 @@ class Fleet:
             return
         for seat in self._crew.processes.values():
             seat.offer(self._framed)
+
+    def update(self, table: ServedTable, names: Iterable[str]) -> None:  # noqa: ARG002 - the interface
+        """See `Plane.update`; workers get the whole table, once."""
+        if table is not self._table:
+            self.swap_table(table)
 
     async def open(self) -> None:
         """Start all workers; return when each of them answers.

@@ -97,7 +97,7 @@ def test_a_proxy_killed_while_all_changes_answers_the_last_it_kept(world: World)
         world.proxy.signal(signal.SIGKILL)
         world.proxy.wait()
         state = AddressLifecycle(AddressPolicy(managed, keys=dict.fromkeys(trusted)))
-        assert load_state(world.state_file, state, Trust(trusted, scope), 0.0) == []
+        assert load_state(world.state_file, state, Trust(trusted, scope)) == []
         while not state.settle(100, 0.0, time.time()):
             pass
         assert state.serial >= kept

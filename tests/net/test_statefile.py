@@ -94,7 +94,7 @@ def state_of(*taken: Snapshot) -> AddressLifecycle:
 def loaded(path: Path) -> tuple[dict[str, tuple[str, ...]], list[str] | None]:
     """Return what is answered after a start with the file at ``path``, and the problems."""
     state = empty()
-    problems = load_state(path, state, TRUST, 0.0)
+    problems = load_state(path, state, TRUST)
     return answers(state), problems
 
 
@@ -173,7 +173,7 @@ def test_a_snapshot_is_verified_again_and_reduced_to_its_scope(path: Path) -> No
         open_snapshot(signed(snapshot(learned("foreign.example."))).token, TRUST)
     assert caught.value.reason is Rejection.NOT_OURS
     write(path, *encode(state_of(FIRST)))
-    assert load_state(path, empty(), Trust({}, SCOPE), 0.0)
+    assert load_state(path, empty(), Trust({}, SCOPE))
 
 
 def test_an_expired_snapshot_is_better_than_none(path: Path) -> None:

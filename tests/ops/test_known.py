@@ -70,7 +70,7 @@ class Site:
     def loaded(self) -> AddressLifecycle:
         trust = read_trust(self.settings)
         state = AddressLifecycle(address_policy(self.settings, trust))
-        load_state(self.state, state, trust, 0.0)
+        load_state(self.state, state, trust)
         self.settle(state)
         return state
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from dnsproxy.core.learned import LearnedName
 from dnsproxy.core.registry import Wanted
@@ -72,7 +73,7 @@ class Change:
     new: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ServedTable:
     """What is answered: the set of each name in ``managed`` that has one.
 
@@ -83,6 +84,11 @@ class ServedTable:
     managed: tuple[Wanted, ...] = ()
     sets: Mapping[str, Statement] = field(default_factory=dict)
     serial: int = 0
+
+    @cached_property
+    def by_name(self) -> dict[str, Wanted]:
+        """The managed names by name."""
+        return {entry.name: entry for entry in self.managed}
 
     def managing(self, names: Iterable[Wanted]) -> ServedTable:
         """Return this table with ``names`` managed as well; they take the place of those of the same name."""

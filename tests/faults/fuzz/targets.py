@@ -189,7 +189,7 @@ def _read_twice(path: Path) -> None:
 def _load(path: Path) -> tuple[AddressLifecycle, list[str] | None]:
     managed = tuple(Wanted(name, "other", "hangzhou") for name in (REGISTRY, OSS))
     state = AddressLifecycle(AddressPolicy(managed, SCOPE.sought, dict.fromkeys(TRUSTED)))
-    problems = load_state(path, state, Trust(TRUSTED, SCOPE), 0.0)
+    problems = load_state(path, state, Trust(TRUSTED, SCOPE))
     while not state.settle(100, 0.0, 2000.0):
         pass
     return state, problems
