@@ -85,11 +85,15 @@ class AddressService:
         self._file = StateFile(settings.state_file)
         self._probes = ProbeLoop(self.lifecycle, settings.prober, self._wake_up)
         self._hook = Hook(settings.program)
+        self._is_offer_due = True
         self._wake = asyncio.Event()
         # What of the state is on disk, and when it was written.
         self._revision = self._urgent = 0
+        self._measured = -1  # the revision whose changes that overrides keep out are not measured any more
         self._written_at = -math.inf
         self._managed: dict[str, Wanted] = {}
+        # Names whose change is not answered yet.
+        self._unanswered: set[str] = set()
         self._publishing = asyncio.Lock()
 
     @property
@@ -110,26 +114,29 @@ class AddressService:
         except OSError as exc:
             # A traceback would say nothing more than the system's reason.
             log.error("learned.state_unreadable", file=str(path), reason=exc.strerror)  # noqa: TRY400
+            set_aside(path, self._wall())
         else:
             for problem in problems or ():
                 log.warning("learned.state_rejected", detail=problem)
-            if problems:
-                set_aside(path, self._wall())
+            damaged = (path, overrides_path(path)) if problems else ()
+            for file in filter(Path.exists, damaged):
+                set_aside(file, self._wall())
             is_new = bool(problems) or overrides_path(path).exists()
         while not lifecycle.settle(SLICE, time.monotonic(), self._wall()):
             pass
+        table = lifecycle.table()
         if lifecycle.snapshots:
-            log.info("learned.loaded", names=len(lifecycle.names), serial=lifecycle.serial)
+            log.info("learned.loaded", names=len(table.sets), serial=lifecycle.serial)
         self._log_events()
         lifecycle.take_changes()
         lifecycle.take_events()  # nothing changed for clients
-        table = lifecycle.table()
         self._managed = table.by_name
         self._publish_table(table)
         self._pass_over(lifecycle.names)
         self.convergence.record(dict(table.sets), self._wall())
         if not is_new:
             self._revision, self._urgent = lifecycle.revision, lifecycle.urgent
+        self._wake_up()
 
     def configure(self, settings: AddressSettings, opened: Iterable[OpenedSnapshot] | None) -> None:
         """Go by other settings; ``opened`` are the snapshots, verified by other keys, None by the same."""
@@ -139,8 +146,9 @@ class AddressService:
             lifecycle.configure(settings.policy, held)
         self._probes.prober = settings.prober
         self._hook.change(settings.program)
+        self._is_offer_due = True
         if settings.state_file != self._file.path:
-            self._file, self._urgent = StateFile(settings.state_file), -1
+            self._file, self._revision, self._urgent = StateFile(settings.state_file), -1, -1
         self._wake_up()
 
     async def run(self) -> None:
@@ -152,7 +160,7 @@ class AddressService:
 
     async def close(self) -> None:
         """Write what is not on disk."""
-        await self._publish()
+        await self._publish(is_last=True)
 
     # -- inputs ---------------------------------------------------------------------------
 
@@ -170,6 +178,7 @@ class AddressService:
             OrderError: as the command; nothing has changed.
         """
         command(self.lifecycle, self._wall())
+        self._wake_up()  # `run` completes it if the caller is cancelled
         await self._publish()
         return self._file.failure
 
@@ -186,7 +195,11 @@ class AddressService:
             if not self._wake.is_set():
                 self.lifecycle.tick()
             self._wake.clear()
-            await self._publish()
+            try:
+                await self._publish()
+            except BaseException:
+                self._wake_up()
+                raise
 
     def _pause(self) -> float | None:
         """Return the seconds until time alone calls for something."""
@@ -199,7 +212,7 @@ class AddressService:
         pause = min(pauses)
         return pause if pause < math.inf else None
 
-    async def _publish(self) -> None:
+    async def _publish(self, *, is_last: bool = False) -> None:
         """Settle, write, then answer."""
         async with self._publishing:
             lifecycle = self.lifecycle
@@ -207,21 +220,25 @@ class AddressService:
                 await asyncio.sleep(0)  # queries first
             self._probes.kick()
             self._log_events()
-            changed = self._changed_names(lifecycle.take_changes())
-            table = lifecycle.table() if changed else None
-            is_urgent = await self._write_if_due()
+            self._pass_over_held()
+            self._unanswered.update(self._changed_names(lifecycle.take_changes()))
+            table = lifecycle.table() if self._unanswered else None
+            is_urgent = await self._write_if_due(is_last=is_last)
             if table is not None:
-                await self._serve(table, changed)
+                await self._serve(table, list(self._unanswered))
+                self._unanswered.clear()
             self._log_events()
-            if self._hook.is_wanted and (table is not None or is_urgent):
+            if self._hook.is_wanted and (table is not None or is_urgent or self._is_offer_due):
+                self._is_offer_due = False
                 is_frozen = lifecycle.overrides.freeze is not None
                 self._hook.offer(name_statuses(lifecycle), lifecycle.serial, frozen=is_frozen)
 
-    async def _write_if_due(self) -> bool:
+    async def _write_if_due(self, *, is_last: bool) -> bool:
         """Write the state if the file is old, or wrong in more than ages; return whether that was so."""
-        lifecycle = self.lifecycle
+        lifecycle, file = self.lifecycle, self._file
         is_due = self._urgent != lifecycle.urgent or (
-            self._revision != lifecycle.revision and time.monotonic() >= self._written_at + REFRESH_GAP
+            self._revision != lifecycle.revision
+            and (is_last or time.monotonic() >= self._written_at + REFRESH_GAP)
         )
         if not is_due:
             return False
@@ -231,12 +248,14 @@ class AddressService:
             lines.append(line)
             if not len(lines) % SLICE:
                 await asyncio.sleep(0)
-        await self._file.write(lines)
+        await file.write(lines)
+        if file is not self._file:
+            return await self._write_if_due(is_last=is_last)  # `configure` has put another one in its place
         self._written_at = time.monotonic()
-        if self._file.failure is None:
+        if file.failure is None:
             self._revision, self._urgent = revision, urgent
             with suppress(OSError):
-                overrides_path(self._file.path).unlink(missing_ok=True)
+                overrides_path(file.path).unlink(missing_ok=True)
         return True
 
     def _changed_names(self, changed: list[str]) -> list[str]:
@@ -256,10 +275,15 @@ class AddressService:
             for start in range(0, len(changed), SLICE):
                 self._update(table, changed[start : start + SLICE])
                 await asyncio.sleep(0)
-        freeze = self.lifecycle.overrides.freeze
-        held = {*self.lifecycle.overrides.pins, *(freeze.sets if freeze is not None else ())}
-        self._pass_over(held)
         self.convergence.record({name: table.sets.get(name) for name in changed}, self._wall())
+
+    def _pass_over_held(self) -> None:
+        """Do not measure what commands keep out at this time."""
+        lifecycle = self.lifecycle
+        if self._measured != lifecycle.revision:
+            self._measured = lifecycle.revision
+            freeze = lifecycle.overrides.freeze
+            self._pass_over({*lifecycle.overrides.pins, *(freeze.sets if freeze is not None else ())})
 
     def _pass_over(self, names: Iterable[str]) -> None:
         """Measure no change of what helpers state for ``names`` at this time."""

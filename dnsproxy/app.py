@@ -12,6 +12,7 @@ import structlog
 
 from dnsproxy.address_service import AddressService
 from dnsproxy.core.access import AccessList
+from dnsproxy.core.addresses.lifecycle import OpenedSnapshot
 from dnsproxy.core.totals import Outcome, ReloadView
 from dnsproxy.core.trend import Trend
 from dnsproxy.errors import ReloadError, StartError
@@ -260,10 +261,13 @@ class Proxy:
         if problems or prepared is None or learning is None:
             self.keeper.keep(proxy_doors(self.settings))
             raise ReloadError(problems)
-        # In a thread: signatures of 10,000 names take a second, and queries are answered meanwhile.
         is_same = learning.trust == self._learning.trust
-        opened = None if is_same else await in_thread(learning.reopen, self.addresses)
+        if not is_same:
+            await in_thread(learning.verify, self.addresses)
         await prepared.commit()
+        opened: list[OpenedSnapshot] | None = None
+        while not is_same and (opened := learning.reopen(self.addresses)) is None:
+            await in_thread(learning.verify, self.addresses)  # accepted since
         before, self.settings = self.settings, settings
         earlier, self._learning = self._learning, learning
         self.addresses.configure(learning.addresses, opened)

@@ -94,7 +94,7 @@ EVENTS = {
         "warning", "What was learned is not valid by the configuration that is in force now.", ("reason",)
     ),
     "learned.state_unreadable": Event(
-        "error", "The state file cannot be read; it is left as it is.", ("file", "reason")
+        "error", "The state file cannot be read; it is kept under another name.", ("file", "reason")
     ),
     "learned.state_rejected": Event(
         "warning", "A part of the state file cannot be used; the other parts are used.", ("detail",)
@@ -224,9 +224,9 @@ EVENTS = {
     "workers.not_all_flushed": Event(
         "warning", "A worker did not say that it has emptied its cache.", ("answered", "workers")
     ),
-    "workers.book_too_large": Event(
+    "workers.table_too_large": Event(
         "error",
-        "What was learned is too large to be told to workers; they keep what they have.",
+        "The table of answers is too large to be sent to workers; they keep the one before.",
         ("reason",),
         (),
     ),

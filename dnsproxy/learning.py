@@ -58,6 +58,7 @@ class LearningPipeline:
         self.trust = trust
         self.addresses = addresses
         self.puller: SnapshotPuller | None = None
+        self._verified: dict[str, OpenedSnapshot | None] = {}
 
     def _embed(self) -> EmbeddedHelpers | None:
         if not any(source.is_local for source in self._settings.learn.sources):
@@ -67,21 +68,31 @@ class LearningPipeline:
 
         return EmbeddedHelpers(self._settings)
 
-    def reopen(self, service: AddressService) -> list[OpenedSnapshot]:
+    def reopen(self, service: AddressService) -> list[OpenedSnapshot] | None:
         """Return the snapshots of ``service``, verified by the keys and for the names of this configuration.
 
-        With 10,000 names this takes a second: call it in a thread.
+        None if one has been accepted that is not verified yet: then call `verify` first.
         """
-        opened = []
+        held = service.lifecycle.snapshots.values()
+        if any(entry.token not in self._verified for entry in held):
+            return None
+        found = (self._verified[entry.token] for entry in held)
+        return [opened for opened in found if opened is not None]
+
+    def verify(self, service: AddressService) -> None:
+        """Verify the snapshots of ``service`` that are not. With 10,000 names: a second, in a thread."""
         for held in list(service.lifecycle.snapshots.values()):
+            if held.token in self._verified:
+                continue
             try:
-                opened.append(open_snapshot(held.token, self.trust))
+                self._verified[held.token] = open_snapshot(held.token, self.trust)
             except SnapshotError as exc:
                 log.warning("learned.not_kept", reason=exc.reason.value)
-        return opened
+                self._verified[held.token] = None
 
     def begin(self, service: AddressService, earlier: LearningPipeline | None = None) -> None:
         """Feed ``service`` from now on, in place of ``earlier``, which no longer runs."""
+        self._verified.clear()
         embedded = self._embedded
         fetch, changed = (embedded.fetch, embedded.changed) if embedded is not None else (None, None)
         self.puller = SnapshotPuller(

@@ -49,7 +49,8 @@ class Outfit:
         self.settings = settings
         # Names that are new must not be forwarded; those that are gone leave with the next table.
         self.made_from = table
-        self.table = (table or ServedTable()).managing(settings.wanted())
+        self._wanted = settings.wanted()
+        self.table = (table or ServedTable()).managing(self._wanted)
         self.zones = [names.to_key(zone) for zone in settings.forward.zones]
         self.limits = limits_of(settings)
         complaints: list[str] = []
@@ -73,7 +74,8 @@ class Outfit:
 
     def swap_table(self, table: ServedTable, earlier: Engine | None) -> None:
         """Answer with the addresses of ``table``; ``earlier`` is the engine that did so before."""
-        learn = self.settings.learn
+        # The table may be older than these settings, whose names must not be forwarded.
+        table, learn = table.managing(self._wanted), self.settings.learn
         now, wall_now = monotonic(), time()
         rules = build_rules(
             table,

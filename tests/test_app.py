@@ -84,7 +84,7 @@ async def test_it_learns_follows_a_change_and_starts_again_from_disk(
         proxy.refresh()
         await until(lambda expected=address: served(proxy) == (expected,))  # type: ignore[misc]
     facts = proxy.facts()
-    assert (facts.missing(), facts.book.serial, facts.draining) == ([], 2, False)
+    assert (facts.missing(), facts.table.serial, facts.draining) == ([], 2, False)
     stop.set()
     await running
     await proxy.close()
@@ -103,7 +103,7 @@ async def test_cancelling_it_leaves_no_task_behind(settings: Settings) -> None:
     await proxy.start()
     before = asyncio.all_tasks()
     running = asyncio.ensure_future(proxy.run(asyncio.Event()))
-    await until(lambda: any(source.last_attempt for source in proxy.learner.statuses))
+    await until(lambda: any(source.last_attempt for source in proxy.puller.statuses))
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
@@ -119,8 +119,8 @@ async def test_a_change_leaves_nothing_of_what_was_before(settings: Settings) ->
     running = asyncio.ensure_future(proxy.run(stop))
     # What is there now is frozen with all that start-up made.
     await proxy.change(settings)
-    await until(lambda: proxy.learner.statuses[0].last_attempt is not None)
-    before: list[weakref.ref[object]] = [weakref.ref(proxy.learner), weakref.ref(proxy.vetting)]
+    await until(lambda: proxy.puller.statuses[0].last_attempt is not None)
+    before: list[weakref.ref[object]] = [weakref.ref(proxy.puller), weakref.ref(proxy._learning)]
     gc.disable()
     try:
         await proxy.change(settings)
@@ -182,9 +182,9 @@ async def test_the_last_hour_is_told_where_there_is_an_admin_endpoint(
     publish(tmp_path, "10.0.0.1", 1)
     admin = settings.admin.model_copy(update={"listen": Endpoint("127.0.0.1", 0)})
     proxy = Proxy(settings.model_copy(update={"admin": admin}))
-    assert proxy.facts().recent.minutes == ()
     stop = asyncio.Event()
     await proxy.start()
+    assert proxy.facts().recent.minutes == ()
     running = asyncio.ensure_future(proxy.run(stop))
     await until(lambda: proxy.facts().recent.minutes != ())
     facts = proxy.facts()

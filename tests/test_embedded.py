@@ -13,7 +13,6 @@ from structlog.testing import capture_logs
 
 from dnsproxy import embedded, supervise
 from dnsproxy.core import seal
-from dnsproxy.core.book import Book
 from dnsproxy.core.learned import Snapshot
 from dnsproxy.core.registry import Found
 from dnsproxy.embedded import EmbeddedHelpers
@@ -142,7 +141,7 @@ async def test_after_a_restart_serials_and_findings_go_on(tmp_path: Path) -> Non
     held = Snapshot(f"dns://{closed}", 2**62, 1000, 2000, (), told)
     again = EmbeddedHelpers(settings)
     assert first.keys.keys() == again.keys.keys()
-    again.resume(Book().merged(held))
+    again.resume([held])
 
     async def work() -> None:
         snapshot = verified(again, await again.fetch(settings.learn.sources[0], Request()))

@@ -1,4 +1,4 @@
-"""What a proxy knows goes on under another configuration."""
+"""How addresses get here by one configuration, and by the next."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from dnsproxy import config
+from dnsproxy.address_service import AddressService
 from dnsproxy.core import seal
-from dnsproxy.core.book import Book
+from dnsproxy.core.addresses.table import ServedTable
 from dnsproxy.core.learned import Snapshot
 from dnsproxy.errors import StartError
 from dnsproxy.keys import read_private_key, write_key_pair
-from dnsproxy.learning import Learning
+from dnsproxy.learning import LearningPipeline
+from dnsproxy.net.statefile import open_snapshot
 from dnsproxy.settings import Settings
 from dnsproxy.transport import extras
 from tests.strategies import learned
@@ -26,13 +29,16 @@ OTHER = "def-registry-vpc.cn-hangzhou.cr.aliyuncs.com."
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     write_key_pair(tmp_path)
-    now = int(time.time())
-    entries = tuple(learned(name, ("10.0.0.1", "10.0.0.2"), observed_at=now) for name in (NAME, OTHER))
-    document = Snapshot("helper-a", 1, now, now + 86_400, entries)
-    token = seal.sign(document, read_private_key(tmp_path / "helper.key"))
     (tmp_path / "state").mkdir()
-    (tmp_path / "state" / "learned.jws").write_text(f"{token}\n")
+    (tmp_path / "state" / "learned.jws").write_text(signed(tmp_path, 1, "10.0.0.1", "10.0.0.2") + "\n")
     return tmp_path
+
+
+def signed(folder: Path, serial: int, *addresses: str) -> str:
+    now = int(time.time())
+    entries = tuple(learned(name, addresses, observed_at=now) for name in (NAME, OTHER))
+    document = Snapshot("helper-a", serial, now, now + 86_400, entries)
+    return seal.sign(document, read_private_key(folder / "helper.key"))
 
 
 def settings(folder: Path, instances: str = "abc", network: str = "{}", learn: str = "") -> Settings:
@@ -55,72 +61,90 @@ learn:
     )
 
 
-class Answered:
-    """What is answered at last."""
+class Proxy:
+    """What `app.Proxy` has of learned addresses."""
 
-    def __init__(self) -> None:
-        self.book = Book()
+    def __init__(self, given: Settings) -> None:
+        self.table = ServedTable()
+        self.learning = LearningPipeline(given)
+        self.service = AddressService(self.learning.addresses, self._take)
+        self.service.load(self.learning.trust)
+        self.learning.begin(self.service)
 
-    def take(self, book: Book) -> None:
-        self.book = book
+    def _take(self, table: ServedTable) -> None:
+        self.table = table
+
+    async def reload(self, given: Settings) -> None:
+        earlier, self.learning = self.learning, LearningPipeline(given)
+        self.learning.verify(self.service)
+        self.service.configure(self.learning.addresses, self.learning.reopen(self.service))
+        self.learning.begin(self.service, earlier)
+        await self.service.order(lambda _state, _wall_now: None)
 
     def addresses(self) -> dict[str, tuple[str, ...]]:
-        return {name: entry.learned.addresses for name, entry in self.book.entries.items()}
+        return {name: held.learned.addresses for name, held in self.table.sets.items()}
 
 
-def changed(before: Settings, after: Settings, *, freeze: bool = False) -> tuple[Learning, Answered]:
-    answered = Answered()
-    earlier = Learning(before, answered.take)
-    earlier.load()
-    assert answered.addresses()
-    if freeze:
-        earlier.vetting.freeze()
-    learning = Learning(after, answered.take)
-    learning.take_over(earlier)
-    return learning, answered
-
-
-async def test_what_was_learned_goes_on_without_the_disk(folder: Path) -> None:
-    before = settings(folder)
-    answered = Answered()
-    earlier = Learning(before, answered.take)
-    earlier.load()
+async def test_what_was_learned_is_kept_without_the_disk(folder: Path) -> None:
+    proxy = Proxy(settings(folder))
     (folder / "state" / "learned.jws").unlink()
-    learning = Learning(settings(folder, learn="ttl: 7"), answered.take)
-    learning.take_over(earlier)
-    assert answered.addresses() == {NAME: ("10.0.0.1", "10.0.0.2")}
-    # It is written anew, as the file may be another one by now.
-    await learning.close()
-    assert (folder / "state" / "learned.jws").exists()
+    await proxy.reload(settings(folder, learn="ttl: 7"))
+    assert proxy.addresses() == {NAME: ("10.0.0.1", "10.0.0.2")}
 
 
 async def test_a_name_that_is_added_is_known_from_what_was_signed_before(folder: Path) -> None:
-    _, answered = changed(settings(folder), settings(folder, "abc def"))
-    assert set(answered.addresses()) == {NAME, OTHER}
+    proxy = Proxy(settings(folder))
+    assert set(proxy.addresses()) == {NAME}
+    await proxy.reload(settings(folder, "abc def"))
+    assert set(proxy.addresses()) == {NAME, OTHER}
 
 
-async def test_a_name_that_is_taken_out_is_forgotten(folder: Path) -> None:
-    learning, answered = changed(settings(folder, "abc def"), settings(folder, "def"))
-    assert set(answered.addresses()) == {OTHER}
-    assert [entry.name for entry in learning.vetting.wanted()] == [OTHER]
-
-
-async def test_orders_stay(folder: Path) -> None:
-    learning, _ = changed(settings(folder), settings(folder, learn="ttl: 7"), freeze=True)
-    assert learning.vetting.orders.freeze is not None
+async def test_a_name_that_is_removed_is_forgotten(folder: Path) -> None:
+    proxy = Proxy(settings(folder, "abc def"))
+    await proxy.reload(settings(folder, "def"))
+    assert set(proxy.addresses()) == {OTHER}
+    assert [entry.name for entry in proxy.table.managed] == [OTHER]
 
 
 async def test_an_address_that_is_refused_now_is_not_answered(folder: Path) -> None:
-    _, answered = changed(settings(folder), settings(folder, network="{conflicts: [10.0.0.2/32]}"))
-    assert answered.addresses() == {NAME: ("10.0.0.1",)}
+    proxy = Proxy(settings(folder))
+    await proxy.reload(settings(folder, network="{conflicts: [10.0.0.2/32]}"))
+    assert proxy.addresses() == {NAME: ("10.0.0.1",)}
 
 
-async def test_a_key_that_is_not_trusted_any_more_speaks_no_more(folder: Path) -> None:
+async def test_what_a_key_that_is_removed_signed_is_forgotten(folder: Path) -> None:
     write_key_pair(folder / "other")
-    after = settings(folder, learn="history: 3")
+    after = settings(folder)
     keys = after.learn.model_copy(update={"trusted_keys": [folder / "other" / "helper.pub"]})
-    learning, _ = changed(settings(folder), after.model_copy(update={"learn": keys}))
-    assert learning.learner.book == Book()
+    proxy = Proxy(settings(folder))
+    with capture_logs() as logs:
+        await proxy.reload(after.model_copy(update={"learn": keys}))
+    assert proxy.addresses() == {}
+    assert proxy.service.lifecycle.snapshots == {}
+    assert [line["reason"] for line in logs if line["event"] == "learned.not_kept"] == ["unknown_key"]
+
+
+async def test_a_snapshot_that_comes_during_verification_is_verified_too(folder: Path) -> None:
+    """Else a reload would go back to the one before, or forget the first snapshot of a helper."""
+    proxy = Proxy(settings(folder))
+    after = LearningPipeline(settings(folder, "abc def"))
+    after.verify(proxy.service)
+    later = signed(folder, 2, "10.0.0.3")
+    proxy.service.accept(open_snapshot(later, proxy.learning.trust))
+    assert after.reopen(proxy.service) is None
+    after.verify(proxy.service)
+    opened = after.reopen(proxy.service)
+    assert opened is not None
+    assert [entry.token for entry in opened] == [later]
+    assert {entry.name for entry in opened[0].snapshot.names} == {NAME, OTHER}
+
+
+async def test_counters_and_status_of_sources_continue(folder: Path) -> None:
+    proxy = Proxy(settings(folder))
+    assert proxy.learning.puller is not None
+    proxy.learning.puller.rejected["older"] = 3
+    await proxy.reload(settings(folder, learn="ttl: 7"))
+    assert proxy.learning.puller.rejected == {"older": 3}
 
 
 async def test_every_reason_is_told(folder: Path, tmp_path: Path) -> None:
@@ -131,45 +155,9 @@ async def test_every_reason_is_told(folder: Path, tmp_path: Path) -> None:
     }
     given = settings(folder)
     with pytest.raises(StartError) as caught:
-        Learning(given.model_copy(update={"learn": given.learn.model_copy(update=update)}), lambda _: None)
+        LearningPipeline(given.model_copy(update={"learn": given.learn.model_copy(update=update)}))
     starts = [reason.partition(":")[0] for reason in caught.value.reasons]
     assert starts == ["learn.state_file", str(tmp_path / "none.pub"), "learn.on_change"]
-
-
-def book_of(name: str, address: str, changed_at: float, serial: int) -> Book:
-    now = int(changed_at)
-    entry = learned(name, (address,), observed_at=now, changed_at=changed_at)
-    return Book().merged(Snapshot("helper-a", serial, now, now + 86_400, (entry,)))
-
-
-def test_a_change_is_measured_and_what_was_on_disk_or_held_by_orders_is_not(folder: Path) -> None:
-    answered = Answered()
-    learning = Learning(settings(folder), answered.take)
-    learning.load()
-    assert answered.addresses()[NAME] == ("10.0.0.1", "10.0.0.2")
-
-    def counted() -> int:
-        return sum(learning.convergence.counts)
-
-    assert counted() == 0
-    learning.vetting.take(book_of(NAME, "10.0.0.3", time.time(), 2))
-    assert (answered.addresses()[NAME], counted()) == (("10.0.0.3",), 1)
-
-    learning.vetting.freeze()
-    learning.learner.book = book_of(NAME, "10.0.0.4", time.time(), 3)
-    learning.vetting.take(learning.learner.book)
-    assert answered.addresses()[NAME] == ("10.0.0.3",)
-    learning.vetting.unfreeze()
-    assert (answered.addresses()[NAME], counted()) == (("10.0.0.4",), 1)
-
-
-def test_what_was_measured_goes_on_under_another_configuration(folder: Path) -> None:
-    earlier = Learning(settings(folder), Answered().take)
-    earlier.load()
-    earlier.vetting.take(book_of(NAME, "10.0.0.3", time.time(), 2))
-    later = Learning(settings(folder, "abc def"), Answered().take)
-    later.take_over(earlier)
-    assert sum(later.convergence.counts) == 1
 
 
 def test_a_source_whose_library_is_missing_is_told_at_the_start(
@@ -183,10 +171,10 @@ registries: [{{name: hz, region: cn-hangzhou, instance: abc, auth: none, storage
 learn: {{sources: [{stores}], trusted_keys: [{folder}/helper.pub], state_file: {folder}/state/learned.jws}}
 """
     made = config.parse(text)
-    Learning(made, lambda _book: None)
+    LearningPipeline(made)
     monkeypatch.setattr(extras, "find_spec", lambda _library: None)
     with pytest.raises(StartError) as caught:
-        Learning(made, lambda _book: None)
+        LearningPipeline(made)
     assert caught.value.reasons == (
         "learn.sources: type s3 needs an extra: pip install 'dnsproxy[s3]'",
         "learn.sources: type kubernetes needs an extra: pip install 'dnsproxy[kubernetes]'",

@@ -16,7 +16,6 @@ import pytest
 from dnslib import RR, DNSRecord
 
 from dnsproxy import config
-from dnsproxy.core.book import Book
 from dnsproxy.errors import StartError
 from dnsproxy.server import Server
 from dnsproxy.settings import Settings
@@ -25,10 +24,15 @@ from tests.e2e.processes import Ports
 from tests.fakes.forwarding import respond
 from tests.fakes.nameserver import Nameserver, zone
 from tests.fakes.upstream import FakeUpstream
-from tests.strategies import learned, snapshot
+from tests.strategies import learned, served_table, snapshot
 
 NAME = "abc-registry-vpc.cn-hangzhou.cr.aliyuncs.com."
 
+
+ACR = "{name: hz, region: cn-hangzhou, instance: abc}"
+GENERIC = (
+    "{name: g, provider: generic, names: [{name: added.example}, {name: p.example, addresses: [10.1.2.3]}]}"
+)
 
 # Kept until this process ends: what is free for TCP alone may be a source port of somebody's UDP.
 _PORTS = Ports()
@@ -38,11 +42,13 @@ def free_port() -> int:
     return _PORTS.take()
 
 
-def settings(upstream: str, port: int | None = None, more: str = "") -> Settings:
+def settings(
+    upstream: str, port: int | None = None, more: str = "", registries: tuple[str, ...] = (ACR,)
+) -> Settings:
     port = port or free_port()
     return config.parse(
         f"""
-registries: [{{name: hz, region: cn-hangzhou, instance: abc}}]
+registries: [{", ".join(registries)}]
 serve: {{listen: ["127.0.0.1:{port}", "[::1]:{port}"]}}
 forward:
   {{upstreams: ["{upstream}"], timeout: {{attempt: 200ms, total: 500ms}}, probe: {{interval: forever}}}}
@@ -80,7 +86,7 @@ async def ask(
 async def test_learned_and_forwarded_names_over_every_listener(host: str, tcp: bool) -> None:
     async with Nameserver(answering) as upstream, serving(settings(str(upstream.endpoint))) as (server, port):
         assert (await ask(port, NAME, host=host, tcp=tcp)).rcode() == dns.rcode.SERVFAIL
-        server.swap_book(Book().merged(snapshot(learned(NAME))))
+        server.swap_table(served_table(snapshot(learned(NAME))))
         owned = await ask(port, NAME, host=host, tcp=tcp)
         assert [str(rrset[0]) for rrset in owned.answer] == ["10.0.0.1"]
         for _ in range(2):
@@ -150,7 +156,7 @@ async def test_p17_a_full_house_is_cut_and_udp_still_works() -> None:
     given = settings("127.0.0.1:9", more="")
     given = given.model_copy(update={"serve": given.serve.model_copy(update={"max_tcp_clients": 1})})
     async with serving(given) as (server, port):
-        server.swap_book(Book().merged(snapshot(learned(NAME))))
+        server.swap_table(served_table(snapshot(learned(NAME))))
         first = await asyncio.open_connection("127.0.0.1", port)
         assert (await ask(port, NAME)).answer
         reader, second = await asyncio.open_connection("127.0.0.1", port)
@@ -160,3 +166,20 @@ async def test_p17_a_full_house_is_cut_and_udp_still_works() -> None:
         assert (await ask(port, NAME)).answer
         first[1].close()
         second.close()
+
+
+async def test_names_that_a_reload_adds_are_never_forwarded() -> None:
+    """Neither before the first table that manages them, nor after one that was made before the reload."""
+    async with Nameserver(answering) as upstream:
+        before = settings(str(upstream.endpoint))
+        after = settings(str(upstream.endpoint), before.serve.listen[0].port, registries=(ACR, GENERIC))
+        async with serving(before) as (server, port):
+            server.swap_table(served_table(snapshot(learned(NAME))))
+            outdated = served_table(snapshot(learned(NAME, ("10.0.0.2",))))
+            await (await server.prepare(after)).commit()
+            assert (await ask(port, "added.example.")).rcode() == dns.rcode.SERVFAIL
+            server.swap_table(outdated)
+            assert [str(rrset[0]) for rrset in (await ask(port, NAME)).answer] == ["10.0.0.2"]
+            assert (await ask(port, "added.example.")).rcode() == dns.rcode.SERVFAIL
+            assert [str(rrset[0]) for rrset in (await ask(port, "p.example.")).answer] == ["10.1.2.3"]
+        assert upstream.total == 0

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from structlog.testing import capture_logs
 
 from dnsproxy import config, daemon, supervise
+from dnsproxy.address_service import AddressService
 from dnsproxy.app import Proxy
 from dnsproxy.core import seal
 from dnsproxy.core.registry import Wanted
@@ -31,17 +32,14 @@ from dnsproxy.helper.outlets import Outlets, _Outlet
 from dnsproxy.helper.seek import Seeker
 from dnsproxy.helper.service import Helper
 from dnsproxy.keys import write_key_pair
-from dnsproxy.learning import Learning
+from dnsproxy.learning import LearningPipeline
 from dnsproxy.net.doors import proxy_doors
 from dnsproxy.net.hook import Hook
-from dnsproxy.net.orderfile import OrderFile
 from dnsproxy.net.probe import ProbeLoop
-from dnsproxy.net.refresh import Learner
+from dnsproxy.net.puller import SnapshotPuller
 from dnsproxy.reload import Reloader
 from dnsproxy.settings.discovery import DiscoverSettings
 from dnsproxy.settings.jury import JurySettings
-from dnsproxy.trials import Trials
-from dnsproxy.vetting import Vetting
 from tests.fakes.etcd import Member, Store
 from tests.fakes.etcd import target as etcd_target
 from tests.fakes.upstream import Client
@@ -191,14 +189,13 @@ Task = tuple[str, object, str]
 TASKS: list[Task] = [
     ("proxy", Proxy, "_learn"),
     ("sampling", Proxy, "_sample"),
-    ("learning", Learning, "run"),
-    ("sources", Learner, "run"),
-    ("sources", Learner, "_follow"),
-    ("vetting", Vetting, "run"),
-    ("vetting", ProbeLoop, "run"),
-    ("vetting", OrderFile, "run"),
-    ("vetting", Trials, "run"),
-    ("vetting", Hook, "run"),
+    ("learning", LearningPipeline, "run"),
+    ("sources", SnapshotPuller, "run"),
+    ("sources", SnapshotPuller, "_follow"),
+    ("addresses", AddressService, "run"),
+    ("publication of addresses", AddressService, "_publish"),
+    ("probes", ProbeLoop, "run"),
+    ("hook", Hook, "run"),
     ("embedded helpers", EmbeddedHelpers, "run"),
     ("embedded helper", Helper, "run"),
     ("publishing", Outlets, "run"),

@@ -45,6 +45,10 @@ Fetch = Callable[[Source, Request], Awaitable[Fetched]]
 Changed = Callable[[Source], Awaitable[None]]
 
 
+def _ignore(_opened: OpenedSnapshot) -> None:
+    """Take no snapshot."""
+
+
 class SnapshotPuller:
     """Pulls by one configuration; ``accept`` is called with each snapshot that is accepted.
 
@@ -87,6 +91,7 @@ class SnapshotPuller:
     def take_over(self, earlier: SnapshotPuller) -> None:
         """Continue with the counters and the status of sources of ``earlier``, which no longer runs."""
         self.rejected = earlier.rejected
+        earlier._accept = _ignore  # a request that ends now was verified by the keys of that configuration
         for url in self._statuses.keys() & earlier._statuses.keys():
             self._statuses[url] = replace(earlier._statuses[url], serial=None)  # requests the whole snapshot
 

@@ -50,20 +50,11 @@ def load_state(path: Path, state: AddressLifecycle, trust: Trust) -> list[str] |
     try:
         text = _read(path)
     except FileNotFoundError:
-        return None
+        if not overrides_path(path).exists():
+            return None
+        text = ""
     problems: list[str] = []
-    document: object = None
-    if text.lstrip().startswith("{"):
-        try:
-            document = json.loads(text)
-            tokens = Fields(document, "state").texts("snapshots")
-        except (ValueError, RecursionError, SnapshotError) as exc:
-            # Snapshots are signed, so each line that verifies is as good as before.
-            problems.append(f"{path}: {exc}")
-            document, tokens = None, _TOKEN.findall(text)
-    else:
-        tokens = [line for line in map(str.strip, text.splitlines()) if line]
-        document = _read_overrides(overrides_path(path), problems)
+    tokens, document = _parse(path, text, problems)
     opened = []
     for token in tokens:
         try:
@@ -75,8 +66,31 @@ def load_state(path: Path, state: AddressLifecycle, trust: Trust) -> list[str] |
             restore(state, document, {entry.snapshot.issuer: entry.key_id for entry in opened})
         except SnapshotError as exc:
             problems.append(f"{path}: {exc}")
-    state.configure(state.policy, opened)
+    latest = {entry.snapshot.issuer: entry for entry in opened}
+    for entry in opened:
+        if latest[entry.snapshot.issuer] is not entry:
+            state.accept(entry)  # of the version before: it has the names that the latest lacks
+    state.configure(state.policy, latest.values())
     return problems
+
+
+def _parse(path: Path, text: str, problems: list[str]) -> tuple[list[str], object]:
+    """Return the signed snapshots in ``text`` and the document of all else, None where there is none.
+
+    Snapshots are signed, so each one that verifies is as good as before, whatever is damaged besides.
+    """
+    if text.lstrip().startswith("{"):
+        try:
+            document = json.loads(text)
+            return Fields(document, "state").texts("snapshots"), document
+        except (ValueError, RecursionError, SnapshotError) as exc:
+            problems.append(f"{path}: {exc}")
+            return _TOKEN.findall(text), None
+    lines = [line for line in map(str.strip, text.splitlines()) if line]
+    tokens = [token for line in lines for token in _TOKEN.findall(line)]
+    if tokens != lines:
+        problems.append(f"{path}: not every line is a snapshot")
+    return tokens, _read_overrides(overrides_path(path), problems)
 
 
 def open_snapshot(token: str, trust: Trust) -> OpenedSnapshot:

@@ -80,7 +80,7 @@ def reads() -> list[str]:
 
 
 def untouched(operated: Operated) -> bool:
-    return not (operated.refreshed or operated.flushed or operated.restarts or operated.control.told)
+    return not (operated.refreshed or operated.flushed or operated.restarts or operated.addresses.told)
 
 
 async def test_there_is_something_to_guard() -> None:
@@ -141,7 +141,7 @@ async def test_orders_from_this_host_and_with_the_token(operated: Operated, star
     ask = await start("s3cret")
     headers = {"Host": "anything.example", "Authorization": "Bearer s3cret", **JSON}
     assert (await ask("POST", "/api/v1/freeze", data=b"{}", headers=headers))[0] == 200
-    assert len(operated.control.told) == 6
+    assert len(operated.addresses.told) == 6
 
 
 async def test_a_foreign_host_reads_nothing(start: Start) -> None:

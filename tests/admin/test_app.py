@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 from dnsproxy.admin.app import PER_CLIENT, TOTAL, start_admin
 from dnsproxy.admin.status import Facts
 from dnsproxy.core import names
-from dnsproxy.core.book import Book
+from dnsproxy.core.addresses.table import ServedTable
 from dnsproxy.core.explain import Explanation, Question, explain
 from dnsproxy.core.registry import Wanted
 from dnsproxy.core.stats import Stats
@@ -31,7 +31,7 @@ from dnsproxy.settings.values import Endpoint
 from tests.admin.test_control import Control
 from tests.certificates import make_certificate
 from tests.messages import engine
-from tests.strategies import learned, snapshot
+from tests.strategies import learned, served_table, snapshot
 
 LOOPBACK = Endpoint("127.0.0.1", 0)
 
@@ -40,14 +40,14 @@ class Operated:
     """A proxy that wants one name and notes what it is told."""
 
     def __init__(self) -> None:
-        self.book = Book()
+        self.table = ServedTable()
         self.draining = False
         self.refreshed = self.restarts = 0
         self.outcome = Outcome()
         self.refusal: str | None = None
         self.gathered = 0
         self.flushed: list[bytes | None] = []
-        self.control = Control()
+        self.addresses = Control()
 
     async def gather(self) -> None:
         self.gathered += 1
@@ -55,7 +55,7 @@ class Operated:
     def facts(self) -> Facts:
         return Facts(
             wanted=[Wanted("a.example.", "registry", "hangzhou")],
-            book=self.book,
+            table=self.table,
             sources=[],
             rejected={},
             stats=Stats(),
@@ -123,7 +123,7 @@ async def test_health_and_readiness(operated: Operated, start: Start) -> None:
     assert await ask("GET", "/health") == (200, {"status": "ok"})
     missing = {"ready": False, "draining": False, "missing": ["a.example."]}
     assert await ask("GET", "/ready") == (503, missing)
-    operated.book = Book().merged(snapshot(learned("a.example.")))
+    operated.table = served_table(snapshot(learned("a.example.")))
     assert await ask("GET", "/ready") == (200, {"ready": True, "draining": False, "missing": []})
     operated.draining = True
     assert await ask("GET", "/ready") == (503, {"ready": False, "draining": True, "missing": []})
@@ -131,7 +131,7 @@ async def test_health_and_readiness(operated: Operated, start: Start) -> None:
 
 
 async def test_status_and_metrics(operated: Operated, start: Start) -> None:
-    operated.book = Book().merged(snapshot(learned("a.example."), serial=7))
+    operated.table = served_table(snapshot(learned("a.example."), serial=7))
     ask = await start()
     status, document = await ask("GET", "/api/v1/status")
     assert (status, document["serial"], document["names"][0]["status"]) == (200, 7, "ok")
@@ -245,7 +245,7 @@ async def test_a_browser_may_give_the_token_as_a_password(
     # A browser would send it along with a form of anybody's page.
     for path in ("/api/v1/refresh", "/api/v1/flush", "/api/v1/freeze"):
         assert (await ask("POST", path, headers=basic("me:s3cret")))[0] == 401
-    assert (operated.refreshed, operated.flushed, operated.control.told) == (0, [], [])
+    assert (operated.refreshed, operated.flushed, operated.addresses.told) == (0, [], [])
 
 
 async def test_who_gives_no_token_is_told_how(operated: Operated, tmp_path: Path) -> None:

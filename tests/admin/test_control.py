@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiohttp import web
@@ -10,55 +10,71 @@ from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dnsproxy.admin.control import ControlApi, history_document
-from dnsproxy.core.book import Entry
-from dnsproxy.core.canary import CanaryView
-from dnsproxy.core.orders import Freeze, Orders, Pin, Record
+from dnsproxy.admin.control import Command, ControlApi, history_document
+from dnsproxy.core.addresses.canary import CanaryView
+from dnsproxy.core.addresses.lifecycle import AddressLifecycle
+from dnsproxy.core.addresses.overrides import Freeze, Overrides, Pin, Record
 from dnsproxy.errors import OrderError
-from tests.strategies import json_values, learned, snapshot
+from tests.strategies import json_values, statement
 
 
-class Control:
-    """Notes what it is told."""
+class RecordedState:
+    """Takes the place of the state machine and records the commands."""
 
     def __init__(self) -> None:
-        self.orders = Orders()
+        self.overrides = Overrides()
         self.told: list[tuple[Any, ...]] = []
-        self.refuse = False
-        self.failure: str | None = None
+        self.refuses = False
 
     def _note(self, *order: Any) -> None:
-        if self.refuse:
+        if self.refuses:
             raise OrderError("it cannot be")
         self.told.append(order)
 
-    def pin(self, name: str, addresses: Iterable[str]) -> None:
+    def pin(self, name: str, addresses: Iterable[str], wall_now: float) -> None:
         self._note("pin", name, list(addresses))
-        self.orders = Orders(pins={name: Pin(tuple(addresses), 1000)})
+        self.overrides = Overrides(pins={name: Pin(tuple(addresses), int(wall_now))})
 
     def unpin(self, name: str) -> None:
         self._note("unpin", name)
 
-    def freeze(self) -> None:
-        self._note("freeze")
+    def freeze(self, wall_now: float) -> None:
+        self._note("freeze", wall_now)
 
     def unfreeze(self) -> None:
         self._note("unfreeze")
 
-    def rollback(self, serial: int) -> None:
+    def rollback(self, serial: int, wall_now: float) -> None:
         self._note("rollback", serial)
-        self.orders = Orders(freeze=Freeze(1000, {}, serial))
+        self.overrides = Overrides(freeze=Freeze(int(wall_now), {}, serial))
 
-    def promote_canary(self, name: str) -> None:
-        self._note("canary/promote", name)
+    def promote(self, name: str) -> None:
+        self._note("promote", name)
 
-    def rollback_canary(self, name: str) -> None:
-        self._note("canary/rollback", name)
+    def refuse(self, name: str, wall_now: float) -> None:
+        self._note("refuse", name, wall_now)
 
     def canary(self) -> CanaryView:
         return CanaryView()
 
-    async def saved(self) -> str | None:
+
+class Control:
+    """Runs each command at Unix time 1000; ``failure`` is why nothing is on disk."""
+
+    def __init__(self) -> None:
+        self.state = RecordedState()
+        self.failure: str | None = None
+
+    @property
+    def lifecycle(self) -> AddressLifecycle:
+        return cast("AddressLifecycle", self.state)
+
+    @property
+    def told(self) -> list[tuple[Any, ...]]:
+        return self.state.told
+
+    async def order(self, command: Command) -> str | None:
+        command(self.lifecycle, 1000.0)
         return self.failure
 
 
@@ -93,11 +109,11 @@ async def ask(control: Control) -> AsyncIterator[Ask]:
     [
         ("pin", {"name": "a.example", "addresses": ["10.0.0.1"]}, ("pin", "a.example", ["10.0.0.1"])),
         ("unpin", {"name": "a.example"}, ("unpin", "a.example")),
-        ("freeze", {}, ("freeze",)),
+        ("freeze", {}, ("freeze", 1000.0)),
         ("unfreeze", {}, ("unfreeze",)),
         ("rollback", {"serial": 7}, ("rollback", 7)),
-        ("canary/promote", {"name": "a.example"}, ("canary/promote", "a.example")),
-        ("canary/rollback", {"name": "a.example"}, ("canary/rollback", "a.example")),
+        ("canary/promote", {"name": "a.example"}, ("promote", "a.example")),
+        ("canary/rollback", {"name": "a.example"}, ("refuse", "a.example", 1000.0)),
     ],
 )
 async def test_orders_are_passed_on(
@@ -136,7 +152,7 @@ async def test_the_answer_says_what_holds_now(control: Control, ask: Ask) -> Non
 
 
 async def test_what_cannot_be_is_a_conflict(control: Control, ask: Ask) -> None:
-    control.refuse = True
+    control.state.refuses = True
     assert await ask("freeze", json={}) == (409, {"error": "it cannot be"})
 
 
@@ -173,17 +189,13 @@ async def test_bodies_that_are_no_json(content: bytes, control: Control, ask: As
     assert (status, control.told) == (400, [])
 
 
-def entry(*addresses: str) -> Entry:
-    return Entry(learned("a.example.", addresses), snapshot())
-
-
 def test_history_shows_what_each_serial_changed_newest_first() -> None:
     records = (
-        Record(1, "helper-a", 900, {"a.example.": entry("10.0.0.1")}),
-        Record(2, "helper-a", 950, {"a.example.": entry("10.0.0.2")}),
+        Record(1, "helper-a", 900, {"a.example.": statement("a.example.", ("10.0.0.1",))}),
+        Record(2, "helper-a", 950, {"a.example.": statement("a.example.", ("10.0.0.2",))}),
         Record(3, "helper-b", 990, {}),
     )
-    document = history_document(Orders(history=records))
+    document = history_document(Overrides(history=records))
     assert [(r["serial"], r["issuer"], r["taken_at"], r["names"]) for r in document["history"]] == [
         (3, "helper-b", 990, 0),
         (2, "helper-a", 950, 1),

@@ -10,9 +10,8 @@ from aiohttp.test_utils import make_mocked_request
 from dnsproxy.admin.explain import answer, explain_document, steps
 from dnsproxy.admin.status import Facts
 from dnsproxy.core import names
-from dnsproxy.core.book import Book
+from dnsproxy.core.addresses.canary import State
 from dnsproxy.core.cache import CachePolicy
-from dnsproxy.core.canary import State
 from dnsproxy.core.engine import Engine
 from dnsproxy.core.explain import Explanation, Question, explain, type_code
 from dnsproxy.core.registry import Wanted
@@ -20,13 +19,13 @@ from dnsproxy.core.upstreams import FALL, Upstream
 from dnsproxy.errors import WorkerError
 from tests.fakes.facts import bad_canary, facts_of
 from tests.messages import REGISTRY, engine, hangzhou, query, resolve
-from tests.strategies import learned, snapshot
+from tests.strategies import learned, served_table, snapshot
 
 
 def facts(**changes: Any) -> Facts:
     values: dict[str, Any] = {
         "wanted": [Wanted(REGISTRY, "registry", "hz")],
-        "book": Book().merged(snapshot(learned(REGISTRY, ("10.94.205.198",), observed_at=1010), serial=7)),
+        "table": served_table(snapshot(learned(REGISTRY, ("10.94.205.198",), observed_at=1010), serial=7)),
     }
     return facts_of(**{**values, **changes})
 

@@ -7,7 +7,7 @@ import pytest
 
 from dnsproxy.admin.findings import Address, Concern, Tone, addresses, concerns, problem
 from dnsproxy.admin.status import Facts, status_document
-from dnsproxy.core.orders import Freeze, Orders
+from dnsproxy.core.addresses.overrides import Freeze, Overrides
 from dnsproxy.core.registry import Sought
 from tests.fakes.facts import NOW, REGISTRY, bad_facts, good_facts
 
@@ -110,8 +110,8 @@ def test_everything_that_is_wrong_is_told_the_worst_first() -> None:
 
 
 def test_a_freeze() -> None:
-    orders = Orders(freeze=Freeze(NOW - 3600, {}))
-    (concern,) = found(replace(good_facts(), orders=orders))
+    orders = Overrides(freeze=Freeze(NOW - 3600, {}))
+    (concern,) = found(replace(good_facts(), overrides=orders))
     assert concern.text == "frozen for 1\xa0h: what is learned anew is not taken"
 
 

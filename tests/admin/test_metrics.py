@@ -11,21 +11,19 @@ from prometheus_client import REGISTRY as GLOBAL
 from prometheus_client.parser import text_string_to_metric_families
 
 from dnsproxy.admin.metrics import render
-from dnsproxy.admin.status import Facts
-from dnsproxy.core.book import Book
-from dnsproxy.core.guard import Refusal
-from dnsproxy.core.health import Outcome, Result
-from dnsproxy.core.holding import AddressState
-from dnsproxy.core.orders import Freeze, Orders, Pin
+from dnsproxy.admin.status import Facts, NameDetails
+from dnsproxy.core.addresses.filter import Refusal
+from dnsproxy.core.addresses.health import Outcome, Result
+from dnsproxy.core.addresses.name_state import AddressState
+from dnsproxy.core.addresses.overrides import Freeze, Overrides, Pin
 from dnsproxy.core.registry import Wanted
-from dnsproxy.core.screen import Vetted
 from dnsproxy.core.stats import DURATION_BOUNDS, Stats, UpstreamStats
 from dnsproxy.core.totals import WorkerView
 from dnsproxy.errors import DropReason, Rejection
 from dnsproxy.version import __version__
 from tests.fakes.facts import REGISTRY as CANARY_ENDED
 from tests.fakes.facts import STORAGE, bad_canary, facts_of
-from tests.strategies import learned, snapshot
+from tests.strategies import learned, served_table, snapshot
 
 WANTED = [
     Wanted("a.example.", "registry", "hangzhou"),
@@ -40,7 +38,7 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 def facts(**changes: Any) -> Facts:
     values: dict[str, Any] = {
         "wanted": WANTED,
-        "book": Book().merged(snapshot(learned("a.example.", observed_at=1010), serial=SERIAL)),
+        "table": served_table(snapshot(learned("a.example.", observed_at=1010), serial=SERIAL)),
     }
     return facts_of(**{**values, **changes})
 
@@ -182,7 +180,7 @@ def test_each_scrape_reads_anew_and_nothing_is_global() -> None:
 
 def test_addresses() -> None:
     dead, well = Result(Outcome.FAILED, {443: "timed out"}), Result(Outcome.ANSWERED, {443: "ok"})
-    vetted = Vetted(
+    details = NameDetails(
         (
             AddressState("10.0.0.1", True, True, None, well, 1.0),
             AddressState("10.0.0.2", False, False, "timed out", dead, 1.0),
@@ -190,7 +188,7 @@ def test_addresses() -> None:
         ),
         routed={"10.0.0.1": True, "10.0.0.2": False, "10.0.0.3": None},
     )
-    samples = scrape(facts(vetted={"a.example.": vetted}))
+    samples = scrape(facts(details={"a.example.": details}))
     for sample in ("dnsproxy_learned_unreachable", "dnsproxy_learned_unrouted"):
         found = {
             dict(labels)["address"]: value for (name, labels), value in samples.items() if name == sample
@@ -207,9 +205,9 @@ def test_refusals_are_there_from_the_start() -> None:
 
 
 def test_orders() -> None:
-    orders = Orders(pins={"a.example.": Pin(("10.0.0.1",), 1)}, freeze=Freeze(1, {}))
-    for held, expected in ((Orders(), 0), (orders, 1)):
-        samples = scrape(facts(orders=held))
+    orders = Overrides(pins={"a.example.": Pin(("10.0.0.1",), 1)}, freeze=Freeze(1, {}))
+    for held, expected in ((Overrides(), 0), (orders, 1)):
+        samples = scrape(facts(overrides=held))
         assert one(samples, "dnsproxy_learned_frozen") == expected
         assert one(samples, "dnsproxy_learned_pinned") == expected
 

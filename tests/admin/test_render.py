@@ -9,17 +9,17 @@ from dnsproxy.admin.control import history_document
 from dnsproxy.admin.render import MAX_CHANGES, MAX_CONCERNS, Page
 from dnsproxy.admin.status import Facts, status_document
 from dnsproxy.admin.wording import DASH
-from dnsproxy.core.book import Book
-from dnsproxy.core.orders import Orders, Record
+from dnsproxy.core.addresses.overrides import Overrides, Record
+from dnsproxy.core.addresses.table import ServedTable
 from dnsproxy.core.registry import Wanted
 from tests.fakes.facts import bad_facts, facts_of, good_facts
-from tests.strategies import learned, snapshot
+from tests.strategies import learned, served_table, snapshot
 
 PAGE = Page("build-1")
 
 
 def html(facts: Facts) -> str:
-    return PAGE.render(status_document(facts), history_document(facts.orders))
+    return PAGE.render(status_document(facts), history_document(facts.overrides))
 
 
 class Reader(HTMLParser):
@@ -72,7 +72,7 @@ def test_what_one_that_is_not_shows() -> None:
 
 
 def test_a_proxy_without_names_or_queries() -> None:
-    text = Reader(html(facts_of(wanted=[], book=Book()))).text
+    text = Reader(html(facts_of(wanted=[], table=ServedTable()))).text
     assert "No names are configured; everything is forwarded." in text
     assert "None are configured: nothing is learned." in text
     assert f"Queries per second {DASH}" in text
@@ -81,10 +81,10 @@ def test_a_proxy_without_names_or_queries() -> None:
 def test_lists_end_somewhere() -> None:
     wanted = [Wanted(f"n{number}.example.", "other", "hangzhou") for number in range(50)]
     entries = [
-        Book().merged(snapshot(learned("a.example.", (f"10.0.0.{number}",)))).entries for number in range(50)
+        served_table(snapshot(learned("a.example.", (f"10.0.0.{number}",)))).sets for number in range(50)
     ]
     history = tuple(Record(number, "helper-a", 1000, held) for number, held in enumerate(entries))
-    reader = Reader(html(facts_of(wanted=wanted, book=Book(), orders=Orders(history=history))))
+    reader = Reader(html(facts_of(wanted=wanted, table=ServedTable(), overrides=Overrides(history=history))))
     assert f"and {50 - MAX_CONCERNS} more, in the sections below" in reader.text
     assert f"{50 - MAX_CHANGES} earlier ones:" in reader.text
     # Every name is shown all the same.

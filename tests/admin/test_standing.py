@@ -7,10 +7,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from dnsproxy.admin.metrics import render
 from dnsproxy.admin.standing import standing_document
 from dnsproxy.admin.status import Facts, SourceView
-from dnsproxy.core.book import Book
 from dnsproxy.core.convergence import BOUNDS, Convergence
 from tests.fakes.facts import facts_of
-from tests.strategies import learned, snapshot
+from tests.strategies import learned, served_table, snapshot, statements
 
 SERIAL = 1_764_000_000_123
 GOOD = SourceView("http://10.0.0.1/v1/snapshot", 1049.0, 1049.0, None, "helper-a", SERIAL)
@@ -21,15 +20,23 @@ def converged() -> Convergence:
     convergence = Convergence(0.0)
     for address, seen, at in (("10.0.0.1", 1.0, 1.0), ("10.0.0.2", 10.0, 10.2), ("10.0.0.3", 20.0, 9000.0)):
         entry = learned("a.example.", (address,), changed_at=seen, observed_at=0)
-        convergence.record(Book().merged(snapshot(entry)), at)
+        convergence.record(statements(snapshot(entry)), at)
     return convergence
 
 
 def facts(*sources: SourceView, identity: str | None = None) -> Facts:
-    book = Book().merged(snapshot(learned("a.example."), serial=SERIAL, at=1000))
-    book = book.merged(snapshot(learned("b.example."), serial=7, at=1040, issuer="helper-b"))
+    taken = (
+        snapshot(learned("a.example."), serial=SERIAL, at=1000),
+        snapshot(learned("b.example."), serial=7, at=1040, issuer="helper-b"),
+    )
     return facts_of(
-        wanted=[], book=book, host="h1", identity=identity, sources=sources, convergence=converged()
+        wanted=[],
+        table=served_table(*taken),
+        snapshots={each.issuer: each for each in taken},
+        host="h1",
+        identity=identity,
+        sources=sources,
+        convergence=converged(),
     )
 
 

@@ -7,20 +7,19 @@ from typing import Any
 
 import pytest
 
-from dnsproxy.admin.status import Facts, SourceView, status_document
-from dnsproxy.core.book import Book
-from dnsproxy.core.guard import Finding, Refusal
-from dnsproxy.core.health import Outcome, Result
-from dnsproxy.core.holding import AddressState
-from dnsproxy.core.orders import Freeze, Orders, Pin, pinned_entry
+from dnsproxy.admin.status import Facts, NameDetails, SourceView, status_document
+from dnsproxy.core.addresses.filter import Finding, Refusal
+from dnsproxy.core.addresses.health import Outcome, Result
+from dnsproxy.core.addresses.name_state import AddressState
+from dnsproxy.core.addresses.overrides import Freeze, Overrides, Pin
+from dnsproxy.core.addresses.table import ServedTable, pinned
 from dnsproxy.core.registry import Sought, Wanted
-from dnsproxy.core.screen import Vetted
 from dnsproxy.core.stats import Stats, UpstreamStats
 from dnsproxy.core.totals import WorkerView
 from dnsproxy.core.trend import Counts, Recent
 from dnsproxy.version import __version__
 from tests.fakes.facts import NOW, STORAGE, bad_canary, facts_of
-from tests.strategies import learned, snapshot
+from tests.strategies import learned, served_table, snapshot
 
 REGISTRY = Wanted("a.example.", "registry", "hangzhou")
 PINNED = Wanted("b.example.", "other", "hangzhou", addresses=("10.1.2.3",))
@@ -32,7 +31,7 @@ TAKEN = snapshot(learned("a.example.", ("10.0.0.1", "10.0.0.2"), observed_at=101
 def facts(**changes: Any) -> Facts:
     values: dict[str, Any] = {
         "wanted": [REGISTRY, PINNED],
-        "book": Book().merged(TAKEN),
+        "table": served_table(TAKEN),
     }
     return facts_of(**{**values, **changes})
 
@@ -91,24 +90,24 @@ def test_names() -> None:
 
 
 def test_a_pinned_name_stays_pinned_when_a_helper_tells_of_it_too() -> None:
-    book = Book().merged(snapshot(learned("b.example.", ("10.6.6.6",))))
-    (name,) = status_document(facts(wanted=[PINNED], book=book))["names"]
+    table = served_table(snapshot(learned("b.example.", ("10.6.6.6",))))
+    (name,) = status_document(facts(wanted=[PINNED], table=table))["names"]
     assert (name["addresses"], name["source"], name["age"]) == (["10.1.2.3"], "pinned", None)
 
 
 def test_a_name_that_is_learned_through_another() -> None:
     wanted = Wanted("a.example.", "storage", "hangzhou", cname="ep.example.")
-    book = Book().merged(snapshot(learned("a.example.", cname="ep.example.")))
-    (name,) = status_document(facts(wanted=[wanted], book=book))["names"]
+    table = served_table(snapshot(learned("a.example.", cname="ep.example.")))
+    (name,) = status_document(facts(wanted=[wanted], table=table))["names"]
     assert name["cname"] == "ep.example."
-    (name,) = status_document(facts(wanted=[wanted], book=Book()))["names"]
+    (name,) = status_document(facts(wanted=[wanted], table=ServedTable()))["names"]
     assert (name["cname"], name["status"]) == ("ep.example.", "missing")
 
 
 @pytest.mark.parametrize(("status", "expected"), [("ok", "ok"), ("stale", "stale"), ("later", "stale")])
 def test_what_the_helper_could_not_confirm_is_stale(status: str, expected: str) -> None:
-    book = Book().merged(snapshot(learned("a.example.", status=status)))
-    document = status_document(facts(book=book))
+    table = served_table(snapshot(learned("a.example.", status=status)))
+    document = status_document(facts(table=table))
     assert (document["names"][0]["status"], document["ready"]) == (expected, True)
 
 
@@ -148,7 +147,7 @@ def test_while_draining_it_is_not_ready() -> None:
 
 
 def test_without_names_it_is_ready() -> None:
-    assert status_document(facts(wanted=[], book=Book()))["ready"] is True
+    assert status_document(facts(wanted=[], table=ServedTable()))["ready"] is True
 
 
 def test_a_clock_that_was_set_back_makes_no_negative_age() -> None:
@@ -159,16 +158,16 @@ def test_a_clock_that_was_set_back_makes_no_negative_age() -> None:
 
 def test_details_of_addresses() -> None:
     refused = Result(Outcome.FAILED, {443: "Connection refused", 80: "ok"})
-    vetted = Vetted(
+    details = NameDetails(
         (
             AddressState("10.0.0.1", True, True, None, Result(Outcome.ANSWERED, {443: "ok"}), 1040.5, 1020.5),
-            AddressState("10.0.0.2", False, False, refused.complaint, refused, 1041.0, 1041.0),
+            AddressState("10.0.0.2", False, False, refused.problem, refused, 1041.0, 1041.0),
             AddressState("10.0.0.3", False, None, "not probed yet", None, None),
         ),
         (Finding("127.0.0.1", Refusal.LOOPBACK, "127.0.0.1 is in 127.0.0.0/8"),),
         {"10.0.0.1": True, "10.0.0.2": False, "10.0.0.3": None},
     )
-    (name,) = status_document(facts(wanted=[REGISTRY], vetted={"a.example.": vetted}))["names"]
+    (name,) = status_document(facts(wanted=[REGISTRY], details={"a.example.": details}))["names"]
     assert name["details"] == [
         {
             "address": "10.0.0.1",
@@ -211,8 +210,10 @@ def test_details_of_addresses() -> None:
 
 def test_a_name_that_is_pinned_by_order() -> None:
     pin = Pin(("10.7.7.7",), 1020)
-    book = Book({"a.example.": pinned_entry("a.example.", pin)})
-    document = status_document(facts(wanted=[REGISTRY], book=book, orders=Orders(pins={"a.example.": pin})))
+    table = ServedTable(sets={"a.example.": pinned("a.example.", pin.addresses, pin.since)})
+    document = status_document(
+        facts(wanted=[REGISTRY], table=table, overrides=Overrides(pins={"a.example.": pin}))
+    )
     (name,) = document["names"]
     assert (name["addresses"], name["source"], name["status"]) == (["10.7.7.7"], "pinned", "pinned")
     assert (name["age"], name["serial"], name["pinned"]) == (None, None, True)
@@ -221,9 +222,9 @@ def test_a_name_that_is_pinned_by_order() -> None:
 
 
 def test_a_freeze_says_what_it_holds_and_since_when() -> None:
-    book = Book().merged(TAKEN)
-    orders = Orders(freeze=Freeze(1030, dict(book.entries), serial=7))
-    document = status_document(facts(wanted=[REGISTRY, UNKNOWN], orders=orders))
+    table = served_table(TAKEN)
+    orders = Overrides(freeze=Freeze(1030, dict(table.sets), serial=7))
+    document = status_document(facts(wanted=[REGISTRY, UNKNOWN], overrides=orders))
     assert document["frozen"] == {"since": 1030, "rolled_back_to": 7, "names": 1}
     assert [name["frozen"] for name in document["names"]] == [True, False]
 

@@ -22,7 +22,7 @@ class Staged:
 
     def __init__(self, settings: AdminSettings | None = None) -> None:
         self.facts_now = good_facts()
-        self.control = Control()
+        self.addresses = Control()
         self._settings = settings or AdminSettings()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
@@ -53,7 +53,7 @@ class Staged:
 
     def show(self, facts: Facts) -> None:
         """Be in this state from now on."""
-        self.control.orders = facts.orders
+        self.addresses.state.overrides = facts.overrides
         self.facts_now = facts
 
     # -- admin.app.Operated

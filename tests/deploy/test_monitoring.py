@@ -13,8 +13,8 @@ import yaml
 from prometheus_client.metrics_core import Metric
 
 from dnsproxy.admin.metrics import families
-from dnsproxy.core.book import Book
-from dnsproxy.core.guard import Refusal
+from dnsproxy.core.addresses.filter import Refusal
+from dnsproxy.core.addresses.table import ServedTable
 from dnsproxy.errors import DropReason, Rejection
 from tests.deploy.files import DEPLOY, output, run
 from tests.e2e.processes import ROOT
@@ -37,7 +37,7 @@ _GROUPED = re.compile(r"\b(?:by|without)\s*\(([^)]*)\)")
 def exposed() -> dict[str, frozenset[str]]:
     """Every series that a proxy exports, with its labels."""
     found: dict[str, frozenset[str]] = {"up": frozenset()}
-    for family in families(facts_of(wanted=(), book=Book())):
+    for family in families(facts_of(wanted=(), table=ServedTable())):
         labels = labels_of(family)
         match family.type:
             case "counter":

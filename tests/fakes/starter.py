@@ -18,21 +18,21 @@ from dnsproxy.workers.messages import (
     Reply,
     Request,
     Stop,
-    TakeBook,
+    TakeTable,
 )
 
 _NUMBER = struct.Struct("!i")
 
 
 class FakeWorker:
-    """Opens when it has a book, unless there is a ``refusal``; replies what ``answer`` gives, if anything."""
+    """Opens when it has a table, unless there is a ``refusal``; replies with ``answer``, if it gives any."""
 
     def __init__(self, starter: FakeStarter, process: int, number: int, sock: socket.socket) -> None:
         self.process = process
         self.number = number
         self.pid = 1000 * number + len(starter.started)
         self.begun: list[Begin] = []
-        self.books: list[TakeBook] = []
+        self.tables: list[TakeTable] = []
         self.stops: list[Stop] = []
         self.asked: list[Request] = []
         self.is_stopped = False
@@ -44,9 +44,9 @@ class FakeWorker:
         if isinstance(message, Begin):
             self.begun.append(message)
             self._close(len(message.doors))
-        elif isinstance(message, TakeBook):
-            self.books.append(message)
-            if len(self.books) == 1:
+        elif isinstance(message, TakeTable):
+            self.tables.append(message)
+            if len(self.tables) == 1:
                 self._open()
         elif isinstance(message, Ask):
             self.asked.append(message.request)

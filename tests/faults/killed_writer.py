@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from dnsproxy.files import remove_leftovers
-from dnsproxy.net.statefile import read_state, write_state
+from dnsproxy.net.statefile import StateFile
 
 # Lines of one state, and what each is long: some pages, so that a write may be cut inside.
 LINES, LENGTH = 8, 4000
@@ -32,14 +32,14 @@ def state(number: int) -> list[str]:
 def write(path: Path, number: int, done: int) -> None:
     """Write states from ``number`` on until killed."""
     while True:
-        write_state(path, state(number))
+        StateFile(path)._replace(state(number))
         os.write(done, number.to_bytes(8, "big"))
         number += 1
 
 
 def run(path: Path, rounds: int, draw: random.Random) -> dict[str, int]:
     """Return how often what was seen."""
-    write_state(path, state(0))
+    StateFile(path)._replace(state(0))
     last, torn, lost, inside = 0, 0, 0, 0
     for _ in range(rounds):
         reading, writing = os.pipe()
@@ -57,7 +57,7 @@ def run(path: Path, rounds: int, draw: random.Random) -> dict[str, int]:
         while octets := os.read(reading, 65_536):
             told = octets[-8:]
         os.close(reading)
-        found = read_state(path)
+        found = path.read_text().splitlines()
         number = int(found[0][:12]) if found else -1
         torn += found != state(number)
         lost += number < int.from_bytes(told, "big")

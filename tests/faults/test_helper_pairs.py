@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 
 import pytest
-from dnsproxy.core.book import TAKEOVER_AFTER
 
+from dnsproxy.core.addresses.name_state import TAKEOVER_AFTER
 from dnsproxy.keys import read_private_key, write_key_pair
 from tests.e2e.processes import wait_for
 from tests.e2e.world import ADDRESSES, AUTH, REGISTRY, World

@@ -2,62 +2,36 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import random
 import signal
 import sys
+import threading
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
-from dnsproxy.net.refresh import Learner
-from structlog.testing import capture_logs
 
 from dnsproxy.core import names, seal
+from dnsproxy.core.addresses.lifecycle import AddressLifecycle
+from dnsproxy.core.addresses.name_state import AddressPolicy
 from dnsproxy.core.learned import Scope, Snapshot
+from dnsproxy.core.registry import Wanted
 from dnsproxy.core.trust import Trust
 from dnsproxy.keys import read_private_key
-from dnsproxy.net.statefile import read_state, write_state
-from dnsproxy.settings.learning import LearnSettings, SourceSettings
+from dnsproxy.net.statefile import load_state
 from tests.e2e.processes import run_command, wait_for
 from tests.e2e.world import ADDRESSES, OTHER, OTHER_ADDRESS, REGISTRY, World
 from tests.faults.conftest import FULL
-from tests.faults.fuzz.targets import KEY, SCOPE, TRUSTED
-from tests.messages import OSS
-from tests.messages import REGISTRY as NAME
-from tests.strategies import learned, snapshot
+from tests.strategies import learned
 
 pytestmark = pytest.mark.faults
 
 KILLS = 1000 if FULL else 200
 PROXY_KILLS = 50 if FULL else 5
 SECOND = "10.94.205.199"
-
-
-def load(path: Path) -> dict[str, tuple[str, ...]]:
-    """Return what a proxy answers after a start with the file at ``path``."""
-    settings = LearnSettings(
-        sources=[SourceSettings(url="http://127.0.0.1:1/v1/snapshot")], trusted_keys=[path], state_file=path
-    )
-    learner = Learner(settings, Trust(TRUSTED, SCOPE), lambda _: None, wall=lambda: 2000.0)
-    with capture_logs():
-        learner.load()
-    return {name: entry.learned.addresses for name, entry in learner.book.entries.items()}
-
-
-def test_a_changed_octet_costs_no_more_than_its_document(tmp_path: Path) -> None:
-
-    path = tmp_path / "learned.jws"
-    first = seal.sign(snapshot(learned(NAME, ("10.0.0.1",)), issuer="a"), KEY)
-    second = seal.sign(snapshot(learned(OSS, ("10.0.0.2",)), issuer="b"), KEY)
-    whole = f"{first}\n{second}\n".encode()
-    for place in range(0, len(whole), 1 if FULL else 7):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
-        held = load(path)
-        if place < len(first):
-            assert held == {OSS: ("10.0.0.2",)}, place
-        elif len(first) < place < len(whole) - 1:
-            assert held == {NAME: ("10.0.0.1",)}, place
 
 
 def test_a_writer_killed_at_any_moment_leaves_a_whole_state(tmp_path: Path) -> None:
@@ -101,6 +75,8 @@ def test_a_proxy_killed_while_all_changes_answers_the_last_it_kept(world: World)
     world.configure(learn={"sources": [{"url": f"file://{publisher.file}"}], "refresh": "100ms"})
     world.upstream.start()
     trusted = {seal.key_id(publisher._key.public_key()): publisher._key.public_key()}
+    scope = Scope(frozenset(names.to_key(f"{name}.") for name in ADDRESSES), ())
+    managed = tuple(Wanted(f"{name}.", "other", "hangzhou") for name in ADDRESSES)
     draw = random.Random(2)  # noqa: S311 - nothing is protected by it
     kept = 0
     for _ in range(PROXY_KILLS):
@@ -120,24 +96,14 @@ def test_a_proxy_killed_while_all_changes_answers_the_last_it_kept(world: World)
             time.sleep(0.01)
         world.proxy.signal(signal.SIGKILL)
         world.proxy.wait()
-        (token,) = read_state(world.state_file)
-        serial = seal.verify(token, trusted).serial
-        assert serial >= kept
-        kept = serial
-        assert load_names(world, token, trusted) == {f"{name}." for name in ADDRESSES}
+        state = AddressLifecycle(AddressPolicy(managed, keys=dict.fromkeys(trusted)))
+        assert load_state(world.state_file, state, Trust(trusted, scope)) == []
+        while not state.settle(100, 0.0, time.time()):
+            pass
+        assert state.serial >= kept
+        kept = state.serial
+        assert state.table().sets.keys() == {f"{name}." for name in ADDRESSES}
     assert kept > PROXY_KILLS
-
-
-def load_names(world: World, token: str, trusted: seal.TrustedKeys) -> set[str]:
-    path = world.folder / "copy.jws"
-    write_state(path, [token])
-    scope = Scope(frozenset(names.to_key(f"{name}.") for name in ADDRESSES), ())
-    settings = LearnSettings(
-        sources=[SourceSettings(url="http://127.0.0.1:1/v1/snapshot")], trusted_keys=[path], state_file=path
-    )
-    learner = Learner(settings, Trust(trusted, scope), lambda _: None)
-    learner.load()
-    return set(learner.book.entries)
 
 
 @pytest.mark.timeout(240)
@@ -146,17 +112,74 @@ def test_a_proxy_starts_with_a_state_cut_anywhere(started: World) -> None:
     assert started.proxy.stop() == 0
     started.helper.kill()
     whole = started.state_file.read_bytes()
-    for end in (0, len(whole) // 2, len(whole) - 2, len(whole) - 1):
+    # The end of the signed snapshot, which is all that these names need.
+    end_of_snapshot = whole.rindex(b'"', 0, whole.index(b'"discoveries"') - 2)
+    for end in (0, end_of_snapshot // 2, end_of_snapshot, len(whole) - 1, len(whole)):
         for left in started.state_file.parent.iterdir():
             left.unlink()
         started.state_file.write_bytes(whole[:end])
         started.start_proxy()
-        is_whole = end == len(whole) - 1
         reply = started.server.dig(REGISTRY)
         # Without an address it says so at once, and never that the name does not exist.
-        expected = ("NOERROR", [ADDRESSES[REGISTRY]]) if is_whole else ("SERVFAIL", [])
+        is_known = end >= end_of_snapshot
+        expected = ("NOERROR", [ADDRESSES[REGISTRY]]) if is_known else ("SERVFAIL", [])
         assert (reply.rcode, reply.data) == expected
         assert started.server.short(OTHER) == [OTHER_ADDRESS]
         aside = [path for path in started.state_file.parent.iterdir() if ".bad-" in path.name]
-        assert [path.read_bytes() for path in aside] == ([whole[:end]] if 0 < end < len(whole) - 1 else [])
+        assert [path.read_bytes() for path in aside] == ([whole[:end]] if 0 < end < len(whole) else [])
         assert started.proxy.stop() == 0
+
+
+NAMES = [f"n{number}.example" for number in range(24)]
+
+
+def pin(world: World, name: str, address: str) -> bool:
+    """Return whether the proxy says that the pin is on disk."""
+    body = json.dumps({"name": name, "addresses": [address]}).encode()
+    url = f"http://127.0.0.1:{world.admin_port}/api/v1/pin"
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310 - http on loopback
+        return json.load(response)["not_saved"] is None
+
+
+@pytest.mark.timeout(300)
+def test_sigkill_after_acknowledged_commands_loses_none_of_them(world: World) -> None:
+    world.configure_registries(
+        {"name": "g", "provider": "generic", "names": [{"name": name} for name in NAMES]}
+    )
+    world.upstream.start()
+    draw = random.Random(3)  # noqa: S311 - nothing is protected by it
+    acknowledged: dict[str, int] = dict.fromkeys(NAMES, 0)
+    turn = 0
+    for _ in range(PROXY_KILLS):
+        world.start_proxy()
+        ended = threading.Event()
+
+        def order(name: str, start: int, ended: threading.Event = ended) -> None:
+            number = start
+            while not ended.is_set():
+                number += 1
+                try:
+                    if pin(world, name, f"10.1.{number // 250}.{number % 250}"):
+                        acknowledged[name] = number
+                except (OSError, http.client.HTTPException):
+                    return  # killed
+
+        threads = [threading.Thread(target=order, args=(name, turn)) for name in NAMES]
+        before = dict(acknowledged)
+        for thread in threads:
+            thread.start()
+        wait_for(lambda before=before: acknowledged != before, "a command is acknowledged")  # type: ignore[misc]
+        time.sleep(draw.uniform(0, 0.3))
+        world.proxy.signal(signal.SIGKILL)
+        world.proxy.wait()
+        ended.set()
+        for thread in threads:
+            thread.join()
+        turn = max(acknowledged.values()) + 1
+        document = json.loads(world.state_file.read_text())
+        kept = {entry["name"]: entry["addresses"][0] for entry in document["pins"]}
+        for name, number in acknowledged.items():
+            if number:
+                third, last = kept[f"{name}."].split(".")[2:]
+                assert int(third) * 250 + int(last) >= number, name

@@ -1,4 +1,4 @@
-"""Many proxy engines in one process, each with its own source, state folder, learner, vetting and engine.
+"""Many proxy engines in one process, each with its own source, state folder, address service and engine.
 
     python -m tests.fleet.engines SPEC
 
@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from dnsproxy import config, logs
-from dnsproxy.core.book import Book
-from dnsproxy.learning import Learning
+from dnsproxy.address_service import AddressService
+from dnsproxy.core.addresses.table import ServedTable
+from dnsproxy.learning import LearningPipeline
 from dnsproxy.net.fetch import Fetched, Request
+from dnsproxy.net.puller import SnapshotPuller
 from dnsproxy.plane import tune_collector
 from dnsproxy.server import Server
 from dnsproxy.settings.sources import Source
@@ -39,11 +41,10 @@ class Member:
         self.requests = 0
         settings = config.parse(text)
         self.server = Server(settings)
-        self.learning = Learning(settings, self.swap)
+        self.learning = LearningPipeline(settings)
+        self.addresses = AddressService(self.learning.addresses, self.swap)
         self._question = query(name)
         self._answered: tuple[str, ...] = ()
-        inner = self.learning.learner._fetch
-        self.learning.learner._fetch = self._counted(inner)
 
     def _counted(
         self, inner: Callable[[Source, Request], Awaitable[Fetched]]
@@ -54,21 +55,37 @@ class Member:
 
         return fetch
 
-    def swap(self, book: Book) -> None:
-        """Answer from ``book``, and tell when the answer is another one."""
-        self.server.swap_book(book)
+    def load(self) -> None:
+        """Answer from disk, and make the puller."""
+        self.addresses.load(self.learning.trust)
+        self.learning.begin(self.addresses)
+        self.puller._fetch = self._counted(self.puller._fetch)
+
+    @property
+    def puller(self) -> SnapshotPuller:
+        """What pulls from the source."""
+        assert self.learning.puller is not None
+        return self.learning.puller
+
+    async def run(self) -> None:
+        """Learn until cancelled."""
+        await asyncio.gather(self.learning.run(), self.addresses.run())
+
+    def swap(self, table: ServedTable) -> None:
+        """Answer from ``table``, and tell when the answer is another one."""
+        self.server.swap_table(table)
         answer = self.server.engine.receive(self._question, CLIENT, time.monotonic())
         assert isinstance(answer, bytes)
         answered = tuple(sorted(addresses(answer)))
         if answered != self._answered:
             self._answered = answered
-            entry = next(iter(book.entries.values()), None)
+            entry = next(iter(table.sets.values()), None)
             tell(
                 engine=self.number,
                 addresses=answered,
                 at=time.time(),
                 changed_at=entry.learned.changed_at if entry else None,
-                serial=book.serial,
+                serial=table.serial,
             )
 
 
@@ -93,8 +110,8 @@ async def run(spec: dict[str, Any]) -> None:
     async with asyncio.TaskGroup() as group:
         running = []
         for place, member in enumerate(members):
-            member.learning.load()
-            running.append(group.create_task(member.learning.run()))
+            member.load()
+            running.append(group.create_task(member.run()))
             # A fleet was not started in one moment; its polls are spread over a round.
             await asyncio.sleep(spec["spread"] / max(1, len(members)) if place else 0)
         tell(started=len(members))
@@ -102,19 +119,17 @@ async def run(spec: dict[str, Any]) -> None:
         for task in running:
             task.cancel()
     for member in members:
-        await member.learning.close()
-    counts = [0] * len(members[0].learning.convergence.counts)
+        await member.addresses.close()
+    counts = [0] * len(members[0].addresses.convergence.counts)
     for member in members:
-        counts = [a + b for a, b in zip(counts, member.learning.convergence.counts, strict=True)]
+        counts = [a + b for a, b in zip(counts, member.addresses.convergence.counts, strict=True)]
     usage = resource.getrusage(resource.RUSAGE_SELF)
     tell(
         requests=sum(member.requests for member in members),
         convergence=counts,
         cpu=usage.ru_utime + usage.ru_stime,
         rss=usage.ru_maxrss * 1024,
-        failures=sorted(
-            {str(s.last_error) for m in members for s in m.learning.learner.statuses if s.last_error}
-        ),
+        failures=sorted({str(s.last_error) for m in members for s in m.puller.statuses if s.last_error}),
     )
 
 

@@ -8,7 +8,7 @@ Time 0 of a change is when the helper publishes it. Assumptions:
 - A proxy needs ``take`` seconds to verify, judge, write down and answer. On its own host nothing else waits
   for that; with ``shared_cores`` (as where hundreds run on one machine to be measured) all proxies and the
   helper share that many.
-- Proxies do as `net.refresh` does: a blocking query for ``refresh`` seconds, then again after 0.2 s; a plain
+- Proxies do as `net.puller` does: a blocking query for ``refresh`` seconds, then again after 0.2 s; a plain
   pull once in ``refresh``; after a failure the back-off of `core.retry`, within four refreshes, and then one
   plain pull. They were started at times spread over one ``refresh``.
 - A request or an answer is lost with probability ``loss``; its proxy notices after ``notice`` seconds. With
@@ -27,7 +27,7 @@ from enum import Enum
 from itertools import count
 
 from dnsproxy.core.retry import next_delay
-from dnsproxy.net.refresh import MIN_PAUSE, RECENT_LIMIT
+from dnsproxy.net.puller import MIN_PAUSE, RECENT_LIMIT
 
 
 class Transport(Enum):

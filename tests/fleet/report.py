@@ -143,9 +143,9 @@ def _head(runs: Sequence[Run], about: str, seed: int) -> list[str]:
         "",
         *_filled(
             f"on {about}; seed {seed}. unbound is the resolver of the source region, one helper asks it "
-            f"every {INTERVAL:g} s. {large.engines} proxy engines (learner, vetting, engine, state folder "
-            f"and a connection to the source of their own) run in {large.processes} processes of the same "
-            f"machine, all on loopback, with `learn.refresh: {REFRESH:g}s`. Addresses change at random "
+            f"every {INTERVAL:g} s. {large.engines} proxy engines (puller, address service, engine, state "
+            f"folder and a connection to the source of their own) run in {large.processes} processes of the "
+            f"same machine, all on loopback, with `learn.refresh: {REFRESH:g}s`. Addresses change at random "
             "times; each engine is asked whenever it has taken something, until it answers with the new one. "
             "All clocks are one clock. Probes of new addresses are off. Other work ran on the machine "
             "besides."
@@ -176,7 +176,7 @@ def _measured(runs: Sequence[Run]) -> list[str]:
         "|---|---|---|---|---|---|---|---|",
     ]
     for run in runs:
-        # What is followed is not asked for; the learner looks for itself once in a refresh all the same.
+        # What is followed is not asked for; the puller pulls for itself once in a refresh all the same.
         rate = f"{run.requests / run.seconds:.0f}" if run.source in {"http", "pull"} else "-"
         cells = [_LABELS[run.source], str(run.engines), str(len(run.changes))]
         lines.append(_row([*cells, *_figures(from_helper(run)), rate]))

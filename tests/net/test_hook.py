@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dnsproxy.core.notice import Situation
 from structlog.testing import capture_logs
 
+from dnsproxy.core.addresses.change_event import NameStatus
 from dnsproxy.errors import StartError
 from dnsproxy.net.hook import MAX_OUTPUT, Hook, check_program
 
@@ -30,8 +30,8 @@ def program(folder: Path, body: str) -> Path:
     return path
 
 
-def state(address: str) -> dict[str, Situation]:
-    return {"a.example.": Situation("registry", "hangzhou", (address,), (address,), ())}
+def state(address: str) -> dict[str, NameStatus]:
+    return {"a.example.": NameStatus("registry", "hangzhou", (address,), (address,), ())}
 
 
 @asynccontextmanager
@@ -225,3 +225,54 @@ async def test_a_run_that_is_cancelled_is_told_again_by_the_next(tmp_path: Path)
     (tmp_path / "given").unlink(missing_ok=True)
     async with running(hook):
         await until(lambda: told(tmp_path) == [([], ["10.0.0.1"])])
+
+
+@pytest.mark.parametrize(
+    ("refusal", "reason"),
+    [
+        (RuntimeError("can't start new thread"), "can't start new thread"),
+        (OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)), os.strerror(errno.EAGAIN)),
+    ],
+)
+async def test_a_process_that_cannot_be_started_is_logged_and_loses_nothing(
+    refusal: Exception, reason: str, tmp_path: Path, logs: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object, **__: object) -> None:
+        raise refusal
+
+    hook = Hook(program(tmp_path, "cat >> told"))
+    before = count_descriptors()
+    async with running(hook):
+        with monkeypatch.context() as patched:
+            patched.setattr(asyncio, "create_subprocess_exec", refuse)
+            hook.offer(state("10.0.0.1"), 1, frozen=False)
+            await until(lambda: logs)
+            assert count_descriptors() == before
+        hook.offer(state("10.0.0.2"), 2, frozen=False)
+        await until(lambda: len(logs) == 2)
+    assert [(line["event"], line.get("reason")) for line in logs] == [
+        ("learned.hook_failed", reason),
+        ("learned.hook_done", None),
+    ]
+    assert told(tmp_path) == [(["10.0.0.1"], ["10.0.0.2"])]
+
+
+async def test_another_program_gets_every_name_first(tmp_path: Path, logs: list[Any]) -> None:
+    hook = Hook(None)
+    wanted = [hook.is_wanted]
+    async with running(hook):
+        hook.offer(state("10.0.0.1"), 1, frozen=False)
+        hook.change(program(tmp_path, "cat >> told"))
+        wanted.append(hook.is_wanted)
+        hook.offer(state("10.0.0.1"), 1, frozen=False)
+        await until(lambda: logs)
+        hook.change(program(tmp_path, "cat >> told"))  # the same
+        hook.offer(state("10.0.0.2"), 2, frozen=False)
+        await until(lambda: len(logs) == 2)
+        (tmp_path / "other").mkdir()
+        hook.change(program(tmp_path / "other", "cat >> told"))
+        hook.offer(state("10.0.0.2"), 2, frozen=False)
+        await until(lambda: len(logs) == 3)
+    assert wanted == [False, True]
+    assert told(tmp_path) == [([], ["10.0.0.1"]), (["10.0.0.1"], ["10.0.0.2"])]
+    assert told(tmp_path / "other") == [([], ["10.0.0.2"])]

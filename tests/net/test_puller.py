@@ -1,28 +1,27 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from dnsproxy.core.book import Book
-from dnsproxy.net.refresh import COLD_RETRY, MAX_BACKOFF, RECENT, Learner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from dnsproxy.core import names, seal
+from dnsproxy.core.addresses.lifecycle import AddressLifecycle, OpenedSnapshot
+from dnsproxy.core.addresses.name_state import AddressPolicy
 from dnsproxy.core.learned import CLOCK_SKEW, LearnedName, Scope, Snapshot
+from dnsproxy.core.registry import Wanted
 from dnsproxy.core.trust import Trust
 from dnsproxy.errors import FetchError
 from dnsproxy.net.fetch import Fetched, Request
-from dnsproxy.net.statefile import REFRESH_GAP, read_state, write_state
+from dnsproxy.net.puller import COLD_RETRY, MAX_BACKOFF, RECENT, SnapshotPuller
 from dnsproxy.settings.etcd import EtcdSource
 from dnsproxy.settings.learning import LearnSettings, SourceSettings
 from dnsproxy.settings.sources import Source
@@ -46,27 +45,32 @@ def token(content: Snapshot, key: Ed25519PrivateKey = KEY) -> str:
 
 
 class World:
-    """A learner with sources and a wall clock that the test holds."""
+    """A puller with sources and a wall clock that the test holds, and the state that it feeds."""
 
-    def __init__(self, folder: Path, *urls: str, refresh: float = REFRESH) -> None:
-        self.state = folder / "learned.jws"
+    def __init__(self, *urls: str, refresh: float = REFRESH) -> None:
         self.wall = 1050.0
         self.outcomes: dict[str, Outcome] = {}
         self.requests: list[tuple[str, Request]] = []
-        self.books: list[Book] = []
+        self.accepted: list[OpenedSnapshot] = []
+        managed = tuple(Wanted(name, "other", "hangzhou") for name in NAMES)
+        self.state = AddressLifecycle(AddressPolicy(managed, keys=dict.fromkeys(TRUSTED), ports=()))
         self.settings = LearnSettings(
             sources=[SourceSettings(url=url) for url in urls or (ONE,)],
             trusted_keys=[Path("helper.pub")],
-            state_file=self.state,
             refresh=refresh,
         )
-        self.learner = self.restarted()
+        self.puller = self.made()
 
-    def restarted(self) -> Learner:
-        self.learner = Learner(
-            self.settings, Trust(TRUSTED, SCOPE), self.books.append, wall=lambda: self.wall, fetch=self.fetch
-        )
-        return self.learner
+    def made(self, **given: Any) -> SnapshotPuller:
+        options: dict[str, Any] = {"wall": lambda: self.wall, "fetch": self.fetch, **given}
+        self.puller = SnapshotPuller(self.settings, Trust(TRUSTED, SCOPE), self.state, self.accept, **options)
+        return self.puller
+
+    def accept(self, opened: OpenedSnapshot) -> None:
+        self.accepted.append(opened)
+        self.state.accept(opened)
+        while not self.state.settle(100, 0.0, self.wall):
+            pass
 
     async def fetch(self, source: Source, request: Request) -> Fetched:
         self.requests.append((source.url, request))
@@ -78,15 +82,16 @@ class World:
     async def pull(self, outcome: Outcome, url: str = ONE) -> bool:
         self.outcomes[url] = outcome
         source = next(source for source in self.settings.sources if source.url == url)
-        return await self.learner._pull_safely(source, may_wait=True)
+        return await self.puller._pull_safely(source, may_wait=True)
 
     def addresses(self, name: str = "a.example.") -> tuple[str, ...]:
-        return self.learner.book.entries[name].learned.addresses
+        owned = self.state.owned(name)
+        return owned.learned.addresses if owned is not None else ()
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
+def world() -> World:
+    return World()
 
 
 def of(logs: list[Any], event: str) -> list[dict[str, Any]]:
@@ -96,19 +101,15 @@ def of(logs: list[Any], event: str) -> list[dict[str, Any]]:
 # -- one source --------------------------------------------------------------------
 
 
-async def test_an_accepted_snapshot_is_in_force_and_on_disk(world: World) -> None:
+async def test_an_accepted_snapshot_is_handed_over_as_it_was_signed(world: World) -> None:
     with capture_logs() as logs:
         assert await world.pull(token(FIRST))
         assert await world.pull(token(SECOND))
     assert world.addresses() == ("10.0.0.2",)
-    assert [book.serial for book in world.books] == [1, 2]
-    await world.learner.close()
-    assert read_state(world.state) == [token(SECOND)]
-    assert [entry["changes"] for entry in of(logs, "learned.swapped")] == [
-        [{"name": "a.example.", "old": [], "new": ["10.0.0.1"]}],
-        [{"name": "a.example.", "old": ["10.0.0.1"], "new": ["10.0.0.2"]}],
-    ]
-    (status,) = world.learner.statuses
+    assert [opened.token for opened in world.accepted] == [token(FIRST), token(SECOND)]
+    assert {opened.key_id for opened in world.accepted} == set(TRUSTED)
+    assert of(logs, "learned.refreshed")
+    (status,) = world.puller.statuses
     assert (status.url, status.issuer, status.serial) == (ONE, "helper-a", 2)
     assert (status.last_attempt, status.last_success, status.last_error) == (1050, 1050, None)
 
@@ -118,9 +119,9 @@ async def test_an_unchanged_one_changes_nothing(world: World) -> None:
     with capture_logs() as logs:
         assert await world.pull(token(FIRST))
         assert await world.pull(None)
-    assert len(world.books) == 1
+    assert len(world.accepted) == 1
     assert logs == []
-    assert not world.learner.rejected
+    assert not world.puller.rejected
 
 
 async def test_a_look_again_renews_without_a_swap(world: World) -> None:
@@ -128,8 +129,8 @@ async def test_a_look_again_renews_without_a_swap(world: World) -> None:
     with capture_logs() as logs:
         await world.pull(token(snapshot(learned("a.example.", ("10.0.0.1",)), serial=1, at=1030)))
     assert [entry["event"] for entry in logs] == ["learned.refreshed"]
-    assert world.learner.book.entries["a.example."].snapshot.issued_at == 1030
-    assert len(world.books) == 2
+    assert world.state.snapshots["helper-a"].snapshot.issued_at == 1030
+    assert len(world.accepted) == 2
 
 
 def cut(text: str) -> str:
@@ -155,16 +156,16 @@ async def test_a_bad_snapshot_is_counted_logged_once_and_changes_nothing(world: 
     with capture_logs() as logs:
         assert not await world.pull(BAD[reason])
         assert not await world.pull(BAD[reason])
-    assert (world.addresses(), len(world.books)) == (("10.0.0.1",), 1)
-    assert world.learner.rejected == {reason: 2}
+    assert (world.addresses(), len(world.accepted)) == (("10.0.0.1",), 1)
+    assert world.puller.rejected == {reason: 2}
     assert [entry["reason"] for entry in of(logs, "learned.rejected")] == [reason]
-    (status,) = world.learner.statuses
+    (status,) = world.puller.statuses
     assert (status.last_error or "").startswith(f"{reason}: ")
     with capture_logs() as logs:
         assert await world.pull(token(SECOND))
     assert world.addresses() == ("10.0.0.2",)
     assert of(logs, "learned.source_recovered")
-    assert world.learner.statuses[0].last_error is None
+    assert world.puller.statuses[0].last_error is None
 
 
 async def test_a_rejection_is_logged_again_for_another_serial(world: World) -> None:
@@ -202,13 +203,13 @@ async def test_a_failure_is_logged_when_it_begins_and_when_it_ends(world: World)
         assert await world.pull(None)
     assert [entry["event"] for entry in logs] == ["learned.source_failed", "learned.source_recovered"]
     assert world.addresses() == ("10.0.0.1",)
-    assert world.learner.statuses[0].last_success == 1060.0
+    assert world.puller.statuses[0].last_success == 1060.0
 
 
 async def test_status_of_a_source_that_was_never_reached(world: World) -> None:
-    assert world.learner.statuses[0].last_attempt is None
+    assert world.puller.statuses[0].last_attempt is None
     await world.pull(FetchError("no route"))
-    (status,) = world.learner.statuses
+    (status,) = world.puller.statuses
     assert (status.last_attempt, status.last_success, status.last_error) == (1050, None, "no route")
 
 
@@ -228,7 +229,7 @@ async def test_foreign_names_are_left_out_and_named_once(world: World) -> None:
             mine = learned("a.example.", (f"10.0.0.{serial}",))
             await world.pull(token(snapshot(mine, foreign, serial=serial)))
         await world.pull(token(snapshot(mine, foreign, learned("x.example."), serial=3)))
-    assert list(world.learner.book.entries) == ["a.example."]
+    assert list(world.state.names) == ["a.example."]
     assert [entry["names"] for entry in of(logs, "learned.foreign_names")] == [
         ["www.bank.example."],
         ["x.example."],
@@ -244,13 +245,13 @@ async def test_a_name_without_addresses_is_kept_and_said(world: World) -> None:
     assert [entry["names"] for entry in of(logs, "learned.kept")] == [["b.example."]]
 
 
-async def test_passwords_and_queries_of_a_source_are_not_shown(tmp_path: Path) -> None:
+async def test_passwords_and_queries_of_a_source_are_not_shown() -> None:
     url = "http://me:hunter2@one.example/x?sig=s3cret"
-    world = World(tmp_path, url)
+    world = World(url)
     with capture_logs() as logs:
         await world.pull("junk", url)
         await world.pull(ZeroDivisionError(), url)
-    shown = repr([world.learner.statuses, [{**entry, "exc_info": None} for entry in logs]])
+    shown = repr([world.puller.statuses, [{**entry, "exc_info": None} for entry in logs]])
     assert "http://one.example/x" in shown
     assert "hunter2" not in shown
     assert "s3cret" not in shown
@@ -263,8 +264,8 @@ async def test_passwords_and_queries_of_a_source_are_not_shown(tmp_path: Path) -
 async def test_a_file_is_followed_however_long_the_pauses(tmp_path: Path) -> None:
     """The real fetcher and a volume written as the kubelet does: learned, spoiled, gone and mended."""
     writer = AtomicWriter(tmp_path / "volume")
-    world = World(tmp_path, (tmp_path / "volume" / "snapshot.jws").as_uri(), refresh=3600)
-    learner = Learner(world.settings, Trust(TRUSTED, SCOPE), world.books.append, wall=lambda: world.wall)
+    world = World((tmp_path / "volume" / "snapshot.jws").as_uri(), refresh=3600)
+    puller = world.made(fetch=None)
     contents = [token(FIRST), "junk", token(SECOND), token(snapshot(learned("a.example."), serial=3))]
     writer.write({"snapshot.jws": contents[0].encode()})
 
@@ -273,179 +274,86 @@ async def test_a_file_is_followed_however_long_the_pauses(tmp_path: Path) -> Non
             while not condition():
                 await asyncio.sleep(0.01)
 
-    pulling = asyncio.create_task(learner.run())
+    pulling = asyncio.create_task(puller.run())
     try:
-        await until(lambda: learner.book.serial == 1)
+        await until(lambda: world.state.serial == 1)
         writer.write({"snapshot.jws": contents[1].encode()})
-        await until(lambda: learner.rejected["malformed"] == 1)
+        await until(lambda: puller.rejected["malformed"] == 1)
         writer.write({"snapshot.jws": contents[2].encode()})
-        await until(lambda: learner.book.serial == 2)
+        await until(lambda: world.state.serial == 2)
         (tmp_path / "volume").rename(tmp_path / "gone")
-        await until(lambda: "No such file" in (learner.statuses[0].last_error or ""))
+        await until(lambda: "No such file" in (puller.statuses[0].last_error or ""))
         (tmp_path / "gone").rename(tmp_path / "volume")
         writer.write({"snapshot.jws": contents[3].encode()})
-        await until(lambda: learner.book.serial == 3)
+        await until(lambda: world.state.serial == 3)
     finally:
         pulling.cancel()
         await asyncio.gather(pulling, return_exceptions=True)
-    assert learner.statuses[0].last_error is None
+    assert puller.statuses[0].last_error is None
 
 
 # -- two sources ---------------------------------------------------------------------
 
 
-async def test_two_issuers_are_judged_apart(tmp_path: Path) -> None:
-    world = World(tmp_path, ONE, TWO)
+async def test_two_issuers_are_judged_apart() -> None:
+    world = World(ONE, TWO)
     mine = snapshot(learned("a.example.", ("10.0.0.1",)), issuer="helper-a", serial=900)
     theirs = snapshot(learned("b.example.", ("10.0.0.2",)), issuer="helper-b", serial=5)
     assert await world.pull(token(mine), ONE)
     assert await world.pull(token(theirs), TWO)
     assert (world.addresses("a.example."), world.addresses("b.example.")) == (("10.0.0.1",), ("10.0.0.2",))
-    assert [status.serial for status in world.learner.statuses] == [900, 5]
-    await world.learner.close()
-    assert sorted(read_state(world.state)) == sorted([token(mine), token(theirs)])
-    world.restarted().load()
-    assert set(world.learner.book.entries) == {"a.example.", "b.example."}
+    assert [status.serial for status in world.puller.statuses] == [900, 5]
+    assert set(world.state.snapshots) == {"helper-a", "helper-b"}
 
 
-async def test_one_bad_source_does_not_disturb_the_other(tmp_path: Path) -> None:
-    world = World(tmp_path, ONE, TWO)
+async def test_one_bad_source_does_not_disturb_the_other() -> None:
+    world = World(ONE, TWO)
     assert not await world.pull("junk", ONE)
     assert await world.pull(token(FIRST), TWO)
-    assert [status.last_error is None for status in world.learner.statuses] == [False, True]
+    assert [status.last_error is None for status in world.puller.statuses] == [False, True]
     assert world.addresses() == ("10.0.0.1",)
 
 
-async def test_a_lagging_mirror_of_the_same_helper_takes_nothing_back(tmp_path: Path) -> None:
-    world = World(tmp_path, ONE, TWO)
+async def test_a_lagging_mirror_of_the_same_helper_takes_nothing_back() -> None:
+    world = World(ONE, TWO)
     await world.pull(token(SECOND), ONE)
     assert not await world.pull(token(FIRST), TWO)
     assert world.addresses() == ("10.0.0.2",)
 
 
-# -- the state file ------------------------------------------------------------------
+# -- another configuration ---------------------------------------------------------------
 
 
-def test_no_state_file_is_no_book(world: World) -> None:
-    with capture_logs() as logs:
-        world.learner.load()
-    assert (world.books, logs) == ([], [])
-
-
-def test_an_expired_snapshot_on_disk_is_better_than_none(world: World) -> None:
-    write_state(world.state, [token(FIRST)])
-    world.wall = FIRST.expires_at + 10**7
-    world.learner.load()
-    assert world.addresses() == ("10.0.0.1",)
-    assert len(world.books) == 1
-
-
-def test_what_is_older_names_come_from_older_tokens(world: World) -> None:
-    before = snapshot(learned("a.example.", ("10.0.0.1",)), serial=1)
-    after = snapshot(learned("b.example.", ("10.0.0.2",)), serial=2)
-    write_state(world.state, [token(before), token(after)])
-    world.learner.load()
-    assert set(world.learner.book.entries) == {"a.example.", "b.example."}
-    assert list(world.state.parent.glob("*.bad-*")) == []
-
-
-def test_a_state_file_cut_at_any_octet_keeps_what_is_whole(tmp_path: Path) -> None:
-    tokens = [token(FIRST), token(snapshot(learned("b.example.", ("10.0.0.2",)), serial=2))]
-    content = "".join(f"{each}\n" for each in tokens).encode()
-    first_end, second_end = len(tokens[0]), len(content) - 1
-    for size in range(len(content) + 1):
-        folder = tmp_path / str(size)
-        folder.mkdir()
-        world = World(folder)
-        world.state.write_bytes(content[:size])
-        with capture_logs():
-            world.learner.load()
-        expected = {"a.example."} if size >= first_end else set()
-        expected |= {"b.example."} if size >= second_end else set()
-        assert set(world.learner.book.entries) == expected, size
-        whole = size in {0, first_end, first_end + 1, second_end, second_end + 1}
-        asides = list(folder.glob("learned.jws.bad-*"))
-        assert [aside.read_bytes() for aside in asides] == ([] if whole else [content[:size]]), size
-        assert read_state(world.state) == tokens[: len(expected)], size
-        shutil.rmtree(folder)
-
-
-@pytest.mark.parametrize("content", [b"\x00" * 100, b"\xff\xfe\n\n", b"{}\n", b"..\n", b"a.b.c\n" * 50])
-def test_junk_is_set_aside(world: World, content: bytes) -> None:
-    world.state.write_bytes(content)
-    with capture_logs() as logs:
-        world.learner.load()
-    assert world.books == []
-    assert read_state(world.state) == []
-    assert world.state.with_name("learned.jws.bad-1050").read_bytes() == content
-    assert len(of(logs, "learned.state_set_aside")) == 1
-    assert of(logs, "learned.state_rejected")
-
-
-def test_an_unreadable_state_file_is_logged(world: World) -> None:
-    world.state.mkdir()
-    with capture_logs() as logs:
-        world.learner.load()
-    assert [entry["event"] for entry in logs] == ["learned.state_unreadable"]
-
-
-def test_a_disk_that_takes_no_write_at_start(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_path: Path, _tokens: list[str]) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("dnsproxy.net.refresh.write_state", full)
-    world.state.write_text(f"{token(FIRST)}\ntorn")
-    with capture_logs() as logs:
-        world.learner.load()
-    assert world.addresses() == ("10.0.0.1",)
-    assert of(logs, "learned.state_write_failed")
-    # The good one is still where the next start looks.
-    world.restarted().load()
-    assert world.addresses() == ("10.0.0.1",)
-
-
-def test_names_that_are_configured_no_more_are_not_loaded(world: World) -> None:
-    write_state(world.state, [token(snapshot(learned("gone.example."), learned("a.example."), serial=1))])
-    world.learner.load()
-    assert list(world.learner.book.entries) == ["a.example."]
-
-
-async def test_after_a_restart_an_older_snapshot_is_refused(world: World) -> None:
-    await world.pull(token(SECOND))
-    await world.learner.close()
-    world.restarted().load()
-    assert not await world.pull(token(FIRST))
-    assert world.learner.rejected == {"older": 1}
-    assert world.addresses() == ("10.0.0.2",)
-
-
-async def test_changed_addresses_are_written_at_once_and_mere_looks_later(world: World) -> None:
+async def test_counters_and_status_continue_and_the_whole_snapshot_is_requested(world: World) -> None:
     await world.pull(token(FIRST))
-    assert world.learner._writer.delay == 0
-    await world.learner.close()
-    await world.pull(token(snapshot(learned("a.example.", ("10.0.0.1",)), serial=1, at=1030)))
-    assert 0 < world.learner._writer.delay <= REFRESH_GAP
-    assert read_state(world.state) == [token(FIRST)]
-    await world.pull(token(SECOND))
-    assert world.learner._writer.delay == 0
+    await world.pull(BAD["older"])
+    earlier = world.puller
+    puller = world.made()
+    puller.take_over(earlier)
+    (status,) = puller.statuses
+    assert (status.issuer, status.serial, status.last_success) == ("helper-a", None, 1050)
+    assert puller.rejected == {"older": 1}
+    await world.pull(token(FIRST))
+    assert (world.requests[-1][1].serial, world.requests[-1][1].etag) == (None, None)
+    # Nothing is new in it.
+    assert len(world.accepted) == 1
 
 
-async def test_a_disk_that_fails_and_recovers(tmp_path: Path) -> None:
-    folder = tmp_path / "state"
-    folder.touch()  # a file where the folder was
-    world = World(folder)
-    with capture_logs() as logs:
-        async with running(world):
-            world.outcomes[ONE] = token(FIRST)
-            world.learner.refresh_now()
-            await until(lambda: bool(of(logs, "learned.state_write_failed")))
-            assert world.addresses() == ("10.0.0.1",)
-            assert world.learner.disk_failure == "File exists"
-            folder.unlink()
-            world.outcomes[ONE] = token(SECOND)
-            world.learner.refresh_now()
-            await until(world.state.exists)
-    assert read_state(world.state) == [token(SECOND)]
+async def test_what_was_pulled_by_earlier_settings_is_not_handed_over_later(world: World) -> None:
+    """Its key may be trusted no more."""
+    earlier, go = world.puller, asyncio.Event()
+
+    async def fetch(_source: Source, _request: Request) -> Fetched:
+        await go.wait()
+        return Fetched(token(FIRST), None)
+
+    earlier._fetch = fetch
+    pulling = asyncio.ensure_future(earlier._pull_safely(world.settings.sources[0], may_wait=False))
+    await asyncio.sleep(0)
+    world.made().take_over(earlier)
+    go.set()
+    await pulling
+    assert world.accepted == []
 
 
 # -- pace ------------------------------------------------------------------------------
@@ -462,37 +370,36 @@ async def running(world: World) -> AsyncIterator[None]:
     for source in world.settings.sources:
         world.outcomes.setdefault(source.url, FetchError("not yet"))
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(world.learner.run())
+        task = group.create_task(world.puller.run())
         yield
         task.cancel()
-    await world.learner.close()
 
 
-async def test_every_source_is_asked_at_once_and_again(tmp_path: Path) -> None:
-    world = World(tmp_path, ONE, TWO, refresh=0.1)
+async def test_every_source_is_asked_at_once_and_again() -> None:
+    world = World(ONE, TWO, refresh=0.1)
     async with running(world):
         await until(lambda: {url for url, _ in world.requests[:2]} == {ONE, TWO})
         await until(lambda: min(sum(url == each for url, _ in world.requests) for each in (ONE, TWO)) >= 3)
 
 
-async def test_refresh_now_ends_a_pause(tmp_path: Path) -> None:
-    world = World(tmp_path, refresh=3600)
+async def test_refresh_now_ends_a_pause() -> None:
+    world = World(refresh=3600)
     world.outcomes[ONE] = token(FIRST)
     async with running(world):
         # The first answer is new, so one more request follows soon; then it is quiet for an hour.
         await until(lambda: len(world.requests) == 2)
         await asyncio.sleep(0)
         world.outcomes[ONE] = token(SECOND)
-        world.learner.refresh_now()
-        await until(lambda: world.learner.book.serial == 2)
+        world.puller.refresh_now()
+        await until(lambda: world.state.serial == 2)
     assert world.requests[2][1].wait == 0
 
 
 class Polled(World):
     """Its source keeps each long poll for ever, and each plain request until ``go``."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, refresh=3600)
+    def __init__(self) -> None:
+        super().__init__(refresh=3600)
         self.polls = self.ended = 0
         self.go = asyncio.Event()
         self.go.set()
@@ -509,29 +416,29 @@ class Polled(World):
         return fetched
 
 
-async def test_refresh_now_ends_a_long_poll(tmp_path: Path) -> None:
-    world = Polled(tmp_path)
+async def test_refresh_now_ends_a_long_poll() -> None:
+    world = Polled()
     world.outcomes[ONE] = token(FIRST)
     async with running(world):
         await until(lambda: world.polls == 1)
         world.outcomes[ONE] = token(SECOND)
-        world.learner.refresh_now()
-        world.learner.refresh_now()
-        await until(lambda: world.learner.book.serial == 2)
+        world.puller.refresh_now()
+        world.puller.refresh_now()
+        await until(lambda: world.state.serial == 2)
         await until(lambda: world.polls == 2)
     assert world.polls == world.ended
-    assert world.learner.statuses[0].last_error is None
+    assert world.puller.statuses[0].last_error is None
 
 
-async def test_a_watched_source_is_waited_on_again_at_once_after_a_mere_look(tmp_path: Path) -> None:
-    world = Polled(tmp_path)
+async def test_a_watched_source_is_waited_on_again_at_once_after_a_mere_look() -> None:
+    world = Polled()
     world.settings = world.settings.model_copy(
         update={
             "refresh": 3600.0,
             "sources": [EtcdSource(type="etcd", endpoints=["http://127.0.0.1:1"], key="k")],
         }
     )
-    learner = world.restarted()
+    puller = world.made()
     documents = [FIRST, replace(FIRST, issued_at=1010), replace(FIRST, issued_at=1020), SECOND]
 
     async def fetch(_source: Source, request: Request) -> Fetched:
@@ -541,18 +448,18 @@ async def test_a_watched_source_is_waited_on_again_at_once_after_a_mere_look(tmp
         content = documents.pop(0)
         return Fetched(token(content), f"{content.serial}:{content.issued_at}")
 
-    learner._fetch = fetch
-    running = asyncio.create_task(learner.run())
+    puller._fetch = fetch
+    running = asyncio.create_task(puller.run())
     async with asyncio.timeout(20):
-        while world.learner.book.serial != SECOND.serial:
+        while world.state.serial != SECOND.serial:
             await asyncio.sleep(0.01)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert [request.wait > 0 for _, request in world.requests[:4]] == [False, True, True, True]
 
 
-async def test_refresh_now_during_a_plain_request_asks_once_more(tmp_path: Path) -> None:
-    world = Polled(tmp_path)
+async def test_refresh_now_during_a_plain_request_asks_once_more() -> None:
+    world = Polled()
     world.outcomes[ONE] = FetchError("not yet")
     world.go.clear()
     world.outcomes[ONE] = token(FIRST)
@@ -560,45 +467,41 @@ async def test_refresh_now_during_a_plain_request_asks_once_more(tmp_path: Path)
         await until(lambda: len(world.requests) == 1)
         # What this request brings was read before the operator asked.
         world.outcomes[ONE] = token(SECOND)
-        world.learner.refresh_now()
+        world.puller.refresh_now()
         world.go.set()
-        await until(lambda: world.learner.book.serial == 2)
+        await until(lambda: world.state.serial == 2)
 
 
-async def test_without_sources_it_runs_until_cancelled(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    world.settings = LearnSettings(state_file=world.state)
-    learner = world.restarted()
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(learner.run())
-        for _ in range(10):
-            await asyncio.sleep(0)
-        assert not task.done()
-        task.cancel()
+async def test_without_sources_there_is_nothing_to_pull() -> None:
+    world = World()
+    world.settings = LearnSettings()
+    async with asyncio.timeout(10):
+        await world.made().run()
+    assert (world.puller.statuses, world.requests) == ([], [])
 
 
 async def test_back_off(world: World) -> None:
     source = world.settings.sources[0]
 
     def longest() -> float:
-        return max(world.learner._backoff(source, failures) for failures in range(1, 60) for _ in range(20))
+        return max(world.puller._backoff(source, failures) for failures in range(1, 60) for _ in range(20))
 
-    assert world.learner._backoff(source, 1) < 3 * COLD_RETRY
+    assert world.puller._backoff(source, 1) < 3 * COLD_RETRY
     assert longest() <= 4 * REFRESH
     await world.pull(token(FIRST))
-    assert world.learner._backoff(source, 1) >= REFRESH
+    assert world.puller._backoff(source, 1) >= REFRESH
     assert longest() <= 4 * REFRESH
     world.wall += RECENT
     assert 4 * REFRESH < longest() <= MAX_BACKOFF
 
 
 @pytest.mark.parametrize("refresh", [0.1, 100.0, 3600.0])
-async def test_back_off_is_bounded_for_every_refresh(tmp_path: Path, refresh: float) -> None:
-    world = World(tmp_path, refresh=refresh)
+async def test_back_off_is_bounded_for_every_refresh(refresh: float) -> None:
+    world = World(refresh=refresh)
     await world.pull(token(FIRST))
     for wall in (world.wall, world.wall + RECENT):
         world.wall = wall
-        delays = [world.learner._backoff(world.settings.sources[0], failures) for failures in range(1, 60)]
+        delays = [world.puller._backoff(world.settings.sources[0], failures) for failures in range(1, 60)]
         assert refresh <= min(delays)
         assert max(delays) <= max(refresh, MAX_BACKOFF)
 
@@ -623,24 +526,14 @@ candidates = st.builds(
 
 @settings(max_examples=60)
 @given(st.lists(candidates, max_size=10))
-def test_serials_never_fall_names_never_lose_their_addresses_and_a_restart_keeps_them(
-    sequence: list[Snapshot],
-) -> None:
+def test_serials_never_fall_and_names_never_lose_their_addresses(sequence: list[Snapshot]) -> None:
     async def play(world: World) -> None:
         for candidate in sequence:
-            before = world.learner.book
+            before, known = world.state.serial, set(world.state.names)
             await world.pull(token(candidate))
-            after = world.learner.book
-            assert after.serial >= before.serial
-            assert set(after.entries) >= set(before.entries)
-            assert all(entry.learned.addresses for entry in after.entries.values())
-            assert set(after.entries) <= set(NAMES)
-        await world.learner.close()
+            assert world.state.serial >= before
+            assert known <= set(world.state.names) <= set(NAMES)
+            assert all(world.addresses(name) for name in world.state.names)
 
-    with TemporaryDirectory() as folder, capture_logs():
-        world = World(Path(folder))
-        asyncio.run(play(world))
-        kept = world.learner.book
-        world.restarted().load()
-        assert world.learner.book.entries == kept.entries
-        assert list(Path(folder).glob("*.bad-*")) == []
+    with capture_logs():
+        asyncio.run(play(World()))

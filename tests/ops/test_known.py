@@ -8,12 +8,12 @@ import pytest
 
 from dnsproxy.config import parse
 from dnsproxy.core import seal
-from dnsproxy.core.book import Entry
+from dnsproxy.core.addresses.health import Outcome, Result
+from dnsproxy.core.addresses.lifecycle import AddressLifecycle
+from dnsproxy.core.addresses.state_file import encode
 from dnsproxy.core.learned import Snapshot
-from dnsproxy.core.orders import Freeze, Orders, Pin
 from dnsproxy.keys import ensure_private_key, local_key_path, read_private_key, write_key_pair
-from dnsproxy.net.orderfile import orders_path
-from dnsproxy.net.statefile import write_state
+from dnsproxy.net.statefile import load_state, overrides_path
 from dnsproxy.ops.client import AdminError
 from dnsproxy.ops.known import (
     Known,
@@ -26,10 +26,15 @@ from dnsproxy.ops.known import (
 )
 from dnsproxy.settings import Settings
 from dnsproxy.settings.learning import SourceSettings
+from dnsproxy.trust import address_policy, read_trust
 from tests.strategies import learned, snapshot
 
 REGISTRY = "xxxxxx-registry-vpc.cn-hangzhou.cr.aliyuncs.com."
 OSS = "oss-cn-hangzhou-internal.aliyuncs.com."
+
+
+def write(path: Path, *lines: str) -> None:
+    path.write_text("".join(f"{line}\n" for line in lines))
 
 
 class Site:
@@ -60,7 +65,18 @@ class Site:
 
     def keep(self, *snapshots: Snapshot, junk: str = "junk") -> None:
         key = read_private_key(self.private)
-        write_state(self.state, [junk, *(seal.sign(held, key) for held in snapshots)])
+        write(self.state, junk, *(seal.sign(held, key) for held in snapshots))
+
+    def loaded(self) -> AddressLifecycle:
+        trust = read_trust(self.settings)
+        state = AddressLifecycle(address_policy(self.settings, trust))
+        load_state(self.state, state, trust)
+        self.settle(state)
+        return state
+
+    def settle(self, state: AddressLifecycle) -> None:
+        while not state.settle(100, 0.0, 1000.0):
+            pass
 
 
 @pytest.fixture
@@ -88,7 +104,7 @@ def test_the_state_file_is_read_with_every_check_of_the_proxy(site: Site) -> Non
 
 def test_a_state_signed_by_a_stranger_tells_nothing(site: Site, tmp_path: Path) -> None:
     stranger, _ = write_key_pair(tmp_path / "stranger")
-    write_state(site.state, [seal.sign(snapshot(learned(REGISTRY)), read_private_key(stranger))])
+    write(site.state, seal.sign(snapshot(learned(REGISTRY)), read_private_key(stranger)))
     assert from_state(site.settings, 0.0).find(REGISTRY) == KnownName(
         REGISTRY, "registry", "hz", (), None, None, None
     )
@@ -98,38 +114,43 @@ def test_what_the_proxy_has_seen_itself_is_read_with_its_own_key(site: Site) -> 
     learn = site.settings.learn.model_copy(update={"sources": [SourceSettings(url="dns://127.0.0.1:1")]})
     settings = site.settings.model_copy(update={"learn": learn})
     key = ensure_private_key(local_key_path(site.state))
-    write_state(site.state, [seal.sign(snapshot(learned(REGISTRY)), key)])
+    write(site.state, seal.sign(snapshot(learned(REGISTRY)), key))
     (held,) = [entry for entry in from_state(settings, 1010.0).names if entry.addresses and entry.serial]
     assert held.name == REGISTRY
     # Nobody else's snapshots are signed with it.
     assert from_state(site.settings, 1010.0).serial == 0
 
 
-def test_orders_and_what_is_held_back_are_read_too(site: Site) -> None:
+def test_commands_and_what_is_held_back_are_read_too(site: Site) -> None:
     site.keep(snapshot(*(learned(name, ("10.0.0.1", "10.0.0.2")) for name in (REGISTRY, OSS, "a.example."))))
-    earlier = snapshot(issuer="helper-a", serial=0)
-    kept = {
-        name: Entry(learned(name, (address,)), earlier)
-        for name, address in ((OSS, "10.0.0.2"), ("a.example.", "10.0.0.3"))
-    }
-    orders = Orders(
-        pins={REGISTRY: Pin(("10.9.9.9",), 1000)},
-        freeze=Freeze(1000, {OSS: kept[OSS]}),
-        in_service={"a.example.": kept["a.example."]},
-    )
-    write_state(orders_path(site.state), [json.dumps(orders.to_payload())])
+    state = site.loaded()
+    state.pin(REGISTRY, ["10.9.9.9"], 1000.0)
+    site.settle(state)
+    # The first address of one name is dead; the other probes have not ended.
+    (probe,) = (p for p in state.next_probes(0.0) if (p.name, p.address) == ("a.example.", "10.0.0.1"))
+    for _ in range(2):
+        state.names[probe.name].health[probe.address].probe = probe
+        state.record(probe, Result(Outcome.FAILED, {443: "Connection refused"}), 0.0, 1000.0)
+    site.settle(state)
+    write(site.state, *encode(state))
     known = from_state(site.settings, 1010.0)
     told = {entry.name: (entry.addresses, entry.waiting, entry.source) for entry in known.names}
     assert told[REGISTRY] == (("10.9.9.9",), (), "pinned")
-    assert told[OSS] == (("10.0.0.2",), ("10.0.0.1",), "helper-a")
-    assert told["a.example."] == (("10.0.0.3",), ("10.0.0.1", "10.0.0.2"), "helper-a")
+    assert told[OSS] == (("10.0.0.1", "10.0.0.2"), (), "helper-a")
+    assert told["a.example."] == (("10.0.0.2",), ("10.0.0.1",), "helper-a")
     assert told["pinned.example."] == (("10.1.2.3",), (), "pinned")
 
 
-def test_orders_that_cannot_be_used_hide_nothing(site: Site) -> None:
+def test_files_of_the_version_before_are_read(site: Site) -> None:
     site.keep(snapshot(learned(REGISTRY)))
-    orders_path(site.state).write_text("torn")
+    overrides_path(site.state).write_text("torn")
     assert from_state(site.settings, 1010.0).serial == 1
+    pin = {"name": REGISTRY, "addresses": ["10.9.9.9"], "since": 1000}
+    overrides = {"version": 1, "pins": [pin], "freeze": None, "history": []}
+    overrides_path(site.state).write_text(json.dumps(overrides))
+    held = from_state(site.settings, 1010.0).find(REGISTRY)
+    assert held is not None
+    assert (held.addresses, held.source) == (("10.9.9.9",), "pinned")
 
 
 def test_a_state_file_that_cannot_be_read(site: Site) -> None:

@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from structlog.testing import capture_logs
 
-from dnsproxy.core.book import Book
+from dnsproxy.core.addresses.table import ServedTable
 from dnsproxy.core.stats import Stats
 from dnsproxy.core.totals import Traffic
 from dnsproxy.settings import Settings
 from dnsproxy.workers import crew as module
 from dnsproxy.workers.crew import Crew
-from dnsproxy.workers.messages import Begin, Content, Stop, TakeBook, frame
+from dnsproxy.workers.messages import Begin, Content, Stop, TakeTable, frame
 from dnsproxy.workers.seat import Seat
 from tests.fakes.starter import FakeStarter
 
@@ -28,7 +28,7 @@ class Owner:
         self.ends: list[int] = []
 
     def brief(self, seat: Seat, process: int, sock: socket.socket) -> None:
-        seat.begin(process, sock, Begin(Settings(), ()), (), frame(TakeBook(Book())))
+        seat.begin(process, sock, Begin(Settings(), ()), (), frame(TakeTable(ServedTable())))
 
     def heard(self, seat: Seat, content: Content) -> None:
         """Nothing is asked."""

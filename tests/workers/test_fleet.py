@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from dnsproxy import supervise
 from dnsproxy.core import names
-from dnsproxy.core.book import Book
+from dnsproxy.core.addresses.table import ServedTable
 from dnsproxy.core.explain import Question, explain
 from dnsproxy.core.restarts import MAX_MISSED
 from dnsproxy.core.stats import Stats
@@ -26,7 +26,7 @@ from dnsproxy.workers.fleet import Fleet
 from dnsproxy.workers.messages import Content, Explain, Flush, Request, TellTraffic
 from tests.fakes.starter import FakeStarter
 from tests.messages import engine
-from tests.strategies import learned, snapshot
+from tests.strategies import learned, served_table, snapshot
 from tests.test_server import free_port, settings
 
 NAME = "abc-registry-vpc.cn-hangzhou.cr.aliyuncs.com."
@@ -47,8 +47,8 @@ def answer(request: Request) -> Content | None:
     return counted(5)
 
 
-def book(serial: int) -> Book:
-    return Book().merged(snapshot(learned(NAME), serial=serial))
+def table(serial: int) -> ServedTable:
+    return served_table(snapshot(learned(NAME), serial=serial))
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def fleet(starter: FakeStarter, count: int = 2, **options: Any) -> Fleet:
 @contextlib.asynccontextmanager
 async def running(starter: FakeStarter, count: int = 2, beat: float = 60.0) -> AsyncIterator[Fleet]:
     made = fleet(starter, count, beat_seconds=beat)
-    made.swap_book(book(1))
+    made.swap_table(table(1))
     await made.open()
     looking_after = asyncio.ensure_future(made.run())
     try:
@@ -86,11 +86,11 @@ def well(made: Fleet) -> list[bool]:
     return [worker.answers for worker in made.traffic().workers]
 
 
-async def test_all_answer_before_it_is_open_and_each_from_the_book(starter: FakeStarter) -> None:
+async def test_all_answer_before_it_is_open_and_each_from_the_table(starter: FakeStarter) -> None:
     async with running(starter, 3) as made:
         assert starter.started == [1, 2, 3]
         for worker in starter.living.values():
-            assert [taken.book.serial for taken in worker.books] == [1]
+            assert [taken.table.serial for taken in worker.tables] == [1]
         assert well(made) == [True, True, True]
         stopped = list(starter.living.values())
     assert [worker.is_stopped for worker in stopped] == [True] * 3
@@ -99,25 +99,25 @@ async def test_all_answer_before_it_is_open_and_each_from_the_book(starter: Fake
 
 async def test_a_change_goes_to_all_and_to_who_starts_later(starter: FakeStarter) -> None:
     async with running(starter) as made:
-        made.swap_book(book(2))
-        await until(lambda: all(len(worker.books) == 2 for worker in starter.living.values()))
+        made.swap_table(table(2))
+        await until(lambda: all(len(worker.tables) == 2 for worker in starter.living.values()))
         starter.living[1].die()
         await until(lambda: starter.started == [1, 2, 1] and well(made) == [True, True])
-        assert [taken.book.serial for taken in starter.living[1].books] == [2]
+        assert [taken.table.serial for taken in starter.living[1].tables] == [2]
 
 
-async def test_a_book_that_is_too_large_leaves_the_one_before(
+async def test_a_table_that_is_too_large_leaves_the_one_before(
     starter: FakeStarter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running(starter) as made:
         monkeypatch.setattr(messages, "MAX_MESSAGE", 10)
         with capture_logs() as logs:
-            made.swap_book(book(2))
-        assert [entry["event"] for entry in logs] == ["workers.book_too_large"]
+            made.swap_table(table(2))
+        assert [entry["event"] for entry in logs] == ["workers.table_too_large"]
         monkeypatch.undo()
         starter.living[1].die()
         await until(lambda: len(starter.started) == 3 and well(made) == [True, True])
-        assert [taken.book.serial for taken in starter.living[1].books] == [1]
+        assert [taken.table.serial for taken in starter.living[1].tables] == [1]
 
 
 # -- starts that fail ------------------------------------------------------------------------
@@ -138,7 +138,7 @@ async def test_a_worker_that_ends_at_its_start_is_named(starter: FakeStarter) ->
     starter.refusals[1] = ""
     made = fleet(starter)
     opening = asyncio.ensure_future(made.open())
-    await until(lambda: 1 in starter.living and bool(starter.living[1].books))
+    await until(lambda: 1 in starter.living and bool(starter.living[1].tables))
     starter.living[1].die()
     with pytest.raises(StartError, match="serve.workers: worker 1 ended: exit code 1"):
         await opening

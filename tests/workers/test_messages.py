@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dnsproxy.core.book import Book
 from dnsproxy.core.explain import Question, explain
 from dnsproxy.core.learned import Snapshot
 from dnsproxy.core.totals import Traffic
@@ -19,14 +18,14 @@ from dnsproxy.workers.messages import (
     Opened,
     Reply,
     Stop,
-    TakeBook,
+    TakeTable,
     TellTraffic,
     ToControl,
     ToWorker,
     frame,
 )
 from tests.messages import REGISTRY, engine, hangzhou, query
-from tests.strategies import learned, snapshot, snapshots
+from tests.strategies import learned, served_table, snapshot, snapshots
 
 
 def served() -> Traffic:
@@ -39,7 +38,7 @@ def served() -> Traffic:
 
 
 EVERY: list[ToWorker | ToControl] = [
-    TakeBook(Book().merged(snapshot(learned(REGISTRY)))),
+    TakeTable(served_table(snapshot(learned(REGISTRY)))),
     Ask(1, TellTraffic()),
     Ask(2, Flush(None)),
     Ask(3, Flush(b"\3www\0")),
@@ -68,7 +67,7 @@ def test_statistics_that_were_counted_arrive() -> None:
 
 @given(st.lists(snapshots, max_size=3), st.lists(st.integers(1, 400), min_size=1))
 def test_however_the_octets_are_cut(given_snapshots: list[Snapshot], cuts: list[int]) -> None:
-    sent: list[ToWorker] = [Stop(), *(TakeBook(Book().merged(taken)) for taken in given_snapshots)]
+    sent: list[ToWorker] = [Stop(), *(TakeTable(served_table(taken)) for taken in given_snapshots)]
     octets = b"".join(frame(message) for message in sent)
     inbox, seen, at = Inbox(), list[object](), 0
     while at < len(octets):
@@ -78,12 +77,12 @@ def test_however_the_octets_are_cut(given_snapshots: list[Snapshot], cuts: list[
     assert seen == sent
 
 
-def test_a_book_keeps_what_it_shares() -> None:
+def test_a_table_keeps_what_it_shares() -> None:
     """20,000 names of one snapshot are not 20,000 snapshots."""
-    book = Book().merged(snapshot(*(learned(f"n{number}.example.") for number in range(50))))
-    (message,) = Inbox().take(frame(TakeBook(book)))
-    assert isinstance(message, TakeBook)
-    assert len({id(entry.snapshot) for entry in message.book.entries.values()}) == 1
+    table = served_table(snapshot(*(learned(f"n{number}.example.") for number in range(50))))
+    (message,) = Inbox().take(frame(TakeTable(table)))
+    assert isinstance(message, TakeTable)
+    assert len({id(entry.snapshot) for entry in message.table.sets.values()}) == 1
 
 
 def test_too_large_is_said_by_both_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 
-from dnsproxy.core.book import Book
+from dnsproxy.core.addresses.table import ServedTable
 from dnsproxy.core.stats import Stats
 from dnsproxy.core.totals import Traffic
 from dnsproxy.settings import Settings
@@ -18,13 +18,13 @@ from dnsproxy.workers.messages import (
     Opened,
     Reply,
     Stop,
-    TakeBook,
+    TakeTable,
     TellTraffic,
     frame,
 )
 from dnsproxy.workers.seat import Seat
 
-FIRST = frame(TakeBook(Book()))
+FIRST = frame(TakeTable(ServedTable()))
 BEGIN = Begin(Settings(), ())
 TRAFFIC = Traffic(Stats(), {}, 0, 0)
 
@@ -72,7 +72,7 @@ async def test_it_has_the_book_first_and_can_be_asked_once_open() -> None:
     asked = table.seat.ask(Flush(None))
     assert asked is not None
     await until(lambda: len(table.got) == 3)
-    assert table.got == [BEGIN, TakeBook(Book()), Ask(1, Flush(None))]
+    assert table.got == [BEGIN, TakeTable(ServedTable()), Ask(1, Flush(None))]
     table.worker.send(Reply(1, 5))
     assert await asked == 5
     assert table.heard == [5]

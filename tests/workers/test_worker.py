@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from dnsproxy.core import names
-from dnsproxy.core.book import Book
 from dnsproxy.core.explain import Explanation, Question
 from dnsproxy.core.totals import Traffic
 from dnsproxy.net.doors import Door, Doorkeeper, dns_doors
@@ -27,12 +26,12 @@ from dnsproxy.workers.messages import (
     Refit,
     Reply,
     Stop,
-    TakeBook,
+    TakeTable,
     TellTraffic,
 )
 from dnsproxy.workers.start import shared_returns
 from dnsproxy.workers.worker import Worker, run_worker
-from tests.strategies import learned, snapshot
+from tests.strategies import learned, served_table, snapshot
 from tests.test_server import NAME, ask, free_port, settings
 
 pytestmark = pytest.mark.usefixtures("collector")
@@ -76,8 +75,8 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-def book(*addresses: str) -> TakeBook:
-    return TakeBook(Book().merged(snapshot(learned(NAME, addresses))))
+def table(*addresses: str) -> TakeTable:
+    return TakeTable(served_table(snapshot(learned(NAME, addresses))))
 
 
 async def test_it_serves_once_it_has_a_book_and_follows_the_next() -> None:
@@ -85,13 +84,13 @@ async def test_it_serves_once_it_has_a_book_and_follows_the_next() -> None:
     async with controlled(settings("127.0.0.1:9", port)) as control:
         # It waits in the queue of a socket that nobody reads yet.
         waiting = asyncio.ensure_future(ask(port, NAME))
-        control.channel.send(book("10.0.0.1"))
+        control.channel.send(table("10.0.0.1"))
         assert await control.next(1) == Opened(os.getpid())
         assert [str(rrset[0]) for rrset in (await waiting).answer] == ["10.0.0.1"]
         for tcp in (False, True):
             assert [str(rrset[0]) for rrset in (await ask(port, NAME, tcp=tcp)).answer] == ["10.0.0.1"]
-        control.channel.send(book("10.0.0.2"))
-        # The reply to what is said after a book comes after the book is in force.
+        control.channel.send(table("10.0.0.2"))
+        # The reply to what is said after a table comes after the table is in force.
         control.channel.send(Ask(1, TellTraffic()))
         await control.next(2)
         assert [str(rrset[0]) for rrset in (await ask(port, NAME)).answer] == ["10.0.0.2"]
@@ -102,7 +101,7 @@ async def test_one_goes_and_its_successor_reads_on() -> None:
     given = settings("127.0.0.1:9", port)
     keeper = Doorkeeper()
     async with controlled(given, keeper) as one:
-        one.channel.send(book("10.0.0.1"))
+        one.channel.send(table("10.0.0.1"))
         assert isinstance(await one.next(1), Opened)
         two = Control(given, keeper)
         one.channel.send(Stop(gently=True))
@@ -110,7 +109,7 @@ async def test_one_goes_and_its_successor_reads_on() -> None:
         # Nobody reads.
         waiting = asyncio.ensure_future(ask(port, NAME))
         await asyncio.sleep(0)
-        two.channel.send(book("10.0.0.2"))
+        two.channel.send(table("10.0.0.2"))
         assert [str(rrset[0]) for rrset in (await waiting).answer] == ["10.0.0.2"]
         two.channel.close()
         await asyncio.wait_for(two.running, 10)
@@ -119,7 +118,7 @@ async def test_one_goes_and_its_successor_reads_on() -> None:
 async def test_another_configuration_and_other_sockets() -> None:
     before, after = free_port(), free_port()
     async with controlled(settings("127.0.0.1:9", before)) as control:
-        control.channel.send(book("10.0.0.1"))
+        control.channel.send(table("10.0.0.1"))
         assert isinstance(await control.next(1), Opened)
         given = settings("127.0.0.1:9", after, "learn: {ttl: 7}")
         control.keeper.open(dns_doors(given))
@@ -135,7 +134,7 @@ async def test_another_configuration_and_other_sockets() -> None:
 async def test_a_configuration_that_it_cannot_take_changes_nothing() -> None:
     port = free_port()
     async with controlled(settings("127.0.0.1:9", port)) as control:
-        control.channel.send(book("10.0.0.1"))
+        control.channel.send(table("10.0.0.1"))
         assert isinstance(await control.next(1), Opened)
         sockets = control.sockets(given := settings(f"127.0.0.1:{port}", port))
         control.channel.send(Ask(1, Refit(given, tuple(sockets))), sockets.values())
@@ -149,7 +148,7 @@ async def test_what_it_is_asked() -> None:
     async with controlled(settings("127.0.0.1:9", port)) as control:
         # Before it has anything to tell, it tells nothing.
         control.channel.send(Ask(1, TellTraffic()))
-        control.channel.send(book("10.0.0.1"))
+        control.channel.send(table("10.0.0.1"))
         assert isinstance(await control.next(1), Opened)
         await ask(port, NAME)
         control.channel.send(Ask(2, TellTraffic()))
@@ -169,7 +168,7 @@ async def test_what_it_is_asked() -> None:
 async def test_told_to_stop() -> None:
     port = free_port()
     async with controlled(settings("127.0.0.1:9", port)) as control:
-        control.channel.send(book("10.0.0.1"))
+        control.channel.send(table("10.0.0.1"))
         await control.next(1)
         control.channel.send(Stop())
         assert await asyncio.wait_for(control.running, 10) == 0
@@ -182,7 +181,7 @@ async def test_told_to_stop() -> None:
 async def test_it_ends_when_nobody_is_there_to_tell(has_book: bool) -> None:
     async with controlled(settings("127.0.0.1:9")) as control:
         if has_book:
-            control.channel.send(book("10.0.0.1"))
+            control.channel.send(table("10.0.0.1"))
             await control.next(1)
         control.channel.close()
         assert await asyncio.wait_for(control.running, 10) == 0
@@ -191,7 +190,7 @@ async def test_it_ends_when_nobody_is_there_to_tell(has_book: bool) -> None:
 async def test_why_it_cannot_answer() -> None:
     port = free_port()
     async with controlled(settings(f"127.0.0.1:{port}", port)) as control:
-        control.channel.send(book("10.0.0.1"))
+        control.channel.send(table("10.0.0.1"))
         reason = f"upstream 127.0.0.1:{port} is this proxy's own listening address"
         assert await control.next(1) == NotOpened(reason)
         assert await asyncio.wait_for(control.running, 10) == 1

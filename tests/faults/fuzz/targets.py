@@ -15,20 +15,21 @@ from pathlib import Path
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from dnsproxy.net.orderfile import OrderFile
-from dnsproxy.net.refresh import Learner
 
 from dnsproxy.core import doh, names, seal, wire
+from dnsproxy.core.addresses.lifecycle import AddressLifecycle
+from dnsproxy.core.addresses.name_state import AddressPolicy
+from dnsproxy.core.addresses.state_file import encode
 from dnsproxy.core.challenge import default_bucket, judge_bearer, judge_redirect, parse_challenges
 from dnsproxy.core.engine import Forward
 from dnsproxy.core.exchange import Verdict
 from dnsproxy.core.features import Features
 from dnsproxy.core.learned import Scope, Snapshot, judge_content
 from dnsproxy.core.records import Names
-from dnsproxy.core.registry import Sought
+from dnsproxy.core.registry import Sought, Wanted
 from dnsproxy.core.trust import Trust
 from dnsproxy.errors import DiscoverError, DropReason, SnapshotError, WireError
-from dnsproxy.settings.learning import LearnSettings, SourceSettings
+from dnsproxy.net.statefile import load_state, overrides_path
 from tests.messages import CLIENT, OSS, REGISTRY, answer, engine, forward, hangzhou, query, seeded
 from tests.strategies import learned, snapshot
 
@@ -161,35 +162,37 @@ def fuzz_seal(data: bytes) -> None:
 
 
 def fuzz_state(data: bytes) -> None:
-    """A state file: reading it never fails, and leaves one that is read without a complaint."""
+    """A state file: reading it never fails; what was read is written, and read again without a complaint."""
     path = Path(_FOLDER.name, "learned.jws")
     path.write_bytes(data)
-    first = _load(path)
-    again = _load(path)
-    assert again == first, "what was read is not read again"
-    for left in path.parent.iterdir():
-        left.unlink()
-
-
-def _load(path: Path) -> object:
-    settings = LearnSettings(
-        sources=[SourceSettings(url="http://127.0.0.1:1/v1/snapshot")], trusted_keys=[path], state_file=path
-    )
-    learner = Learner(settings, Trust(TRUSTED, SCOPE), lambda _: None, wall=lambda: 2000.0)
-    learner.load()
-    return learner.book.entries
+    _read_twice(path)
 
 
 def fuzz_orders(data: bytes) -> None:
-    """The file of orders: reading it never fails; what is taken survives being written and read again."""
-    state_file = Path(_FOLDER.name, "learned.jws")
-    file = OrderFile(state_file, wall=lambda: 2000.0)
-    file.path.write_bytes(data)
-    orders = file.load()
-    file.path.write_text(json.dumps(orders.to_payload()))
-    assert file.load() == orders, "not the same when read again"
-    for left in state_file.parent.iterdir():
-        left.unlink()
+    """The file of overrides of the version before, beside a good snapshot: the same."""
+    path = Path(_FOLDER.name, "learned.jws")
+    path.write_text(seal.sign(GOOD, KEY))
+    overrides_path(path).write_bytes(data)
+    _read_twice(path)
+
+
+def _read_twice(path: Path) -> None:
+    first, _ = _load(path)
+    overrides_path(path).unlink(missing_ok=True)
+    path.write_text("\n".join(encode(first)))
+    again, problems = _load(path)
+    assert not problems, problems
+    assert list(encode(again)) == list(encode(first)), "not the same when read again"
+    path.unlink()
+
+
+def _load(path: Path) -> tuple[AddressLifecycle, list[str] | None]:
+    managed = tuple(Wanted(name, "other", "hangzhou") for name in (REGISTRY, OSS))
+    state = AddressLifecycle(AddressPolicy(managed, SCOPE.sought, dict.fromkeys(TRUSTED)))
+    problems = load_state(path, state, Trust(TRUSTED, SCOPE))
+    while not state.settle(100, 0.0, 2000.0):
+        pass
+    return state, problems
 
 
 def fuzz_challenge(data: bytes) -> None:
