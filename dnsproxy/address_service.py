@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from dnsproxy.net.hook import Hook, check_program
 from dnsproxy.net.probe import ProbeLoop, Prober
 from dnsproxy.net.statefile import StateFile, load_state, overrides_path, set_aside
 from dnsproxy.settings import Settings
+from dnsproxy.supervise import supervise
 from dnsproxy.trust import address_policy
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -37,10 +38,8 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 SLICE = 250
 # Seconds between two writes that change ages only, and before a failed write is retried.
 REFRESH_GAP = 60.0
-# Seconds between two looks for sets that `learn.max_stale` has ended, and before a task that failed starts
-# again.
+# Seconds between two looks for sets that `learn.max_stale` has ended.
 TICK = 30.0
-RESTART_AFTER = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +152,9 @@ class AddressService:
     async def run(self) -> None:
         """Publish, probe and run the operator's program, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for work in (self._keep_published, self._probes.run, self._hook.run):
-                tasks.create_task(_keep_running(work))
+            tasks.create_task(supervise("publication of addresses", self._keep_published))
+            tasks.create_task(supervise("probes", self._probes.run))
+            tasks.create_task(supervise("hook", self._hook.run))
 
     async def close(self) -> None:
         """Write what is not on disk."""
@@ -291,13 +291,3 @@ class AddressService:
     def _log_events(self) -> None:
         for level, event, fields in self.lifecycle.take_events():
             getattr(log, level)(event, **fields)
-
-
-async def _keep_running(work: Callable[[], Awaitable[None]]) -> None:
-    """Run ``work`` again whenever it fails: the names are answered meanwhile."""
-    while True:
-        try:
-            await work()
-        except Exception:
-            log.exception("learned.task_failed", task=getattr(work, "__qualname__", ""))
-        await asyncio.sleep(RESTART_AFTER)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Mapping
 from importlib import import_module
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -21,6 +21,7 @@ from dnsproxy.net.puller import SnapshotPuller
 from dnsproxy.plane import Change, Plane, collect_garbage, tune_collector
 from dnsproxy.server import Server
 from dnsproxy.settings import Settings
+from dnsproxy.supervise import attempt, in_thread, supervise
 from dnsproxy.version import __version__
 from dnsproxy.watching import open_watch
 
@@ -166,7 +167,7 @@ class Proxy:
         if listen is None:
             return None
         # Imported now, not before, and beside the loop: the DNS listeners answer that much sooner.
-        await asyncio.to_thread(import_module, "dnsproxy.admin.app")
+        await in_thread(import_module, "dnsproxy.admin.app")
         from dnsproxy.admin.app import start_admin  # noqa: PLC0415
 
         sock = self.keeper.one(Door(ADMIN, listen.host, listen.port))
@@ -178,25 +179,27 @@ class Proxy:
         self,
         stop: asyncio.Event,
         grace: Callable[[], Awaitable[None]] | None = None,
-        besides: Iterable[Coroutine[Any, Any, None]] = (),
+        besides: Mapping[str, Callable[[], Awaitable[object]]] | None = None,
     ) -> None:
         """Learn, and do ``besides``, until ``stop`` is set and ``grace`` has passed, or until cancelled.
 
+        All of it but the answering itself is supervised: what fails is started again (see `supervise`).
+
         Raises:
-            WorkerError: nobody answers queries any more.
+            WorkerError: no process answers queries any more.
         """
-        parts = (self._learn(), self.addresses.run(), self.plane.run(), *besides)
-        works = [asyncio.ensure_future(work) for work in parts]
+        works = {"proxy": self._learn, "addresses": self.addresses.run, **(besides or {})}
+        background = [asyncio.ensure_future(supervise(name, work)) for name, work in works.items()]
+        answering = asyncio.ensure_future(self.plane.run())
         ending = asyncio.ensure_future(self._until(stop, grace))
         try:
-            await asyncio.wait({*works, ending}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({answering, ending}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (*works, ending):
+            for task in (*background, answering, ending):
                 task.cancel()
-            await asyncio.gather(*works, ending, return_exceptions=True)
-        for work in works:
-            if not work.cancelled():
-                work.result()
+            await asyncio.gather(*background, answering, ending, return_exceptions=True)
+        if not answering.cancelled():
+            answering.result()
 
     async def _until(self, stop: asyncio.Event, grace: Callable[[], Awaitable[None]] | None) -> None:
         await stop.wait()
@@ -208,11 +211,11 @@ class Proxy:
         """Learn by one configuration after another."""
         async with asyncio.TaskGroup() as tasks:
             if self.settings.admin.listen is not None:
-                tasks.create_task(self._sample())
+                tasks.create_task(supervise("sampling", self._sample))
             while True:
                 self._renewed.clear()
                 current = self._learning
-                running = tasks.create_task(current.run())
+                running = tasks.create_task(supervise("learning", current.run))
                 await self._renewed.wait()
                 running.cancel()
                 await asyncio.wait([running])
@@ -245,7 +248,7 @@ class Proxy:
             problems += exc.reasons
         try:
             # In a thread: 10,000 names take a while, and queries are answered meanwhile.
-            learning = await asyncio.to_thread(LearningPipeline, settings)
+            learning = await in_thread(LearningPipeline, settings)
         except StartError as exc:
             problems += exc.reasons
         try:
@@ -259,11 +262,11 @@ class Proxy:
             raise ReloadError(problems)
         is_same = learning.trust == self._learning.trust
         if not is_same:
-            await asyncio.to_thread(learning.verify, self.addresses)
+            await in_thread(learning.verify, self.addresses)
         await prepared.commit()
         # Queries are answered meanwhile, and snapshots accepted.
         while (opened := learning.reopen(self.addresses)) is None and not is_same:
-            await asyncio.to_thread(learning.verify, self.addresses)
+            await in_thread(learning.verify, self.addresses)
         before, self.settings = self.settings, settings
         earlier, self._learning = self._learning, learning
         self.addresses.configure(learning.addresses, None if is_same else opened)
@@ -291,9 +294,9 @@ class Proxy:
     async def close(self) -> None:
         """Answer what has come until now, stop answering, and keep what was learned."""
         self.draining = True
-        await self.plane.finish()
+        await attempt("end of answers", self.plane.finish)
         if self._admin is not None:
-            await self._admin.close()
+            await attempt("end of the admin endpoint", self._admin.close)
         await asyncio.gather(*self._leaving, return_exceptions=True)
         self.keeper.close()
         await self.addresses.close()

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
+from time import time
 
 import structlog
 
@@ -49,6 +52,8 @@ class Certificate:
             self._believe(self._context)
         except (OSError, ValueError) as exc:
             raise StartError(f"{key}: {client_ca_file}: {_reason(exc)}") from exc
+        self._not_after = _not_after(cert_file)
+        self._note_expiry()
 
     def context(self) -> ssl.SSLContext:
         """Return the context for a new connection; from changed files as soon as all fit together."""
@@ -63,8 +68,18 @@ class Certificate:
                 log.warning("tls.certificate_kept", file=str(self._cert_file), reason=_reason(exc))
             else:
                 self._context = context
+                self._not_after = _not_after(self._cert_file)
                 log.info("tls.certificate_loaded", file=str(self._cert_file))
+        if time() >= self._not_after:
+            self._note_expiry()
         return self._context
+
+    def _note_expiry(self) -> None:
+        """Log once that the certificate has expired: clients refuse it from then on."""
+        if time() >= self._not_after:
+            ended = datetime.fromtimestamp(self._not_after, UTC).isoformat()
+            log.error("tls.certificate_expired", file=str(self._cert_file), not_after=ended)
+            self._not_after = inf
 
     def _look(self) -> _Stamp:
         """Return what changes when a file does, or what a link leads to (Kubernetes swaps a link)."""
@@ -87,6 +102,19 @@ class Certificate:
         if self._client_ca_file is not None:
             context.load_verify_locations(self._client_ca_file)
             context.verify_mode = ssl.CERT_REQUIRED
+
+
+def _not_after(cert_file: Path) -> float:
+    """Return the end of the certificate, in Unix seconds; infinite where that cannot be read."""
+    from cryptography import x509  # noqa: PLC0415 - few proxies have a certificate
+
+    try:
+        first = x509.load_pem_x509_certificate(cert_file.read_bytes())
+    except (OSError, ValueError):
+        return inf
+    if hasattr(first, "not_valid_after_utc"):
+        return first.not_valid_after_utc.timestamp()
+    return first.not_valid_after.replace(tzinfo=UTC).timestamp()  # before cryptography 42
 
 
 def http_certificate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from dnsproxy import output
 from dnsproxy.commands import control, diagnose, fleet, health, hosts
 from dnsproxy.commands.options import (
     DEFAULT_CONFIG,
@@ -24,6 +26,9 @@ from dnsproxy.commands.options import (
 )
 from dnsproxy.errors import ConfigError, DnsproxyError
 from dnsproxy.version import __version__
+
+# What a write to standard output or standard error fails with.
+_OUTPUT_FAILURES = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO})
 
 app = typer.Typer(
     name="dnsproxy",
@@ -60,6 +65,7 @@ def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
     from dnsproxy.config import load  # noqa: PLC0415
     from dnsproxy.daemon import Service  # noqa: PLC0415
 
+    output.queue_standard_error(logs.report_lost)
     settings = load(config)
     logs.configure(settings.log.level, settings.log.format)
     service = Service(settings, config)
@@ -85,12 +91,15 @@ def helper(config: ConfigOption = DEFAULT_CONFIG) -> None:
     from dnsproxy import logs  # noqa: PLC0415
     from dnsproxy.config import load  # noqa: PLC0415
     from dnsproxy.daemon import Service, run_helper  # noqa: PLC0415
+    from dnsproxy.lifecycle import ServiceLoop  # noqa: PLC0415
     from dnsproxy.net.doors import helper_doors  # noqa: PLC0415
 
+    output.queue_standard_error(logs.report_lost)
     settings = load(config)
     logs.configure(settings.log.level, settings.log.format)
     service = Service(settings, config)
-    asyncio.run(run_helper(service, service.open(helper_doors(settings))))
+    with asyncio.Runner(loop_factory=ServiceLoop) as runner:
+        runner.run(run_helper(service, service.open(helper_doors(settings))))
 
 
 @app.command()
@@ -190,15 +199,33 @@ hosts.register(app)
 
 def main() -> NoReturn:
     """Run the command; turn errors that are the operator's to mend into lines on standard error."""
+    output.open_standard_descriptors()
+    code = _run()
+    failure = output.finish_standard_output()
+    if failure is not None:
+        output.print_error(f"dnsproxy: standard output: {failure}")
+        code = code or 1
+    sys.exit(code)
+
+
+def _run() -> str | int | None:
     try:
         app()
+    except SystemExit as exc:
+        return exc.code
     except ConfigError as exc:
         for problem in exc.problems:
-            print(problem, file=sys.stderr)  # noqa: T201 - a command's output
-        sys.exit(2)
+            output.print_error(str(problem))
+        return 2
     except DnsproxyError as exc:
-        print(f"dnsproxy: {exc}", file=sys.stderr)  # noqa: T201 - a command's output
-        sys.exit(1)
+        output.print_error(f"dnsproxy: {exc}")
+        return 1
     except KeyboardInterrupt:
-        sys.exit(130)
-    sys.exit(0)
+        return 130
+    except OSError as exc:
+        if exc.errno not in _OUTPUT_FAILURES or output.is_queued():
+            raise
+        # Of standard output or standard error: a file of the operator's is named by one of the errors above.
+        output.print_error(f"dnsproxy: {exc.strerror}")
+        return 1
+    return 0

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
-from dnsproxy import logs
+from dnsproxy import children, logs
 from dnsproxy.activation import match_doors, take_descriptors
 from dnsproxy.lifecycle import call_on_signal, report, stop_on_signals
-from dnsproxy.net.doors import Door, Doorkeeper, helper_doors
+from dnsproxy.net.doors import ADMIN, HELPER, Door, Doorkeeper, helper_doors
 from dnsproxy.notify import Notifier
 from dnsproxy.settings import Settings
 from dnsproxy.settings.values import Endpoint
+from dnsproxy.supervise import supervise
 
 if TYPE_CHECKING:
     from dnsproxy.plane import Plane
@@ -63,7 +65,12 @@ class Service:
         Raises:
             StartError: with every reason.
         """
-        keeper = Doorkeeper(match_doors(self.descriptors, doors), shares=shares)
+        given = match_doors(self.descriptors, doors)
+        if given:
+            for door in doors:
+                if door.kind not in {ADMIN, HELPER} and door not in given:
+                    log.warning("service.socket_missing", listen=str(door))
+        keeper = Doorkeeper(given, shares=shares)
         keeper.open(doors)
         if self.account is not None:
             from dnsproxy.privileges import BIND_SERVICE, become, give_folders  # noqa: PLC0415 - as above
@@ -101,11 +108,13 @@ async def run_proxy(service: Service, keeper: Doorkeeper, plane: Plane | None = 
         await stop.grace(seconds)
 
     call_on_signal(signal.SIGUSR2, proxy.restart_workers)
-    besides = [
-        reloader.run(),
-        report(notifier, lambda: proxy.plane.is_well, proxy.status),
-        proxy.renew_workers(),
-    ]
+    besides: dict[str, Callable[[], Awaitable[object]]] = {
+        "reload": reloader.run,
+        "service manager": lambda: report(notifier, lambda: proxy.plane.is_well, proxy.status),
+        "worker restarts": proxy.renew_workers,
+    }
+    if children.adopts_orphans():
+        besides["orphans"] = children.reap_orphans
     notifier.ready(proxy.status())
     try:
         with logs.reporting():
@@ -127,11 +136,14 @@ async def run_helper(service: Service, keeper: Doorkeeper) -> None:
     reason = "the helper takes another configuration when it is started again"
     call_on_signal(signal.SIGHUP, lambda: log.warning("config.needs_restart", key="helper", reason=reason))
     (door,) = helper_doors(service.settings)
-    reporting: list[asyncio.Task[None]] = []
+    background: list[asyncio.Task[None]] = []
+    if children.adopts_orphans():
+        background.append(asyncio.ensure_future(supervise("orphans", children.reap_orphans)))
 
     def started(_: Endpoint) -> None:
         notifier.ready("publishing")
-        reporting.append(asyncio.ensure_future(report(notifier, lambda: True, lambda: "publishing")))
+        work = supervise("service manager", lambda: report(notifier, lambda: True, lambda: "publishing"))
+        background.append(asyncio.ensure_future(work))
 
     try:
         with logs.reporting():
@@ -139,5 +151,5 @@ async def run_helper(service: Service, keeper: Doorkeeper) -> None:
     finally:
         notifier.stopping("ending")
         keeper.close()
-        for task in reporting:
+        for task in background:
             task.cancel()

@@ -10,8 +10,6 @@ import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
 
-import structlog
-
 from dnsproxy.core import seal
 from dnsproxy.core.learned import Snapshot
 from dnsproxy.errors import FetchError, StartError
@@ -22,14 +20,11 @@ from dnsproxy.net.fetch import Fetched, Fetcher, Request, public_url
 from dnsproxy.settings import Settings
 from dnsproxy.settings.sources import Source, SourceSettings
 from dnsproxy.settings.values import Endpoint
+from dnsproxy.supervise import supervise
 from dnsproxy.system import expand_resolvers, is_own
-
-log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 # Seconds that a pull waits for the first look at every name.
 FIRST_WAIT = 10.0
-# Seconds before a helper that an error of ours has ended is started again.
-RESTART_AFTER = 5.0
 
 
 class EmbeddedHelpers:
@@ -98,18 +93,9 @@ class EmbeddedHelpers:
         try:
             async with asyncio.TaskGroup() as tasks:
                 for url, helper in self._helpers.items():
-                    tasks.create_task(_run_for_ever(url, helper))
+                    tasks.create_task(supervise("embedded helper", helper.run, detail=public_url(url)))
         finally:
             await self._fetcher.close()
-
-
-async def _run_for_ever(url: str, helper: Helper) -> None:
-    while True:
-        try:
-            await helper.run()
-        except Exception:  # a mistake of ours in here must not end the answers to queries
-            log.exception("learned.embedded_crashed", source=public_url(url))
-        await asyncio.sleep(RESTART_AFTER)
 
 
 def _resolvers(settings: Settings, source: SourceSettings) -> list[Endpoint]:

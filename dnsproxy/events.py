@@ -31,6 +31,12 @@ EVENTS = {
         ("detail", "reason", "exception"),
         ("detail", "reason"),
     ),
+    "task.failed": Event(
+        "error",
+        "A background task has failed. It starts again in `restart_in` seconds; all others continue.",
+        ("task", "detail", "restart_in", "exception"),
+        ("task", "detail"),
+    ),
     # -- the proxy
     "proxy.started": Event("info", "It answers queries.", ("version", "listen", "tls", "names", "serial")),
     "proxy.draining": Event("info", "It ends after so many seconds, and answers until then.", ("seconds",)),
@@ -47,6 +53,12 @@ EVENTS = {
     ),
     # -- the service manager, and another configuration
     "service.user": Event("info", "Root was given up for this user.", ("user", "uid", "gid")),
+    "service.socket_missing": Event(
+        "warning",
+        "The service manager gave sockets, but none for this address, which is bound directly: a socket unit "
+        "failed or lacks it. What clients send during a restart is lost there.",
+        ("listen",),
+    ),
     "service.unwell": Event(
         "error", "No query is answered; the service manager hears nothing until one is.", ("detail",)
     ),
@@ -106,12 +118,6 @@ EVENTS = {
     "learned.source_crashed": Event(
         "error", "A mistake of this program while pulling; tried again.", ("source", "exception"), ("source",)
     ),
-    "learned.embedded_crashed": Event(
-        "error",
-        "A mistake of this program in a helper inside the proxy; it is started again.",
-        ("source", "exception"),
-        ("source",),
-    ),
     "learned.rejected": Event(
         "warning",
         "A snapshot was not taken.",
@@ -160,12 +166,6 @@ EVENTS = {
     "learned.orders": Event(
         "info", "An operator's order is in force.", ("pinned", "frozen", "rolled_back_to")
     ),
-    "learned.task_failed": Event(
-        "error",
-        "Internal error of a background task of learned addresses; the task is restarted.",
-        ("task", "exception"),
-        ("task",),
-    ),
     "learned.hook_done": Event(
         "info", "The program of `learn.on_change` has run.", ("program", "seconds", "output")
     ),
@@ -193,17 +193,32 @@ EVENTS = {
     ),
     "upstream.bad_reply": Event("debug", "An upstream's HTTP reply is of no use.", ("detail",), ("detail",)),
     # -- listeners
+    "host.exhausted": Event(
+        "error",
+        "This host has no descriptor or memory left for a socket. Failures of upstreams and refused clients "
+        "follow from it.",
+        ("use", "reason"),
+        ("use", "reason"),
+    ),
+    "tls.certificate_expired": Event(
+        "error", "The certificate in use has expired; clients refuse it.", ("file", "not_after")
+    ),
     "tls.certificate_loaded": Event("info", "A changed certificate is in use.", ("file",)),
     "tls.certificate_kept": Event(
         "warning", "A changed certificate cannot be used; the old one stays.", ("file", "reason")
     ),
-    # -- the query log and dnstap
+    # -- the logs
     "log.failed": Event(
         "warning",
         "Queries cannot be written down; they are answered all the same.",
         ("log", "target", "reason"),
     ),
     "log.recovered": Event("info", "Queries are written down again.", ("log", "target")),
+    "log.records_lost": Event(
+        "warning",
+        "Records were lost: the log could not be written, or not fast enough. It is written again.",
+        ("log", "count"),
+    ),
     # -- workers
     "workers.started": Event("info", "All workers answer.", ("pids",)),
     "workers.not_all_flushed": Event(

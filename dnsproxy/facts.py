@@ -7,6 +7,7 @@ import os
 from dataclasses import asdict
 from time import time
 
+from dnsproxy import supervise
 from dnsproxy.address_service import AddressService
 from dnsproxy.admin.status import Facts, NameDetails, SourceView
 from dnsproxy.core.addresses.lifecycle import AddressLifecycle
@@ -46,6 +47,7 @@ def facts_of(
         started_at=started_at,
         draining=draining,
         tasks=len(asyncio.all_tasks()),
+        task_failures=dict(supervise.failures),
         max_stale=settings.learn.max_stale,
         undiscovered=undiscovered(settings.sought(), lifecycle.discovered()),
         details={entry.name: _details(lifecycle, entry) for entry in wanted},

@@ -12,6 +12,7 @@ from dnsproxy.errors import SnapshotError, StartError
 from dnsproxy.net.puller import SnapshotPuller, log
 from dnsproxy.net.statefile import check_writable, open_snapshot
 from dnsproxy.settings import Settings
+from dnsproxy.supervise import supervise
 from dnsproxy.transport.extras import missing_extras, needs_extra
 from dnsproxy.trust import read_trust, with_own
 
@@ -114,5 +115,5 @@ class LearningPipeline:
         assert self.puller is not None  # noqa: S101 - `begin` comes first
         async with asyncio.TaskGroup() as tasks:
             if self._embedded is not None:
-                tasks.create_task(self._embedded.run())
-            tasks.create_task(self.puller.run())
+                tasks.create_task(supervise("embedded helpers", self._embedded.run))
+            tasks.create_task(supervise("sources", self.puller.run))

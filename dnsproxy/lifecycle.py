@@ -17,6 +17,15 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 STATUS_SECONDS = 5.0
 
 
+class ServiceLoop(asyncio.SelectorEventLoop):
+    """asyncio's loop, which also closes where no thread can be started: that must not fail the end."""
+
+    async def shutdown_default_executor(self, *limits: float | None) -> None:
+        """As asyncio's, which starts a thread to wait for those of the executor."""
+        with suppress(RuntimeError):
+            await super().shutdown_default_executor(*limits)
+
+
 class Stop:
     """How far the end has come: ``asked`` for, then ``hurried``, which ends all waiting.
 

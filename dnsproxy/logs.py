@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from math import inf
-from threading import Lock
+from threading import RLock
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -44,8 +45,9 @@ class _Limiter:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._repeats: Repeats[tuple[str, dict[str, Any]]] = Repeats()
-        # State files are written, and failures logged, in threads.
-        self._lock = Lock()
+        # State files are written, and failures logged, in threads. Reentrant: a finaliser that runs in here
+        # may log, as that of a task whose exception was not retrieved does.
+        self._lock = RLock()
 
     def __call__(
         self, _logger: object, method: str, facts: structlog.types.EventDict
@@ -101,6 +103,25 @@ def report_failure(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) ->
     log.error("program.callback_failed", detail=str(context["message"]), reason=kind, exc_info=failure)
 
 
+def report_lost(count: int) -> None:
+    """Log that ``count`` lines of this log were lost, now that it can be written again."""
+    log = structlog.get_logger()
+    log.warning("log.records_lost", log="program", count=count)
+
+
+def _safely(processor: structlog.types.Processor) -> structlog.types.Processor:
+    """Have an event whose facts cannot be shown logged without them: its caller must not fail for that."""
+
+    def process(logger: object, method: str, facts: structlog.types.EventDict) -> str:
+        try:
+            return str(processor(logger, method, dict(facts)))
+        except Exception as exc:  # noqa: BLE001 - the facts' own methods run here
+            shown = {key: str(facts.get(key)) for key in ("event", "level", "timestamp")}
+            return json.dumps({**shown, "detail": f"the facts cannot be shown: {type(exc).__name__}"})
+
+    return process
+
+
 @contextmanager
 def reporting() -> Iterator[None]:
     """Within this, have the running loop tell of failures and, as each minute ends, of what was left out.
@@ -114,8 +135,8 @@ def reporting() -> Iterator[None]:
 
     def look() -> None:
         nonlocal timer
-        limiter.summarise(everything=False)
         timer = loop.call_later(SUMMARY_SECONDS, look)
+        limiter.summarise(everything=False)
 
     timer = loop.call_later(SUMMARY_SECONDS, look)
     before = loop.get_exception_handler()
@@ -151,15 +172,18 @@ def configure(
         if console
         else structlog.processors.JSONRenderer(sort_keys=False)
     )
+
+    def _rendered(logger: object, method: str, facts: structlog.types.EventDict) -> str:
+        shown = _clean(logger, method, structlog.processors.format_exc_info(logger, method, facts))
+        return str(renderer(logger, method, shown))
+
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             _limiter,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            _clean,
-            renderer,
+            _safely(_rendered),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
         logger_factory=structlog.WriteLoggerFactory(file=target),

@@ -10,10 +10,13 @@ import os
 import socket
 import time
 from collections.abc import MutableMapping
-from contextlib import suppress
 
-# A manager that does not read must not hold anything up.
-_SEND_SECONDS = 0.1
+from dnsproxy.writer import BackgroundWriter
+
+# Seconds that one message may wait for a manager that does not read; what is sent meanwhile waits behind it.
+_SEND_SECONDS = 2.0
+# Bytes of messages that may wait.
+_BUFFER = 64 * 1024
 
 
 class Notifier:
@@ -23,7 +26,7 @@ class Notifier:
     """
 
     def __init__(self, path: str = "", watchdog: float | None = None) -> None:
-        self._path = path
+        self._writer = BackgroundWriter(_Socket(path), buffer=_BUFFER) if path else None
         self.watchdog = watchdog
         self._status = ""
 
@@ -67,10 +70,35 @@ class Notifier:
         self._send("WATCHDOG=1")
 
     def _send(self, *lines: str) -> None:
-        if not self._path:
-            return
-        address = f"\0{self._path[1:]}" if self._path.startswith("@") else self._path
-        # A manager that has gone, or does not listen, is no reason to answer no queries.
-        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            sock.settimeout(_SEND_SECONDS)
-            sock.sendto("\n".join(lines).encode(), address)
+        if self._writer is not None:
+            self._writer.put("\n".join(lines).encode())
+
+
+class _Socket:
+    """The manager's socket, as a `writer.Sink`."""
+
+    def __init__(self, path: str) -> None:
+        self._address = f"\0{path[1:]}" if path.startswith("@") else path
+
+    def open(self) -> None:
+        """See `Sink.open`: each message is sent on a new socket."""
+
+    def write(self, batch: list[bytes]) -> int:
+        """See `Sink.write`. A manager that has gone, or does not listen, gets nothing."""
+        return sum(not self._send(message) for message in batch)
+
+    def _send(self, message: bytes) -> bool:
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+                sock.settimeout(_SEND_SECONDS)
+                sock.sendto(message, self._address)
+        except OSError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """See `Sink.close`."""
+
+    def is_ready(self) -> bool:
+        """See `Sink.is_ready`: a message waits for a bounded time only."""
+        return True

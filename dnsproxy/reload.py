@@ -17,6 +17,7 @@ from dnsproxy.core.totals import Outcome, ReloadView
 from dnsproxy.errors import ConfigError, ReloadError, StartError
 from dnsproxy.notify import Notifier
 from dnsproxy.settings import Settings
+from dnsproxy.supervise import in_thread
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -96,7 +97,7 @@ class Reloader:
     async def _take(self) -> Outcome:
         before = self._proxy.settings
         try:
-            settings = await asyncio.to_thread(load, self._file)
+            settings = await in_thread(load, self._file)
             fixed = [path for path in FIXED if _value(settings, path) != _value(before, path)]
             await self._proxy.change(_with_fixed(settings, before))
         except ConfigError as exc:

@@ -9,6 +9,7 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from dnsproxy import output
 from dnsproxy.core.addresses.table import ServedTable
 from dnsproxy.core.engine import Engine
 from dnsproxy.core.places import Places
@@ -22,6 +23,7 @@ from dnsproxy.net.upstream import Forwarder
 from dnsproxy.outfit import Outfit
 from dnsproxy.plane import Change
 from dnsproxy.settings import Settings
+from dnsproxy.supervise import in_thread
 
 if TYPE_CHECKING:
     from dnsproxy.core.explain import Explanation, Question
@@ -141,7 +143,7 @@ class Server:
     async def prepare(self, settings: Settings) -> Change:
         """See `Plane.prepare`."""
         # In a thread: authorities take 20 ms to read, and queries are answered meanwhile.
-        return _Refit(self, await asyncio.to_thread(self.outfit, settings), self._keeper)
+        return _Refit(self, await in_thread(self.outfit, settings), self._keeper)
 
     def outfit(self, settings: Settings) -> Outfit:
         """Return what `refit` takes; nothing changes yet.
@@ -271,7 +273,9 @@ class Server:
         """Return what was asked and answered since the start."""
         engine = self.engine
         upstreams = {upstream.name: upstream.stats for upstream in engine.upstreams()}
-        return Traffic(engine.stats_now(), upstreams, len(engine.cache), engine.in_flight)
+        stats = engine.stats_now()
+        stats.records["program"], stats.records_lost["program"] = output.counts()
+        return Traffic(stats, upstreams, len(engine.cache), engine.in_flight)
 
     async def flush(self, name_key: bytes | None) -> int:
         """Forget the cached answers of a name, or all; return how many."""

@@ -41,7 +41,7 @@ def open_watch(settings: Settings, worker: int | None = None) -> Watch | None:
 def _query_log(settings: QueryLogSettings, chance: Chance) -> Writer:
     from dnsproxy.core.querylog import QueryLines  # noqa: PLC0415 - as above
     from dnsproxy.net.outlets import LineFile, StandardOutput  # noqa: PLC0415
-    from dnsproxy.net.watch import Sampler, SpoolWriter  # noqa: PLC0415
+    from dnsproxy.net.watch import QueuedWriter, Sampler  # noqa: PLC0415
 
     lines = QueryLines(settings.fields, settings.clients, settings.names)
     outlet = StandardOutput() if settings.file is None else LineFile(settings.file)
@@ -49,13 +49,13 @@ def _query_log(settings: QueryLogSettings, chance: Chance) -> Writer:
     def make(seen: Seen) -> tuple[bytes]:
         return (lines.line(seen),)
 
-    return SpoolWriter("queries", Sampler(settings.sample, chance), make, outlet)
+    return QueuedWriter("queries", Sampler(settings.sample, chance), make, outlet)
 
 
 def _dnstap(settings: DnstapSettings, chance: Chance, worker: int | None) -> Writer:
     # Its packages are an extra besides.
     from dnsproxy.net.dnstap import DnstapMessages, FrameFile, FrameSocket  # noqa: PLC0415
-    from dnsproxy.net.watch import Sampler, SpoolWriter  # noqa: PLC0415
+    from dnsproxy.net.watch import QueuedWriter, Sampler  # noqa: PLC0415
 
     messages = DnstapMessages(
         settings.identity or socket.gethostname(), f"dnsproxy {__version__}", settings.clients
@@ -64,7 +64,7 @@ def _dnstap(settings: DnstapSettings, chance: Chance, worker: int | None) -> Wri
         outlet: FrameSocket | FrameFile = FrameSocket(settings.socket)
     else:
         outlet = FrameFile(_of_worker(settings.file or Path(), worker))
-    return SpoolWriter("dnstap", Sampler(settings.sample, chance), messages.of, outlet)
+    return QueuedWriter("dnstap", Sampler(settings.sample, chance), messages.of, outlet)
 
 
 def _of_worker(path: Path, worker: int | None) -> Path:

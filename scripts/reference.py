@@ -41,7 +41,7 @@ _QUERIES_INTRO = """\
 With `log.queries`, which is off by default, each query is one line, a JSON object with these fields; those
 that do not apply are left out. A query that gave way to newer ones while it waited for an upstream is
 counted in `dnsproxy_drops_total` and not logged. Lines that could not be written in time are counted in
-`dnsproxy_log_records_lost_total`.
+`dnsproxy_log_records_lost_total{log="queries"}`.
 """
 _METRICS_INTRO = """\
 `GET /metrics` of the admin endpoint gives them in the text format of Prometheus. With several workers
@@ -49,7 +49,9 @@ each is that of all of them together. A histogram has `_bucket`, `_sum` and `_co
 """
 _PARTS = {
     "program": "Both daemons",
+    "task": "Background tasks",
     "config": "Reload",
+    "host": "The host",
     "service": "Root, and the service manager",
     "proxy": "The proxy",
     "admin": "The admin endpoint",
@@ -58,7 +60,7 @@ _PARTS = {
     "canary": "New addresses on trial",
     "upstream": "Upstreams",
     "tls": "Encrypted DNS",
-    "log": "Query log and dnstap",
+    "log": "Logs",
     "workers": "Workers",
     "worker": "Workers, each",
     "helper": "The helper",

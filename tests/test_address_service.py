@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from dnsproxy import address_service, config
+from dnsproxy import address_service, config, supervise
 from dnsproxy.address_service import AddressService, AddressSettings
 from dnsproxy.core import seal
 from dnsproxy.core.addresses.health import Outcome, Probe, Result
@@ -874,11 +874,11 @@ def test_a_program_that_cannot_be_run_is_a_start_error(world: World) -> None:
 async def test_a_task_that_fails_starts_again_and_no_change_is_lost(
     world: World, logs: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(address_service, "RESTART_AFTER", 0.01)
+    monkeypatch.setattr(supervise, "FIRST_SECONDS", 0.01)
     await world.take(OLD)
     async with world.running():
         with monkeypatch.context() as patched:
             patched.setattr(world.service, "_publish_table", lambda _: 1 // 0)
             world.accept(NEW)
-            await until(lambda: of(logs, "learned.task_failed"))
+            await until(lambda: of(logs, "task.failed"))
         await until(lambda: world.served() == (NEW,))

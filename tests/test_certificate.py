@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import ssl
+import time
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
+from structlog.testing import capture_logs
 
+from dnsproxy import certificate
 from dnsproxy.certificate import HTTP, Certificate
 from dnsproxy.errors import StartError
 from tests.certificates import make_certificate
@@ -101,3 +104,37 @@ def test_the_authority_of_clients_is_read_again_too(tmp_path: Path) -> None:
 def test_without_an_authority_no_client_is_asked(tmp_path: Path) -> None:
     path = make_certificate(tmp_path, "a.example")
     assert Certificate(path, path).context().verify_mode is ssl.CERT_NONE
+
+
+def test_an_expired_certificate_is_an_event_once_and_so_is_its_successor(tmp_path: Path) -> None:
+    path = make_certificate(tmp_path, "a.example", days=-1)
+    with capture_logs() as logs:
+        made = Certificate(path, path)
+        for _ in range(3):
+            made.context()
+    assert [(entry["event"], entry["file"]) for entry in logs] == [("tls.certificate_expired", str(path))]
+    assert logs[0]["not_after"].endswith("+00:00")
+    with capture_logs() as logs:
+        make_certificate(tmp_path, "b.example", days=-2).replace(path)
+        made.context()
+        make_certificate(tmp_path, "c.example").replace(path)
+        made.context()
+    assert [entry["event"] for entry in logs] == [
+        "tls.certificate_loaded",
+        "tls.certificate_expired",
+        "tls.certificate_loaded",
+    ]
+
+
+def test_one_that_expires_while_it_is_used_is_an_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_certificate(tmp_path, "a.example")
+    with capture_logs() as logs:
+        made = Certificate(path, path)
+        made.context()
+        assert logs == []
+        monkeypatch.setattr(certificate, "time", lambda: time.time() + 2 * 86_400)
+        for _ in range(2):
+            made.context()
+    assert [entry["event"] for entry in logs] == ["tls.certificate_expired"]

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from dnsproxy import config
 from dnsproxy.daemon import Service
@@ -47,7 +48,11 @@ def test_what_was_given_is_used_and_the_rest_bound() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as given:
         given.bind(("127.0.0.1", port))
         service.descriptors = {os.dup(given.fileno()): "dns.socket"}
-        keeper = service.open([udp, tcp])
+        with capture_logs() as logs:
+            keeper = service.open([udp, tcp])
+        assert [(entry["event"], entry["listen"]) for entry in logs] == [
+            ("service.socket_missing", f"tcp 127.0.0.1:{port}")
+        ]
         served = keeper.share([udp, tcp])
         assert set(served) == {Door("udp", "127.0.0.1", port), Door("tcp", "127.0.0.1", port)}
         inodes = [os.fstat(sock.fileno()).st_ino for sock in (served[udp], given)]

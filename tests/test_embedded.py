@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from dnsproxy import embedded
+from dnsproxy import embedded, supervise
 from dnsproxy.core import seal
 from dnsproxy.core.learned import Snapshot
 from dnsproxy.core.registry import Found
@@ -181,7 +181,7 @@ def test_a_key_that_cannot_be_used_is_a_start_error(tmp_path: Path) -> None:
 async def test_a_mistake_of_ours_is_told_and_the_helper_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "RESTART_AFTER", 0.01)
+    monkeypatch.setattr(supervise, "FIRST_SECONDS", 0.01)
     settings = settings_for(tmp_path, {"url": "dns://127.0.0.1:9"})
     helpers = EmbeddedHelpers(settings)
     runs = 0
@@ -201,8 +201,8 @@ async def test_a_mistake_of_ours_is_told_and_the_helper_started_again(
     monkeypatch.setattr(helper, "run", run)
     with capture_logs() as logs:
         await following(helpers, work)
-    assert {(entry["event"], entry["source"]) for entry in logs} == {
-        ("learned.embedded_crashed", "dns://127.0.0.1:9")
+    assert {(entry["event"], entry["task"], entry["detail"]) for entry in logs} == {
+        ("task.failed", "embedded helper", "dns://127.0.0.1:9")
     }
 
 

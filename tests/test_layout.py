@@ -38,6 +38,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "tokens",
             "files",
             "authorities",
+            "children",
             "transport",
             "notify",
             "privileges",
@@ -45,6 +46,9 @@ LAYERS: tuple[frozenset[str], ...] = (
             "certificate",
             "http_connection",
             "http_listener",
+            "output",
+            "supervise",
+            "writer",
         }
     ),
     frozenset({"net", "helper", "admin", "ops"}),
@@ -94,6 +98,7 @@ LOOSE_TASKS = {
     "net.channel": "kept in a dictionary until done, cancelled by close(); one per connection being made",
     "app": "awaited and cancelled where they are made; an endpoint that ends is awaited by close()",
     "daemon": "cancelled by the function that made it",
+    "supervise": "awaited and cancelled where it is made",
     "ops.demo": "the same",
     "ops.demo_world": "kept by the context manager that cancels it",
 }
@@ -274,6 +279,43 @@ def test_tasks_belong_to_a_group() -> None:
     found = {module: calls for module, tree in modules().items() if (calls := loose_tasks(tree))}
     assert {module: calls for module, calls in found.items() if module not in LOOSE_TASKS} == {}
     assert set(LOOSE_TASKS) - set(found) == set(), "exceptions that nothing needs"
+
+
+# Groups of tasks that are no background work, or are not ported yet: a failure of one is that of the whole.
+TOGETHER = {
+    "helper.jury": "one question to each proxy, all answered before the next round",
+    "helper.resolve": "the two address types of one look",
+    "helper.service": "the looks of one round; what fails is caught in each",
+    "net.probe": "probes; each catches what fails",
+    "net.puller": "sources; each catches what fails while it pulls",
+}
+
+
+def unsupervised(tree: ast.Module) -> list[str]:
+    """Tasks of groups that are not wrapped in `supervise`."""
+    groups = task_groups(tree)
+    return [
+        ast.unparse(node)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "create_task"
+        and ast.unparse(node.func.value) in groups
+        and not ast.unparse(node.args[0]).startswith("supervise(")
+    ]
+
+
+def test_background_tasks_are_supervised() -> None:
+    source = """
+async def one():
+    async with asyncio.TaskGroup() as group:
+        group.create_task(supervise("work", work))
+        group.create_task(work())
+"""
+    assert unsupervised(ast.parse(source)) == ["group.create_task(work())"]
+    found = {module: tasks for module, tree in modules().items() if (tasks := unsupervised(tree))}
+    assert {module: tasks for module, tasks in found.items() if module not in TOGETHER} == {}
+    assert set(TOGETHER) - set(found) == set(), "exceptions that nothing needs"
 
 
 # --- datagram streams

@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 from structlog.testing import capture_logs
 
-from dnsproxy.lifecycle import Stop, report, stop_on_signals
+from dnsproxy.lifecycle import ServiceLoop, Stop, report, stop_on_signals
+from dnsproxy.net.loop import HotLoop
 from dnsproxy.notify import Notifier
 
 
@@ -79,3 +81,21 @@ async def until_told(notifier: Told, count: int) -> None:
     async with asyncio.timeout(10):
         while len(notifier.told) < count:
             await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("make", [ServiceLoop, HotLoop])
+def test_a_loop_closes_where_no_thread_can_be_started(
+    make: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        await asyncio.to_thread(int)
+        monkeypatch.setattr(threading.Thread, "start", start)
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with asyncio.Runner(loop_factory=make) as runner:
+        runner.run(work())
+    monkeypatch.undo()
+    with asyncio.Runner(loop_factory=make) as runner:
+        runner.run(asyncio.to_thread(int))

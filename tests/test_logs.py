@@ -13,6 +13,7 @@ import pytest
 import structlog
 
 from dnsproxy import logs
+from dnsproxy.core.repeats import Repeats
 
 
 class Terminal(io.StringIO):
@@ -227,6 +228,70 @@ async def test_a_mistake_in_a_callback_is_an_event_and_a_repeated_one_is_counted
     assert "invalid literal for int()" in first["exception"]
     assert summary["repeated"] == 2
     assert loop.get_exception_handler() is before
+
+
+@pytest.mark.parametrize("output_format", ["json", "console"])
+def test_facts_that_cannot_be_shown_do_not_fail_the_caller(output_format: str) -> None:
+    class Hostile:
+        def __repr__(self) -> str:
+            raise ZeroDivisionError
+
+    stream = io.StringIO()
+    logs.configure("info", output_format, stream)
+    structlog.get_logger().warning("test.event", value=Hostile())
+    (event,) = events(stream)
+    assert (event["event"], event["level"]) == ("test.event", "warning")
+    assert event["detail"] == "the facts cannot be shown: ZeroDivisionError"
+
+
+async def test_summaries_continue_after_one_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "SUMMARY_SECONDS", 0.001)
+    stream, clock = io.StringIO(), Clock()
+    logs.configure("info", "json", stream, clock)
+    failed = asyncio.Event()
+    really = logs._Limiter.summarise
+
+    def summarise(limiter: logs._Limiter, *, everything: bool) -> None:
+        if not failed.is_set():
+            failed.set()
+            raise OSError("Broken pipe")
+        really(limiter, everything=everything)
+
+    monkeypatch.setattr(logs._Limiter, "summarise", summarise)
+    with logs.reporting():
+        reject()
+        reject()
+        await failed.wait()
+        clock.now += 60
+        async with asyncio.timeout(30):
+            while not any(event.get("repeated") for event in events(stream)):
+                await asyncio.sleep(0)
+
+
+def test_an_event_of_a_finaliser_within_another_event_does_not_wait_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream = io.StringIO()
+    logs.configure("info", "json", stream, Clock())
+    really = Repeats.take
+
+    def take(repeats: Any, key: Any, entry: Any, now: float) -> int | None:
+        if "older" not in key:
+            reject("older")
+        left_out: int | None = really(repeats, key, entry, now)
+        return left_out
+
+    monkeypatch.setattr(Repeats, "take", take)
+    reject("expired")
+    assert [event["reason"] for event in events(stream)] == ["older", "expired"]
+
+
+def test_lost_lines_are_an_event() -> None:
+    stream = io.StringIO()
+    logs.configure("info", "json", stream)
+    logs.report_lost(7)
+    (event,) = events(stream)
+    assert (event["event"], event["log"], event["count"]) == ("log.records_lost", "program", 7)
 
 
 def test_a_failure_without_an_exception_is_told_as_well() -> None:

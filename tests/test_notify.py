@@ -74,3 +74,18 @@ def test_how_often_a_manager_wants_to_hear(given: dict[str, str], seconds: float
     environ = {"NOTIFY_SOCKET": "/x", **given, "HOME": "/"}
     assert Notifier.from_environment(environ).watchdog == seconds
     assert environ == {"HOME": "/"}, "programs that are started from here are not to speak for us"
+
+
+def test_a_manager_that_does_not_read_delays_nothing_and_gets_all_when_it_does(
+    named: tuple[str, socket.socket],
+) -> None:
+    name, sock = named
+    notifier = Notifier(name)
+    count = 1000  # more than the socket's queue (net.unix.max_dgram_qlen), fewer than the notifier's
+    started = time.monotonic()
+    for number in range(count):
+        notifier.status(f"number {number}")
+    assert time.monotonic() - started < 1
+    assert [next_lines(sock) for _ in range(count)] == [
+        [f"STATUS=number {number}"] for number in range(count)
+    ]

@@ -52,6 +52,12 @@ class _FactsCollector(Collector):
         yield _gauge("dnsproxy_cache_entries", "Answers in the cache.", facts.cache_entries)
         yield _gauge("dnsproxy_in_flight", "Exchanges that wait for an upstream.", facts.in_flight)
         yield _gauge("dnsproxy_tasks", "Tasks of the event loop that serves this page.", facts.tasks)
+        failed = CounterMetricFamily(
+            "dnsproxy_task_failures", "Background tasks that failed and were started again.", labels=["task"]
+        )
+        for task, count in sorted(facts.task_failures.items()):
+            failed.add_metric([task], count)
+        yield failed
         yield from _workers(facts)
         yield from _reloads(facts)
         yield from standing_metrics(facts)
@@ -102,12 +108,12 @@ def _traffic(stats: Stats) -> Iterator[Metric]:
 
 def _records(stats: Stats) -> Iterator[Metric]:
     written = CounterMetricFamily(
-        "dnsproxy_log_records", "Records of queries that were written.", labels=["log"]
+        "dnsproxy_log_records", "Records that were written, of queries and of events.", labels=["log"]
     )
     lost = CounterMetricFamily(
-        "dnsproxy_log_records_lost", "Records of queries that could not be, or not in time.", labels=["log"]
+        "dnsproxy_log_records_lost", "Records that could not be written, or not in time.", labels=["log"]
     )
-    for name in ("queries", "dnstap"):
+    for name in ("program", "queries", "dnstap"):
         written.add_metric([name], stats.records[name])
         lost.add_metric([name], stats.records_lost[name])
     yield from (written, lost)

@@ -51,7 +51,8 @@ class Facts:
     after their snapshot has expired. ``table`` is what is answered, ``snapshots`` are the last ones by
     helper, ``details`` the addresses of each name, also those that are held back or refused. ``workers`` is
     empty where one process does everything. ``ttl`` is what clients are given with learned addresses, in
-    seconds; ``cache_size`` counts entries, of all workers together; ``tasks`` are those of the event loop.
+    seconds; ``cache_size`` counts entries, of all workers together; ``tasks`` are those of the event loop,
+    ``task_failures`` counts by name those that have failed.
     ``identity`` is what it calls itself in place of its ``host``.
     """
 
@@ -80,6 +81,7 @@ class Facts:
     host: str = ""
     listen: Sequence[str] = ()
     tasks: int = 0
+    task_failures: Mapping[str, int] = field(default_factory=dict)
     state_file: str = ""
     disk_failure: str | None = None
     identity: str | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import time
 from dataclasses import asdict
 from enum import StrEnum
@@ -23,6 +22,7 @@ from dnsproxy.commands.options import (
     domain_name,
     ip_addresses,
 )
+from dnsproxy.output import print_error
 
 
 class RouteFormat(StrEnum):
@@ -78,7 +78,7 @@ def routes(
     if check and plan.uncovered:
         for entry in plan.uncovered:
             place = f"network.routed of registry {entry.registry}"
-            print(f"{entry.name.removesuffix('.')}: {entry.address} is not in {place}", file=sys.stderr)  # noqa: T201 - a command's output
+            print_error(f"{entry.name.removesuffix('.')}: {entry.address} is not in {place}")
         raise typer.Exit(1)
 
 

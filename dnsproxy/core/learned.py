@@ -223,12 +223,13 @@ class Accepted:
     """Take ``snapshot``, which holds only names in scope.
 
     ``foreign`` are the names left out; ``kept`` are those for which the
-    candidate has no address while one was known before.
+    candidate has no address while one was known before. ``compared_with`` is the snapshot that it replaces.
     """
 
     snapshot: Snapshot
     foreign: tuple[str, ...]
     kept: tuple[str, ...]
+    compared_with: Snapshot | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +298,7 @@ def judge_content(current: Snapshot | None, candidate: Snapshot, scope: Scope) -
         return Rejected(Rejection.SHRANK_TO_EMPTY, f"no address for any name, {len(known)} known")
     offered_names = {e.name for e in ours.names if e.addresses}
     given_up = superseded(current.found, ours.found) if current else frozenset()
-    return Accepted(ours, foreign, tuple(sorted(known - offered_names - given_up)))
+    return Accepted(ours, foreign, tuple(sorted(known - offered_names - given_up)), current)
 
 
 def in_scope(candidate: Snapshot, scope: Scope) -> tuple[Snapshot, tuple[str, ...]]:

@@ -165,7 +165,7 @@ class Ruleset:
         return next((parent for parent in names.parents(key) if parent in self._zones), DEFAULT_ZONE)
 
     def update(self, names_now: Mapping[str, Owned | None]) -> bool:
-        """Take these for the names that they have, None: it is not owned; return whether one answers otherwise.
+        """Take these for their names, None where one is not owned; return whether an answer changes.
 
         One that answers as before only stays longer: what was made for it is kept.
         """
@@ -224,7 +224,7 @@ class Times(NamedTuple):
 
 
 def owned_name(entry: Wanted, held: Statement | None, times: Times, before: Owned | None = None) -> Owned:
-    """Return what answers for ``entry`` with the set ``held``: ``before``, changed, if it answers the same."""
+    """Return what answers for ``entry`` with ``held``: ``before``, for longer, if it answers the same."""
     if entry.addresses:
         return Owned(entry.name, addresses=entry.addresses, ttl=times.ttl)
     if held is None:

@@ -73,8 +73,8 @@ class Stats:
     because a count under a pair of texts costs 0.4 us; `settle` brings them up to date.
     ``refreshes`` counts what was asked for anew behind the clients' backs, by reason.
     ``encrypted`` counts, by protocol (``tls``, ``https``), those of ``requests`` under ``tcp`` that came so.
-    ``records`` and ``records_lost`` count what was written of queries, and what could not be, by log
-    (``queries``, ``dnstap``).
+    ``records`` and ``records_lost`` count what was written to each log, and what could not be
+    (``program``, which has the events, ``queries``, ``dnstap``).
     ``durations`` counts per bucket of `DURATION_BOUNDS`, the last
     one unbounded; ``duration_sum`` is in seconds.
     """

@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -25,6 +26,7 @@ from dnsproxy.errors import SnapshotError, StoreError
 from dnsproxy.helper.issue import Published
 from dnsproxy.helper.target_etcd import publish_reason
 from dnsproxy.settings.etcd import EtcdTarget
+from dnsproxy.supervise import supervise
 from dnsproxy.transport.etcd import EtcdCluster
 from dnsproxy.transport.etcd_follow import KeyFollower
 from dnsproxy.transport.etcd_keys import KeyState, put, put_if_created_at, read_key, whole
@@ -110,8 +112,8 @@ class Election:
         """Stand for office and follow what is published until cancelled; then give the office back."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._inform(member))
-                group.create_task(self._stand(member))
+                group.create_task(supervise("election: published", partial(self._inform, member)))
+                group.create_task(supervise("election: office", partial(self._stand, member)))
         finally:
             await self._cluster.close()
 

@@ -14,6 +14,7 @@ from dnsproxy.core.retry import next_delay
 from dnsproxy.errors import PublishError
 from dnsproxy.settings import etcd
 from dnsproxy.settings.publishing import TargetSettings
+from dnsproxy.supervise import attempt, note_failure, supervise
 from dnsproxy.transport.reasons import os_reason
 
 # Seconds for one write or read.
@@ -153,10 +154,10 @@ class Outlets:
         try:
             async with asyncio.TaskGroup() as group:
                 for outlet in self._outlets:
-                    group.create_task(outlet.run())
+                    group.create_task(supervise("target", outlet.run, detail=outlet.target.name))
         finally:
             for outlet in self._outlets:
-                await outlet.target.close()
+                await attempt("target", outlet.target.close)
 
 
 async def _read(target: Target) -> str | None:
@@ -165,6 +166,9 @@ async def _read(target: Target) -> str | None:
             return await target.read()
     except (PublishError, OSError) as exc:
         log.warning("helper.target_unread", target=target.name, reason=_reason(exc))
+        return None
+    except Exception as exc:  # noqa: BLE001 - what the other targets have is of use
+        note_failure("target", exc, detail=target.name)
         return None
 
 

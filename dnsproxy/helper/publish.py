@@ -32,6 +32,7 @@ from dnsproxy.http_listener import HttpListener, Limits, open_socket, spare_file
 from dnsproxy.keys import read_private_key
 from dnsproxy.settings import Settings
 from dnsproxy.settings.values import Endpoint
+from dnsproxy.supervise import supervise
 from dnsproxy.system import expand_resolvers, raise_file_limit
 from dnsproxy.tokens import is_bearer, read_token
 from dnsproxy.transport.reasons import os_reason
@@ -294,7 +295,7 @@ def _listen(
 
 async def _run_until(helper: Helper, stop: asyncio.Event) -> None:
     async with asyncio.TaskGroup() as group:
-        running = group.create_task(helper.run())
+        running = group.create_task(supervise("helper", helper.run))
         await stop.wait()
         running.cancel()
 

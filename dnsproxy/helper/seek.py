@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 
 import structlog
 
@@ -12,6 +13,7 @@ from dnsproxy.core.registry import MAX_FOUND, Found
 from dnsproxy.core.withdrawal import KEEP, RoleNames
 from dnsproxy.errors import DiscoverError, Doubt
 from dnsproxy.helper.discover import Inconclusive, Report, Target
+from dnsproxy.supervise import supervise
 
 # The hosts of a registry change when it is moved or reconfigured: once in years. One request in ten
 # rounds (five minutes with the default interval) is no load for it.
@@ -158,7 +160,8 @@ class Seeker:
         """Ask until cancelled; ``on_change`` is called when other names are known than before."""
         async with asyncio.TaskGroup() as group:
             for target in self._targets:
-                group.create_task(self._follow(target, on_change))
+                follow = partial(self._follow, target, on_change)
+                group.create_task(supervise("registry", follow, detail=target.label))
 
     async def _follow(self, target: Target, on_change: Callable[[], None]) -> None:
         failures = 0

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ from dnsproxy.helper.jury import Jury
 from dnsproxy.helper.observe import Look, observe
 from dnsproxy.helper.outlets import Outlets
 from dnsproxy.helper.seek import Seeker
+from dnsproxy.supervise import note_failure, supervise
 
 # Seconds between two rounds at the least, however small the TTLs (or the interval, when that is less).
 MIN_ROUND = 5.0
@@ -106,19 +108,22 @@ class Helper:
         """Restore what was published before, then look again and again until cancelled."""
         await self.restore()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.outlets.run())
+            group.create_task(supervise("publishing", self.outlets.run))
             if self.election is not None:
-                group.create_task(self.election.run(self))
+                group.create_task(supervise("election", partial(self.election.run, self)))
             if self._seeker is not None:
-                group.create_task(self._seeker.run(self.look_now))
+                group.create_task(supervise("discovery", partial(self._seeker.run, self.look_now)))
             if self.jury is not None:
-                group.create_task(self.jury.run(self.look_now))
-            while True:
-                started = self._monotonic()
-                self._hurry.clear()
-                await self.round()
-                # A TTL counts from when it was seen, so the time a slow round took is part of it.
-                await self._pause(max(0.0, started + self.delay() - self._monotonic()))
+                group.create_task(supervise("canary votes", partial(self.jury.run, self.look_now)))
+            group.create_task(supervise("rounds", self._look_again))
+
+    async def _look_again(self) -> None:
+        while True:
+            started = self._monotonic()
+            self._hurry.clear()
+            await self.round()
+            # A TTL counts from when it was seen, so the time a slow round took is part of it.
+            await self._pause(max(0.0, started + self.delay() - self._monotonic()))
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):
@@ -216,7 +221,11 @@ class Helper:
 
         async def look_gated(wanted: Wanted) -> tuple[Sequence[Look], float]:
             async with gate:
-                return await self._look(wanted), self._wall()
+                try:
+                    return await self._look(wanted), self._wall()
+                except Exception as exc:  # noqa: BLE001 - the other names are looked at all the same
+                    note_failure("look", exc, detail=wanted.name)
+                    return (), self._wall()
 
         # A wildcard and its parent ask for the same name: one look gives both the same addresses.
         distinct = {wanted.ask: wanted for wanted in names}

@@ -18,7 +18,9 @@ from dnsproxy.core.exchange import Attempt, Exchange, Failure
 from dnsproxy.core.text import printable
 from dnsproxy.core.upstreams import Upstream
 from dnsproxy.net.link import Ends, Link, Waiting
+from dnsproxy.net.stream import note_exhausted
 from dnsproxy.net.upstream_tls import ClientContext, name_failure
+from dnsproxy.supervise import note_failure
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -114,6 +116,9 @@ class Channel:
             failure, text = Failure.TIMEOUT, "timed out while connecting"
         except OSError as exc:
             failure, text = name_failure(exc)
+        except Exception as exc:  # noqa: BLE001 - a link that never connects would keep what is put on it
+            note_failure("upstream connection", exc, detail=self.upstream.name)
+            text = f"internal error: {type(exc).__name__}"
         self.lose(link, failure, text)
 
     async def _try(self, link: Link, address: str) -> tuple[Failure, str] | None:
@@ -134,6 +139,7 @@ class Channel:
         except TimeoutError:  # the kernel's ETIMEDOUT
             return Failure.TIMEOUT, "timed out while connecting"
         except OSError as exc:
+            note_exhausted("queries to upstreams", exc)
             return name_failure(exc)
         return None
 

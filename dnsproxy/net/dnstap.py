@@ -23,7 +23,8 @@ from dnsproxy.core.exchange import Exchange
 from dnsproxy.core.querylog import OMIT, PREFIX, truncated
 from dnsproxy.core.seen import Seen
 from dnsproxy.errors import StartError
-from dnsproxy.net.outlets import MODE, Condition, is_at, write_all
+from dnsproxy.net.outlets import MODE, Condition, is_at
+from dnsproxy.output import wait_writable, write_all
 
 CONTENT_TYPE: Final = b"protobuf:dnstap.Dnstap"
 # Seconds for a step of the handshake, for a batch that a collector is slow to take, and between attempts.
@@ -139,7 +140,7 @@ class FrameFile:
         return fd
 
     def open(self) -> None:
-        """See `Outlet.open`: it is."""
+        """See `Sink.open`: it is."""
 
     def reopen(self) -> None:
         """Begin the stream that is at the path now; the old one until that can be opened.
@@ -152,7 +153,7 @@ class FrameFile:
         self._fd = fd
 
     def write(self, batch: list[bytes]) -> int:
-        """See `Outlet.write`."""
+        """See `Sink.write`."""
         try:
             if not is_at(self._fd, self._path):
                 self.reopen()
@@ -169,10 +170,14 @@ class FrameFile:
         return self._condition.record(None, batch)
 
     def close(self) -> None:
-        """See `Outlet.close`."""
+        """See `Sink.close`."""
         with contextlib.suppress(OSError):
             write_all(self._fd, _control(fstrm.FSTRM_CONTROL_STOP))
         os.close(self._fd)
+
+    def is_ready(self) -> bool:
+        """See `Sink.is_ready`."""
+        return wait_writable(self._fd, 0)
 
 
 class FrameSocket:
@@ -185,11 +190,11 @@ class FrameSocket:
         self._retry_at = 0.0
 
     def open(self) -> None:
-        """See `Outlet.open`. A collector that is not there yet is no fault of the start."""
+        """See `Sink.open`. A collector that is not there yet is no fault of the start."""
         self._connect()
 
     def write(self, batch: list[bytes]) -> int:
-        """See `Outlet.write`."""
+        """See `Sink.write`."""
         if self._sock is None and monotonic() >= self._retry_at:
             self._connect()
         if self._sock is None:
@@ -224,7 +229,7 @@ class FrameSocket:
         self._condition.record_failure(failure.strerror or str(failure))
 
     def close(self) -> None:
-        """See `Outlet.close`: say that this is all, and let the collector say that it has it."""
+        """See `Sink.close`: say that this is all, and let the collector say that it has it."""
         if self._sock is None:
             return
         with contextlib.suppress(OSError):
@@ -233,6 +238,10 @@ class FrameSocket:
             _expect(self._sock, fstrm.FSTRM_CONTROL_FINISH)
         self._sock.close()
         self._sock = None
+
+    def is_ready(self) -> bool:
+        """See `Sink.is_ready`."""
+        return self._sock is not None and wait_writable(self._sock.fileno(), 0)
 
 
 def _control(kind: int) -> bytes:

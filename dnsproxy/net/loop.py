@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import TypeVarTuple
 
+from dnsproxy.lifecycle import ServiceLoop
 from dnsproxy.net.hot import HotSockets, Serve
 
 Arguments = TypeVarTuple("Arguments")
@@ -30,7 +31,7 @@ class HotSelector(selectors.EpollSelector):
         super().close()
 
 
-class HotLoop(asyncio.SelectorEventLoop):
+class HotLoop(ServiceLoop):
     """asyncio's loop on a `HotSelector`; whatever gives asyncio work ends the serving."""
 
     def __init__(self) -> None:

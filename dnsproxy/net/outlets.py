@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import os
-import select
-import stat
 from pathlib import Path
 
 import structlog
 
 from dnsproxy.errors import StartError
+from dnsproxy.output import STDOUT, LineStream
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 # Queries tell a lot about their clients: for the owner and the group that rotates logs.
 MODE = 0o640
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-# Octets that a pipe takes as one piece, whoever else writes to it (pipe(7)); POSIX promises 512, Linux 4096.
-PIPE_OCTETS = select.PIPE_BUF
-STDOUT = 1
 
 
 class Condition:
@@ -65,14 +61,13 @@ class LineFile:
         """
         self._path = path
         self._condition = Condition("queries", str(path))
-        self._torn = False
         try:
-            self._fd = os.open(path, _APPEND, MODE)
+            self._stream = LineStream(os.open(path, _APPEND, MODE))
         except OSError as exc:
             raise StartError(f"log.queries.file: cannot write {path}: {exc.strerror}") from exc
 
     def open(self) -> None:
-        """See `Outlet.open`: it is."""
+        """See `Sink.open`: it is."""
 
     def reopen(self) -> None:
         """Write to what is at the path now; the old file until that can be opened.
@@ -81,43 +76,47 @@ class LineFile:
             OSError: it cannot.
         """
         fd = os.open(self._path, _APPEND, MODE)
-        os.close(self._fd)
-        self._fd = fd
-        self._torn = False
+        os.close(self._stream.fd)
+        self._stream = LineStream(fd)
 
     def write(self, batch: list[bytes]) -> int:
-        """See `Outlet.write`."""
+        """See `Sink.write`."""
         try:
-            if not is_at(self._fd, self._path):
+            if not is_at(self._stream.fd, self._path):
                 self.reopen()
         except OSError as exc:
             return self._condition.record(exc, batch)
-        # After a full disk the file may end within a line.
-        failure = write_lines(self._fd, [b"\n", *batch] if self._torn else batch)
-        self._torn = failure is not None
-        return self._condition.record(failure, batch)
+        return self._condition.record(self._stream.write(batch), batch)
 
     def close(self) -> None:
-        """See `Outlet.close`."""
-        os.close(self._fd)
+        """See `Sink.close`."""
+        os.close(self._stream.fd)
+
+    def is_ready(self) -> bool:
+        """See `Sink.is_ready`."""
+        return self._stream.is_ready()
 
 
 class StandardOutput:
     """Writes lines to standard output, whatever that is."""
 
     def __init__(self, fd: int = STDOUT) -> None:
-        self._fd = fd
+        self._stream = LineStream(fd)
         self._condition = Condition("queries", "standard output")
 
     def open(self) -> None:
-        """See `Outlet.open`: it is."""
+        """See `Sink.open`: it is."""
 
     def write(self, batch: list[bytes]) -> int:
-        """See `Outlet.write`."""
-        return self._condition.record(write_lines(self._fd, batch), batch)
+        """See `Sink.write`."""
+        return self._condition.record(self._stream.write(batch), batch)
 
     def close(self) -> None:
-        """See `Outlet.close`: it is not ours."""
+        """See `Sink.close`: other parts of the process may use it."""
+
+    def is_ready(self) -> bool:
+        """See `Sink.is_ready`."""
+        return self._stream.is_ready()
 
 
 def is_at(fd: int, path: Path) -> bool:
@@ -132,45 +131,3 @@ def is_at(fd: int, path: Path) -> bool:
         return False
     held = os.fstat(fd)
     return (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino)
-
-
-def write_lines(fd: int, lines: list[bytes]) -> OSError | None:
-    """Write ``lines`` to ``fd``, each whole beside those of other processes; return what went wrong."""
-    try:
-        if stat.S_ISFIFO(os.fstat(fd).st_mode):
-            for piece in pieces(lines, PIPE_OCTETS):
-                write_all(fd, piece)
-        else:
-            # One call: with O_APPEND it lands in one place.
-            write_all(fd, b"".join(lines))
-    except OSError as exc:
-        return exc
-    return None
-
-
-def pieces(lines: list[bytes], most: int) -> list[bytes]:
-    """Return ``lines`` joined to pieces of at most ``most`` octets; a longer line is one by itself."""
-    joined: list[bytes] = []
-    piece: list[bytes] = []
-    size = 0
-    for line in lines:
-        if piece and size + len(line) > most:
-            joined.append(b"".join(piece))
-            piece, size = [], 0
-        piece.append(line)
-        size += len(line)
-    return [*joined, b"".join(piece)] if piece else joined
-
-
-def write_all(fd: int, data: bytes) -> None:
-    """Write all of ``data``, waiting for whoever reads where that is needed.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    left = memoryview(data)
-    while left:
-        try:
-            left = left[os.write(fd, left) :]
-        except BlockingIOError:  # standard output may have been made non-blocking by whoever else has it
-            select.select([], [fd], [])

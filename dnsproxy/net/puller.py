@@ -18,7 +18,7 @@ import structlog
 
 from dnsproxy.core import seal
 from dnsproxy.core.addresses.lifecycle import AddressLifecycle, OpenedSnapshot
-from dnsproxy.core.learned import Accepted, Rejected, judge
+from dnsproxy.core.learned import Accepted, Rejected, Snapshot, Verdict, judge
 from dnsproxy.core.retry import next_delay
 from dnsproxy.core.trust import Trust
 from dnsproxy.errors import FetchError, Rejection, SnapshotError
@@ -179,11 +179,9 @@ class SnapshotPuller:
         if fetched.token is not None:
             try:
                 # In a thread: the largest documents take longer than a query should wait.
-                snapshot, scope = await asyncio.to_thread(self._trust.open, fetched.token)
+                snapshot, verdict = await asyncio.to_thread(self._examine, fetched.token)
             except SnapshotError as exc:
                 return self._note_rejection(source, Rejected(exc.reason, str(exc)), None)
-            current = self._state.snapshots.get(snapshot.issuer)
-            verdict = judge(current.snapshot if current else None, snapshot, self._wall(), scope)
             if isinstance(verdict, Rejected):
                 return self._note_rejection(source, verdict, snapshot.serial)
             if isinstance(verdict, Accepted):
@@ -195,6 +193,12 @@ class SnapshotPuller:
         self._rejections.pop(source.url, None)
         self._statuses[source.url] = replace(status, last_success=self._wall(), last_error=None)
         return True
+
+    def _examine(self, token: str) -> tuple[Snapshot, Verdict]:
+        """Verify and judge ``token``; raises `SnapshotError`."""
+        snapshot, scope = self._trust.open(token)
+        current = self._state.snapshots.get(snapshot.issuer)
+        return snapshot, judge(current.snapshot if current else None, snapshot, self._wall(), scope)
 
     async def _fetch_or_wake(self, source: Source, request: Request) -> Fetched | None:
         """Return what the source has; None when `refresh_now` ended a long poll."""
@@ -237,8 +241,11 @@ class SnapshotPuller:
         return False
 
     def _take(self, token: str, accepted: Accepted) -> None:
-        """Hand an accepted snapshot over."""
+        """Hand an accepted snapshot over, unless another source was faster with one of its helper."""
         snapshot = accepted.snapshot
+        latest = self._state.snapshots.get(snapshot.issuer)
+        if latest is not None and latest.snapshot is not accepted.compared_with:
+            return
         names = list(accepted.kept[:SHOWN])
         if names:
             log.warning("learned.kept", issuer=snapshot.issuer, serial=snapshot.serial, names=names)

@@ -5,9 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from math import inf
+from time import monotonic
 from typing import Final
 
+import structlog
+
 from dnsproxy.errors import StartError
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 _BACKLOG: Final = 512
 # Out of descriptors or memory: the listening socket stays readable, so look again only after a while.
@@ -15,6 +21,24 @@ EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.E
 EXHAUSTED_SECONDS: Final = 1.0
 # How often idle connections are looked for within the time that they may be idle.
 IDLE_LOOKS: Final = 8
+
+
+# When what was last found short, by its use: a flood must not cost an event for each query.
+_noted: dict[str, float] = {}
+
+
+def note_exhausted(use: str, exc: OSError) -> bool:
+    """Return whether ``exc`` says that this host is short of descriptors or memory; log it then.
+
+    It is a fault of this host, which the failures of upstreams and clients that follow from it do not show.
+    """
+    if exc.errno not in EXHAUSTED:
+        return False
+    now = monotonic()
+    if now - _noted.get(use, -inf) >= EXHAUSTED_SECONDS:
+        _noted[use] = now
+        log.error("host.exhausted", use=use, reason=os.strerror(exc.errno))
+    return True
 
 
 def listen(transport: str, host: str, port: int, *, reuse_port: bool) -> socket.socket:

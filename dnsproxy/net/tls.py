@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from functools import partial
 from ipaddress import ip_address
 from time import monotonic
 from typing import cast
@@ -22,10 +23,11 @@ from dnsproxy.net.doh_http1 import Http1Client
 from dnsproxy.net.doh_http2 import Http2Client
 from dnsproxy.net.dot import DotClient
 from dnsproxy.net.encrypted import EncryptedClient
-from dnsproxy.net.stream import EXHAUSTED, EXHAUSTED_SECONDS, IDLE_LOOKS, bound_address, listen
+from dnsproxy.net.stream import EXHAUSTED_SECONDS, IDLE_LOOKS, bound_address, listen, note_exhausted
 from dnsproxy.net.upstream import Forwarder
 from dnsproxy.net.watch import Watch
 from dnsproxy.net.watched_encrypted import watched_client
+from dnsproxy.supervise import supervise
 
 # Seconds for a handshake, and for the client's goodbye.
 HANDSHAKE_SECONDS = 5.0
@@ -85,7 +87,8 @@ class TlsListener:
             StartError: the address cannot be bound.
         """
         self._sock = listen("tls", host, port, reuse_port=False) if sock is None else sock
-        self._accepting = self._loop.create_task(self._accept(self._sock))
+        accept = partial(self._accept, self._sock)
+        self._accepting = self._loop.create_task(supervise("TLS listener", accept))
 
     @property
     def address(self) -> tuple[str, int]:
@@ -96,11 +99,15 @@ class TlsListener:
         while True:
             try:
                 sock, peer = await self._loop.sock_accept(listening)
-            except OSError as exc:  # the client has gone again, or we are short of something
-                if exc.errno in EXHAUSTED:
-                    await asyncio.sleep(EXHAUSTED_SECONDS)
+            except OSError as exc:  # the client has gone again, or this host is short of something
+                # An error that lasts must not hold the loop up.
+                await asyncio.sleep(EXHAUSTED_SECONDS if note_exhausted("tls clients", exc) else 0)
                 continue
-            self._admit(sock, str(peer[0]))
+            try:
+                self._admit(sock, str(peer[0]))
+            except Exception:
+                sock.close()
+                raise
 
     def _admit(self, sock: socket.socket, host: str) -> None:
         source = ip_address(host.partition("%")[0]).packed

@@ -23,6 +23,7 @@ from dnsproxy.net.channel import Channel
 from dnsproxy.net.datagrams import open_mover
 from dnsproxy.net.dial import Dialer
 from dnsproxy.net.loop import Readiness
+from dnsproxy.net.stream import note_exhausted
 from dnsproxy.net.syscalls import LONGEST
 from dnsproxy.net.upstream_udp import MANY_SOCKETS, Ids, UpstreamSocket
 
@@ -175,7 +176,8 @@ class Forwarder:
             return lasting
         try:
             used = UpstreamSocket(upstream, now)
-        except OSError:  # no descriptor or port is free
+        except OSError as exc:  # no descriptor or port is free
+            note_exhausted("queries to upstreams", exc)
             if lasting is None:
                 raise
             return lasting

@@ -6,8 +6,12 @@ one there are none of them, so that nothing of this is on the path of a query.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Protocol
+
+import structlog
 
 from dnsproxy.core.chance import Chance
 from dnsproxy.core.engine import Forward
@@ -15,7 +19,14 @@ from dnsproxy.core.exchange import Exchange
 from dnsproxy.core.seen import DROPPED, Seen, forwarded
 from dnsproxy.core.stats import Stats
 from dnsproxy.errors import DropReason
-from dnsproxy.net.spool import Outlet, Spool
+from dnsproxy.writer import BackgroundWriter, Sink
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+# Seconds that a record may wait for others, to be written with them.
+DELAY_SECONDS = 0.2
+# Seconds that the last batch may take at the end: a reader that has stopped does not delay the end.
+CLOSE_SECONDS = 2.0
 
 
 class Writer(Protocol):
@@ -52,39 +63,59 @@ class Sampler:
         return True
 
 
-class SpoolWriter:
-    """A `Writer` that puts what ``make`` returns into a `Spool`; ``name`` is what the metrics call it."""
+class QueuedWriter:
+    """A `Writer` that queues what ``make`` returns for ``sink``; ``name`` is what the metrics call it."""
 
     def __init__(
-        self, name: str, sampler: Sampler, make: Callable[[Seen], Sequence[bytes]], outlet: Outlet
+        self, name: str, sampler: Sampler, make: Callable[[Seen], Sequence[bytes]], sink: Sink
     ) -> None:
         self._name = name
         self._make = make
-        self._outlet = outlet
-        self._spool: Spool | None = None
+        self._sink = sink
+        self._queue: BackgroundWriter | None = None
         self._stats = Stats()
         self.picks = sampler.picks
 
     def open(self, stats: Stats) -> None:
         """See `Writer.open`."""
         self._stats = stats
-        self._spool = Spool(self._outlet, self._count)
+        # The keys are there before the thread counts: another thread may read the counters.
+        self._count(0, 0)
+        self._queue = BackgroundWriter(
+            self._sink, delay=DELAY_SECONDS, count=self._count, recovered=self._report
+        )
 
     def _count(self, written: int, lost: int) -> None:
         self._stats.records[self._name] += written
-        if lost:
-            self._stats.records_lost[self._name] += lost
+        self._stats.records_lost[self._name] += lost
+
+    def _report(self, lost: int) -> None:
+        log.warning("log.records_lost", log=self._name, count=lost)
 
     def write(self, seen: Seen) -> None:
         """See `Writer.write`."""
-        if self._spool is not None:
+        if self._queue is not None:
             for record in self._make(seen):
-                self._spool.put(record)
+                self._queue.put(record)
 
     async def close(self) -> None:
-        """See `Writer.close`."""
-        if self._spool is not None:
-            await self._spool.close()
+        """Write what waits, for `CLOSE_SECONDS` at most; the rest is counted as lost."""
+        queue, self._queue = self._queue, None
+        if queue is None:
+            return
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+
+        def end() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has been closed: the thread was late
+                loop.call_soon_threadsafe(ended.set)
+
+        queue.close(end)
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await ended.wait()
+        except TimeoutError:
+            queue.abandon()
 
 
 class Watch:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from dnsproxy.errors import WorkerError
+from dnsproxy.supervise import note_failure
 from dnsproxy.workers.messages import Inbox, ToControl, ToWorker, frame
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -102,9 +103,16 @@ class Channel:
             log.error("worker.bad_message", reason=str(exc))  # noqa: TRY400 - the trace would show this function
             self._end()
             return
+        except Exception as exc:  # noqa: BLE001 - whatever unpickling raises; what follows makes no sense either
+            log.error("worker.bad_message", reason=f"{type(exc).__name__}: {exc}")  # noqa: TRY400 - the same
+            self._end()
+            return
         for message in messages:
             if self._open:
-                self._take(message)
+                try:
+                    self._take(message)
+                except Exception as exc:  # noqa: BLE001 - the messages after it are taken all the same
+                    note_failure("worker channel", exc, detail=type(message).__name__)
 
     def _write(self, framed: bytes) -> None:
         self._unsent = memoryview(framed)

@@ -12,6 +12,7 @@ import structlog
 
 from dnsproxy.core.totals import WorkerView
 from dnsproxy.errors import WorkerError
+from dnsproxy.supervise import note_failure
 from dnsproxy.workers.messages import Content
 from dnsproxy.workers.seat import Seat
 
@@ -20,6 +21,8 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 # Seconds. An idle machine needs 0.05 for all to open, and 0.05 for all to stop.
 START_SECONDS = 30.0
 STOP_SECONDS = 5.0
+# Between attempts to start a worker while no descriptor is free.
+RETRY_SECONDS = 1.0
 
 
 class Phase(Enum):
@@ -146,13 +149,36 @@ class Crew:
     def _start(self, seat: Seat) -> None:
         self._timers.pop(seat.number, None)
         self._started += 1
+        process = self._started
         try:
-            sock = self._starter.start_worker(self._started, seat.number)
+            sock = self._starter.start_worker(process, seat.number)
         except WorkerError as exc:
             self._lose(exc)
             return
-        self.processes[self._started] = seat
-        self._owner.brief(seat, self._started, sock)
+        except OSError as exc:
+            self._fail_start(seat, exc)
+            if self._phase is Phase.OPEN and seat in self.seats:
+                self._start_in(RETRY_SECONDS, seat)
+            return
+        self.processes[process] = seat
+        try:
+            self._owner.brief(seat, process, sock)
+        except OSError as exc:
+            # A process that has no sockets is ended, and another one started as after any end.
+            self._fail_start(seat, exc)
+            sock.close()
+            self._end_process(process)
+
+    def _fail_start(self, seat: Seat, exc: OSError) -> None:
+        """Note that this host is short of something that a worker takes: descriptors, buffers."""
+        seat.reason = f"serve.workers: worker {seat.number}: {exc.strerror or exc}"
+        note_failure("worker start", exc, detail=f"worker {seat.number}")
+        if self._phase is Phase.STARTING:
+            self.failure = self.failure or seat.reason
+            self._changed.set()
+
+    def _start_in(self, seconds: float, seat: Seat) -> None:
+        self._timers[seat.number] = asyncio.get_running_loop().call_later(seconds, self._start, seat)
 
     def _opened(self, seat: Seat) -> None:
         if self._phase is Phase.OPEN:
@@ -164,8 +190,11 @@ class Crew:
         if seat.is_being_ended:
             return
         seat.is_being_ended = True
+        self._end_process(seat.process)
+
+    def _end_process(self, process: int) -> None:
         try:
-            self._starter.end_worker(seat.process)
+            self._starter.end_worker(process)
         except WorkerError as exc:
             self._lose(exc)
 
@@ -182,7 +211,7 @@ class Crew:
         if self._phase is Phase.OPEN and seat in self.seats:
             delay = seat.restarts.delay(lived)
             log.error("worker.ended", worker=seat.number, how=how, restart_in=delay)
-            self._timers[seat.number] = asyncio.get_running_loop().call_later(delay, self._start, seat)
+            self._start_in(delay, seat)
         elif self._phase is Phase.STARTING:
             ended = f"serve.workers: worker {seat.number} ended: {how}"
             self.failure = self.failure or seat.reason or ended
@@ -199,6 +228,13 @@ class Crew:
         self._changed.set()
 
     # -- waiting ---------------------------------------------------------------------------------
+
+    async def until_lost(self) -> WorkerError:
+        """Return why no worker can be started any more, once that is so."""
+        while self.lost is None:
+            self._changed.clear()
+            await self._changed.wait()
+        return self.lost
 
     def _is_settled(self) -> bool:
         return self.failure is not None or all(seat.is_open for seat in self.seats)

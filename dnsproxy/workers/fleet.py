@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import structlog
 
+from dnsproxy import output
 from dnsproxy.core.addresses.table import ServedTable
 from dnsproxy.core.explain import Explanation, Question
 from dnsproxy.core.totals import Totals, Traffic
@@ -17,6 +18,7 @@ from dnsproxy.net.doors import Door, Doorkeeper, dns_doors
 from dnsproxy.outfit import Outfit
 from dnsproxy.plane import Change
 from dnsproxy.settings import Settings
+from dnsproxy.supervise import in_thread, supervise
 from dnsproxy.workers.channel import MAX_SOCKETS
 from dnsproxy.workers.crew import STOP_SECONDS, Crew, Starter
 from dnsproxy.workers.messages import (
@@ -115,14 +117,20 @@ class Fleet:
             WorkerError: no worker can be started any more.
         """
         log.info("workers.started", pids=[view.pid for view in self._crew.views(self._totals.queries)])
-        while self._crew.lost is None:
+        async with asyncio.TaskGroup() as tasks:
+            beating = tasks.create_task(supervise("workers", self._beat))
+            lost = await self._crew.until_lost()
+            beating.cancel()
+        raise lost
+
+    async def _beat(self) -> None:
+        while True:
             await asyncio.sleep(self._beat_seconds)
             for seat in self._crew.seats:
                 if seat.is_there and seat.beat() and not seat.is_being_ended:
                     log.error("worker.stuck", worker=seat.number)
                     self._crew.end(seat)
             await self._deal()
-        raise self._crew.lost
 
     async def finish(self) -> None:
         """Have all workers answer what they have read, and end; kill those that do not in time."""
@@ -142,8 +150,8 @@ class Fleet:
 
     async def prepare(self, settings: Settings) -> Change:
         """See `plane.Plane.prepare`."""
-        shared = await asyncio.to_thread(for_one_of, settings, self._count)
-        await asyncio.to_thread(_check, shared)
+        shared = await in_thread(for_one_of, settings, self._count)
+        await in_thread(_check, shared)
         return _Refitting(self, shared)
 
     async def refit(self, settings: Settings) -> None:
@@ -212,7 +220,12 @@ class Fleet:
 
     def traffic(self) -> Traffic:
         """Return what all workers did together, and each by itself."""
-        return self._totals.traffic(self._crew.views(self._totals.queries))
+        traffic = self._totals.traffic(self._crew.views(self._totals.queries))
+        # This process writes a log as each worker does.
+        written, lost = output.counts()
+        traffic.stats.records["program"] += written
+        traffic.stats.records_lost["program"] += lost
+        return traffic
 
     async def flush(self, name_key: bytes | None) -> int:
         """Forget the cached answers of a name, or all, in every worker; return how many."""

@@ -13,16 +13,17 @@ hangs as well; the end of the socket pair, which each also watches, would not.
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import os
 import signal
 import socket
 import struct
-import sys
 import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
+from dnsproxy import children, output
 from dnsproxy.errors import WorkerError
 
 Work = Callable[[int, socket.socket], int]
@@ -33,6 +34,8 @@ _MESSAGE = struct.Struct("!iii")
 _ENDED = struct.Struct("!ii")
 _START, _END = 0, 1
 _NO_FORK = -1  # in place of a status
+# What this host may be short of; the nursery is still there.
+_SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS})
 _SET_PDEATHSIG, _SET_NAME = 1, 15  # prctl(2)
 
 
@@ -43,11 +46,13 @@ class Nursery:
         """Make the process; it first calls ``before``, to give up what workers must not have."""
         self.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         control = os.getpid()
-        _forget_buffers()
+        # What is buffered would be written by each process that has a copy, and its thread must not be there.
+        output.flush()
         self._pid = os.fork()
         if self._pid == 0:
             self.sock.close()
             _in_child("dnsproxy-nurse", control, lambda: _nurse(theirs, work), before)
+        children.OWN.add(self._pid)
         theirs.close()
 
     def start_worker(self, process: int, number: int) -> socket.socket:
@@ -55,12 +60,15 @@ class Nursery:
 
         Raises:
             WorkerError: the nursery has gone.
+            OSError: this host has no descriptor or buffer left.
         """
         ours, theirs = socket.socketpair()
         try:
             socket.send_fds(self.sock, [_MESSAGE.pack(_START, process, number)], [theirs.fileno()])
         except OSError as exc:
             ours.close()
+            if exc.errno in _SHORT:
+                raise
             raise _gone(exc) from exc
         finally:
             theirs.close()
@@ -98,6 +106,7 @@ class Nursery:
             self.sock.close()
             pid, self._pid = self._pid, 0
             os.waitpid(pid, 0)
+            children.OWN.discard(pid)
 
 
 def _gone(cause: OSError | None) -> WorkerError:
@@ -165,11 +174,5 @@ def _in_child(
     except BaseException:  # noqa: BLE001 - nothing may leave: above are the parent's frames
         traceback.print_exc()
     finally:
-        _forget_buffers()
+        output.flush()
         os._exit(code)
-
-
-def _forget_buffers() -> None:
-    """Write out what is buffered, which would else be written by each process that has a copy."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()

@@ -19,6 +19,7 @@ from dnsproxy.net.doors import Door
 from dnsproxy.net.loop import HotLoop
 from dnsproxy.plane import tune_collector
 from dnsproxy.server import Server
+from dnsproxy.supervise import in_thread
 from dnsproxy.watching import open_watch
 from dnsproxy.workers.channel import Channel
 from dnsproxy.workers.messages import (
@@ -142,7 +143,7 @@ def _by_door(doors: Sequence[Door], channel: Channel) -> dict[Door, socket.socke
 async def _refit(server: Server, refit: Refit, sockets: dict[Door, socket.socket]) -> str:
     settings = refit.settings
     try:
-        outfit = await asyncio.to_thread(server.outfit, settings)
+        outfit = await in_thread(server.outfit, settings)
     except StartError as exc:
         for sock in sockets.values():
             sock.close()

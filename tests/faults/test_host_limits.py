@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import selectors
+import signal
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -140,6 +144,52 @@ def test_half_sent_http_requests_leave_descriptors_to_dns(world: World) -> None:
         world.source.replace(REGISTRY, f"A {NEW}")
         wait_for(lambda: world.server.short(REGISTRY) == [NEW], "the helper resolves, the proxy follows")
         assert world.admin("/api/v1/status").status == 200
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A folder that other users reach, as they do not reach those of pytest."""
+    with tempfile.TemporaryDirectory(prefix="dnsproxy-") as folder:
+        path = Path(folder)
+        path.chmod(0o755)
+        yield path
+
+
+@pytest.mark.parametrize("tasks", [1, 2])
+def test_at_the_limit_of_tasks_owned_names_are_answered(
+    world: World, public: Path, monkeypatch: pytest.MonkeyPatch, tasks: int
+) -> None:
+    """With one task there is none for a thread, with two none for the hook besides the log's."""
+    # The limit is that of a user, and root has none; the right to read is for Python, wherever it is.
+    user, right = 100_000 + world.dns_port, "+dac_read_search"
+    argv = ("setpriv", f"--reuid={user}", "--clear-groups", f"--inh-caps={right}", f"--ambient-caps={right}")
+    refused = run_command(*argv, "true")
+    if refused.returncode:
+        give_up(f"TASKS NOT TESTED, no other user here ({refused.stderr.strip()}); run as root")
+    hook, state, config = public / "hook", public / "state", public / "config.yaml"
+    hook.write_text("#!/bin/sh\nexec cat >/dev/null\n")
+    hook.chmod(0o755)
+    state.mkdir()
+    os.chown(state, user, -1)
+    pinned, address = "files.example.internal", "10.1.2.3"
+    monkeypatch.setitem(ADDRESSES, pinned, address)
+    names = [{"name": pinned, "addresses": [address]}, {"name": REGISTRY}]
+    world.configure_registries({"name": "here", "provider": "generic", "names": names})
+    world.configure(learn={"on_change": str(hook), "state_file": str(state / "learned.jws")})
+    config.write_bytes(world.config.read_bytes())
+    limited = dnsproxy_argv("serve", "--config", config)
+    proxy = Process(
+        "proxy", [*argv, "prlimit", f"--nproc={tasks}:{tasks}", "--", *limited], world.folder / "limited.log"
+    )
+    world.add_process(proxy)
+    proxy.start(lambda: bool(proxy.events("proxy.started")))
+    with Asker(world.dns_port, pinned) as asker:
+        wait_for(lambda: proxy.events("learned.hook_failed"), "no process for the hook")
+        proxy.signal(signal.SIGHUP)
+        wait_for(lambda: proxy.events("config.reloaded"), "a reload")
+    assert asker.again == 0
+    assert proxy.stop(20) == 0
+    assert proxy.events("proxy.stopped")
 
 
 # -- memory and load ------------------------------------------------------------------------

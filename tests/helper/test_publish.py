@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 from structlog.testing import capture_logs
 
+from dnsproxy import supervise
 from dnsproxy.certificate import http_certificate
 from dnsproxy.core import seal
 from dnsproxy.core.registry import Wanted
@@ -523,3 +524,29 @@ def test_an_open_port_is_warned_of(host: str, guarded: bool, warned: bool) -> No
     with capture_logs() as logs:
         publish._warn_when_open(Endpoint(host, 8953), guarded=guarded)
     assert [entry["event"] for entry in logs] == ["helper.open"] * warned
+
+
+async def test_a_helper_that_fails_is_started_again_and_its_endpoint_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervise, "FIRST_SECONDS", 0.001)
+    failures = 2
+    really = Helper.restore
+
+    async def restore(helper: Helper) -> None:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise RuntimeError("can't start new thread")
+        await really(helper)
+
+    monkeypatch.setattr(Helper, "restore", restore)
+    async with Nameserver(zone("auth.example. 60 A 192.0.2.1")) as server:
+        with capture_logs() as logs:
+            async with (
+                running(settings_for(tmp_path, server.endpoint)) as port,
+                aiohttp.ClientSession() as session,
+            ):
+                assert await first_snapshot(session, f"http://127.0.0.1:{port}")
+    failed = [entry["task"] for entry in logs if entry["event"] == "task.failed"]
+    assert failed == ["helper", "helper"]

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 
 import pytest
+from structlog.testing import capture_logs
 
 from dnsproxy.core.exchange import Failure, Limits
 from dnsproxy.core.upstreams import Upstream
@@ -284,3 +285,21 @@ async def test_a_name_without_addresses_is_a_network_failure() -> None:
     async with world(upstream, dialer=dialer) as made:
         assert read((await made.ask(query("www.example.")))[0]).rcode() == 2
         assert upstream.stats.failures == {"network": 3}
+
+
+async def test_an_internal_error_while_connecting_fails_its_queries_and_the_next_ones_connect() -> None:
+    dialer = Dialer()
+    errors = [ZeroDivisionError()]
+
+    async def resolve(host: str) -> Sequence[str]:
+        if errors:
+            raise errors.pop()
+        return (host,)
+
+    dialer.resolve = resolve
+    async with FakeUpstream(respond) as fake, world(at(fake, tcp=True), dialer=dialer) as made:
+        with capture_logs() as logs:
+            (first,) = await made.ask(query("a.example."))
+            assert addresses(first) in ([], ["192.0.2.1"])  # asked again within its sends, or failed
+            assert addresses((await made.ask(query("b.example.")))[0]) == ["192.0.2.1"]
+    assert ("task.failed", "upstream connection") in {(entry["event"], entry.get("task")) for entry in logs}

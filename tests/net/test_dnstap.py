@@ -22,7 +22,7 @@ from dnsproxy.core.wire import TC, scan_query
 from dnsproxy.errors import StartError
 from dnsproxy.net import dnstap
 from dnsproxy.net.dnstap import CONTENT_TYPE, DnstapMessages, FrameFile, FrameSocket
-from dnsproxy.net.outlets import write_all
+from dnsproxy.output import write_all
 from tests.messages import query as question
 from tests.messages import reply_to
 

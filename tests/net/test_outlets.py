@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from dnsproxy.errors import StartError
-from dnsproxy.net.outlets import PIPE_OCTETS, LineFile, StandardOutput, is_at, pieces
+from dnsproxy.net.outlets import LineFile, StandardOutput, is_at
 
 LINES = [b"one\n", b"two\n"]
 
@@ -133,15 +133,6 @@ def test_a_pipe_that_nobody_reads_any_more() -> None:
     assert logs[0]["reason"] == "Broken pipe"
     outlet.close()
     os.close(writing)
-
-
-def test_pieces_are_whole_lines_that_a_pipe_takes_at_once() -> None:
-    lines = [b"x" * 1500 + b"\n"] * 7
-    found = pieces(lines, PIPE_OCTETS)
-    assert b"".join(found) == b"".join(lines)
-    assert all(len(piece) <= PIPE_OCTETS and piece.endswith(b"\n") for piece in found)
-    assert pieces([b"x" * 9000], 4096) == [b"x" * 9000]
-    assert pieces([], 4096) == []
 
 
 def test_whether_a_file_is_still_there(tmp_path: Path) -> None:

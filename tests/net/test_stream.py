@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import errno
+
 import pytest
+from structlog.testing import capture_logs
 
 from dnsproxy.errors import StartError
+from dnsproxy.net import stream
 from dnsproxy.net.stream import bound_address, listen
 
 
@@ -33,3 +37,18 @@ def test_several_share_a_port_when_they_say_so() -> None:
 def test_no_socket_has_no_address() -> None:
     with pytest.raises(StartError, match="not listening"):
         bound_address(None)
+
+
+def test_a_host_that_is_short_of_descriptors_is_an_event_and_no_flood_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stream, "_noted", {})
+    with capture_logs() as logs:
+        for _ in range(3):
+            for use in ("tcp clients", "tls clients"):
+                assert stream.note_exhausted(use, OSError(errno.EMFILE, "x"))
+        assert not stream.note_exhausted("tcp clients", OSError(errno.ECONNABORTED, "x"))
+    assert [(entry["event"], entry["use"], entry["reason"]) for entry in logs] == [
+        ("host.exhausted", "tcp clients", "Too many open files"),
+        ("host.exhausted", "tls clients", "Too many open files"),
+    ]

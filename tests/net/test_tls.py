@@ -8,7 +8,9 @@ import ssl
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
+from dnsproxy import supervise
 from dnsproxy.certificate import Certificate
 from dnsproxy.errors import StartError
 from dnsproxy.net import encrypted, tls
@@ -184,3 +186,19 @@ async def test_who_waits_to_be_greeted_is_served_after_the_end_of_listening(cert
             socket.create_connection((host, port))
         await made.listener.close()
         assert await quiet.closed()
+
+
+async def test_accepting_continues_after_an_internal_error(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervise, "FIRST_SECONDS", 0.001)
+    async with tls_world(certificate) as made:
+        with monkeypatch.context() as broken, capture_logs() as logs:
+            broken.setattr(made.listener, "_admit", lambda *_: 1 / 0)
+            _, writer = await asyncio.open_connection(*made.listener.address)
+            await until(lambda: logs)
+            writer.close()
+        assert [(entry["event"], entry["task"]) for entry in logs] == [("task.failed", "TLS listener")]
+        async with dot(made) as client:
+            client.send(query(REGISTRY))
+            assert addresses(await client.receive()) == ["10.94.205.198"]

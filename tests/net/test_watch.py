@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Sequence
 
 import pytest
+from structlog.testing import capture_logs
 
 from dnsproxy.core.chance import Chance
 from dnsproxy.core.seen import Seen
 from dnsproxy.core.stats import LEARNED, SOURCES, Stats
 from dnsproxy.errors import DropReason
-from dnsproxy.net.watch import Sampler, SpoolWriter, Watch
+from dnsproxy.net import watch as watch_module
+from dnsproxy.net.watch import QueuedWriter, Sampler, Watch
 from tests.fakes.writers import Kept
 from tests.messages import CLIENT, query, seeded
 
@@ -75,13 +78,16 @@ class Memory:
     def close(self) -> None:
         pass
 
+    def is_ready(self) -> bool:
+        return True
+
 
 async def test_records_are_written_and_counted() -> None:
     def make(seen: Seen) -> Sequence[bytes]:
         return seen.query, seen.response
 
     outlet, stats = Memory(), Stats()
-    writer = SpoolWriter("dnstap", Sampler(1, seeded()), make, outlet)
+    writer = QueuedWriter("dnstap", Sampler(1, seeded()), make, outlet)
     watch = Watch([writer])
     watch.open(stats)
     seen = watch.begin("udp", CLIENT, 1, b"query", 1.0, 1000.0)
@@ -93,9 +99,56 @@ async def test_records_are_written_and_counted() -> None:
 
 
 async def test_a_watch_that_was_never_opened_is_closed_and_tells_nobody() -> None:
-    writer = SpoolWriter("queries", Sampler(1, seeded()), lambda _: (b"x",), Memory())
+    writer = QueuedWriter("queries", Sampler(1, seeded()), lambda _: (b"x",), Memory())
     watch = Watch([writer])
     seen = watch.begin("udp", CLIENT, 1, b"query", 1.0, 1000.0)
     assert seen is not None
     watch.end(seen, b"", LEARNED, 1.0)
     await watch.close()
+
+
+async def test_a_sink_that_is_stuck_does_not_delay_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch_module, "CLOSE_SECONDS", 0.01)
+    gate = threading.Event()
+
+    class Stuck(Memory):
+        def write(self, batch: list[bytes]) -> int:
+            gate.wait(60)
+            super().write(batch)
+            return 0
+
+    stats = Stats()
+    watch = Watch([QueuedWriter("queries", Sampler(1, seeded()), lambda _: (b"x",), Stuck())])
+    watch.open(stats)
+    for _ in range(3):
+        seen = watch.begin("udp", CLIENT, 1, b"query", 1.0, 1000.0)
+        assert seen is not None
+        watch.end(seen, b"", LEARNED, 1.0)
+    await watch.close()
+    gate.set()
+    assert stats.records_lost["queries"] == 3
+
+
+async def test_records_that_were_lost_are_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+
+    class Slow(Memory):
+        def write(self, batch: list[bytes]) -> int:
+            gate.wait(60)
+            super().write(batch)
+            return 0
+
+    monkeypatch.setattr(watch_module, "DELAY_SECONDS", 0.0)
+    stats = Stats()
+    watch = Watch([QueuedWriter("queries", Sampler(1, seeded()), lambda _: (bytes(1 << 20),), Slow())])
+    watch.open(stats)
+    with capture_logs() as logs:
+        for _ in range(9):
+            seen = watch.begin("udp", CLIENT, 1, b"query", 1.0, 1000.0)
+            assert seen is not None
+            watch.end(seen, b"", LEARNED, 1.0)
+        gate.set()
+        await watch.close()
+    (report,) = logs
+    assert (report["event"], report["log"]) == ("log.records_lost", "queries")
+    assert report["count"] == stats.records_lost["queries"] == 9 - stats.records["queries"]

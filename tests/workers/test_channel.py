@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable, Iterator
 
 import pytest
+from structlog.testing import capture_logs
 
 from dnsproxy.workers import messages
 from dnsproxy.workers.channel import Channel
@@ -152,3 +153,32 @@ async def test_sockets_that_cannot_be_sent_are_closed(pair: tuple[socket.socket,
         assert not left.channel.send(Stop(), [one])
         assert one.fileno() == -1
     left.channel.close()
+
+
+async def test_a_message_that_is_no_pickle_ends_the_channel(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    end = End(pair[0])
+    with capture_logs() as logs:
+        pair[1].sendall(b"\0\0\0\x04oops")
+        await until(lambda: end.ends == 1)
+    assert [entry["event"] for entry in logs] == ["worker.bad_message"]
+
+
+async def test_messages_after_one_that_fails_are_taken(pair: tuple[socket.socket, socket.socket]) -> None:
+    got: list[object] = []
+
+    def take(message: object) -> None:
+        if isinstance(message, Stop):
+            raise ZeroDivisionError
+        got.append(message)
+
+    channel = Channel(pair[0], take, lambda: None)
+    with capture_logs() as logs:
+        pair[1].sendall(frame(Stop()) + frame(Opened(7)))
+        await until(lambda: bool(got))
+    assert got == [Opened(7)]
+    assert [(entry["event"], entry["task"], entry["detail"]) for entry in logs] == [
+        ("task.failed", "worker channel", "Stop")
+    ]
+    channel.close()

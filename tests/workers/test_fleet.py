@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from dnsproxy import supervise
 from dnsproxy.core import names
 from dnsproxy.core.addresses.table import ServedTable
 from dnsproxy.core.explain import Question, explain
@@ -329,3 +330,85 @@ async def test_a_scrape_waits_for_nobody_long(starter: FakeStarter, monkeypatch:
         await made.gather()
         assert made.traffic().queries == 5
         assert starter.living[2].asked == [TellTraffic()]
+
+
+async def test_looking_after_the_workers_goes_on_after_a_failure(
+    starter: FakeStarter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No descriptor free, for one: that must not end the proxy while its workers answer."""
+    monkeypatch.setattr(supervise, "FIRST_SECONDS", 0.001)
+    monkeypatch.setattr(supervise, "LONGEST_SECONDS", 0.01)
+    failures = 2
+    again = asyncio.Event()
+    really = Fleet._deal
+
+    async def deal(made: Fleet) -> None:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise OSError(24, "Too many open files")
+        again.set()
+        await really(made)
+
+    monkeypatch.setattr(Fleet, "_deal", deal)
+    with capture_logs() as logs:
+        async with running(starter, beat=0.001) as made:
+            async with asyncio.timeout(10):
+                await again.wait()
+            assert well(made) == [True, True]
+            assert starter.started == [1, 2]
+    failed = [entry["task"] for entry in logs if entry["event"] == "task.failed"]
+    assert failed == ["workers"] * 2
+
+
+async def test_a_worker_that_cannot_be_started_for_want_of_descriptors_is_started_later(
+    starter: FakeStarter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crew, "RETRY_SECONDS", 0.001)
+    really = starter.start_worker
+    failures = 2
+
+    def start_worker(process: int, number: int) -> socket.socket:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise OSError(24, "Too many open files")
+        return really(process, number)
+
+    async with running(starter) as made:
+        monkeypatch.setattr(starter, "start_worker", start_worker)
+        starter.living[1].die()
+        await until(lambda: starter.started == [1, 2, 1] and well(made) == [True, True])
+    assert failures == 0
+
+
+async def test_a_worker_that_gets_no_sockets_is_ended_and_another_one_started(
+    starter: FakeStarter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really = Fleet._sockets
+    failures = 1
+
+    def sockets(made: Fleet, shares: Any) -> Any:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise OSError(24, "Too many open files")
+        return really(made, shares)
+
+    async with running(starter) as made:
+        monkeypatch.setattr(Fleet, "_sockets", sockets)
+        starter.living[1].die()
+        await until(lambda: starter.started == [1, 2, 1, 1] and well(made) == [True, True])
+        # The one that has died, to make sure, and the one without sockets.
+        assert starter.killed == [1, 1]
+
+
+async def test_a_start_without_descriptors_fails_with_its_reason(
+    starter: FakeStarter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start_worker(_process: int, _number: int) -> socket.socket:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(starter, "start_worker", start_worker)
+    with pytest.raises(StartError, match=r"serve\.workers: worker 1: Too many open files"):
+        await fleet(starter).open()

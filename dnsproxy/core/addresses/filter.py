@@ -103,7 +103,7 @@ def is_routed(address: str, routed: Iterable[Network]) -> bool | None:
     return _holding(ip_address(address), ranges) is not None if ranges else None
 
 
-@lru_cache(maxsize=8192)  # the same few addresses are looked at with every snapshot
+@lru_cache(maxsize=16_384)  # the same few addresses are looked at with every snapshot
 def refusal(address: str, limits: Limits) -> Finding | None:
     """Return why ``address`` must not be answered for a name with ``limits``; None when it may.
 

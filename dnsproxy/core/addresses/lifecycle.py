@@ -172,7 +172,7 @@ class AddressLifecycle:
     def _manage(self) -> None:
         """Bring the managed names up to date, and drop the state of the others."""
         managed = {entry.name: entry for entry in with_found(self.policy.managed, self.discovered())}
-        if managed == self._managed and self.names.keys() <= managed.keys():
+        if managed == self._managed and self.names.keys() | self._owned.keys() <= managed.keys():
             return
         self._managed = managed
         for name in [name for name in self.names if name not in managed]:

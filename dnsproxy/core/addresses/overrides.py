@@ -59,9 +59,12 @@ def recorded(
 ) -> tuple[Record, ...]:
     """Return the last ``limit`` of ``history``, with a record of ``sets`` when they differ from its last."""
     last = history[-1].sets if history else {}
-    if {name: held.address_set for name, held in sets.items()} != {
-        name: held.address_set for name, held in last.items()
-    }:
+    # A set that is the same as before is the same object, so that the file has it once.
+    sets = {
+        name: before if (before := last.get(name)) and before.address_set == held.address_set else held
+        for name, held in sets.items()
+    }
+    if sets.keys() != last.keys() or any(held is not last[name] for name, held in sets.items()):
         # Two helpers may use one serial, and a helper that lost its state may use an earlier one again.
         taken = {record.serial for record in history}
         serial = cause.serial if cause.serial not in taken else max(taken) + 1

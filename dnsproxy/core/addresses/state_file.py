@@ -41,7 +41,16 @@ def encode(state: AddressLifecycle) -> Iterator[str]:
     if freeze is not None:
         yield f'"freeze": {{"since": {freeze.since}, "serial": {json.dumps(freeze.serial)},'
         yield from _section("names", (_to_json(n, held) for n, held in freeze.sets.items()), end="},")
-    yield from _section("history", _history_to_json(overrides.history), end="}")
+    yield '"history": ['
+    before: Mapping[str, Statement] = {}
+    for number, record in enumerate(overrides.history):
+        head = {"serial": record.serial, "issuer": record.issuer, "taken_at": record.taken_at}
+        head["removed"] = [name for name in before if name not in record.sets]
+        yield f"{',' if number else ''}{json.dumps(head)[:-1]},"
+        changed = (_to_json(n, held) for n, held in record.sets.items() if before.get(n) is not held)
+        yield from _section("names", changed, end="}")
+        before = record.sets
+    yield "]}"
 
 
 def _section(key: str, items: Iterable[object], end: str = ",") -> Iterator[str]:
@@ -97,19 +106,6 @@ def _is_omitted(stated: Stated, origins: Mapping[str, Origin]) -> bool:
     """Return whether the snapshot of the helper does not have its last statement."""
     origin = stated.statement.snapshot
     return origins.get(origin.issuer) != origin
-
-
-def _history_to_json(history: Iterable[Record]) -> Iterator[dict[str, Any]]:
-    before: Mapping[str, Statement] = {}
-    for record in history:
-        yield {
-            "serial": record.serial,
-            "issuer": record.issuer,
-            "taken_at": record.taken_at,
-            "names": [_to_json(n, held) for n, held in record.sets.items() if before.get(n) is not held],
-            "removed": [name for name in before if name not in record.sets],
-        }
-        before = record.sets
 
 
 def _to_json(name: str, statement: Statement) -> dict[str, Any]:
@@ -190,7 +186,8 @@ class _Reader:
             sets = self.sets(fields, "names")
             if fields.has("removed"):
                 before = dict(history[-1].sets) if history else {}
-                sets = {n: s for n, s in (before | sets).items() if n not in fields.names("removed")}
+                removed = set(fields.names("removed"))
+                sets = {n: s for n, s in (before | sets).items() if n not in removed}
             taken = {record.serial for record in history}
             serial = fields.whole("serial")  # two records of the version before may have the same
             serial = serial if serial not in taken else max(taken) + 1
