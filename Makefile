@@ -13,7 +13,7 @@ export PYTHON
 # Debian keeps unbound and dnsmasq where only root's PATH looks.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help run test lint types unit e2e browser interop netns faults fuzz audit soak fleet histories deploy bench profile compiled pages docs pictures lock dist release format clean
+.PHONY: help run test lint types unit e2e browser interop netns faults fuzz slowest audit soak fleet histories deploy bench profile compiled pages docs pictures lock dist release format clean
 .DEFAULT_GOAL := help
 # Every target starts with the same set-up, which must not run twice at once.
 .NOTPARALLEL:
@@ -74,6 +74,10 @@ faults: ## Run the tests of faults: bad networks, helpers, hosts; FULL=1 for the
 fuzz: ## Fuzz the parsers for a minute each; ARGS="--seconds 600 reply --keep" adds options
 	@scripts/setup.sh dev
 	.venv/bin/python -m tests.faults.fuzz $(ARGS)
+
+slowest: ## Search for the most expensive packet of each parser, a minute each; ARGS="--seconds 600 chain --keep"
+	@scripts/setup.sh dev
+	.venv/bin/python -m tests.faults.slowest $(ARGS)
 
 audit: ## Look up what is installed among known vulnerabilities (asks PyPI and needs it)
 	@scripts/setup.sh dev

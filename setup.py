@@ -14,13 +14,17 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 QUERY_PATH = [
-    *(f"dnsproxy/core/{name}.py" for name in ("access", "answers", "cache", "chance", "engine", "exchange")),
-    *(f"dnsproxy/core/{name}.py" for name in ("failures", "gate", "group", "inflight", "limiter", "names")),
     *(
         f"dnsproxy/core/{name}.py"
-        for name in ("policy", "prepared", "prober", "question", "recent", "response", "seen", "stats")
+        for name in ("access", "answers", "cache", "chains", "chance", "cname", "cuts")
     ),
-    *(f"dnsproxy/core/{name}.py" for name in ("times", "upstreams", "wire")),
+    *(f"dnsproxy/core/{name}.py" for name in ("engine", "exchange", "failures", "gate", "group", "inflight")),
+    *(f"dnsproxy/core/{name}.py" for name in ("limiter", "names", "options", "policy", "prepared", "prober")),
+    *(
+        f"dnsproxy/core/{name}.py"
+        for name in ("question", "recent", "records", "response", "seen", "special")
+    ),
+    *(f"dnsproxy/core/{name}.py" for name in ("stats", "times", "upstreams", "wire")),
     *(
         f"dnsproxy/net/{name}.py"
         for name in ("connection", "hot", "mmsg", "tcp", "udp", "upstream", "upstream_udp", "watched")

@@ -12,6 +12,7 @@ import structlog
 
 from dnsproxy.address_service import AddressService
 from dnsproxy.core.access import AccessList
+from dnsproxy.core.addresses.lifecycle import OpenedSnapshot
 from dnsproxy.core.totals import Outcome, ReloadView
 from dnsproxy.core.trend import Trend
 from dnsproxy.errors import ReloadError, StartError
@@ -264,12 +265,12 @@ class Proxy:
         if not is_same:
             await in_thread(learning.verify, self.addresses)
         await prepared.commit()
-        # Queries are answered meanwhile, and snapshots accepted.
-        while (opened := learning.reopen(self.addresses)) is None and not is_same:
-            await in_thread(learning.verify, self.addresses)
+        opened: list[OpenedSnapshot] | None = None
+        while not is_same and (opened := learning.reopen(self.addresses)) is None:
+            await in_thread(learning.verify, self.addresses)  # accepted since
         before, self.settings = self.settings, settings
         earlier, self._learning = self._learning, learning
-        self.addresses.configure(learning.addresses, None if is_same else opened)
+        self.addresses.configure(learning.addresses, opened)
         learning.begin(self.addresses, earlier)
         self._renewed.set()
         if settings.admin != before.admin:

@@ -17,6 +17,8 @@ from dnsproxy.errors import DiscoverError, Doubt
 # Characters. Real headers have some 200, a signed Location some 600.
 MAX_HEADER = 8192
 MAX_URL = 4096
+# Real fields have one or two.
+MAX_CHALLENGES = 16
 HTTP_PORT, HTTPS_PORT = 80, 443
 
 # RFC 9110 §5.6.2, §11.2, §5.6.4; obs-text is let in, for a realm is refused later if it has any.
@@ -91,6 +93,8 @@ def parse_challenges(values: Sequence[str]) -> list[Challenge]:
     position = _skip(_GAP, text, 0)
     while position < len(text):
         position = _read_element(challenges, text, position)
+        if len(challenges) > MAX_CHALLENGES:
+            raise DiscoverError(Doubt.TOO_LONG, f"WWW-Authenticate of more than {MAX_CHALLENGES} challenges")
         if _END.match(text, position) is None:
             raise _malformed(text, position)
         position = _skip(_GAP, text, position)

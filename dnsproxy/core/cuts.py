@@ -11,10 +11,11 @@ import struct
 from math import floor
 from typing import Final
 
-from dnsproxy.core import message, names
+from dnsproxy.core import names
 from dnsproxy.core.cache import Entry
 from dnsproxy.core.exchange import Exchange
 from dnsproxy.core.recent import Recent
+from dnsproxy.core.records import negative_soa
 from dnsproxy.core.wire import NXDOMAIN
 from dnsproxy.errors import WireError
 
@@ -46,6 +47,8 @@ class Cuts:
 
     def __init__(self) -> None:
         self._cuts: Recent[Cut] = Recent(MAX_CUTS)
+        # Bytes of the longest name there has been: what is longer is not looked up.
+        self._longest = 0
 
     def __len__(self) -> int:
         return len(self._cuts)
@@ -56,11 +59,12 @@ class Cuts:
         A reply with an alias denies the end of the chain, which is another name; give none such.
         """
         try:
-            soa = message.negative_soa(reply)
+            soa = negative_soa(reply)
         except WireError:
             return
         if soa is not None:
             self._cuts.put(zone + key, Cut(soa, ttl, now))
+            self._longest = max(self._longest, len(key))
 
     def learn(self, exchange: Exchange, entry: Entry, now: float) -> None:
         """Take what the end of ``exchange`` says of its name; ``entry`` is what was made of the reply."""
@@ -72,18 +76,24 @@ class Cuts:
 
     def find(self, zone: bytes, key: bytes, now: float) -> Cut | None:
         """Return the cut that ``key`` lies below; only what the same zone's upstreams said counts."""
-        for parent in names.parents(key):
-            cut = self._cuts.peek(zone + parent)
-            if cut is not None and now < cut.expires:
-                return cut
+        position = 0
+        longest_at = len(key) - self._longest
+        while length := key[position]:
+            position += length + 1
+            if position >= longest_at:
+                cut = self._cuts.peek(zone + key[position:])
+                if cut is not None and now < cut.expires:
+                    return cut
         return None
 
     def exists(self, zone: bytes, key: bytes) -> None:
         """An answer shows that ``key`` exists, hence all above it."""
         if len(self._cuts):
             for name in (key, *names.parents(key)):
-                self._cuts.remove(zone + name)
+                if len(name) <= self._longest:
+                    self._cuts.remove(zone + name)
 
     def clear(self) -> None:
         """Forget all."""
         self._cuts.clear()
+        self._longest = 0

@@ -16,8 +16,12 @@ MEDIA_TYPE: Final = "application/dns-message"
 # The longest message, and the longest request target that is read: a query of 6 kB by GET.
 MAX_MESSAGE: Final = wire.TCP_LIMIT
 MAX_TARGET: Final = 8192
+# Escapes in the parameters of a target. The message needs none but for its padding, and 2,700 cost 0.6 ms.
+_MAX_ESCAPES: Final = 64
 # Seconds that a message is given at most by an Age header; more would be no TTL (RFC 2181 §8).
 _MAX_AGE: Final = 0x7FFFFFFF
+# Bytes of a reply that an HTTP cache has kept: its TTLs are changed before it is looked at.
+MAX_AGED: Final = 16_384
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]*")
 
 # Statuses that say what is wrong with a request (RFC 9110 §15), and what is written below them.
@@ -59,6 +63,8 @@ def read_request(path: str, method: str, target: str, content_type: str, body: b
 
 
 def _from_parameters(parameters: str) -> bytes | int:
+    if parameters.count("%") > _MAX_ESCAPES:
+        return BAD_REQUEST
     try:
         (text,) = parse_qs(parameters, max_num_fields=16, errors="strict").get("dns", [])
     except ValueError:  # not exactly one, too many of others, or not UTF-8
@@ -102,13 +108,15 @@ def read_reply(status: int, content_type: str, age: str, body: bytes) -> bytes:
         raise WireError(f"content of type {_media_type(content_type)[:40] or 'unknown'!r}")
     if not (age.isascii() and age.isdigit()) or int(age[:10]) == 0:
         return body
+    if len(body) > MAX_AGED:
+        raise WireError(f"more than {MAX_AGED} bytes with an Age")
     seconds = min(int(age[:10]), _MAX_AGE)
     try:
         start = _question_end(body)
         offsets = scan_response(body, start).ttl_offsets
     except (wire.MalformedError, IndexError) as exc:
         raise WireError("a question that does not end inside the message") from exc
-    return body[:start] + with_ttls(body[start:], offsets, lambda ttl: max(ttl - seconds, 0))
+    return body[:start] + with_ttls(body[start:], offsets, 0, _MAX_AGE, seconds)
 
 
 def _question_end(message: bytes) -> int:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from dnsproxy.core import wire
 from dnsproxy.core.chance import Chance
 from dnsproxy.core.native import mypyc_attr
-from dnsproxy.core.response import Response, error_told, scan_response
+from dnsproxy.core.response import Response, TooManyRecordsError, errors_told, scan_response
 from dnsproxy.core.upstreams import CASE_LOST_FOR, NO_EDNS_FOR, Upstream
 from dnsproxy.core.wire import Query
 from dnsproxy.errors import WireError
@@ -228,8 +228,9 @@ class Exchange:
             return self._retry_over_tcp()
         try:
             response = scan_response(data, end)
-        except WireError:
-            return _IGNORED
+        except WireError as exc:
+            # Too many records are an error: to wait for another reply would cost the upstream's health.
+            return self._try_next() if isinstance(exc, TooManyRecordsError) else _IGNORED
         self.upstream.record_response(now - self.sent_at)
         return self._judge_rcode(response, data, now)
 
@@ -274,13 +275,17 @@ class Exchange:
             self.upstream.no_edns_until = now + NO_EDNS_FOR
             return _NEXT
         if rcode in _TRY_NEXT_RCODES or rcode == wire.BADVERS:
-            self.upstream.stats.failures[Failure.RCODE] += 1
-            self.error = error_told(data, response.question_end) or self.error
-            self._pass_on(Failure.RCODE)
-            return _NEXT
+            told = errors_told(data, response.opt)
+            self.error = told[0] if told else self.error
+            return self._try_next()
         self.response = response
         self.reply = data
         return _DONE
+
+    def _try_next(self) -> Verdict:
+        self.upstream.stats.failures[Failure.RCODE] += 1
+        self._pass_on(Failure.RCODE)
+        return _NEXT
 
     def may_resend(self) -> bool:
         """Tell whether a query lost with an idle connection may be sent again; if so it counts as a send."""

@@ -243,7 +243,7 @@ class InFlight:
         if self._exchanges.get(key) is exchange:
             del self._exchanges[key]
         response = exchange.response
-        if response is not None and (response.cnames or response.opt_inside):
+        if response is not None and response.cnames:
             response = self.chains.rewritten(exchange, response, self.rules, now)
         if response is None:
             return self._failed(exchange, now)

@@ -8,7 +8,16 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from dnsproxy.core.wire import COUNTS, HEADER, OPT, RECORD, TCP_LIMIT, MalformedError, skip_name
+from dnsproxy.core.wire import (
+    COUNTS,
+    HEADER,
+    MAX_OPTIONS,
+    OPT,
+    RECORD,
+    TCP_LIMIT,
+    MalformedError,
+    skip_name,
+)
 
 KEEPALIVE: Final = 11
 PADDING: Final = 12
@@ -21,21 +30,29 @@ _KEEPALIVE_TOLD: Final = struct.pack(">HH", KEEPALIVE, 2)
 _PADDING_HEAD: Final = struct.pack(">H", PADDING)
 _PAIR: Final = struct.Struct(">HH")
 _SHORT: Final = struct.Struct(">H")
+# The root and the type of an OPT; bytes before its data; places that look like one that are tried.
+_OPT_HEAD: Final = b"\0" + _SHORT.pack(OPT)
+_OPT_FIXED: Final = 11
+_MAX_LOOKS: Final = 8
+# Records of a query that are looked at.
+_MAX_RECORDS: Final = 16
 
 
-def _find_opt(message: bytes) -> tuple[int, int] | None:
-    """Return where the data of the OPT starts and ends; None without one.
+def _find_asked(query: bytes) -> tuple[int, int] | None:
+    """Return where the data of the OPT of ``query`` starts and ends; None without one.
+
+    It is one of the first records: it has a TSIG beside it at most.
 
     Raises:
         IndexError, struct.error, MalformedError: a length leads out of the message.
     """
-    _, questions, answers, authorities, additionals = COUNTS.unpack_from(message, 2)
-    position = HEADER
-    for _ in range(questions):
-        position = skip_name(message, position) + 4
-    for _ in range(answers + authorities + additionals):
-        position = skip_name(message, position)
-        rtype, _, _, length = RECORD.unpack_from(message, position)
+    _, questions, answers, authorities, additionals = COUNTS.unpack_from(query, 2)
+    if questions != 1:
+        return None
+    position = skip_name(query, HEADER) + 4
+    for _ in range(min(answers + authorities + additionals, _MAX_RECORDS)):
+        position = skip_name(query, position)
+        rtype, _, _, length = RECORD.unpack_from(query, position)
         position += 10
         if rtype == OPT:
             return position, position + length
@@ -43,20 +60,48 @@ def _find_opt(message: bytes) -> tuple[int, int] | None:
     return None
 
 
-def read_options(message: bytes) -> dict[int, bytes]:
-    """Return the options of the OPT of ``message`` by code; none when there is none, or it is malformed."""
-    found: dict[int, bytes] = {}
+def read_options(query: bytes) -> dict[int, bytes]:
+    """Return the options of the OPT of ``query`` by code; none when there is no OPT, or it is malformed.
+
+    Malformed, as in `wire`, are more than `MAX_OPTIONS` as well.
+    """
     try:
-        place = _find_opt(message)
-        position, end = place or (0, 0)
-        while position < end:
-            code, length = _PAIR.unpack_from(message, position)
-            position += 4
-            found[code] = message[position : position + length]
-            position += length
+        return _read(query, _find_asked(query))
     except (IndexError, struct.error, MalformedError):
         return {}
+
+
+def _read(message: bytes, place: tuple[int, int] | None) -> dict[int, bytes]:
+    found: dict[int, bytes] = {}
+    position, end = place or (0, 0)
+    for _ in range(MAX_OPTIONS):
+        if position >= end:
+            break
+        code, length = _PAIR.unpack_from(message, position)
+        position += 4
+        found[code] = message[position : position + length]
+        position += length
     return found if position == end <= len(message) else {}
+
+
+def _find_last(message: bytes) -> tuple[int, int] | None:
+    """Return where the data of the OPT that ends ``message`` starts and ends; None without one.
+
+    Found from the end: a response over TCP may have 4,000 records before it. In one that was made here
+    nothing that follows the start of its OPT looks like another; in one of an upstream something may,
+    so what is found there is taken for advice only.
+    """
+    end = len(message)
+    position = end if end > HEADER and (message[10] or message[11]) else 0
+    for _ in range(_MAX_LOOKS):
+        position = message.rfind(_OPT_HEAD, HEADER, position)
+        if position < 0:
+            break
+        start = position + _OPT_FIXED
+        if start <= end and start + (message[start - 2] << 8 | message[start - 1]) == end:
+            return start, end
+        position += len(_OPT_HEAD) - 1
+    return None
 
 
 def with_option(message: bytes, option: bytes) -> bytes:
@@ -64,8 +109,8 @@ def with_option(message: bytes, option: bytes) -> bytes:
 
     Without an OPT at its end, or without room for the option, ``message`` as it is.
     """
-    place = _find_opt(message)
-    if place is None or place[1] != len(message) or len(message) + len(option) > TCP_LIMIT:
+    place = _find_last(message)
+    if place is None or len(message) + len(option) > TCP_LIMIT:
         return message
     start, end = place
     return b"".join([message[: start - 2], _SHORT.pack(end - start + len(option)), message[start:], option])
@@ -86,7 +131,10 @@ def keepalive_told(message: bytes) -> float | None:
     """Return the seconds that a responder keeps an idle connection; None when it does not tell."""
     if _KEEPALIVE_TOLD not in message:
         return None
-    data = read_options(message).get(KEEPALIVE, b"")
+    try:
+        data = _read(message, _find_last(message)).get(KEEPALIVE, b"")
+    except struct.error:
+        return None
     return _SHORT.unpack(data)[0] / 10 if len(data) == 2 else None
 
 
@@ -102,8 +150,8 @@ def for_encrypted(query: bytes, response: bytes, idle_seconds: float | None) -> 
 
     ``idle_seconds`` as in `for_stream`; None where HTTP says how long connections stay.
     """
-    if idle_seconds is not None:
-        response = for_stream(query, response, idle_seconds)
-    if _PADDING_HEAD in query and PADDING in read_options(query):
-        return padded(response, RESPONSE_BLOCK)
-    return response
+    asks = (idle_seconds is not None and KEEPALIVE_ASKED in query) or _PADDING_HEAD in query
+    asked = read_options(query) if asks else {}
+    if idle_seconds is not None and KEEPALIVE in asked:
+        response = with_keepalive(response, idle_seconds)
+    return padded(response, RESPONSE_BLOCK) if PADDING in asked else response

@@ -20,6 +20,10 @@ DEFAULT_ZONE = names.ROOT
 STALE_TTL = 30
 # Each query of a set gets the next rotation; a longer set is not worth more variants.
 MAX_ROTATIONS = 16
+# Bytes of a name that is looked up by the lengths of the wildcards rather than label by label, if these
+# have fewer lengths than such a name may have labels.
+_LONG = 64
+_FEW = 32
 
 
 class Owned:
@@ -126,7 +130,7 @@ def _rotations(alias: list[bytes], records: list[bytes]) -> list[tuple[Counts, b
 class Ruleset:
     """Owned names and forward zones, each by key. The exact name wins, then the longest suffix."""
 
-    __slots__ = ("_exact", "_wild", "_zoned", "_zones")
+    __slots__ = ("_exact", "_wild", "_wild_lengths", "_zoned", "_zones")
 
     def __init__(self, owned: Iterable[Owned] = (), zones: Iterable[bytes] = ()) -> None:
         self._exact: dict[bytes, Owned] = {}
@@ -138,6 +142,7 @@ class Ruleset:
                 self._wild[names.to_key(entry.name[2:])] = entry
             else:
                 self._exact[names.to_key(entry.name)] = entry
+        self._wild_lengths = sorted({len(key) for key in self._wild}, reverse=True)
 
     def find_owned(self, key: bytes) -> Owned | None:
         """Return the owned name that answers for ``key``, if any.
@@ -147,6 +152,8 @@ class Ruleset:
         exact = self._exact.get(key)
         if exact is not None or not self._wild:
             return exact
+        if len(key) > _LONG and len(self._wild_lengths) < _FEW:
+            return self._find_wild(key)
         wild = self._wild
         position = 0
         while length := key[position]:
@@ -154,6 +161,20 @@ class Ruleset:
             entry = wild.get(key[position:])
             if entry is not None:
                 return entry
+        return None
+
+    def _find_wild(self, key: bytes) -> Owned | None:
+        """Do as `find_owned` for a name of many labels: a chain of CNAMEs may have 16 of 127 labels."""
+        for size in self._wild_lengths:
+            start = len(key) - size
+            entry = self._wild.get(key[start:]) if start > 0 else None
+            if entry is not None:
+                # What looks like the parent may be the end of a label.
+                position = 0
+                while position < start:
+                    position += key[position] + 1
+                if position == start:
+                    return entry
         return None
 
     def find_zone(self, key: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """Scan the responses of upstreams, and change the TTLs in them.
 
 As in `wire`, nothing is decoded: the scan notes where the TTLs, the OPT and the
-CNAME targets are. A whole response is kept and passed on as the octets it came
+CNAMEs are. A whole response is kept and passed on as the bytes it came
 in, so unknown record types go through untouched (RFC 3597).
 """
 
@@ -12,21 +12,27 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Final
 
-from dnsproxy.core.names import MAX_LABEL, MAX_NAME
 from dnsproxy.core.native import mypyc_attr
 from dnsproxy.core.wire import (
+    AAAA,
     CNAME,
-    COUNTS,
     EXTENDED_ERROR,
+    MAX_OPTIONS,
     NXDOMAIN,
     OPT,
-    RECORD,
     SOA,
+    A,
     MalformedError,
     skip_name,
 )
 from dnsproxy.errors import WireError
 
+# Records of a response that is used: a set of so many addresses fills a message over TCP.
+MAX_RECORDS: Final = 4096
+# CNAMEs of an answer whose chain is followed. Real chains have two or three; BIND follows 11, unbound 12.
+MAX_CNAMES: Final = 16
+# Records behind the OPT that may be kept; it is the last one of nearly every response.
+_MAX_KEPT: Final = 64
 _TTL: Final = struct.Struct(">I")
 Age = Callable[[bytes, tuple[int, ...], int], bytes]
 _OPTION: Final = struct.Struct(">HH")
@@ -38,10 +44,10 @@ class Response:
 
     ``rcode`` has the extended bits. ``counts`` are answer, authority and
     additional records without the OPT. ``sections`` is all after the question,
-    without the OPT; ``ttl_offsets`` point into it. ``ttl`` is the lifetime in
-    seconds by the records alone, None when nothing says one; ``max_ttl`` the longest
-    TTL. ``cnames`` are the offsets of CNAME targets in the message. ``opt_inside``:
-    records follow the OPT, so ``sections`` cannot be cut out (see `message.without_opt`).
+    without the OPT; ``ttl_offsets`` point into it. ``ttl`` is the lifetime in seconds by the
+    records alone, None when nothing says one; ``max_ttl`` the longest TTL. ``cnames``
+    are the offsets in the message of the first `MAX_CNAMES` CNAME records of the
+    answer, and of one more if there is one. ``opt`` is the offset of the OPT, 0 without one.
     """
 
     # Defaults live on the class: most responses set half of these.
@@ -52,8 +58,8 @@ class Response:
     ttl_offsets: tuple[int, ...] = ()
     cnames: tuple[int, ...] = ()
     edns = False
+    opt = 0
     negative = False
-    opt_inside = False
 
     def __init__(self, flags: int, question_end: int) -> None:
         self.flags = flags
@@ -61,16 +67,23 @@ class Response:
         self.rcode = flags & 0xF
 
 
+class TooManyRecordsError(WireError):
+    """A response that costs more to use than any that has a purpose."""
+
+
 def scan_response(data: bytes, question_end: int) -> Response:
     """Scan a response whose question, which ends at ``question_end``, has been matched already.
 
     Raises:
+        TooManyRecordsError: more than `MAX_RECORDS`.
         WireError: a length leads out of the message, or octets are left over.
     """
     flags = data[2] << 8 | data[3]
     answers = data[6] << 8 | data[7]
     authorities = data[8] << 8 | data[9]
     additionals = data[10] << 8 | data[11]
+    if answers + authorities + additionals > MAX_RECORDS:
+        raise TooManyRecordsError(f"more than {MAX_RECORDS} records")
     response = Response(flags, question_end)
     try:
         _scan_records(response, data, answers, authorities, additionals)
@@ -79,51 +92,93 @@ def scan_response(data: bytes, question_end: int) -> Response:
     return response
 
 
-def _scan_records(response: Response, data: bytes, answers: int, authorities: int, additionals: int) -> None:
+# One pass over up to 4,096 records, where a call for each costs more than the rest.
+def _scan_records(  # noqa: C901, PLR0912, PLR0915 - see above
+    response: Response, data: bytes, answers: int, authorities: int, additionals: int
+) -> None:
     start = position = response.question_end
     before_additional = answers + authorities
     ttl, longest = 0x7FFFFFFF, 0
     soa_minimum: int | None = None
-    opt_start = opt_end = 0
+    opt = opt_end = 0
     offsets: list[int] = []
     for index in range(before_additional + additionals):
         record = position
-        # The owner of nearly every record is a pointer: two octets.
-        position = position + 2 if data[position] >= 0xC0 else skip_name(data, position)
+        # The owner of nearly every record is a pointer, two bytes, or the root.
+        first = data[position]
+        if first >= 0xC0:
+            position += 2
+        else:
+            position = skip_name(data, position) if first else position + 1
         rtype = data[position] << 8 | data[position + 1]
         record_ttl = data[position + 4] << 24 | data[position + 5] << 16 | data[position + 6] << 8
         record_ttl |= data[position + 7]
         length = data[position + 8] << 8 | data[position + 9]
         end = position + 10 + length
         if rtype == OPT:
-            if opt_end or index < before_additional:
+            if opt or index < before_additional:
                 raise MalformedError
-            opt_start, opt_end = record, end
+            opt, opt_end = record, end
             response.rcode |= record_ttl >> 24 << 4
             position = end
             continue
         if record_ttl & 0x80000000:
             record_ttl = 0  # RFC 2181 §8
-        ttl = min(ttl, record_ttl)
-        longest = max(longest, record_ttl)
+        # Not by `min` and `max`: a call of each takes as long as all of this.
+        if record_ttl < ttl:  # noqa: PLR1730 - see above
+            ttl = record_ttl
+        if record_ttl > longest:  # noqa: PLR1730 - see above
+            longest = record_ttl
         offsets.append(position + 4 - start)
         if rtype == CNAME and index < answers:
-            response.cnames += (position + 10,)
+            if len(response.cnames) <= MAX_CNAMES:
+                response.cnames += (record,)
         elif rtype == SOA and answers <= index < before_additional:
             (soa_minimum,) = _TTL.unpack_from(data, end - 4)
         position = end
     if position != len(data):
         raise MalformedError
-    if opt_end:
+    if opt:
         response.edns = True
-        response.opt_inside = opt_end != position
+        response.opt = opt
         additionals -= 1
-        position = opt_start
+        position = opt
     response.sections = data[start:position]
     response.counts = (answers, authorities, additionals)
     response.ttl_offsets = tuple(offsets)
     response.max_ttl = longest
+    if opt_end and opt_end != len(data):
+        _keep_after_opt(response, data, opt_end)
     _set_lifetime(response, ttl, soa_minimum)
+
+
+def _keep_after_opt(response: Response, data: bytes, position: int) -> None:
+    """Put what is behind the OPT, from ``position`` on, behind what is before it.
+
+    Names there may point to what is behind the OPT, which is then elsewhere. So only the first
+    address records are kept, with owners that point to what is before it; others are additional anyway.
+    """
+    start = response.question_end
+    before = [offset for offset in response.ttl_offsets if start + offset < response.opt]
+    answers, authorities, additionals = response.counts
+    additionals -= len(response.ttl_offsets) - len(before)
+    kept: list[bytes] = []
+    length = response.opt - start
+    for _ in range(min(len(response.ttl_offsets) - len(before), _MAX_KEPT)):
+        record = position
+        position = skip_name(data, record)
+        owner = position - record
+        led = data[position - 2] << 8 | data[position - 1]
+        rtype = data[position] << 8 | data[position + 1]
+        position += 10 + (data[position + 8] << 8 | data[position + 9])
+        # What looks like a pointer may be the end of a label: all the same.
+        if rtype in {A, AAAA} and led < 0xC000 | response.opt:
+            kept.append(data[record:position])
+            before.append(length + owner + 4)
+            length += position - record
+    response.sections += b"".join(kept)
+    response.counts = (answers, authorities, additionals + len(kept))
+    response.ttl_offsets = tuple(before)
 
 
 def _set_lifetime(response: Response, ttl: int, soa_minimum: int | None) -> None:
@@ -135,70 +190,46 @@ def _set_lifetime(response: Response, ttl: int, soa_minimum: int | None) -> None
         response.ttl = ttl
 
 
-def error_told(data: bytes, question_end: int) -> int:
-    """Return the first Extended DNS Error code in a response that has been scanned, 0 when there is none."""
-    found = 0
-    try:
-        position = question_end
-        rtype: int
+def errors_told(data: bytes, opt: int) -> list[int]:
+    """Return the Extended DNS Error codes of a response that has its OPT at ``opt``; none when that is 0.
+
+    The response has been scanned. No more than `MAX_OPTIONS` options are looked at.
+    """
+    found: list[int] = []
+    if not opt:
+        return found
+    position = skip_name(data, opt) + 10
+    end = position + (data[position - 2] << 8 | data[position - 1])
+    for _ in range(MAX_OPTIONS):
+        if position + 4 > end:
+            break
+        code: int
         length: int
-        for _ in range(sum(COUNTS.unpack_from(data, 2)[2:])):
-            position = skip_name(data, position)
-            rtype, _, _, length = RECORD.unpack_from(data, position)
-            position += 10 + length
-            if rtype == OPT:
-                found = _error_option(data, position - length, position)
-    except (IndexError, struct.error, MalformedError):
-        return 0
-    return found
-
-
-def _error_option(data: bytes, position: int, end: int) -> int:
-    code: int
-    length: int
-    while position < end:
         code, length = _OPTION.unpack_from(data, position)
         position += 4
         if code == EXTENDED_ERROR and length >= 2 and position + 2 <= end:
-            return data[position] << 8 | data[position + 1]
+            found.append(data[position] << 8 | data[position + 1])
         position += length
-    return 0
+    return found
 
 
-def read_name(data: bytes, position: int) -> bytes:
-    """Return the key of the name at ``position``, following compression pointers.
-
-    Each pointer must lead to before the name it stands in, so the walk ends.
-
-    Raises:
-        WireError: the name is too long, leaves the message or points forward.
-    """
-    wire = bytearray()
-    before = position
-    try:
-        while length := data[position]:
-            if length >= 0xC0:
-                position = (length & 0x3F) << 8 | data[position + 1]
-                if position >= before:
-                    raise WireError("a pointer that does not lead back")
-                before = position
-                continue
-            if length > MAX_LABEL or len(wire) + length + 2 > MAX_NAME:
-                raise WireError("a label or name that is too long")
-            wire += data[position : position + 1 + length]
-            position += 1 + length
-    except IndexError as exc:
-        raise WireError("a name that does not end inside the message") from exc
-    return bytes(wire).lower() + b"\x00"
-
-
-def with_ttls(sections: bytes, offsets: Sequence[int], change: Callable[[int], int]) -> bytes:
-    """Return ``sections`` with each TTL put through ``change``."""
-    patched = bytearray(sections)
+def with_ttls(sections: bytes, offsets: Sequence[int], low: int, high: int, less: int = 0) -> bytes:
+    """Return ``sections`` with ``less`` seconds taken off each TTL, which then is ``low`` to ``high``."""
+    pieces: list[bytes] = []
+    start = 0
+    lowest, highest = low.to_bytes(4, "big"), high.to_bytes(4, "big")
     for offset in offsets:
-        (ttl,) = _TTL.unpack_from(patched, offset)
-        _TTL.pack_into(patched, offset, change(0 if ttl & 0x80000000 else ttl))
-    return bytes(patched)
+        held = sections[offset] << 24 | sections[offset + 1] << 16 | sections[offset + 2] << 8
+        held |= sections[offset + 3]
+        # RFC 2181 §8
+        ttl = 0 if held & 0x80000000 else held - less
+        if low <= ttl <= high and ttl == held:
+            continue
+        pieces.append(sections[start:offset])
+        pieces.append(lowest if ttl < low else highest if ttl > high else ttl.to_bytes(4, "big"))
+        start = offset + 4
+    pieces.append(sections[start:])
+    return b"".join(pieces)
 
 
 def _aged(sections: bytes, offsets: tuple[int, ...], elapsed: int) -> bytes:

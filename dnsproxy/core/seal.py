@@ -22,6 +22,10 @@ from dnsproxy.errors import Rejection, SnapshotError
 ALGORITHM = "EdDSA"
 # Bytes. `key_id` has 16.
 MAX_KEY_ID = 64
+# Characters of a header: an algorithm, a type and a key id are under 100. It is decoded before the signature
+# is looked at, and a token may have 8 MiB. Those of a signature, which has 64 bytes.
+_MAX_HEADER = 1024
+_SIGNATURE = 86
 TrustedKeys = Mapping[str, Ed25519PublicKey]
 
 
@@ -86,6 +90,8 @@ def verify(token: str, trusted: TrustedKeys) -> Snapshot:
     Raises:
         SnapshotError: ``MALFORMED``, ``UNKNOWN_KEY`` or ``BAD_SIGNATURE``.
     """
+    if len(token.partition(".")[0]) > _MAX_HEADER:
+        raise SnapshotError(Rejection.MALFORMED, f"not a JWS: a header of more than {_MAX_HEADER} characters")
     if not _is_canonical(token.rpartition(".")[2]):
         raise SnapshotError(Rejection.MALFORMED, "not a JWS: the signature is not base64url")
     try:
@@ -129,6 +135,8 @@ def signer(token: str) -> str:
 def _is_canonical(segment: str) -> bool:
     # Lenient decoders pass over stray characters and unused bits (RFC 4648 §3.5), so that
     # one signature would have many spellings. The other two segments are signed as text.
+    if len(segment) != _SIGNATURE:
+        return False
     try:
         decoded = base64.urlsafe_b64decode(segment + "==")
     except ValueError:

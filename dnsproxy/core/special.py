@@ -54,14 +54,21 @@ class SpecialZones:
 
     def __init__(self) -> None:
         self._zones: dict[bytes, bytes | None] = {}
+        self._longest = 0
 
     def find(self, key: bytes) -> bytes | None:
         """Return the special zone that holds ``key``, None when there is none."""
         if not self._zones:
             self._zones = _build()
-        for zone in (key, *names.parents(key)):
-            if zone in self._zones:
-                return None if self._zones[zone] is None else zone
+            self._longest = max(map(len, self._zones))
+        position = 0
+        longest_at = len(key) - self._longest
+        while length := key[position]:
+            if position >= longest_at:
+                zone = key[position:]
+                if zone in self._zones:
+                    return None if self._zones[zone] is None else zone
+            position += length + 1
         return None
 
     def answer(self, zone: bytes, key: bytes, qtype: int) -> tuple[int, tuple[int, int, int], bytes]:

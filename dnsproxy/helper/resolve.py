@@ -13,14 +13,19 @@ import struct
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import NamedTuple
 
 import asyncio_dgram
-from dnslib import AAAA, CNAME, EDNS0, RCODE, A, DNSBuffer, DNSHeader, DNSLabel, DNSQuestion, DNSRecord
+from dnslib import EDNS0, RCODE, DNSHeader, DNSLabel, DNSQuestion, DNSRecord
 
 from dnsproxy.core import names
 from dnsproxy.core.learned import canonical_addresses
+from dnsproxy.core.records import ADDRESS_LENGTHS, Names, Record, read_records
 from dnsproxy.core.registry import Wanted
-from dnsproxy.errors import ResolveError
+from dnsproxy.core.response import MAX_CNAMES
+from dnsproxy.core.wire import skip_name
+from dnsproxy.errors import ResolveError, WireError
 from dnsproxy.helper.observe import Answer, Look, combine
 from dnsproxy.settings.values import Endpoint
 
@@ -29,7 +34,7 @@ TIMEOUT = 2.0
 ATTEMPTS = 2
 # Real chains have two or three links; BIND stops at 16, Unbound at 11.
 MAX_CHAIN = 8
-# Octets. 250 A records fit; what a hostile message can make dnslib do grows with its square.
+# Bytes. 250 A records fit.
 MAX_RESPONSE = 4096
 # Fits the smallest IPv6 MTU without fragments (RFC 9715 §3.1).
 EDNS_SIZE = 1232
@@ -41,7 +46,6 @@ _QR_OPCODE, _TC = 0xF800, 0x0200
 _QR_QUERY = 0x8000
 _IN = 1
 _A, _CNAME, _AAAA = 1, 5, 28
-_READERS = {_A: A, _CNAME: CNAME, _AAAA: AAAA}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +119,13 @@ class _Chain:
             found = [r for r in message.records if r.owner == self.at and r.rtype == qtype]
             if found:
                 self.ttl = min(self.ttl, *(record.ttl for record in found))
-                return [record.value for record in found]
+                return [str(ip_address(record.address)) for record in found]
             link = next((r for r in message.records if r.owner == self.at and r.rtype == _CNAME), None)
             if link is None:
                 return []
             self._step(link)
 
-    def _step(self, link: _Record) -> None:
+    def _step(self, link: _Answer) -> None:
         if link.target in self._seen:
             raise ResolveError(f"CNAME loop at {names.to_text(link.target)}")
         if len(self._seen) > MAX_CHAIN:
@@ -131,14 +135,13 @@ class _Chain:
         self.ttl = min(self.ttl, link.ttl)
 
 
-@dataclass(frozen=True, slots=True)
-class _Record:
-    """An A, AAAA or CNAME record: ``value`` is its address, ``target`` its key."""
+class _Answer(NamedTuple):
+    """An A, AAAA or CNAME record: ``address`` is as on the wire, ``target`` a key."""
 
     owner: bytes
     rtype: int
     ttl: int
-    value: str = ""
+    address: bytes = b""
     target: bytes = b""
 
 
@@ -148,7 +151,7 @@ class _Message:
 
     rcode: int
     truncated: bool
-    records: list[_Record] = field(default_factory=list)
+    records: list[_Answer] = field(default_factory=list)
 
 
 async def _ask(key: bytes, qtype: int, resolver: Endpoint, patience: Patience) -> _Message:
@@ -258,42 +261,34 @@ def _label(key: bytes) -> DNSLabel:
     return DNSLabel(labels)
 
 
-def _read_answers(data: bytes, position: int, count: int) -> list[_Record]:
+def _read_answers(data: bytes, position: int, count: int) -> list[_Answer]:
     if len(data) > MAX_RESPONSE:
         raise ResolveError(f"a response of {len(data)} octets; the limit is {MAX_RESPONSE}")
-    buffer = DNSBuffer(data)
-    buffer.offset = position
+    held = Names(data)
     try:
-        records = [_read_record(buffer) for _ in range(count)]
-    except Exception as exc:  # dnslib documents DNSError and raises others, RecursionError among them
-        raise ResolveError(f"a response that cannot be decoded ({type(exc).__name__})") from exc
-    return [record for record in records if record is not None]
+        return [_read_answer(data, held, record) for record in _of_use(read_records(data, position, count))]
+    except WireError as exc:
+        raise ResolveError(f"a response that cannot be decoded: {exc}") from exc
 
 
-def _read_record(buffer: DNSBuffer) -> _Record | None:
-    """Read the record at the buffer's offset; None for one that is of no use here."""
-    owner = _key(buffer.decode_name())
-    rtype, rclass, ttl, length = buffer.unpack(">HHIH")
-    end = buffer.offset + length
-    if end > len(buffer.data):
-        raise ValueError("record data leads out of the message")
-    reader = _READERS.get(rtype) if rclass == _IN else None
-    if reader is None:
-        buffer.offset = end
-        return None
-    value = reader.parse(buffer, length)
-    # dnslib reads a fixed size whatever the record says; the rest would be read as records.
-    if buffer.offset != end:
-        raise ValueError("record data is not as long as it says")
-    # The top bit set means zero (RFC 2181 §8).
-    ttl = 0 if ttl & 0x80000000 else ttl
-    if rtype == _CNAME:
-        return _Record(owner, rtype, ttl, target=_key(value.label))
-    return _Record(owner, rtype, ttl, value=str(value))
+def _of_use(records: list[Record]) -> list[Record]:
+    found = [
+        record
+        for record in records
+        if record.rclass == _IN and (record.rtype == _CNAME or record.rtype in ADDRESS_LENGTHS)
+    ]
+    if sum(record.rtype == _CNAME for record in found) > MAX_CNAMES:
+        raise WireError(f"more than {MAX_CNAMES} CNAMEs")
+    return found
 
 
-def _key(label: DNSLabel) -> bytes:
-    wire = b"".join(bytes([len(part)]) + part for part in label.label) + names.ROOT
-    if len(wire) > names.MAX_NAME:
-        raise ValueError("a name is too long")
-    return wire.lower()
+def _read_answer(data: bytes, held: Names, record: Record) -> _Answer:
+    owner = held.read(record.owner).lower()
+    if record.rtype == _CNAME:
+        target = held.read(record.start).lower()
+        if skip_name(data, record.start) != record.end:
+            raise WireError("record data is not as long as it says")
+        return _Answer(owner, record.rtype, record.ttl, target=target)
+    if record.end - record.start != ADDRESS_LENGTHS[record.rtype]:
+        raise WireError("record data is not as long as it says")
+    return _Answer(owner, record.rtype, record.ttl, address=data[record.start : record.end])

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from time import monotonic
 
-from dnsproxy.core import message, names, wire
+from dnsproxy.core import names, wire
 from dnsproxy.core.engine import Forward
 from dnsproxy.core.exchange import Exchange, Limits
 from dnsproxy.core.group import by_health
 from dnsproxy.core.question import cache_key
+from dnsproxy.core.records import addresses_in
 from dnsproxy.core.upstreams import Upstream
 from dnsproxy.core.wire import Query
 from dnsproxy.errors import WireError
@@ -78,6 +79,6 @@ class Bootstrap:
         self._forwarder.submit(Forward(exchange, query, is_new=True), take, None, now)
         self._forwarder.flush()
         try:
-            return message.addresses_in(await response)
+            return addresses_in(await response)
         except WireError:
             return [], 0

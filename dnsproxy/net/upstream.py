@@ -171,16 +171,22 @@ class Forwarder:
             OSError: there is none, and none can be opened.
         """
         held = self._current.get(upstream)
-        lasting = held if held is not None and held.lasts(now) else None
-        if lasting is not None and (now < lasting.fresh_until or len(self._sockets) >= MANY_SOCKETS):
-            return lasting
+        if held is not None and held.takes_more(now, many=len(self._sockets) >= MANY_SOCKETS):
+            return held
         try:
             used = UpstreamSocket(upstream, now)
         except OSError as exc:  # no descriptor or port is free
             note_exhausted("queries to upstreams", exc)
-            if lasting is None:
+            if held is None:
                 raise
-            return lasting
+            if held.left > 0 and now < held.last_until:
+                return held
+            if held.pending:
+                raise
+            # Its port has been used for long enough; its descriptor may be all that there is.
+            del self._current[upstream]
+            self._close_socket(held)
+            used = UpstreamSocket(upstream, now)
         self._ready.add(used.sock.fileno(), partial(self._receive, used))
         self._current[upstream] = used
         self._sockets.add(used)

@@ -1,9 +1,9 @@
 """The sockets that carry queries to upstreams over UDP, and the ids of these.
 
 A socket is connected to its upstream (so the kernel drops what comes from anywhere
-else), carries a bounded number of queries for a bounded time, and then gives way to
-one with a new random port; each query has a random id that is free on its socket
-(RFC 5452 §9.2).
+else), carries a bounded number of queries for a bounded time under any load, and is then
+replaced by one with a new random port; each query has a random id that is free on its
+socket (RFC 5452 §9.2). docs/design.md has the figures.
 """
 
 from __future__ import annotations
@@ -20,8 +20,13 @@ from dnsproxy.core.upstreams import Upstream
 # of one millisecond share one, 200 at the most: opening and closing one costs 10 us, 1 % of that time.
 QUERIES_PER_SOCKET = 200
 FRESH_SECONDS = 0.001
-# With so many sockets waiting for replies a port is used for longer: each is a descriptor.
+# While so many sockets wait for replies a port takes the queries of this longer time: each is a descriptor,
+# and there are 50 more of them for each second that a reply takes.
 MANY_SOCKETS = 512
+SHARED_SECONDS = 0.02
+# While no descriptor or port is free the last socket takes further queries for so long, and no more of them.
+LAST_SECONDS = 1.0
+# An idle socket is closed after this time. It has not taken a query for long.
 SECONDS_PER_SOCKET = 5.0
 _KIND: Final = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 # A query can have two datagrams beside its reply that answer nothing, one late and one doubled. This many
@@ -33,15 +38,19 @@ MAX_STRAYS = 10
 class UpstreamSocket:
     """A connected UDP socket and the exchanges that wait on it, by id.
 
-    ``left`` queries may still be sent: until ``fresh_until`` (monotonic), or while there are many sockets
-    until ``close_at``, when it is closed in any case once nothing waits on it. ``outbox`` waits to be sent.
+    ``left`` queries may still be sent: until ``fresh_until`` (monotonic), while there are many sockets
+    until ``shared_until``, while no other can be opened until ``last_until``. At ``close_at`` it is closed
+    once nothing waits on it. ``outbox`` waits to be sent.
     ``strays`` counts what came and answered nothing.
 
     Raises:
         OSError: there is no route, or no file descriptor.
     """
 
-    __slots__ = ("close_at", "fresh_until", "left", "outbox", "pending", "sock", "strays", "upstream")
+    __slots__ = (
+        *("close_at", "fresh_until", "last_until", "left", "outbox", "pending", "shared_until"),
+        *("sock", "strays", "upstream"),
+    )
 
     def __init__(self, upstream: Upstream, now: float) -> None:
         family = socket.AF_INET6 if ":" in upstream.address[0] else socket.AF_INET
@@ -54,6 +63,8 @@ class UpstreamSocket:
         self.left = QUERIES_PER_SOCKET
         self.strays = 0
         self.fresh_until = now + FRESH_SECONDS
+        self.shared_until = now + SHARED_SECONDS
+        self.last_until = now + LAST_SECONDS
         self.close_at = now + SECONDS_PER_SOCKET
         try:
             self.sock.connect(upstream.address)
@@ -61,9 +72,9 @@ class UpstreamSocket:
             self.sock.close()
             raise
 
-    def lasts(self, now: float) -> bool:
-        """Tell whether it may carry one more query at all, fresh or not."""
-        return self.left > 0 and now < self.close_at
+    def takes_more(self, now: float, *, many: bool) -> bool:
+        """Return whether it may carry one more query although another can be opened; ``many`` are open."""
+        return self.left > 0 and (now < self.fresh_until or (many and now < self.shared_until))
 
     @property
     def is_guessed_at(self) -> bool:

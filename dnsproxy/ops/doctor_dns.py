@@ -11,21 +11,26 @@ import secrets
 import struct
 from collections.abc import Sequence
 from contextlib import suppress
+from ipaddress import ip_address
 
 import asyncio_dgram
-from dnslib import EDNS0, QTYPE, RCODE, DNSHeader, DNSLabel, DNSQuestion, DNSRecord
+from dnslib import EDNS0, RCODE, DNSHeader, DNSLabel, DNSQuestion, DNSRecord
 
+from dnsproxy.core import wire
+from dnsproxy.core.names import to_text
+from dnsproxy.core.records import ADDRESS_LENGTHS, Names, Record, read_records, skip_question
+from dnsproxy.core.response import errors_told
+from dnsproxy.errors import WireError
 from dnsproxy.ops.doctor_findings import DnsReply
 from dnsproxy.settings.values import Endpoint
 
 A, TXT, AAAA = 1, 16, 28
 # Octets. The EDNS sizes of Go's resolver and of this program; RFC 9715 §3.1.
 EDNS_SIZE = 1232
-# Octets of a message that is decoded; what a hostile one can make dnslib do grows with its square.
-_MAX_DECODED = 4096
+# Bytes of a message that is read.
+_MAX_READ = 4096
 # Seconds between two looks for an ICMP error, which does not wake a waiting recv().
 _POLL = 0.1
-_EDE_OPTION = 15
 
 
 class _Lookup:
@@ -46,32 +51,45 @@ class _Lookup:
             return False
         try:
             self.reply = _read(data, self.qtype)
-        except Exception as exc:  # noqa: BLE001 - dnslib documents DNSError and raises others too
-            self.reply = DnsReply(error=f"a reply that cannot be decoded ({type(exc).__name__})")
+        except WireError as exc:
+            self.reply = DnsReply(error=f"a reply that cannot be decoded: {exc}")
         return True
 
 
 def _read(data: bytes, qtype: int) -> DnsReply:
-    if len(data) > _MAX_DECODED:
+    if len(data) > _MAX_READ:
         return DnsReply(error=f"a reply of {len(data)} octets")
-    record = DNSRecord.parse(data)
-    header = record.header
-    found = [str(rr.rdata) for rr in record.rr if rr.rtype == qtype and qtype in {A, AAAA}]
-    mnames = [str(rr.rdata.get_mname()) for rr in record.auth if rr.rtype == QTYPE.SOA]
-    options = [option for rr in record.ar if rr.rtype == QTYPE.OPT for option in rr.rdata]
-    codes = [
-        struct.unpack(">H", o.data[:2])[0] for o in options if o.code == _EDE_OPTION and len(o.data) >= 2
+    flags, questions, *counts = wire.COUNTS.unpack_from(data, 2)
+    held = Names(data)
+    start = wire.HEADER
+    if questions:
+        held.read(start)
+        start = skip_question(data)
+    records = read_records(data, start, sum(counts))
+    answers, authorities = counts[0], counts[0] + counts[1]
+    soa = next((record for record in records[answers:authorities] if record.rtype == wire.SOA), None)
+    opt = next((record for record in records[authorities:] if record.rtype == wire.OPT), None)
+    found = [
+        _address(data, record)
+        for record in records[:answers]
+        if record.rtype == qtype and qtype in ADDRESS_LENGTHS
     ]
     return DnsReply(
         addresses=tuple(sorted(found)),
-        rcode=str(RCODE.get(header.rcode)),
-        truncated=bool(header.tc),
-        authoritative=bool(header.aa),
-        recursive=bool(header.ra),
-        additional=bool(record.ar),
-        mname=mnames[0] if mnames else None,
-        extended_errors=tuple(codes),
+        rcode=str(RCODE.get(flags & 0xF)),
+        truncated=bool(flags & wire.TC),
+        authoritative=bool(flags & wire.AA),
+        recursive=bool(flags & wire.RA),
+        additional=bool(counts[2]),
+        mname=to_text(held.read(soa.start)) if soa else None,
+        extended_errors=tuple(errors_told(data, opt.owner)) if opt else (),
     )
+
+
+def _address(data: bytes, record: Record) -> str:
+    if record.end - record.start != ADDRESS_LENGTHS[record.rtype]:
+        raise WireError("record data is not as long as it says")
+    return str(ip_address(data[record.start : record.end]))
 
 
 async def ask(

@@ -65,3 +65,31 @@ def test_p19_stale_answers_have_short_ttls_a_reason_and_no_ad() -> None:
 def test_p19_a_stale_denial_says_so() -> None:
     response = read(answers.from_stale(asked(use_edns=0), entry(rcode=3)))
     assert (response.rcode(), ede(response)) == (3, [19])
+
+
+def large() -> Entry:
+    return entry(*(f"www.example. {60 + n} IN A 10.0.{n >> 8}.{n & 255}" for n in range(300)))
+
+
+def test_p29_no_ttl_is_changed_of_what_will_be_truncated() -> None:
+    """A short query must not cost the 4,000 TTLs of an answer that is too long for it."""
+    held = large()
+    held.ttl_offsets = (70_000,)  # to change a TTL there fails
+    for made in (answers.from_entry(asked(), held, 107.0), answers.from_stale(asked(), held)):
+        assert read(made).flags & wire.TC
+        assert len(made) < 100
+    over_tcp = asked()
+    over_tcp.limit = wire.TCP_LIMIT
+    with pytest.raises(IndexError):
+        answers.from_entry(over_tcp, held, 107.0)
+    with pytest.raises(IndexError):
+        answers.from_stale(over_tcp, held)
+
+
+def test_p29_a_stale_answer_is_made_once_for_all_who_wait() -> None:
+    held, waiting = large(), asked()
+    waiting.limit = wire.TCP_LIMIT
+    first = answers.from_stale(waiting, held)
+    assert {rrset.ttl for rrset in read(first).answer} == {30}
+    held.ttl_offsets = (70_000,)  # to change a TTL there fails
+    assert all(answers.from_stale(waiting, held) == first for _ in range(1000))

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dnsproxy.core import wire
-from dnsproxy.core.cache import Cache, CachePolicy, Entry
+from dnsproxy.core.cache import MAX_SPARED, Cache, CachePolicy, Entry
 from dnsproxy.core.response import Response, scan_response
 from tests.messages import query, reply_to
 
@@ -85,6 +85,31 @@ def test_p20_a_flood_of_unique_names_spares_what_is_asked_again() -> None:
     assert len(cache) == 100
 
 
+def test_p29_one_put_spares_a_bounded_number_of_entries() -> None:
+    """All were used since the hand passed: the least used of the next goes."""
+    cache = Cache(1000)
+    for number in range(1000):
+        cache.put(b"%d" % number, entry())
+        for _ in range(2 if number != 7 else 1):
+            cache.get(b"%d" % number, 1.0)
+    cache.put(b"new", entry())
+    assert cache.peek(b"7") is None
+    left = [held for key in cache.keys() if (held := cache.peek(key)) is not None]  # noqa: SIM118 - not a dict
+    assert sum(not held.hits for held in left) == MAX_SPARED - 1 + 1
+    assert len(cache) == 1000
+
+
+def test_p29_the_hand_passes_no_empty_cells() -> None:
+    """Many small entries have made place for a few large ones."""
+    cache = Cache(10_000, max_octets=10_000 * 500)
+    for number in range(10_000):
+        cache.put(b"%d" % number, entry())
+    for number in range(300):
+        cache.put(b"large%d" % number, entry(60_000))
+    assert len(cache._ring) == len(cache) < 1000
+    assert all(cache.peek(key) is not None for key in cache._ring)
+
+
 def test_p20_bounded_by_octets() -> None:
     cache = Cache(1000, max_octets=10_000)
     for number in range(100):
@@ -142,7 +167,8 @@ def test_p20_bounds_hold_whatever_happens(operations: list[tuple[str, int, int]]
             cache.remove(key)
         assert len(cache) <= size
         assert 0 <= cache.octets <= 6000
-        assert len(cache._ring) <= size + 1
+        assert sorted(cache._ring) == sorted(cache.keys())
+        assert all((held := cache.peek(key)) and cache._ring[held.slot] == key for key in cache.keys())  # noqa: SIM118 - not a dict
     for key in list(cache.keys()):
         assert cache.remove(key)
     assert cache.octets == 0

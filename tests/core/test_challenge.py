@@ -5,6 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dnsproxy.core.challenge import (
+    MAX_CHALLENGES,
     MAX_HEADER,
     Bearer,
     Challenge,
@@ -134,6 +135,13 @@ def test_a_malformed_header_is_refused_as_a_whole(value: str) -> None:
 def test_an_endless_header_is_refused() -> None:
     with pytest.raises(DiscoverError) as caught:
         parse_challenges(["Basic, "] * (MAX_HEADER // 8))
+    assert caught.value.reason is Doubt.TOO_LONG
+
+
+def test_p29_a_header_of_more_challenges_than_have_a_use_is_refused() -> None:
+    assert len(parse_challenges(["a, " * MAX_CHALLENGES])) == MAX_CHALLENGES
+    with pytest.raises(DiscoverError) as caught:
+        parse_challenges(["a, " * (MAX_CHALLENGES + 1)])
     assert caught.value.reason is Doubt.TOO_LONG
 
 

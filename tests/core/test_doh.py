@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dnsproxy.core import doh
-from dnsproxy.core.doh import MEDIA_TYPE, freshness, get_target, read_reply, read_request
+from dnsproxy.core.doh import MAX_AGED, MEDIA_TYPE, freshness, get_target, read_reply, read_request
 from dnsproxy.errors import WireError
 from tests.messages import query, read, reply_to
 
@@ -50,6 +50,7 @@ def test_p17_any_message_goes_through_by_get(message: bytes) -> None:
         ("/dns-query?dns=AAA+", 400),
         ("/dns-query?dns=AAAA&dns=AAAA", 400),
         ("/dns-query?dns=AAAA%FF", 400),
+        ("/dns-query?" + RFC_TARGET[11:] + "&x=" + "%41" * 65, 400),
         ("/dns-query?" + "&".join(f"a{n}=1" for n in range(20)), 400),
         ("/dns-query?dns=" + "A" * 9000, 414),
         ("https://dns.example/dns-query?dns=AAAA", 404),
@@ -60,7 +61,13 @@ def test_p17_a_get_that_is_no_query(target: str, status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", [RFC_TARGET + "&x=1", "/dns-query?ct=a&" + RFC_TARGET[11:], RFC_TARGET + "%3D"]
+    "target",
+    [
+        RFC_TARGET + "&x=1",
+        "/dns-query?ct=a&" + RFC_TARGET[11:],
+        RFC_TARGET + "%3D",
+        RFC_TARGET + "&x=" + "%41" * 64,
+    ],
 )
 def test_p17_a_get_with_more_than_needed(target: str) -> None:
     assert get(target) == RFC_MESSAGE
@@ -158,3 +165,11 @@ def test_p10_any_bytes_of_any_age(data: bytes) -> None:
         assert len(read_reply(200, MEDIA_TYPE, "10", data)) == len(data)
     except WireError:
         assert freshness(data) == 0
+
+
+def test_p29_a_long_reply_with_an_age_is_refused() -> None:
+    """Its TTLs would be changed before anything else of it is known."""
+    long = GOOD.ljust(MAX_AGED + 1, b"\0")
+    assert read_reply(200, MEDIA_TYPE, "0", long) == long
+    with pytest.raises(WireError, match="with an Age"):
+        read_reply(200, MEDIA_TYPE, "1", long)

@@ -4,6 +4,7 @@ import pytest
 
 from dnsproxy.core import wire
 from dnsproxy.core.exchange import MAX_SENDS, Attempt, Exchange, Failure, Limits, Verdict
+from dnsproxy.core.response import MAX_RECORDS
 from dnsproxy.core.upstreams import Upstream
 from dnsproxy.core.wire import scan_query
 from tests.messages import query, read, reply_to
@@ -71,6 +72,17 @@ def test_p12_a_wrong_reply_never_ends_the_wait(number: int) -> None:
     good = reply_to(sent(attempt(exchange)), [RECORD])
     assert exchange.receive_reply(spoiled(good)[number], 0.1) is Verdict.IGNORED
     assert exchange.receive_reply(good, 0.2) is Verdict.DONE
+
+
+def test_p29_a_reply_of_more_records_than_have_a_use_leads_to_the_next_upstream() -> None:
+    exchange = start()
+    made = attempt(exchange)
+    good = reply_to(sent(made), edns=False)
+    record = b"\0\0\1\0\1\0\0\0\0\0\0"
+    reply = good[:6] + (MAX_RECORDS + 1).to_bytes(2, "big") + good[8:] + record * (MAX_RECORDS + 1)
+    assert exchange.receive_reply(reply, 0.1) is Verdict.NEXT
+    assert attempt(exchange).upstream.name == "two"
+    assert (made.upstream.usable, made.upstream.stats.failures[Failure.RCODE]) == (True, 1)
 
 
 def test_p12_case_of_the_name_may_change() -> None:

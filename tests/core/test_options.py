@@ -76,7 +76,7 @@ def test_p14_a_response_without_opt_stays_without() -> None:
 def test_p17_the_idle_time_is_told_to_who_asks_in_tenths_of_a_second() -> None:
     for tell in (options.for_stream, options.for_encrypted):
         made = tell(asking(KEEPALIVE), response(), 10.0)
-        assert options.read_options(made) == {11: b"\x00\x64"}
+        assert {option.otype: option.to_wire() for option in read(made).options} == {11: b"\x00\x64"}
         assert options.keepalive_told(made) == 10.0
         assert tell(asking(), response(), 10.0) == response()
     assert options.for_encrypted(asking(KEEPALIVE), response(), None) == response()
@@ -104,3 +104,36 @@ def test_no_message_grows_over_what_the_length_can_say() -> None:
     whole = large.to_wire(max_size=65535)
     assert len(options.padded(whole, 468)) == 65535
     assert options.with_option(whole, bytes(4 + 65535 - len(whole))) == whole
+
+
+def _with_options(count: int) -> bytes:
+    """A query whose OPT has ``count`` options, the last of them KEEPALIVE."""
+    plain = asking()
+    return plain[:-2] + (4 * count).to_bytes(2, "big") + b"\xfd\xe9\0\0" * (count - 1) + b"\0\x0b\0\0"
+
+
+def test_p29_options_over_the_bound_are_not_read() -> None:
+    most = _with_options(wire.MAX_OPTIONS)
+    assert options.for_stream(most, response(), 10.0) != response()
+    assert wire.scan_query(most).rcode == wire.NOERROR
+    over = _with_options(wire.MAX_OPTIONS + 1)
+    assert options.for_stream(over, response(), 10.0) == response()
+    assert wire.scan_query(over).rcode == wire.FORMERR
+
+
+def test_p29_an_opt_is_looked_for_among_the_first_records_of_a_query() -> None:
+    plain, extra = query("www.example."), b"\0\xfd\xe9\0\1\0\0\0\0\0\0"
+    opt = asking(KEEPALIVE)[len(plain) :]
+    for before, found in ((0, {11: b""}), (15, {11: b""}), (16, {})):
+        counts = (before + 2).to_bytes(2, "big")
+        asked = plain[:10] + counts + plain[12:] + extra * before + opt + extra
+        assert options.read_options(asked) == found
+        assert wire.scan_query(asked).edns
+
+
+def test_what_looks_like_an_opt_is_none_without_additional_records() -> None:
+    looks = reply_to(
+        query("www.example."), [r"www.example. 60 IN TXT \000\000\041abcdef\000\000"], edns=False
+    )
+    assert looks.endswith(b"\0\0\x29abcdef\0\0")
+    assert options.with_keepalive(looks, 10) == looks

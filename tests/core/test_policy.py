@@ -16,9 +16,18 @@ RULES = Ruleset(
 )
 
 
+LONG = "x" * 63 + "."
+
+
 @pytest.mark.parametrize(
     ("name", "owner"),
     [
+        (f"{LONG}a.example.", "*.a.example."),
+        (f"{LONG}{LONG}{LONG}b.a.example.", "*.b.a.example."),
+        (f"{LONG}c.b.a.example.", "*.b.a.example."),
+        (f"{LONG}aa.example.", None),
+        (f"{LONG}c\\001b\\001a\\007example.", None),
+        (f"{LONG}example.", None),
         ("a.example.", "a.example."),
         ("x.a.example.", "*.a.example."),
         ("x.y.a.example.", "*.a.example."),

@@ -38,6 +38,19 @@ def test_remove_and_clear() -> None:
     assert (len(held), held.keys()) == (0, [])
 
 
+def test_p29_what_is_forgotten_is_freed_by_and_by() -> None:
+    held: Recent[int] = Recent(100)
+    for number in range(151):
+        held.put(b"%d" % number, number)
+    kept = []
+    for number in range(151, 180):
+        kept.append(len(held._forgotten))
+        held.put(b"%d" % number, number)
+        assert len(held) + len(held._forgotten) <= 100
+    assert kept == [*range(50, 0, -2), 0, 0, 0, 0]
+    assert held.peek(b"0") is None
+
+
 @given(
     st.integers(0, 12),
     st.lists(st.tuples(st.sampled_from(["put", "get", "remove"]), st.binary(max_size=1)), max_size=150),

@@ -5,7 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dnsproxy.core import names, response
-from dnsproxy.core.response import Age, read_name, scan_response, with_ttls
+from dnsproxy.core.records import Names
+from dnsproxy.core.response import (
+    MAX_CNAMES,
+    MAX_RECORDS,
+    Age,
+    TooManyRecordsError,
+    errors_told,
+    scan_response,
+    with_ttls,
+)
 from dnsproxy.errors import WireError
 from tests.messages import query, read, reply_to
 
@@ -20,7 +29,7 @@ def test_a_positive_response() -> None:
     assert (scanned.rcode, scanned.counts, scanned.ttl, scanned.max_ttl) == (0, (2, 0, 0), 60, 60)
     assert scanned.edns
     assert not scanned.negative
-    assert not scanned.opt_inside
+    assert scanned.opt == len(data) - 11
     assert data[END:].startswith(scanned.sections)
     assert len(data) - END - len(scanned.sections) == 11
 
@@ -44,7 +53,7 @@ def test_lifetime_is_the_shortest_and_cnames_are_noticed() -> None:
     data = reply_to(ASKED, ["www.example. 50 IN CNAME cdn.example.", "cdn.example. 5 IN A 192.0.2.1"])
     scanned = scan_response(data, END)
     assert (scanned.ttl, scanned.max_ttl) == (5, 50)
-    assert [read_name(data, at) for at in scanned.cnames] == [names.to_key("cdn.example")]
+    assert [Names(data).read(at) for at in scanned.cnames] == [names.to_key("www.example")]
 
 
 def test_a_ttl_with_the_top_bit_is_zero() -> None:
@@ -53,12 +62,67 @@ def test_a_ttl_with_the_top_bit_is_zero() -> None:
     assert scan_response(bytes(data), END).ttl == 0
 
 
-def test_records_after_the_opt_are_told() -> None:
+def behind_opt(before: list[bytes], after: list[bytes]) -> bytes:
     plain = reply_to(ASKED, ["www.example. 60 IN A 192.0.2.1"], edns=False)
-    extra = b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4\1\2\3\4"
     opt = b"\0\0\x29\x04\xd0\0\0\0\0\0\0"
-    data = plain[:10] + b"\0\2" + plain[12:] + opt + extra
-    assert scan_response(data, END).opt_inside
+    count = len(before) + 1 + len(after)
+    return plain[:10] + count.to_bytes(2, "big") + plain[12:] + b"".join([*before, opt, *after])
+
+
+def test_addresses_after_the_opt_are_kept_and_age() -> None:
+    address = b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4\1\2\3"
+    written, last = b"\1x\0\0\x1c\0\1\0\0\0\x0a\0\x10" + bytes(16), address + b"\7"
+    data = behind_opt([address + b"\4"], [address + b"\5", written, last])
+    scanned = scan_response(data, END)
+    assert (scanned.counts, scanned.ttl) == ((1, 0, 4), 10)
+    head = data[:6] + b"\0\1\0\0\0\4" + data[12:END]
+    whole = read(head + with_ttls(scanned.sections, scanned.ttl_offsets, 3, 3))
+    assert {rrset.ttl for rrset in (*whole.answer, *whole.additional)} == {3}
+    assert sum(map(len, whole.additional)) == 4
+    with pytest.raises(WireError):
+        scan_response(data[:-1], END)
+
+
+def test_what_may_point_behind_the_opt_is_left_out() -> None:
+    text = b"\0\0\x10\0\1\0\0\0\1\0\1\0"
+    behind = len(behind_opt([], []))
+    address = (0xC000 | behind).to_bytes(2, "big") + b"\0\1\0\1\0\0\0\1\0\4\1\2\3\4"
+    scanned = scan_response(behind_opt([], [text, address]), END)
+    assert (scanned.counts, len(scanned.ttl_offsets), len(scanned.sections)) == ((1, 0, 0), 1, 16)
+
+
+def test_p29_not_all_of_thousands_after_the_opt_are_kept() -> None:
+    address = b"\0\0\1\0\1\0\0\0\1\0\4\1\2\3\4"
+    assert scan_response(behind_opt([], [address] * 4000), END).counts == (1, 0, 64)
+
+
+def _of(count: int, record: bytes = b"\0\0\1\0\1\0\0\0\0\0\0") -> bytes:
+    """A response to ASKED of ``count`` records."""
+    head = reply_to(ASKED, edns=False)
+    return head[:6] + count.to_bytes(2, "big") + head[8:] + record * count
+
+
+def test_p29_a_response_of_more_records_than_have_a_use_is_refused() -> None:
+    assert scan_response(_of(MAX_RECORDS), END).counts == (MAX_RECORDS, 0, 0)
+    with pytest.raises(TooManyRecordsError):
+        scan_response(_of(MAX_RECORDS + 1), END)
+
+
+def test_p29_cnames_are_noted_up_to_one_more_than_are_followed() -> None:
+    record = b"\xc0\x0c\0\5\0\1\0\0\0\0\0\2\xc0\x0c"
+    noted = scan_response(_of(4000, record), END).cnames
+    assert noted == tuple(END + len(record) * index for index in range(MAX_CNAMES + 1))
+
+
+def test_extended_errors_are_found_among_a_bounded_number_of_options() -> None:
+    plain = reply_to(ASKED, rcode=2)
+    for others, told in ((98, [22, 23]), (99, [22]), (100, [])):
+        data = b"\xfd\xe9\0\0" * others + b"\0\x0f\0\2\0\x16" + b"\0\x0f\0\2\0\x17"
+        message = plain[:-2] + len(data).to_bytes(2, "big") + data
+        assert errors_told(message, scan_response(message, END).opt) == told
+    assert errors_told(reply_to(ASKED, rcode=2, edns=False), 0) == []
+    named = plain[: -len(b"\0\0\x29\4\xd0\0\0\0\0\0\0")] + b"\1a" + plain[-11:-2] + b"\0\6\0\x0f\0\2\0\x16"
+    assert errors_told(named, scan_response(named, END).opt) == [22]
 
 
 @pytest.mark.parametrize("cut", range(1, 40))
@@ -87,8 +151,9 @@ def test_p18_ttls_age_and_stop_at_zero(aged: Age) -> None:
     scanned = scan_response(data, END)
     older = read(data[:END] + aged(scanned.sections, scanned.ttl_offsets, 25))
     assert [rrset.ttl for rrset in older.answer] == [35, 0]
-    doubled = read(data[:END] + with_ttls(scanned.sections, scanned.ttl_offsets, lambda ttl: ttl * 2))
-    assert [rrset.ttl for rrset in doubled.answer] == [120, 20]
+    for bounds, expected in (((0, 30), [30, 10]), ((20, 99), [60, 20]), ((0, 99, 15), [45, 0])):
+        changed = read(data[:END] + with_ttls(scanned.sections, scanned.ttl_offsets, *bounds))
+        assert [rrset.ttl for rrset in changed.answer] == expected
 
 
 @given(
@@ -114,25 +179,3 @@ def test_p18_only_ttls_age_wherever_they_are(
 def test_nothing_is_changed_outside_of_the_sections(aged: Age, offsets: tuple[int, ...]) -> None:
     with pytest.raises(IndexError):
         aged(b"\0\0\0\1", offsets, 1)
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"\xc0\x00",
-        b"\xc0\x02\0",
-        b"\x03ab",
-        b"\x40" + b"a" * 64 + b"\0",
-        (b"\x3f" + b"a" * 63) * 4 + b"\0",
-        b"\xc0",
-    ],
-    ids=["self", "forward", "cut", "label", "name", "half pointer"],
-)
-def test_p10_names_that_cannot_be_read(data: bytes) -> None:
-    with pytest.raises(WireError):
-        read_name(data, 0)
-
-
-def test_a_long_chain_of_pointers_ends() -> None:
-    chain = b"\x01a\0\0" + b"".join((0xC000 | at).to_bytes(2, "big") for at in (0, *range(4, 4000, 2)))
-    assert read_name(chain, len(chain) - 2) == b"\x01a\0"

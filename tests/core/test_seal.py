@@ -80,6 +80,20 @@ def test_a_token_cut_anywhere_is_refused() -> None:
         assert rejection(TOKEN[:length]) in TAMPERED
 
 
+@pytest.mark.parametrize("size", [1_025, 8_000_000], ids=str)
+def test_p29_a_long_header_is_refused_before_it_is_decoded(size: int) -> None:
+    header = base64.urlsafe_b64encode(b'{"kid":"' + b"a" * size + b'"}').rstrip(b"=").decode()
+    with pytest.raises(SnapshotError, match="a header of more than") as caught:
+        seal.verify(f"{header}.e30.{'A' * 86}", TRUSTED)
+    assert caught.value.reason is Rejection.MALFORMED
+    assert len(str(caught.value)) < 200
+
+
+def test_p29_only_a_signature_of_its_size_is_decoded() -> None:
+    with pytest.raises(SnapshotError, match="the signature"):
+        seal.verify(f"e30.e30.{'A' * 8_000_000}", TRUSTED)
+
+
 def test_a_token_with_a_tail_is_refused() -> None:
     for tail in ("A", "=", "!", "\n", ".", "AAAA", "é"):
         assert rejection(TOKEN + tail) in TAMPERED

@@ -34,7 +34,7 @@ class AddressSet(NamedTuple):
 
 
 class Confirmation(NamedTuple):
-    """That a helper saw a set: when (`observed_at` of the name), until when that counts, and who signed it."""
+    """That a helper saw a set: when (`observed_at`), until when that counts, and who signed it."""
 
     observed_at: float
     expires_at: float
@@ -237,7 +237,7 @@ class Model:
         self._apply()
 
     def freeze(self, now: float) -> None:
-        """Keep for each name the set that is answered, or would be without its pin. A second freeze changes nothing."""
+        """Keep for each name the set that is answered, or would be without its pin."""
         self.now = now
         if self.kept is None:
             self.kept = self._unpinned_sets()
@@ -249,7 +249,7 @@ class Model:
         self._apply()
 
     def rollback(self, serial: int, now: float) -> bool:
-        """Freeze with the usable part of the sets of a record, however old; False when there is no such record."""
+        """Freeze with the usable part of the sets of a record, however old; False without that record."""
         self.now = now
         record = next((each for each in self.records if each.serial == serial), None)
         if record is not None:
@@ -260,9 +260,9 @@ class Model:
                     self.kept[name] = held
             for name, state in self.names.items():
                 kept, proven = self.kept.get(name), state.proven
-                if kept is not None and proven is not None and proven.set == kept.set and name not in before:
-                    self.kept[name] = proven
-                elif kept is not None and proven is not None and proven.set == kept.set != before[name].set:
+                if (
+                    kept is not None and proven is not None and proven.set == kept.set and name not in before
+                ) or (kept is not None and proven is not None and proven.set == kept.set != before[name].set):
                     self.kept[name] = proven
         self._apply()
         return record is not None
@@ -406,8 +406,8 @@ class Model:
     def accepts(self, snapshot: Snapshot) -> bool:
         """Check 1: a trusted key, in time, newer than the last one of the same helper, of use, not emptied.
 
-        CHOICE skew: 300 s of difference between two clocks are granted. A last snapshot that was issued later than
-        that from now orders nothing: a clock was set back since.
+        CHOICE skew: 300 s of difference between two clocks are granted. A last snapshot that was issued
+        later than that from now orders nothing: a clock was set back since.
         """
         last = self.latest.get(snapshot.helper)
         is_newer = (
@@ -579,7 +579,7 @@ class Model:
                 self.kept[name] = held._replace(confirmation=held.confirmation._replace(observed_at=latest))
 
     def _confirmed(self, name: str, held: Held) -> Held:
-        """Age of the latest confirmation, expiry (and key) of the one that lasts longest; none is in the future."""
+        """Age of the latest confirmation, expiry and key of the one that lasts longest."""
         same = [each.confirmation for each in self._usable(name).values() if each.set == held.set]
         same.append(held.confirmation)
         longest = max(same, key=lambda each: each.expires_at)
@@ -638,7 +638,7 @@ class Model:
         return candidate.set.addresses - (proven.set.addresses if proven else frozenset())
 
     def _counts(self, name: str, candidate: Held, address: str) -> bool:
-        """A new address does not decide when this host has no route to its whole family, and the set is of use."""
+        """Whether a new address decides: not without a route to its whole family, if the set is of use."""
         if not self._alive(name, candidate.set) or self.addresses[name, address].last != "no_route":
             return True
         v6 = ":" in address
@@ -674,7 +674,7 @@ class Model:
             state.answered |= {a for a in new if self.alive(name, a) == "alive"}
 
     def _end_trial(self, name: str) -> None:
-        """Trials, the two ways in which one ends while the proven set works. What the fleet refused is rolled back first."""
+        """The two ways in which a trial ends while the proven set works; refused by the fleet comes first."""
         state, canary = self.names[name], self.policy.canary
         candidate = self._candidate(name)
         if candidate is None or canary is None or not self._on_trial(name):
@@ -714,7 +714,7 @@ class Model:
     # --- history
 
     def _record(self, serial: int) -> None:
-        """A record for each snapshot after which the owner's statement of a name is another set than in the last one."""
+        """A record for each snapshot after which the owner states another set than in the last one."""
         sets = {name: state.learned for name, state in self.names.items() if state.learned is not None}
         last = self.records[-1].sets if self.records else {}
         if {name: held.set for name, held in sets.items()} == {name: held.set for name, held in last.items()}:
@@ -759,7 +759,7 @@ class Model:
         self._shorten()
 
     def _permitted_sets(self, sets: Mapping[str, Held]) -> dict[str, Held]:
-        """Recorded sets whose key is trusted, or that are stated now; of names that are not managed as well."""
+        """Recorded sets whose key is trusted, or that are stated now; names need not be managed."""
         found = {}
         for name, held in sets.items():
             if self.policy.speaks(held.confirmation.key, name):
@@ -773,7 +773,7 @@ class Model:
         return {name: held for name, held in found.items() if held is not None}
 
     def _allowed(self, name: str, held: Held) -> Held | None:
-        """The set as the configuration allows it, or None; a helper that states the same set takes its place."""
+        """The set as the configuration allows it, or None; a helper may take the place of its signer."""
         remaining = reduced(self.policy, name, held)
         if remaining is None or self.policy.speaks(held.confirmation.key, name):
             return remaining

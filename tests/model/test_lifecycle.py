@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import pytest
 
 from tests.model import machine
-from tests.model.reference import Address, AddressSet, Answer, Held, Model, Outcome, Policy
+from tests.model.reference import Address, Answer, Held, Model, Outcome, Policy
 from tests.model.run import failing, report, seeds
 from tests.model.sequences import make_story
 from tests.model.subject import SUBJECT, ModelSubject
@@ -89,17 +87,17 @@ class FreezeKeepsNothing(Model):
 
 
 class TwoRecordsShareASerial(Model):
-    def _record(self, before: Mapping[str, AddressSet | None], serial: int) -> None:
+    def _record(self, serial: int) -> None:
         count = len(self.records)
-        super()._record(before, serial)
+        super()._record(serial)
         if len(self.records) > count:
             self.records[-1].serial = serial
 
 
 class NoRouteIsNoFailure(Model):
-    def _result(self, address: str, state: Address, outcome: Outcome) -> None:
+    def _result(self, state: Address, outcome: Outcome) -> None:
         if outcome != "no_route":
-            super()._result(address, state, outcome)
+            super()._result(state, outcome)
 
 
 BUGS: dict[type[Model], int] = {

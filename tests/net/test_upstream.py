@@ -13,6 +13,7 @@ import pytest
 
 from dnsproxy.core.exchange import Exchange, Limits
 from dnsproxy.core.upstreams import Upstream
+from dnsproxy.core.wire import scan_query
 from dnsproxy.net import datagrams, upstream, upstream_udp
 from tests.fakes.forwarding import TC, at, numbered, respond, truncate, world
 from tests.fakes.nameserver import closed_port
@@ -240,6 +241,71 @@ async def test_while_many_sockets_wait_a_port_is_used_for_longer(monkeypatch: py
         ports = [asked.peer[1] for asked in fake.asked]
         assert len(made.forwarder._sockets) == len(set(ports)) == 2
         assert sorted(ports.count(port) for port in set(ports)) == [1, 9]
+
+
+async def test_p12_a_port_is_used_for_a_bounded_time_however_many_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also while no more sockets than there are now are wanted."""
+    monkeypatch.setattr(upstream_udp, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(upstream_udp, "SHARED_SECONDS", 0.0)
+    monkeypatch.setattr(upstream, "MANY_SOCKETS", 2)
+    async with FakeUpstream(silence) as fake, world(at(fake)) as made:
+        made.submit(*numbered(10))
+        await until(lambda: len(fake.asked) == 10)
+        assert len(made.forwarder._sockets) == 10
+        # A port may be drawn twice, of some 28,000: not so often in 10 ** 12 runs.
+        assert len({asked.peer[1] for asked in fake.asked}) > 6
+
+
+async def test_p12_many_slow_exchanges_leave_each_port_few_queries() -> None:
+    """None of 2,000 queries, one each millisecond, is answered: more than `MANY_SOCKETS` ports wait."""
+    async with FakeUpstream(silence) as fake, world(at(fake)) as made:
+        (to,) = made.engine.upstreams()
+        waiting = Exchange(b"", scan_query(query("a.example.")), (to,), SHORT, monotonic())
+        started = monotonic()
+        times: dict[upstream_udp.UpstreamSocket, list[float]] = {}
+        for number in range(2_000):
+            now = started + number / 1_000
+            used = made.forwarder._socket(to, now)
+            used.left -= 1
+            used.pending[number.to_bytes(2, "big")] = waiting
+            times.setdefault(used, []).append(now)
+        assert max(map(len, times.values())) <= 1_000 * upstream_udp.SHARED_SECONDS + 1
+        assert max(held[-1] - held[0] for held in times.values()) <= upstream_udp.SHARED_SECONDS
+        # 512 that come alone, then 50 for each second.
+        assert len(times) < upstream_udp.MANY_SOCKETS + 1.5 / upstream_udp.SHARED_SECONDS + 10
+
+
+async def test_without_a_free_descriptor_an_idle_port_is_given_up_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened = 0
+
+    def scarce(family: int, kind: int) -> socket.SocketType:
+        """One descriptor in all."""
+        if made.forwarder._sockets:
+            raise OSError(errno.EMFILE, "Too many open files")
+        nonlocal opened
+        opened += 1
+        return real(family, kind)
+
+    real = socket.SocketType
+    monkeypatch.setattr(upstream_udp, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(upstream_udp, "LAST_SECONDS", 0.0)
+    async with FakeUpstream(respond) as fake, world(at(fake)) as made:
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "SocketType", scarce)
+            for data in numbered(6):
+                await made.ask(data)
+            assert (opened, len(fake.asked)) == (6, 6)
+            # What waits on the only one is not given up for others.
+            fake.hook = silence
+            made.submit(query("slow.example."))
+            await until(lambda: len(fake.asked) == 7)
+            (response,) = await made.ask(query("other.example."))
+            assert read(response).rcode() == dns.rcode.SERVFAIL
+            assert (opened, len(made.forwarder._sockets)) == (7, 1)
 
 
 async def test_a_socket_carries_a_bounded_number_of_queries(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -174,9 +174,6 @@ def test_records_hold_what_changed() -> None:
         proxy.publish_all(H1, [learned(NAME, (first,)), learned(OTHER, (second,))])
     changes = [[item["name"] for item in record["names"]] for record in proxy.document()["history"]]
     assert changes == [[NAME, OTHER], [OTHER], [NAME]]
-    # Of the others only the confirmation.
-    confirmed = [[item["names"] for item in record["confirmed"]] for record in proxy.document()["history"]]
-    assert confirmed == [[], [[NAME]], [[OTHER]]]
     before = observed(proxy)["history"]
     proxy.restart()
     assert observed(proxy)["history"] == before
@@ -230,7 +227,6 @@ def wrong(path: list[str | int], value: object) -> Any:
         (["freeze"], 3, "state.freeze: not an object"),
         (["freeze", "names", 0, "expires_at"], "soon", "names[0].expires_at"),
         (["history", 0, "names", 0, "cname"], "a b", "names[0].cname"),
-        (["history", 2, "confirmed", 0, "names"], ["x."], "confirmed[0].names: x. has no set"),
         (["history"], {}, "state.history: not a list"),
     ],
 )

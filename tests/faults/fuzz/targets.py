@@ -25,8 +25,8 @@ from dnsproxy.core.engine import Forward
 from dnsproxy.core.exchange import Verdict
 from dnsproxy.core.features import Features
 from dnsproxy.core.learned import Scope, Snapshot, judge_content
+from dnsproxy.core.records import Names
 from dnsproxy.core.registry import Sought, Wanted
-from dnsproxy.core.response import read_name
 from dnsproxy.core.trust import Trust
 from dnsproxy.errors import DiscoverError, DropReason, SnapshotError, WireError
 from dnsproxy.net.statefile import load_state, overrides_path
@@ -86,7 +86,7 @@ def fuzz_scan(data: bytes) -> None:
         assert len(found.key) <= names.MAX_NAME, "longer than a name"
     wire.without_cookie(data)
     with contextlib.suppress(WireError):
-        read_name(data, wire.HEADER)
+        Names(data).read(wire.HEADER)
 
 
 def fuzz_reply(data: bytes) -> None:
