@@ -193,7 +193,7 @@ TASKS: list[Task] = [
     ("sources", SnapshotPuller, "run"),
     ("sources", SnapshotPuller, "_follow"),
     ("addresses", AddressService, "run"),
-    ("publication of addresses", AddressService, "_publish"),
+    ("publication of addresses", AddressService, "_keep_published"),
     ("probes", ProbeLoop, "run"),
     ("hook", Hook, "run"),
     ("embedded helpers", EmbeddedHelpers, "run"),
