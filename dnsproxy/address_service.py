@@ -38,10 +38,8 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 SLICE = 250
 # Seconds between two writes that change ages only, and before a failed write is retried.
 REFRESH_GAP = 60.0
-# Seconds between two looks for sets that `learn.max_stale` has ended, and before a task that failed starts
-# again.
+# Seconds between two looks for sets that `learn.max_stale` has ended.
 TICK = 30.0
-RESTART_AFTER = 1.0
 
 
 @dataclass(frozen=True, slots=True)

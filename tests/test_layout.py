@@ -323,8 +323,7 @@ TOGETHER = {
     "helper.resolve": "the two address types of one look",
     "helper.service": "the looks of one round; what fails is caught in each",
     "net.probe": "probes; each catches what fails",
-    "net.refresh": "sources; each catches what fails while it pulls",
-    "vetting": "restarted as a whole by `learning`",
+    "net.puller": "sources; each catches what fails while it pulls",
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socketserver
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -254,6 +254,65 @@ def test_orders_need_the_token(trial: Trial) -> None:
     told = trial.order("freeze", "--admin", url, expected=1)
     assert "status 401 Unauthorized: a bearer token is needed" in told
     assert trial.status()["frozen"] is None
+
+
+# -- reload ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_after_every_reload_commands_probes_and_the_program_act_on_what_is_answered(
+    trial: Trial, workers: int
+) -> None:
+    world, folder = trial.world, trial.world.folder
+    program = write_program(folder, "cat >> told")
+    world.configure(serve={"workers": workers}, learn={"on_change": str(program)})
+    trial.open(ONE, TWO)
+    trial.start(ONE)
+    other = {"name": "other", "provider": "generic", "names": [{"name": "added.example"}]}
+    registries = world.configuration()["registries"]
+    steps: list[tuple[str, Callable[[], None]]] = [
+        ("forward", lambda: world.configure(forward={"policy": "sequential"})),
+        ("registries", lambda: world.configure_registries(*registries, other)),
+        ("admin", lambda: world.configure(admin={"identity": "proxy-9"}, learn={"ttl": 7})),
+    ]
+
+    def told() -> list[Any]:
+        path = folder / "told"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    for number, (section, change) in enumerate(steps):
+        current, following = (ONE, TWO) if number % 2 == 0 else (TWO, ONE)
+        trial.order("freeze")
+        change()
+        assert f"changed: {section}" in trial.order("reload")
+        if world.configuration()["registries"] != registries:
+            assert world.server.dig("added.example").rcode == "SERVFAIL", "never forwarded"
+        assert trial.answered() == [current]
+        assert "frozen" in trial.order("unfreeze")
+        address = f"10.9.8.{number}"
+        trial.order("pin", REGISTRY, address)
+        assert trial.answered() == [address]
+        assert address in trial.order("explain", REGISTRY)
+        wait_for(
+            lambda address=address: [address] in [n["new"] for d in told() for n in d["names"]],  # type: ignore[misc]
+            "the program gets the pin",
+        )
+        trial.order("unpin", REGISTRY)
+        assert trial.answered() == [current]
+        trial.learn(following)
+        trial.wait_answered(following)
+        newest = json.loads(trial.order("history", "--json"))["history"][0]
+        assert {change["name"]: change["new"] for change in newest["changes"]} == {
+            f"{REGISTRY}.": [following]
+        }
+    # Both are members, and one dies.
+    trial.learn(ONE, TWO)
+    trial.wait_answered(ONE, TWO)
+    world.configure(forward={"policy": "fastest"})
+    trial.order("reload")
+    trial.close(TWO)
+    trial.wait_answered(ONE)
 
 
 # -- the operator's program ------------------------------------------------------------------------
