@@ -18,7 +18,7 @@ class Chains:
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
-        self._derived: set[bytes] = set()
+        self._derived: dict[bytes, None] = {}  # oldest first
 
     def rewritten(
         self, exchange: Exchange, response: Response, rules: Ruleset, now: float
@@ -38,10 +38,12 @@ class Chains:
             return None
         if made is None:
             return response
-        if len(self._derived) >= MAX_DERIVED:
-            made.ttl = None
-        else:
-            self._derived.add(exchange.key)
+        self._derived.pop(exchange.key, None)
+        self._derived[exchange.key] = None
+        if len(self._derived) > MAX_DERIVED:
+            oldest = next(iter(self._derived))
+            del self._derived[oldest]
+            self._cache.remove(oldest)
         return made
 
     def forget(self) -> None:

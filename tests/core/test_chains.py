@@ -46,12 +46,14 @@ def test_p06_a_chain_elsewhere_is_left_as_it_is() -> None:
     assert Chains(Cache(10)).rewritten(exchange, response, RULES, 0.0) is response
 
 
-def test_p06_beyond_the_bound_answers_are_given_and_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chains, "MAX_DERIVED", 1)
-    made = Chains(Cache(10))
-    lifetimes = []
-    for key in (b"one", b"two"):
+def test_p06_beyond_the_bound_the_oldest_answer_is_evicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chains, "MAX_DERIVED", 2)
+    cache = Cache(10)
+    made = Chains(cache)
+    for key in (b"one", b"two", b"one", b"three"):
         exchange, response = answered(CHAIN, key=key)
         taken = made.rewritten(exchange, response, RULES, 0.0)
-        lifetimes.append(None if taken is None else taken.ttl)
-    assert lifetimes == [30, None]
+        assert taken is not None
+        assert taken.ttl == 30
+        cache.keep(key, taken, 0.0)
+    assert sorted(cache.keys()) == [b"one", b"three"]

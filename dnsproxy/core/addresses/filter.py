@@ -26,6 +26,7 @@ class Refusal(StrEnum):
     LINK_LOCAL = "link_local"
     MULTICAST = "multicast"
     RESERVED = "reserved"
+    METADATA = "metadata"
     CONFLICT = "conflict"
     NOT_ALLOWED = "not_allowed"
     PUBLIC = "public"
@@ -39,6 +40,29 @@ def _networks(*texts: str) -> tuple[Network, ...]:
 # Of IPv6 only 2000::/3 and fc00::/7 are in use
 # (RFC 4291 §2.4); ::/3 also holds the ways to write an IPv4 address as IPv6.
 _SPECIAL: tuple[tuple[Refusal, tuple[Network, ...]], ...] = (
+    # Services of a cloud for the host itself: credentials, resolvers. A client that is led to one hands its
+    # requests over, and a proxy in front of it would make credentials reachable. Alibaba, AWS (IMDS, ECS),
+    # Azure, Oracle.
+    (
+        Refusal.METADATA,
+        _networks(
+            *(
+                "100.100.100.200/32",
+                "100.100.2.136/32",
+                "100.100.2.138/32",
+                "100.100.2.116/31",
+                "100.100.2.118/32",
+            ),
+            *(
+                "169.254.169.254/32",
+                "169.254.170.2/32",
+                "fd00:ec2::254/128",
+                "fd00:ec2::253/128",
+                "fd00:ec2::23/128",
+            ),
+            *("168.63.129.16/32", "192.0.0.192/32", "fd20:ce::254/128"),
+        ),
+    ),
     (Refusal.UNSPECIFIED, _networks("0.0.0.0/8", "::/128")),
     (Refusal.LOOPBACK, _networks("127.0.0.0/8", "::1/128")),
     (Refusal.LINK_LOCAL, _networks("169.254.0.0/16", "fe80::/10")),
@@ -107,10 +131,10 @@ def is_routed(address: str, routed: Iterable[Network]) -> bool | None:
 def refusal(address: str, limits: Limits) -> Finding | None:
     """Return why ``address`` must not be answered for a name with ``limits``; None when it may.
 
-    A range of ``allowed`` that lies within a special range (loopback, link-local,
-    reserved) admits it, and any range of ``allowed`` admits public addresses: the
-    operator wrote down what the name has. A route that is more specific than the
-    conflict wins, as in a route table.
+    A range of ``allowed`` that lies within a special range (loopback, link-local, reserved, or exactly the
+    address of a metadata service) admits it, and any range of ``allowed`` admits public addresses: the
+    operator wrote down what the name has. A route that is more specific than the conflict wins, as in a route
+    table.
 
     Raises:
         ValueError: ``address`` is not an IP address.
