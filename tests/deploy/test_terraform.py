@@ -233,6 +233,7 @@ ZONE = {
 GOOD: dict[str, Any] = {
     "helper": HELPER,
     "helper_config": "registries: []\n",
+    "helper_package": "dnsproxy @ https://bucket.example/dnsproxy-1-py3-none-any.whl#sha256=00",
     "client_cidrs": ["10.0.0.0/8", "172.16.0.0/12"],
     "proxy_addresses": ["10.0.1.53", "10.0.2.53"],
     "dhcp_vpc_ids": ["vpc-1"],
@@ -259,6 +260,8 @@ def test_good_values_are_taken(terraform: Callable[..., tuple[int, str]], tmp_pa
     [
         ({"name": "1"}, "name is a letter"),
         ({"helper": {**HELPER, "vpc_id": "v"}}, "helper.vpc_id begins with vpc-"),
+        ({"helper_package": "dnsproxy"}, "helper_package is a wheel by its URL"),
+        ({"helper_package": None}, "helper_package is needed"),
         ({"client_cidrs": ["10.0.0.0/40"]}, "client_cidrs is a list"),
         ({"client_cidrs": ["0.0.0.0/0"]}, "must not be the whole world"),
         ({"proxy_addresses": ["proxy.example"]}, "are IPv4 addresses"),

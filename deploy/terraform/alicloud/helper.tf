@@ -52,6 +52,10 @@ resource "alicloud_instance" "helper" {
       condition     = length(trimspace(var.helper_config)) > 0
       error_message = "helper_config is needed with helper."
     }
+    precondition {
+      condition     = var.helper_package != null
+      error_message = "helper_package is needed with helper."
+    }
     # An instance made anew has another key, which all proxies would have to be told.
     ignore_changes = [image_id]
   }

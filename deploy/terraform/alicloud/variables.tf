@@ -41,8 +41,12 @@ variable "helper_config" {
 
 variable "helper_package" {
   type        = string
-  default     = "dnsproxy"
-  description = "What pip installs on the helper: a name with a version, or the URL of a wheel in a bucket of the region."
+  default     = null
+  description = "The wheel that pip installs on the helper, as `dnsproxy @ https://...whl#sha256=...`, in a bucket of the region for example. The package of that name on PyPI is another program."
+  validation {
+    condition     = var.helper_package == null || can(regex("^[a-z-]+ @ https://", var.helper_package))
+    error_message = "helper_package is a wheel by its URL: dnsproxy @ https://...whl#sha256=..."
+  }
 }
 
 variable "client_cidrs" {
