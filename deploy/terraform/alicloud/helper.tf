@@ -40,7 +40,7 @@ resource "alicloud_instance" "helper" {
   # The private key is made on the instance and never leaves it: neither the state nor the user data hold it. Its public
   # half is printed on the console and lies in /etc/dnsproxy/helper.pub.
   user_data = base64encode(templatefile("${path.module}/helper.cloud-init.yaml", {
-    package  = var.helper_package
+    package  = var.helper_package == null ? "" : var.helper_package
     config   = var.helper_config
     service  = file("${path.module}/../../systemd/dnsproxy-helper.service")
     sysusers = file("${path.module}/../../systemd/sysusers.d/dnsproxy.conf")
