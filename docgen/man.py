@@ -80,8 +80,8 @@ The private key that a helper signs with; readable by its user alone.
 The public key that proxies trust.
 .TP
 .I /var/lib/dnsproxy/learned.jws
-The last snapshots taken, what a proxy starts from; beside it what operators ordered
-.RI ( learned.jws.orders ).
+The state of learned addresses that a proxy starts from: signed snapshots, proven addresses, overrides of
+operators, history.
 .SH EXAMPLES
 Try the whole of it on loopback:
 .PP

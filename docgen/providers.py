@@ -23,7 +23,7 @@ where a document says nothing, this page says so, and `discover` finds out inste
 |---|---|---|
 | `GET https://REGISTRY/v2/` | 401, `Bearer realm="https://HOST/..."` | HOST hands out tokens |
 | | 401 with `Basic`, or 200 | no token service is named, which is no failure; a known one is kept |
-| the smallest blob of `discover.repository`, then a layer | 307 or another redirect | the host of `Location` has the layers |
+| the smallest blob of `discover.repository`, then a layer | a redirect | the host of `Location` has it |
 | | 200 for both | no storage host is named; a known one is kept |
 
 A realm that is not https, one that is not below the provider's domains, and a redirect to a host that is

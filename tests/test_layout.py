@@ -19,6 +19,8 @@ from dnsproxy.events import EVENTS
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "dnsproxy"
 MAX_LINES = 500
+# One subject that is read as a whole.
+LONG_MODULES = {"dnsproxy/core/addresses/lifecycle.py": 800}
 
 # Lowest first. A module imports from its own layer or a lower one. `net`,
 # `helper`, `admin` and `ops` are one layer whose members do not know one another.
@@ -256,7 +258,10 @@ def test_modules_are_short() -> None:
         str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines())
         for path in PACKAGE.rglob("*.py")
     }
-    assert {name: length for name, length in lengths.items() if length >= MAX_LINES} == {}
+    assert {
+        name: length for name, length in lengths.items() if length >= LONG_MODULES.get(name, MAX_LINES)
+    } == {}
+    assert all(lengths[name] >= MAX_LINES for name in LONG_MODULES), "exceptions that nothing needs"
 
 
 # --- tasks

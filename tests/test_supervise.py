@@ -471,7 +471,14 @@ def test_each_supervised_task_has_its_test() -> None:
                 first = node.args[0]
                 if isinstance(first, ast.Constant):
                     names.add(str(first.value))
-    names |= {"addresses", "orphans", "proxy", "reload", "service manager", "worker restarts"}  # given to `Proxy.run`
+    names |= {
+        "addresses",
+        "orphans",
+        "proxy",
+        "reload",
+        "service manager",
+        "worker restarts",
+    }  # given to `Proxy.run`
     assert names == {name for name, _, _ in (*TASKS, *HELPER_TASKS)} | set(ELSEWHERE)
     for name, test in ELSEWHERE.items():
         assert f'"{name}"' in (package.parent / test).read_text(encoding="utf-8"), f"{name}: {test}"

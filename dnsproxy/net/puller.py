@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 import structlog
 
@@ -24,6 +25,7 @@ from dnsproxy.core.trust import Trust
 from dnsproxy.errors import FetchError, Rejection, SnapshotError
 from dnsproxy.net.fetch import MAX_WAIT, Fetched, Fetcher, Request, SourceStatus, public_url
 from dnsproxy.settings.learning import LearnSettings, Source
+from dnsproxy.supervise import supervise
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -102,7 +104,8 @@ class SnapshotPuller:
         try:
             async with asyncio.TaskGroup() as tasks:
                 for source in self._settings.sources:
-                    tasks.create_task(self._follow(source))
+                    follow = partial(self._follow, source)
+                    tasks.create_task(supervise("sources", follow, detail=public_url(source.url)))
         finally:
             await self._fetcher.close()
 

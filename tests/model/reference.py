@@ -717,6 +717,7 @@ class Model:
         """A record for each snapshot after which the owner states another set than in the last one."""
         sets = {name: state.learned for name, state in self.names.items() if state.learned is not None}
         last = self.records[-1].sets if self.records else {}
+        sets = {n: last[n] if n in last and last[n].set == held.set else held for n, held in sets.items()}
         if {name: held.set for name, held in sets.items()} == {name: held.set for name, held in last.items()}:
             return
         taken = {record.serial for record in self.records}

@@ -265,6 +265,8 @@ class AddressLifecycle:
                 health.restart(now, is_probed=is_probed)
         if freeze is not None and name in freeze.sets:
             left = self._permitted(name, freeze.sets[name], wall_now)
+            if left is not None and state is not None and state.confirmed is not None:
+                state.confirmed = left.address_set, state.confirmed[1]
             if left is not freeze.sets[name]:
                 rest = {other: held for other, held in freeze.sets.items() if other != name}
                 self._keep(rest if left is None else {**rest, name: left})
