@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 
 import pytest
 
+from dnsproxy.core import seal
 from dnsproxy.core.addresses.name_state import TAKEOVER_AFTER
 from dnsproxy.keys import read_private_key, write_key_pair
 from tests.e2e.processes import wait_for
@@ -109,9 +111,12 @@ def test_a_key_is_replaced_without_a_gap(world: World, note: Callable[[str], Non
         wait_for(lambda: world.server.short(REGISTRY) == [moved], "what the new key signs is answered")
     assert world.metric('dnsproxy_learned_rejected_total{reason="unknown_key"}') == 0
     # The old key is not needed for anything that is known.
-    wait_for(
-        lambda: len(world.state_file.read_text().split()) == 1, "the state has what the new key signed alone"
-    )
+    new_id = seal.key_id(read_private_key(new_key).public_key())
+
+    def signers() -> set[str]:
+        return {seal.signer(token) for token in json.loads(world.state_file.read_text())["snapshots"]}
+
+    wait_for(lambda: signers() == {new_id}, "the state has what the new key signed alone")
     world.helper.kill()
     world.configure(learn={"trusted_keys": [str(new_public)]})
     assert world.proxy.stop() == 0
