@@ -619,8 +619,12 @@ class AddressLifecycle:
         sets = self._current_sets(wall_now)
         for name, statement in record.sets.items():
             usable = self._permitted(name, statement, wall_now) if name in self._managed else None
-            if usable is not None:
-                sets[name] = usable
+            if usable is None:
+                continue
+            # The age of a set that is known is that of its last confirmation.
+            known = (sets.get(name), self.names[name].proven if name in self.names else None)
+            same = (s for s in known if s is not None and s.address_set == usable.address_set)
+            sets[name] = next(same, usable)
         self._order(replace(self.overrides, freeze=Freeze(int(wall_now), sets, serial)))
 
     def _current_sets(self, wall_now: float) -> dict[str, Statement]:
