@@ -4,6 +4,8 @@ PYTHON ?=
 ARGS ?=
 # 1 has `make faults` take its longer forms.
 FULL ?=
+# Sequences that `make histories` runs on real proxies.
+PROCESSES ?= 1000
 # Two workers suit the smallest machines. No test owns a fixed port or path.
 JOBS ?= 2
 # Tests that share a world stay together (xdist_group).
@@ -97,9 +99,10 @@ fleet: ## Changes to 500 real engines, and a model of 10,000; writes docs/conver
 	@scripts/setup.sh dev
 	.venv/bin/python -m tests.fleet.run $(ARGS)
 
-histories: ## Compare 100,000 random lives of learned addresses with the reference model; ARGS="--sequences 1000"
+histories: ## Compare 100,000 random lives of learned addresses with the reference model, and PROCESSES of real proxies; as root
 	@scripts/setup.sh dev
 	.venv/bin/python -m tests.model.run --jobs $(JOBS) $(ARGS)
+	.venv/bin/python -m tests.model.run --processes $(PROCESSES) $(ARGS)
 
 deploy: ## Check deploy/, each file with its own tool
 	@scripts/setup.sh packages

@@ -40,6 +40,8 @@ SLICE = 250
 REFRESH_GAP = 60.0
 # Seconds between two looks for sets that `learn.max_stale` has ended.
 TICK = 30.0
+# Seconds. Answers expire at monotonic times, which are computed again once the wall clock was set by more.
+CLOCK_STEP = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ class AddressService:
         self._managed: dict[str, Wanted] = {}
         # Names whose change is not answered yet.
         self._unanswered: set[str] = set()
+        self._expiry_offset = self._clock_offset()
         self._publishing = asyncio.Lock()
 
     @property
@@ -185,12 +188,17 @@ class AddressService:
     def _wake_up(self) -> None:
         self._wake.set()
 
+    def _clock_offset(self) -> float:
+        """Return by how much the wall clock is ahead of the monotonic one; setting it changes that."""
+        return self._wall() - time.monotonic()
+
     async def _keep_published(self) -> None:
         while True:
+            change, look = self._next_change(), self._next_look()
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._pause()):
+                async with asyncio.timeout(min(change, look)):
                     await self._wake.wait()
-            if not self._wake.is_set():
+            if not self._wake.is_set() and change <= look:
                 self.lifecycle.tick()
             self._wake.clear()
             try:
@@ -199,27 +207,33 @@ class AddressService:
                 self._wake_up()
                 raise
 
-    def _pause(self) -> float | None:
-        """Return the seconds until time alone calls for something."""
-        lifecycle, wall_now = self.lifecycle, self._wall()
-        pauses = [lifecycle.next_trial_end(wall_now) or math.inf]
-        if lifecycle.policy.max_stale < math.inf:
-            pauses.append(TICK)
-        if self._revision != lifecycle.revision:
-            pauses.append(max(0.0, self._written_at + REFRESH_GAP - time.monotonic()))
-        pause = min(pauses)
-        return pause if pause < math.inf else None
+    def _next_change(self) -> float:
+        """Return the seconds until time alone may change the state."""
+        trial_end = self.lifecycle.next_trial_end(self._wall()) or math.inf
+        return min(trial_end, TICK) if self.lifecycle.policy.max_stale < math.inf else trial_end
+
+    def _next_look(self) -> float:
+        """Return the seconds until a write may be due, or the clocks are compared again."""
+        if self._revision == self.lifecycle.revision:
+            return TICK
+        return min(TICK, max(0.0, self._written_at + REFRESH_GAP - time.monotonic()))
 
     async def _publish(self, *, is_last: bool = False) -> None:
         """Settle, write, then answer."""
         async with self._publishing:
             lifecycle = self.lifecycle
+            is_clock_set = abs(self._clock_offset() - self._expiry_offset) > CLOCK_STEP
+            if is_clock_set:
+                lifecycle.tick()
+                self._expiry_offset = self._clock_offset()
             while not lifecycle.settle(SLICE, time.monotonic(), self._wall()):  # noqa: ASYNC110 - work in slices
                 await asyncio.sleep(0)  # queries first
             self._probes.kick()
             self._log_events()
             self._pass_over_held()
             self._unanswered.update(self._changed_names(lifecycle.take_changes()))
+            if is_clock_set:
+                self._unanswered.update(lifecycle.names)
             table = lifecycle.table() if self._unanswered else None
             is_urgent = await self._write_if_due(is_last=is_last)
             if table is not None:

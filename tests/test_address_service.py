@@ -302,6 +302,24 @@ async def test_addresses_leave_the_table_by_time_alone(
         await until(lambda: world.served() == (NEW,))
 
 
+async def test_when_answers_expire_follows_the_wall_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DNS goes by monotonic times, status by the wall clock: they agree after it was set."""
+    monkeypatch.setattr(address_service, "TICK", 0.02)
+    world = World(tmp_path)
+    world.verify = "{ports: []}"
+    world.restart()
+    await world.take(OLD)
+    async with world.running():
+        before = len(world.tables)
+        world.wall += 86_400
+        await until(lambda: len(world.tables) > before)
+        ahead = len(world.tables)
+        world.wall -= 86_400
+        await until(lambda: len(world.tables) > ahead)
+
+
 async def test_many_names_are_settled_in_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Queries have their turn between two slices, also while the state is written."""
     monkeypatch.setattr(address_service, "SLICE", 10)

@@ -114,7 +114,9 @@ class SnapshotPuller:
         self._asked += 1
         polls, self._polls = self._polls, {}
         for poll in polls.values():
-            poll.reschedule(asyncio.get_running_loop().time())
+            # One that has just ended by itself cannot be ended again.
+            with suppress(RuntimeError):
+                poll.reschedule(asyncio.get_running_loop().time())
 
     async def _follow(self, source: Source) -> None:
         failures = 0

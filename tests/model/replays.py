@@ -13,7 +13,8 @@ FOLDER = Path(__file__).with_name("seeds")
 
 
 def files() -> list[Path]:
-    return sorted(FOLDER.glob("*.json"))
+    """Those for the state machine; `process-*.json` are for real processes."""
+    return sorted(path for path in FOLDER.glob("*.json") if not path.name.startswith("process-"))
 
 
 def load(path: Path) -> Story:

@@ -9,11 +9,15 @@ import sys
 import time
 from collections.abc import Iterable
 
+from tests.model import process_stories
+from tests.model.process_run import run_in_namespace
+from tests.model.process_stories import from_json
 from tests.model.replays import FOLDER, save
 from tests.model.sequences import Story, make_story
 from tests.model.shrink import failure, shrink
 from tests.model.subject import SUBJECT
 from tests.model.world import MakeSubject
+from tests.netns.spaces import SpaceError
 
 CHUNK = 100
 
@@ -37,13 +41,37 @@ def _chunk(arguments: tuple[str, int, int]) -> list[str]:
     return failing(seeds(*arguments), SUBJECT)
 
 
+def run_processes(sequences: int, seed: str, keep: int) -> int:
+    """Run sequences on real processes; those that fail are made short and written to seeds/."""
+    arguments = ["--sequences", str(sequences), "--seed", seed, "--shorten", str(keep)]
+    try:
+        outcome = run_in_namespace(arguments)
+    except SpaceError as error:
+        sys.stderr.write(f"NOT TESTED WITH REAL PROCESSES: {error}; run as root with CAP_SYS_ADMIN\n")
+        return 1
+    for found in outcome.failures[:keep]:
+        story = from_json(found)
+        path = FOLDER / f"process-found-{hashlib.sha256(str(story).encode()).hexdigest()[:8]}.json"
+        process_stories.save(story, found["note"], path)
+        sys.stdout.write(f"{found['seed']}: {found['note']}\n  {path}\n")
+    kills = ", ".join(f"{count} {step}" for step, count in sorted(outcome.kills.items()))
+    figures = f"{len(outcome.failures)} failures, {outcome.seconds:.0f} s; kills: {kills}"
+    sys.stdout.write(f"{outcome.sequences} sequences on real processes, {figures}\n")
+    return 1 if outcome.failures else 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.model.run")
     parser.add_argument("--sequences", type=int, default=100_000)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seed", default="histories", help="another one makes other sequences")
     parser.add_argument("--keep", type=int, default=5, help="failures to make short and write")
+    parser.add_argument(
+        "--processes", type=int, default=0, help="sequences on real processes, in place of others"
+    )
     options = parser.parse_args()
+    if options.processes:
+        return run_processes(options.processes, options.seed, options.keep)
     began = time.monotonic()
     chunks = [
         (options.seed, start, min(CHUNK, options.sequences - start))

@@ -395,6 +395,28 @@ async def test_refresh_now_ends_a_pause() -> None:
     assert world.requests[2][1].wait == 0
 
 
+async def test_refresh_now_at_the_end_of_a_pause() -> None:
+    """A pause that has just ended by itself keeps no source from being asked."""
+    world = World(ONE, TWO, refresh=0.3)
+    refreshed = asyncio.Event()
+
+    async def changed(source: Source) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if source.url == ONE and not refreshed.is_set():
+                world.puller.refresh_now()
+                refreshed.set()
+            raise
+
+    world.made(changed=changed)
+    world.outcomes |= {ONE: token(FIRST), TWO: token(SECOND)}
+    async with running(world):
+        await until(refreshed.is_set)
+        asked = len(world.requests)
+        await until(lambda: {url for url, _ in world.requests[asked:]} == {ONE, TWO})
+
+
 class Polled(World):
     """Its source keeps each long poll for ever, and each plain request until ``go``."""
 
