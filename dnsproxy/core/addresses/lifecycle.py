@@ -30,7 +30,6 @@ from dnsproxy.core.addresses.overrides import (
     Freeze,
     Overrides,
     Pin,
-    Record,
     canonical_name,
     fixed_addresses,
     recorded,
@@ -189,6 +188,11 @@ class AddressLifecycle:
             if name in self.names or entry.addresses or name in self.overrides.pins:
                 self._enqueue(name)
         self._note_change()
+
+    @property
+    def managed_by_name(self) -> Mapping[str, Wanted]:
+        """The managed names by name; another object after each change."""
+        return self._managed
 
     def managed(self) -> list[Wanted]:
         """Return every managed name: the configured ones, then the discovered ones."""
@@ -792,6 +796,3 @@ def _server_name(name: str) -> str:
     """Return the name that a certificate must be valid for, without the last dot."""
     plain = name.removesuffix(".")
     return f"{_BELOW_WILDCARD}{plain[1:]}" if plain.startswith("*.") else plain
-
-
-__all__ = ["AddressLifecycle", "Discovery", "EventBuffer", "OpenedSnapshot", "Record"]
