@@ -265,7 +265,7 @@ class AddressService:
         await file.write(lines)
         if file is not self._file:
             return await self._write_if_due(
-                must_write=must_write
+                is_last=is_last, is_order=is_order
             )  # `configure` has put another one in its place
         self._written_at = time.monotonic()
         if file.failure is None:
