@@ -39,7 +39,7 @@ class Owned:
 
     __slots__ = (
         *("_nodata", "_rrsets", "_stale", "addresses", "cname", "gone_at", "name"),
-        *("ready", "serial", "stale_at", "ttl"),
+        *("ready", "serial", "stale_at", "ttl", "was_stale"),
     )
 
     def __init__(
@@ -59,6 +59,8 @@ class Owned:
         self.cname = cname
         self.ttl = ttl
         self.serial = serial
+        # Whether stale responses were made for clients: some may be prepared.
+        self.was_stale = False
         self._stale: Owned | None = None
         self.stale_at = stale_at
         self.gone_at = gone_at
@@ -86,7 +88,11 @@ class Owned:
 
     def is_extended_by(self, other: Owned) -> bool:
         """Return whether ``other`` answers the same, for as long or longer."""
-        if (self.addresses, self.cname, self.ttl) != (other.addresses, other.cname, other.ttl):
+        if self.was_stale or (self.addresses, self.cname, self.ttl) != (
+            other.addresses,
+            other.cname,
+            other.ttl,
+        ):
             return False
         return other.stale_at >= self.stale_at - 1.0 and other.gone_at >= self.gone_at - 1.0
 
@@ -94,7 +100,10 @@ class Owned:
         """Return what to answer with at ``now``: short TTLs when stale, None when nothing is left to give."""
         if not self.ready or now >= self.gone_at:
             return None
-        if now < self.stale_at or self.ttl <= STALE_TTL:
+        if now < self.stale_at:
+            return self
+        self.was_stale = True
+        if self.ttl <= STALE_TTL:
             return self
         if self._stale is None:
             self._stale = Owned(

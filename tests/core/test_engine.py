@@ -415,6 +415,28 @@ def test_p07_stale_ttls_are_at_most_30(qtype: str, cname: str | None) -> None:
     assert ttls(STALE_AT) == {30}
 
 
+@pytest.mark.parametrize("ttl", [30, 300])
+def test_p07_a_stale_set_that_is_confirmed_is_fresh_again(ttl: int) -> None:
+    """Also where stale responses were prepared: those have no end while `max_stale` is forever."""
+    made = engine()
+    made.swap_rules(aged_rules(ttl=ttl))
+    for _ in range(3):
+        assert ede(answer(made, query(REGISTRY, use_edns=0), STALE_AT)) == [3]
+    (confirmed,) = build_rules(
+        served_table(snapshot(learned(REGISTRY, ("10.94.205.198",)))),
+        [],
+        ttl=ttl,
+        max_stale=float("inf"),
+        now=STALE_AT,
+        wall_now=WALL,
+    ).owned()
+    made.update_rules({REGISTRY: confirmed})
+    for _ in range(3):
+        response = answer(made, query(REGISTRY, use_edns=0), STALE_AT + 1)
+        assert ede(response) == []
+        assert {rrset.ttl for rrset in read(response).answer} == {ttl}
+
+
 def test_p07_stale_sets_are_rotated_too() -> None:
     table = served_table(snapshot(learned(REGISTRY, ("10.0.0.1", "10.0.0.2"))))
     made = engine()
