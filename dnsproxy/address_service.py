@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,8 @@ SLICE = 250
 REFRESH_GAP = 60.0
 # Seconds between two looks for sets that `learn.max_stale` has ended.
 TICK = 30.0
+# Seconds between two attempts to write while the disk fails.
+RETRY_GAP = 5.0
 # Seconds. Answers expire at monotonic times, which are computed again once the wall clock was set by more.
 CLOCK_STEP = 5.0
 
@@ -91,7 +93,7 @@ class AddressService:
         self._revision = self._urgent = 0
         self._measured = -1  # the revision whose changes that overrides keep out are not measured any more
         self._written_at = -math.inf
-        self._managed: dict[str, Wanted] = {}
+        self._managed: Mapping[str, Wanted] = {}
         # Names whose change is not answered yet.
         self._unanswered: set[str] = set()
         self._expiry_offset = self._clock_offset()
@@ -131,7 +133,7 @@ class AddressService:
         self._log_events()
         lifecycle.take_changes()
         lifecycle.take_events()  # nothing changed for clients
-        self._managed = table.by_name
+        self._managed = lifecycle.managed_by_name
         self._publish_table(table)
         self._pass_over(lifecycle.names)
         self.convergence.record(dict(table.sets), self._wall())
@@ -180,7 +182,7 @@ class AddressService:
         """
         command(self.lifecycle, self._wall())
         self._wake_up()  # `run` completes it if the caller is cancelled
-        await self._publish()
+        await self._publish(is_order=True)
         return self._file.failure
 
     # -- publication ----------------------------------------------------------------------
@@ -218,7 +220,7 @@ class AddressService:
             return TICK
         return min(TICK, max(0.0, self._written_at + REFRESH_GAP - time.monotonic()))
 
-    async def _publish(self, *, is_last: bool = False) -> None:
+    async def _publish(self, *, is_last: bool = False, is_order: bool = False) -> None:
         """Settle, write, then answer."""
         async with self._publishing:
             lifecycle = self.lifecycle
@@ -234,10 +236,10 @@ class AddressService:
             self._unanswered.update(self._changed_names(lifecycle.take_changes()))
             if is_clock_set:
                 self._unanswered.update(lifecycle.names)
-            table = lifecycle.table() if self._unanswered else None
-            is_urgent = await self._write_if_due(is_last=is_last)
+            table, managed = lifecycle.table() if self._unanswered else None, lifecycle.managed_by_name
+            is_urgent = await self._write_if_due(is_last=is_last, is_order=is_order)
             if table is not None:
-                await self._serve(table, list(self._unanswered))
+                await self._serve(table, managed, list(self._unanswered))
                 self._unanswered.clear()
             self._log_events()
             if self._hook.is_wanted and (table is not None or is_urgent or self._is_offer_due):
@@ -245,13 +247,13 @@ class AddressService:
                 is_frozen = lifecycle.overrides.freeze is not None
                 self._hook.offer(name_statuses(lifecycle), lifecycle.serial, frozen=is_frozen)
 
-    async def _write_if_due(self, *, is_last: bool) -> bool:
+    async def _write_if_due(self, *, is_last: bool, is_order: bool) -> bool:
         """Write the state if the file is old, or wrong in more than ages; return whether that was so."""
         lifecycle, file = self.lifecycle, self._file
-        is_due = self._urgent != lifecycle.urgent or (
-            self._revision != lifecycle.revision
-            and (is_last or time.monotonic() >= self._written_at + REFRESH_GAP)
-        )
+        waited = time.monotonic() - self._written_at
+        may_try = is_last or is_order or file.failure is None or waited >= RETRY_GAP
+        is_urgent = self._urgent != lifecycle.urgent and may_try
+        is_due = is_urgent or (self._revision != lifecycle.revision and (is_last or waited >= REFRESH_GAP))
         if not is_due:
             return False
         revision, urgent = lifecycle.revision, lifecycle.urgent
@@ -262,7 +264,9 @@ class AddressService:
                 await asyncio.sleep(0)
         await file.write(lines)
         if file is not self._file:
-            return await self._write_if_due(is_last=is_last)  # `configure` has put another one in its place
+            return await self._write_if_due(
+                is_last=is_last, is_order=is_order
+            )  # `configure` has put another one in its place
         self._written_at = time.monotonic()
         if file.failure is None:
             self._revision, self._urgent = revision, urgent
@@ -272,15 +276,15 @@ class AddressService:
 
     def _changed_names(self, changed: list[str]) -> list[str]:
         """Return ``changed`` and the names that are managed in another way than before, or no longer."""
-        before, managed = self._managed, {entry.name: entry for entry in self.lifecycle.managed()}
-        if before == managed:
+        before, managed = self._managed, self.lifecycle.managed_by_name
+        if before is managed:
             return changed
         other = [name for name in {**before, **managed} if before.get(name) != managed.get(name)]
         return list(dict.fromkeys((*changed, *other)))
 
-    async def _serve(self, table: ServedTable, changed: list[str]) -> None:
+    async def _serve(self, table: ServedTable, managed: Mapping[str, Wanted], changed: list[str]) -> None:
         """Answer ``changed`` by ``table``."""
-        self._managed = table.by_name
+        self._managed = managed
         if self._update is None:
             self._publish_table(table)
         else:

@@ -382,10 +382,10 @@ async def test_a_changed_answer_waits_for_the_disk(world: World, disk: Disk) -> 
 async def test_it_does_not_wait_longer_than_patience(
     world: World, disk: Disk, logs: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(statefile, "PATIENCE", 0.05)
     await world.take(OLD)
     async with world.running():
         disk.block()
+        monkeypatch.setattr(statefile, "PATIENCE", 0.05)
         world.accept(NEW)
         await until(lambda: world.served() == (NEW,))
         reason = "the disk has not completed a write within 0.05 s"
@@ -394,6 +394,7 @@ async def test_it_does_not_wait_longer_than_patience(
         assert await world.pin(B, [OTHER]) == reason
         assert world.served(B) == (OTHER,)
         assert disk.writing == 1
+        monkeypatch.setattr(statefile, "PATIENCE", 20.0)
         disk.go.set()
         await world.settled()
         await until(lambda: world.on_disk().get(B) == (OTHER,))

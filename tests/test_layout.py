@@ -323,7 +323,6 @@ TOGETHER = {
     "helper.resolve": "the two address types of one look",
     "helper.service": "the looks of one round; what fails is caught in each",
     "net.probe": "probes; each catches what fails",
-    "net.puller": "sources; each catches what fails while it pulls",
 }
 
 

@@ -183,11 +183,9 @@ def test_address_outside_the_allowed_ranges_is_refused_and_counted(trial: Trial)
     trial.learn(ONE, FORBIDDEN)
     refused = trial.wait_detail(FORBIDDEN, state="refused")
     assert refused["reason"] == f"loopback: {FORBIDDEN} is in 127.0.0.0/8"
+    before = trial.status()["serial"]
     trial.learn(FORBIDDEN)
-    wait_for(
-        lambda: trial.world.proxy.events("learned.swapped")[-1]["changes"][0]["new"] == [FORBIDDEN],
-        "the proxy learns of nothing else",
-    )
+    wait_for(lambda: trial.status()["serial"] > before, "the proxy learns of nothing else")
     assert trial.answered() == [ONE]
     assert 'dnsproxy_learned_refused_total{reason="loopback"} 1.0' in trial.metrics()
     (event,) = trial.world.proxy.events("learned.refused")

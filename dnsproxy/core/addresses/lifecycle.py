@@ -30,7 +30,6 @@ from dnsproxy.core.addresses.overrides import (
     Freeze,
     Overrides,
     Pin,
-    Record,
     canonical_name,
     fixed_addresses,
     recorded,
@@ -189,6 +188,11 @@ class AddressLifecycle:
             if name in self.names or entry.addresses or name in self.overrides.pins:
                 self._enqueue(name)
         self._note_change()
+
+    @property
+    def managed_by_name(self) -> Mapping[str, Wanted]:
+        """The managed names by name; another object after each change."""
+        return self._managed
 
     def managed(self) -> list[Wanted]:
         """Return every managed name: the configured ones, then the discovered ones."""
@@ -619,8 +623,12 @@ class AddressLifecycle:
         sets = self._current_sets(wall_now)
         for name, statement in record.sets.items():
             usable = self._permitted(name, statement, wall_now) if name in self._managed else None
-            if usable is not None:
-                sets[name] = usable
+            if usable is None:
+                continue
+            # The age of a set that is known is that of its last confirmation.
+            known = (sets.get(name), self.names[name].proven if name in self.names else None)
+            same = (s for s in known if s is not None and s.address_set == usable.address_set)
+            sets[name] = next(same, usable)
         self._order(replace(self.overrides, freeze=Freeze(int(wall_now), sets, serial)))
 
     def _current_sets(self, wall_now: float) -> dict[str, Statement]:
@@ -788,6 +796,3 @@ def _server_name(name: str) -> str:
     """Return the name that a certificate must be valid for, without the last dot."""
     plain = name.removesuffix(".")
     return f"{_BELOW_WILDCARD}{plain[1:]}" if plain.startswith("*.") else plain
-
-
-__all__ = ["AddressLifecycle", "Discovery", "EventBuffer", "OpenedSnapshot", "Record"]

@@ -369,7 +369,7 @@ class NameState:
         observed = [s.learned.observed_at for s in known if s.address_set == held.address_set]
         if self.confirmed is not None and self.confirmed[0] == held.address_set:
             observed.append(self.confirmed[1])
-        if not observed:
+        else:
             observed.append(held.learned.observed_at)
         self.confirmed = held.address_set, min(max(observed), int(wall_now))
         never = kept(held).confirmed(self.confirmed[1], wall_now)
