@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dnsproxy.address_service import CLOCK_STEP
 from dnsproxy.core import seal
 from dnsproxy.core.learned import LearnedName, canonical_addresses
 from dnsproxy.core.learned import Snapshot as Published
@@ -146,7 +147,9 @@ class ProcessWorld:
         self._begin()
         now = time.monotonic()
         # As long as it has taken: what counts by the monotonic clock stays with what counts by this one.
-        self._wall, self._began = self._wall + math.ceil(now - self._began), now
+        # Without probes only a step of the clock has the time looked at.
+        least = 1 if self._configuration.ports else 1 + math.ceil(CLOCK_STEP)
+        self._wall, self._began = self._wall + max(least, math.ceil(now - self._began)), now
         self._pass()
         getattr(self, f"_do_{event['do']}")(**arguments)
         self._settle()
@@ -440,10 +443,9 @@ class ProcessWorld:
         body = {"name": name, "addresses": sorted(real)}
         self._command("pin", body, lambda model: model.pin(name, real, self._wall))
 
-    def _do_unknown_pin(self, name: str, addresses: list[str]) -> None:
-        """A pin that the models do not hear of: the test of this driver."""
-        body = {"name": name, "addresses": sorted(self._reals(addresses))}
-        self._command("pin", body, lambda _model: None)
+    def _do_unknown(self, path: str, body: Event) -> None:
+        """A command that the models do not learn of, to test this driver."""
+        self._command(path, body, lambda _model: None)
 
     def _do_unpin(self, name: str) -> None:
         self._command("unpin", {"name": name}, lambda model: model.unpin(name, self._wall))
