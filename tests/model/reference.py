@@ -129,7 +129,7 @@ class Name:
     refused: AddressSet | None = None  # the candidate whose trial was rolled back
     tried_since: dict[str, float] = field(default_factory=dict)  # new addresses of the trial that runs
     answered: set[str] = field(default_factory=set)  # those of them that were alive since
-    learned: Held | None = None  # the owner's statement when it was last usable
+    learned: Held | None = None  # the owner's statement, also when it is not usable any more
 
 
 @dataclass
@@ -504,7 +504,7 @@ class Model:
 
     def _note_learned(self, name: str) -> None:
         state = self.names[name]
-        if state.owner is not None and state.owner in self._usable(name):
+        if state.owner is not None and state.owner in state.statements:
             state.learned = state.statements[state.owner].held
 
     def _usable(self, name: str) -> dict[str, Held]:

@@ -242,10 +242,11 @@ class AddressLifecycle:
             self._enqueue(name)
         self._note_change()
 
-    def restore(self, names: dict[str, NameState], derived: set[str], overrides: Overrides) -> None:
+    def restore(self, names: dict[str, NameState], derived: set[str] | None, overrides: Overrides) -> None:
         """Take a state that was read; `configure` has to follow.
 
-        The proven set of ``derived`` and of names that are not in ``names`` is the owner's in the snapshots.
+        The proven set of ``derived`` and of names that are not in ``names`` is the owner's in the snapshots;
+        with None such a name has none.
         """
         self.names, self._derived, self.overrides = names, derived, overrides
         self._owned = dict(overrides.history[-1].sets) if overrides.history else {}
@@ -356,7 +357,7 @@ class AddressLifecycle:
             state.stated[origin.issuer] = self._filtered(state, statement)
             self._log_refused(learned.name, refused, state.refused())
         if self._derived and learned.name in self._derived and state.owner in {None, origin.issuer}:
-            state.proven = state.stated[origin.issuer].usable
+            state.owner, state.proven = origin.issuer, state.stated[origin.issuer].usable
         self._enqueue(learned.name)
 
     def _filtered(self, state: NameState, statement: Statement) -> Stated:
@@ -427,7 +428,7 @@ class AddressLifecycle:
         if outcome is not None:
             self.outcomes[outcome] += 1
         own = state.stated.get(state.owner or "")
-        if own is not None and own.usable is not None:
+        if own is not None:
             self._own(name, own.statement)
         (self._on_trial.add if state.trial is not None else self._on_trial.discard)(name)
         freeze = self.overrides.freeze

@@ -81,8 +81,6 @@ def _name_to_json(state: AddressLifecycle, name: str, origins: Mapping[str, Orig
         return None
     item: dict[str, Any] = {}
     own = held.stated.get(held.owner or "")
-    if len(held.stated) > 1:
-        item["owner"] = held.owner
     if held.proven is None:
         item["proven"] = None
     # With other limits the owner's usable set may be another one than was proven.
@@ -99,6 +97,8 @@ def _name_to_json(state: AddressLifecycle, name: str, origins: Mapping[str, Orig
     alive = {address: health.alive for address, health in held.health.items()}
     if alive != proven:
         item["alive"] = alive
+    if held.owner is not None and (item or len(held.stated) > 1):
+        item["owner"] = held.owner
     return {"name": name, **item} if item else None
 
 
@@ -164,7 +164,7 @@ def restore(state: AddressLifecycle, payload: object, keys: Mapping[str, str]) -
         if confirmed is not None:
             names[name].confirmed = held.address_set, confirmed[1]
     state.discoveries = {(d.snapshot.issuer, *d.found.subject): d for d in discoveries}
-    state.restore(names, read.derived, overrides)
+    state.restore(names, read.derived if version == VERSION else None, overrides)
 
 
 class _Reader:
