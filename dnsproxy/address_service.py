@@ -81,6 +81,8 @@ class AddressService:
     ) -> None:
         self.lifecycle = AddressLifecycle(settings.policy)
         self.convergence = Convergence(wall())
+        # What clients are answered from; the state may be ahead of it, because its file is written first.
+        self.table = self.lifecycle.table()
         self._publish_table = publish
         self._update = update
         self._wall = wall
@@ -135,6 +137,7 @@ class AddressService:
         lifecycle.take_events()  # nothing changed for clients
         self._managed = lifecycle.managed_by_name
         self._publish_table(table)
+        self.table = table
         self._pass_over(lifecycle.names)
         self.convergence.record(dict(table.sets), self._wall())
         if not is_new:
@@ -291,6 +294,7 @@ class AddressService:
             for start in range(0, len(changed), SLICE):
                 self._update(table, changed[start : start + SLICE])
                 await asyncio.sleep(0)
+        self.table = table
         self.convergence.record({name: table.sets.get(name) for name in changed}, self._wall())
 
     def _pass_over_held(self) -> None:

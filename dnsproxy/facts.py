@@ -34,7 +34,7 @@ def facts_of(
     wanted = lifecycle.managed()
     return Facts(
         wanted=wanted,
-        table=lifecycle.table(),
+        table=addresses.table,
         snapshots={issuer: opened.snapshot for issuer, opened in lifecycle.snapshots.items()},
         sources=[SourceView(**asdict(source)) for source in puller.statuses],
         rejected=puller.rejected,
