@@ -154,8 +154,12 @@ def negative_soa(data: bytes) -> bytes | None:
         return None
     names = Names(data)
     names_end = soa.end - _SOA_NUMBERS
-    responsible = skip_name(data, soa.start)
-    if skip_name(data, responsible) != names_end:
+    try:
+        responsible = skip_name(data, soa.start)
+        is_whole = skip_name(data, responsible) == names_end
+    except (IndexError, MalformedError):  # a name that leads out of the message, or is none
+        is_whole = False
+    if not is_whole:
         raise WireError("an SOA that is not as long as it says")
     rdata = names.read(soa.start) + names.read(responsible) + data[names_end : soa.end]
     return names.read(soa.owner) + RECORD.pack(SOA, soa.rclass, soa.ttl, len(rdata)) + rdata

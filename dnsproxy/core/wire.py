@@ -232,7 +232,12 @@ def without_cookie(data: bytes) -> bytes:
 
 
 def skip_name(data: bytes, position: int) -> int:
-    """Return the offset after the name at ``position``; a pointer ends it."""
+    """Return the offset after the name at ``position``; a pointer ends it.
+
+    Raises:
+        MalformedError: a label or the name is too long.
+        IndexError: the name does not end inside ``data``.
+    """
     longest = position + MAX_NAME - 1
     while length := data[position]:
         if length >= 0xC0:

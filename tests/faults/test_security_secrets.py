@@ -266,7 +266,7 @@ def test_files_with_secrets_are_their_owners_whatever_the_umask(world: World) ->
     assert world.proxy.stop() == 0
     kept = {path.name: _mode(path) for path in world.state_file.parent.iterdir()}
     name = world.state_file.name
-    assert kept == {name: 0o600, f"{name}.orders": 0o600, f"{name}.key": 0o600}
+    assert kept == {name: 0o600, f"{name}.key": 0o600}
 
 
 def _mode(path: Path) -> int:
