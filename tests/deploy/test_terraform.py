@@ -161,6 +161,12 @@ def test_references_lead_to_resources() -> None:
         assert (MODULE / path).is_file(), path
 
 
+def test_what_the_helper_needs_is_required_with_it() -> None:
+    """Both have a default, because they are not needed without a helper."""
+    required = re.findall(r'error_message = "(\w+) is needed with helper\."', TEXTS["helper.tf"])
+    assert required == ["helper_config", "helper_package"]
+
+
 def test_outputs_are_described() -> None:
     outputs = {name: body for block in blocks("output") for name, body in block.items()}
     assert len(outputs) >= 5
@@ -261,7 +267,6 @@ def test_good_values_are_taken(terraform: Callable[..., tuple[int, str]], tmp_pa
         ({"name": "1"}, "name is a letter"),
         ({"helper": {**HELPER, "vpc_id": "v"}}, "helper.vpc_id begins with vpc-"),
         ({"helper_package": "dnsproxy"}, "helper_package is a wheel by its URL"),
-        ({"helper_package": None}, "helper_package is needed"),
         ({"client_cidrs": ["10.0.0.0/40"]}, "client_cidrs is a list"),
         ({"client_cidrs": ["0.0.0.0/0"]}, "must not be the whole world"),
         ({"proxy_addresses": ["proxy.example"]}, "are IPv4 addresses"),
