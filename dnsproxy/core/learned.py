@@ -180,11 +180,16 @@ def _name_from(item: object, place: str) -> LearnedName:
         resolvers=fields.labels("resolvers", MAX_RESOLVERS),
         status=status,
         changed_at=fields.optional_moment("changed_at"),
-        refused=_refused_from(fields, place),
+        refused=refused_from(fields, place),
     )
 
 
-def _refused_from(fields: Fields, place: str) -> tuple[tuple[str, ...], ...]:
+def refused_from(fields: Fields, place: str) -> tuple[tuple[str, ...], ...]:
+    """Return the sets of addresses under the key ``refused``, which may be missing.
+
+    Raises:
+        SnapshotError: ``MALFORMED``; ``place`` names it.
+    """
     listed = fields.sequence("refused") if fields.has("refused") else []
     if len(listed) > MAX_REFUSED:
         raise fields.wrong("refused", f"more than {MAX_REFUSED}")

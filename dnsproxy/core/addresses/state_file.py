@@ -18,7 +18,7 @@ from dnsproxy.core.addresses.name_state import NameState, Stated
 from dnsproxy.core.addresses.overrides import Freeze, Overrides, Pin, Record
 from dnsproxy.core.addresses.table import Origin, Statement
 from dnsproxy.core.fields import Fields
-from dnsproxy.core.learned import LearnedName, canonical_addresses
+from dnsproxy.core.learned import LearnedName, canonical_addresses, refused_from
 from dnsproxy.core.registry import Found
 
 VERSION = 2
@@ -119,6 +119,7 @@ def _to_json(name: str, statement: Statement) -> dict[str, Any]:
         "ttl": learned.ttl,
         "observed_at": learned.observed_at,
         "status": learned.status,
+        **({"refused": list(map(list, learned.refused))} if learned.refused else {}),
         **_origin_to_json(statement.snapshot),
     }
 
@@ -250,6 +251,7 @@ class _Reader:
             observed_at=fields.whole("observed_at"),
             resolvers=(),
             status=fields.text("status"),
+            refused=refused_from(fields, "state"),
         )
         return Statement(learned, self._origin(fields))
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,20 @@ def test_what_is_read_is_what_was_written(
     before = observed(proxy)
     proxy.restart()
     assert observed(proxy) == before
+
+
+def test_statements_that_the_last_snapshots_lack_keep_what_decides() -> None:
+    """All but what only reports: who was asked, and since when the helper has seen the set."""
+    proxy = ProxyModel(NAME, OTHER)
+    told = learned(NAME, (A, B), cname="alias.example.", ttl=77, status="stale", refused=((A, B), (C,)))
+    proxy.publish_all(H1, [told])
+    before = proxy.state.names[NAME].stated[H1].statement
+    proxy.publish_all(H1, [learned(OTHER, (A,))])
+    proxy.restart()
+    after = proxy.state.names[NAME].stated[H1].statement
+    assert after.snapshot == before.snapshot
+    assert after.learned == replace(before.learned, resolvers=(), changed_at=None)
+    assert before.learned.refused == ((A, B), (C,))
 
 
 def test_a_state_without_anything() -> None:
