@@ -126,16 +126,16 @@ def new_addresses(proven: Statement, candidate: Statement) -> list[str]:
 def trial_of(proven: Statement, candidate: Statement, earlier: Trial | None, wall_now: float) -> Trial | None:
     """Return the trial of ``candidate``, perhaps the ``earlier`` one; None without new addresses.
 
-    An address that is on trial already continues where it is. Otherwise a set that changes all the time would
-    never be promoted.
+    A candidate that was refused remains so, also when another proven set has its addresses. An address that
+    is on trial already continues where it is. Otherwise a set that changes all the time would never be
+    promoted.
     """
+    if earlier is not None and not earlier.is_running and earlier.candidate == candidate.address_set:
+        return earlier
     new = new_addresses(proven, candidate)
     if not new:
         return None
     now = int(wall_now)
-    is_same = earlier is not None and earlier.candidate == candidate.address_set
-    if earlier is not None and is_same and not earlier.is_running:
-        return earlier
     known = earlier if earlier is not None and earlier.is_running else None
     # After a clock step backward a trial starts no later than now.
     since = {a: min(known.since.get(a, now), now) if known else now for a in new}
