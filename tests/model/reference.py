@@ -187,17 +187,19 @@ class Model:
         if not self.accepts(snapshot):
             return False
         self.latest[snapshot.helper] = snapshot
-        self._learn(snapshot)
+        self._learn_roles(snapshot)
+        self._forbid()
+        self._learn_names(snapshot)
         self._apply()
         self._record(snapshot.serial)
         return True
 
-    def _learn(self, snapshot: Snapshot) -> None:
-        """Take discoveries and statements of a snapshot."""
+    def _learn_roles(self, snapshot: Snapshot) -> None:
         for role, found in snapshot.discoveries.items():
             if role in self.policy.discoverable and self.policy.speaks(snapshot.key, DISCOVERED):
                 self.reports[snapshot.helper, role] = (snapshot.key, found, snapshot.issued_at)
-        self._forbid()
+
+    def _learn_names(self, snapshot: Snapshot) -> None:
         for name, listed in self._in_scope(snapshot).items():
             if listed.set.addresses and name in self.managed():
                 self._state(name, listed, snapshot)
@@ -306,9 +308,11 @@ class Model:
         """*Reload*: changes nothing, except what the new configuration forbids."""
         self.now = now
         had_ports, self.policy = self.policy.ports, policy
-        self._forbid()
+        self._forbid_reports()
+        for snapshot in self.latest.values():  # what is configured again, keys that may speak again
+            self._learn_roles(snapshot)
         for snapshot in self.latest.values():
-            self._learn(snapshot)  # names and roles that are configured again
+            self._learn_names(snapshot)
         self._forbid()
         if policy.ports != had_ports:
             self._forget_probes()
@@ -729,8 +733,7 @@ class Model:
 
     # --- what the configuration forbids
 
-    def _forbid(self) -> None:
-        """The table of *Restart and reload*, and the withdrawal of a discovered name."""
+    def _forbid_reports(self) -> None:
         policy = self.policy
         self.latest = {h: last for h, last in self.latest.items() if last.key in policy.keys}
         newest = {
@@ -742,6 +745,11 @@ class Model:
             for (helper, role), (key, names, at) in self.reports.items()
             if role in policy.discoverable and policy.speaks(key, DISCOVERED) and newest[role] - at <= DAY
         }
+
+    def _forbid(self) -> None:
+        """The table of *Restart and reload*, and the withdrawal of a discovered name."""
+        policy = self.policy
+        self._forbid_reports()
         self.names = {name: state for name, state in self.names.items() if name in self.managed()}
         for name, state in self.names.items():
             state.statements = {
