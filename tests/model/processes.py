@@ -26,23 +26,19 @@ from typing import Any
 
 from dnsproxy.address_service import CLOCK_STEP
 from dnsproxy.core import seal
-from dnsproxy.core.learned import LearnedName, canonical_addresses
-from dnsproxy.core.learned import Snapshot as Published
-from dnsproxy.core.registry import Found
 from tests.model.agreement import other_differences, probe_gaps, status_differences, wrong_reply
 from tests.model.proxy import TYPES, Proxy, Starter
 from tests.model.reference import SKEW, AddressSet, Answer, Listed, Model, Outcome, Snapshot
 from tests.model.sequences import Story
+from tests.model.subject import published
 from tests.model.surroundings import KINDS, Addresses, Kind, Sources, Upstream
 from tests.model.world import (
     ADDRESSES,
-    FOUND,
     HELPERS,
     KEYS,
     NAMES,
     PLAIN,
     PUBLIC,
-    REGISTRIES,
     ROLE,
     START,
     Configuration,
@@ -399,7 +395,7 @@ class ProcessWorld:
         )
         self._published[helper] = snapshot
         kind = self._story.kinds[HELPERS.index(helper)]
-        token = seal.sign(published(snapshot), self._place.private[snapshot.key])
+        token = seal.sign(published(snapshot, "127.0.0.1"), self._place.private[snapshot.key])
         self._place.sources.publish(kind, self._source(helper), token, snapshot.serial)
         self._refresh()
 
@@ -484,35 +480,6 @@ def _outline(model: Model) -> object:
     confirmed = [None if age is None else model.now - age for age in ages.values()]
     seen = [confirmed, *((model.answer(name), model.trial(name), model.owner(name)) for name in NAMES)]
     return seen, dict(model.addresses).keys(), model.history(), model.frozen
-
-
-def published(snapshot: Snapshot) -> Published:
-    """Return the document that a helper signs."""
-    names = tuple(
-        LearnedName(
-            name=f"{name}.",
-            role="other",
-            registry=_registry(name),
-            addresses=canonical_addresses(listed.set.addresses),
-            cname=listed.set.cname and f"{listed.set.cname}.",
-            ttl=60,
-            observed_at=int(listed.observed_at),
-            resolvers=("127.0.0.1",),
-            status="ok",
-            refused=tuple(canonical_addresses(refused) for refused in listed.refused_sets),
-        )
-        for name, listed in snapshot.names.items()
-    )
-    found = tuple(
-        Found(_registry(FOUND), role, tuple(f"{name}." for name in sorted(found)), int(snapshot.issued_at))
-        for role, found in snapshot.discoveries.items()
-    )
-    times = int(snapshot.issued_at), int(snapshot.expires_at)
-    return Published(snapshot.helper, snapshot.serial, *times, names, found)
-
-
-def _registry(name: str) -> str:
-    return next(registry for registry, names in REGISTRIES.items() if name in names)
 
 
 def process_failure(story: ProcessStory, place: Place) -> str | None:

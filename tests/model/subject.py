@@ -146,14 +146,15 @@ class LifecycleSubject:
     # --- events
 
     def snapshot(self, snapshot: Snapshot, at: Clock) -> bool:
-        published = _published(snapshot)
+        _KEYLESS[snapshot.helper] = snapshot.key
+        document = published(snapshot, snapshot.key)
         if snapshot.key not in self._configuration.keys:
             return False
         current = self._machine.snapshots.get(snapshot.helper)
         scope = _scope(self._configuration, snapshot.key)
-        verdict = judge(current.snapshot if current else None, published, at.wall, scope)
+        verdict = judge(current.snapshot if current else None, document, at.wall, scope)
         if isinstance(verdict, Accepted):
-            token = json.dumps(published.to_payload())
+            token = json.dumps(document.to_payload())
             self._machine.accept(OpenedSnapshot(verdict.snapshot, snapshot.key, token))
             self._settle(at)
         return isinstance(verdict, Accepted)
@@ -303,8 +304,8 @@ def _registry(name: str) -> str:
     return next(registry for registry, names in REGISTRIES.items() if name in names)
 
 
-def _published(snapshot: Snapshot) -> Published:
-    _KEYLESS[snapshot.helper] = snapshot.key
+def published(snapshot: Snapshot, resolver: str) -> Published:
+    """The snapshot as a helper makes it."""
     names = tuple(
         LearnedName(
             name=f"{name}.",
@@ -314,7 +315,7 @@ def _published(snapshot: Snapshot) -> Published:
             cname=listed.set.cname and f"{listed.set.cname}.",
             ttl=60,
             observed_at=int(listed.observed_at),
-            resolvers=(snapshot.key,),
+            resolvers=(resolver,),
             status="ok",
             refused=tuple(canonical_addresses(refused) for refused in listed.refused_sets),
         )
