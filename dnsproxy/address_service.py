@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -82,7 +82,7 @@ class AddressService:
         self.lifecycle = AddressLifecycle(settings.policy)
         self.convergence = Convergence(wall())
         # What clients are answered from; the state may be ahead of it, because its file is written first.
-        self.table = self.lifecycle.table()
+        self._answered = self.lifecycle.table()
         self._publish_table = publish
         self._update = update
         self._wall = wall
@@ -100,6 +100,11 @@ class AddressService:
         self._unanswered: set[str] = set()
         self._expiry_offset = self._clock_offset()
         self._publishing = asyncio.Lock()
+
+    @property
+    def table(self) -> ServedTable:
+        """What clients are answered from, and the highest serial accepted."""
+        return replace(self._answered, serial=self.lifecycle.serial)
 
     @property
     def disk_failure(self) -> str | None:
@@ -137,7 +142,7 @@ class AddressService:
         lifecycle.take_events()  # nothing changed for clients
         self._managed = lifecycle.managed_by_name
         self._publish_table(table)
-        self.table = table
+        self._answered = table
         self._pass_over(lifecycle.names)
         self.convergence.record(dict(table.sets), self._wall())
         if not is_new:
@@ -294,7 +299,7 @@ class AddressService:
             for start in range(0, len(changed), SLICE):
                 self._update(table, changed[start : start + SLICE])
                 await asyncio.sleep(0)
-        self.table = table
+        self._answered = table
         self.convergence.record({name: table.sets.get(name) for name in changed}, self._wall())
 
     def _pass_over_held(self) -> None:

@@ -379,6 +379,20 @@ async def test_a_changed_answer_waits_for_the_disk(world: World, disk: Disk) -> 
         await until(lambda: world.served() == (NEW,))
 
 
+async def test_status_tells_what_is_answered_and_the_last_serial(world: World, disk: Disk) -> None:
+    async with world.running():
+        disk.block()
+        world.accept(OLD)
+        await until(disk.entered.is_set)
+        # It is learned, but a query would get SERVFAIL.
+        assert A in world.service.lifecycle.table().sets
+        assert (world.service.table.sets, world.service.table.serial) == ({}, 1)
+        disk.go.set()
+        await until(lambda: world.service.table.sets)
+    await world.take("127.0.0.9")  # refused: nothing changes for clients
+    assert (world.service.table.sets[A].learned.addresses, world.service.table.serial) == ((OLD,), 2)
+
+
 async def test_it_does_not_wait_longer_than_patience(
     world: World, disk: Disk, logs: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,6 +83,6 @@ learn: {{state_file: {tmp_path}/learned.jws}}
     assert details.routed == {"10.0.0.1": True, "10.0.0.2": False, "127.0.0.1": False}
     assert facts.details["p.example."].routed == {"10.0.0.9": False}
     assert (facts.snapshots, facts.refused) == ({"helper-a": taken}, {"loopback": 1})
-    assert facts.table is addresses.table
+    assert facts.table == addresses.table
     assert facts.overrides.pins.keys() == {"a.example."}
     assert facts.missing() == []
