@@ -718,11 +718,6 @@ class AddressLifecycle:
             log.info("learned.in_service", changed=len(found), changes=_shown(found))
         return list(changes)
 
-    @property
-    def has_changes(self) -> bool:
-        """Whether `take_changes` would return a name."""
-        return bool(self._changes)
-
     def table(self) -> ServedTable:
         """Return what is answered."""
         return ServedTable(tuple(self._managed.values()), dict(self._served), self.serial)
