@@ -18,7 +18,7 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from dnsproxy.address_service import CLOCK_STEP
 from dnsproxy.core import seal
 from tests.model.agreement import other_differences, probe_gaps, status_differences, wrong_reply
 from tests.model.proxy import TYPES, Proxy, Starter
-from tests.model.reference import SKEW, AddressSet, Answer, Listed, Model, Outcome, Snapshot
+from tests.model.reference import SKEW, Answer, Model, Outcome, Snapshot
 from tests.model.sequences import Story
 from tests.model.subject import published
 from tests.model.surroundings import KINDS, Addresses, Kind, Sources, Upstream
@@ -39,12 +39,12 @@ from tests.model.world import (
     NAMES,
     PLAIN,
     PUBLIC,
-    ROLE,
     START,
     Configuration,
     Event,
     MismatchError,
     configuration_of,
+    make_snapshot,
 )
 
 # Seconds that a difference may last, on a machine that runs other things as well.
@@ -93,7 +93,7 @@ class Place:
         return made
 
     def real(self, address: str) -> str:
-        """Return the address of this place that stands for one of `world.ADDRESSES`."""
+        """Return the address of this place that represents one of `world.ADDRESSES`."""
         if address == PUBLIC:
             return f"203.0.113.{self.number + 1}"
         last = address.rpartition(":" if ":" in address else ".")[2]
@@ -364,34 +364,16 @@ class ProcessWorld:
 
     # --- snapshots
 
-    def _do_snapshot(
-        self,
-        helper: str,
-        names: Mapping[str, Mapping[str, Any]],
-        key: str | None = None,
-        found: list[str] | None = None,
-        lifetime: int = 3600,
-        *,
-        old: bool = False,
-    ) -> None:
+    def _do_snapshot(self, helper: str, *, old: bool = False, **stated: Any) -> None:
         self._serials[helper] += not old
         now = int(self._wall)
-        listed = {
-            name: Listed(
-                AddressSet(self._reals(each["addresses"]), each.get("cname")),
-                self._observed_at(helper, now - each.get("ago", 0)),
-                frozenset(self._reals(refused) for refused in each.get("refused", ())),
-            )
-            for name, each in names.items()
-        }
-        snapshot = Snapshot(
-            helper=helper,
-            key=key or KEYS[HELPERS.index(helper)],
-            serial=self._serials[helper],
-            issued_at=now,
-            expires_at=now + lifetime,
-            names=listed,
-            discoveries={} if found is None else {ROLE: frozenset(found)},
+        snapshot = make_snapshot(
+            helper,
+            self._serials[helper],
+            now,
+            observed_at=lambda ago: self._observed_at(helper, now - ago),
+            real=self._reals,
+            **stated,
         )
         self._published[helper] = snapshot
         kind = self._story.kinds[HELPERS.index(helper)]
@@ -405,7 +387,7 @@ class ProcessWorld:
             wanted -= 1
         return wanted
 
-    def _reals(self, addresses: list[str]) -> frozenset[str]:
+    def _reals(self, addresses: Iterable[str]) -> frozenset[str]:
         return frozenset(map(self._place.real, addresses))
 
     def _real_configuration(self, wanted: Configuration) -> Configuration:

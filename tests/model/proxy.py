@@ -49,7 +49,7 @@ class Reply(NamedTuple):
 
 @dataclass
 class Told:
-    """What a proxy tells of its state, at one time. Documents of later questions are empty at first."""
+    """What a proxy reports about its state, at one time. Documents of later questions are empty at first."""
 
     replies: dict[tuple[str, str], Reply]
     status: dict[str, Any]

@@ -18,7 +18,7 @@ OWNER_LEAD: Final = 75.0
 # How long a report counts that its helper no longer confirms while another helper reports the role.
 DAY: Final = 86_400.0
 SKEW: Final = 300.0
-# A name of the registry whose role is discovered: it stands for it in the scope of a key.
+# A name of the registry whose role is discovered: it represents the role in the scope of a key.
 DISCOVERED: Final = "found.example"
 
 Life = Literal["alive", "dead", "unknown"]

@@ -144,6 +144,38 @@ def configuration_of(data: Mapping[str, Any]) -> Configuration:
     return Configuration(**plain)
 
 
+def make_snapshot(
+    helper: str,
+    serial: int,
+    now: int,
+    *,
+    observed_at: Callable[[int], int],
+    real: Callable[[Iterable[str]], frozenset[str]],
+    names: Mapping[str, Mapping[str, Any]],
+    key: str | None = None,
+    found: list[str] | None = None,
+    lifetime: int = 3600,
+) -> Snapshot:
+    """The snapshot of an event: ``observed_at`` gets seconds before ``now``, ``real`` its addresses."""
+    listed = {
+        name: Listed(
+            AddressSet(real(each["addresses"]), each.get("cname")),
+            observed_at(each.get("ago", 0)),
+            frozenset(real(refused) for refused in each.get("refused", ())),
+        )
+        for name, each in names.items()
+    }
+    return Snapshot(
+        helper=helper,
+        key=key or KEYS[HELPERS.index(helper)],
+        serial=serial,
+        issued_at=now,
+        expires_at=now + lifetime,
+        names=listed,
+        discoveries={} if found is None else {ROLE: frozenset(found)},
+    )
+
+
 class World:
     """A model, a subject, two clocks, and what each address does when it is probed."""
 
@@ -218,34 +250,16 @@ class World:
             self.waiting.pop((name, address), None)
             self._compare()
 
-    def _do_snapshot(
-        self,
-        helper: str,
-        names: Mapping[str, Mapping[str, Any]],
-        key: str | None = None,
-        found: list[str] | None = None,
-        lifetime: int = 3600,
-        *,
-        old: bool = False,
-    ) -> None:
+    def _do_snapshot(self, helper: str, *, old: bool = False, **stated: Any) -> None:
         self.serials[helper] += not old
         now = int(self.clock.wall)
-        listed = {
-            name: Listed(
-                AddressSet(frozenset(each["addresses"]), each.get("cname")),
-                self._observed_at(helper, now - each.get("ago", 0)),
-                frozenset(frozenset(refused) for refused in each.get("refused", ())),
-            )
-            for name, each in names.items()
-        }
-        snapshot = Snapshot(
-            helper=helper,
-            key=key or KEYS[HELPERS.index(helper)],
-            serial=self.serials[helper],
-            issued_at=now,
-            expires_at=now + lifetime,
-            names=listed,
-            discoveries={} if found is None else {ROLE: frozenset(found)},
+        snapshot = make_snapshot(
+            helper,
+            self.serials[helper],
+            now,
+            observed_at=lambda ago: self._observed_at(helper, now - ago),
+            real=frozenset,
+            **stated,
         )
         accepted = self.model.snapshot(snapshot, self.clock.wall)
         self._same(accepted, self.subject.snapshot(snapshot, self.clock), "snapshot accepted")
