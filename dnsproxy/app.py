@@ -19,7 +19,7 @@ from dnsproxy.errors import ReloadError, StartError
 from dnsproxy.learning import LearningPipeline
 from dnsproxy.net.doors import ADMIN, Door, Doorkeeper, proxy_doors
 from dnsproxy.net.puller import SnapshotPuller
-from dnsproxy.plane import Change, Plane, collect_garbage, tune_collector
+from dnsproxy.plane import Change, Plane, tune_interpreter
 from dnsproxy.server import Server
 from dnsproxy.settings import Settings
 from dnsproxy.supervise import attempt, in_thread, supervise
@@ -161,7 +161,7 @@ class Proxy:
             names=len(self.addresses.lifecycle.managed()),
             serial=self.addresses.lifecycle.serial,
         )
-        tune_collector()
+        tune_interpreter()
 
     async def _open_admin(self, settings: Settings) -> AdminServer | None:
         listen = settings.admin.listen
@@ -221,7 +221,6 @@ class Proxy:
                 running.cancel()
                 await asyncio.wait([running])
                 del current, running
-                collect_garbage()
 
     def status(self) -> str:
         """Return in one line how it goes, for the service manager."""
@@ -249,7 +248,7 @@ class Proxy:
             problems += exc.reasons
         try:
             # In a thread: 10,000 names take a while, and queries are answered meanwhile.
-            learning = await in_thread(LearningPipeline, settings)
+            learning = await in_thread(LearningPipeline, settings, self._learning)
         except StartError as exc:
             problems += exc.reasons
         try:

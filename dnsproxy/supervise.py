@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -59,7 +60,13 @@ async def _run(name: str, work: Callable[[], Awaitable[object]], detail: str) ->
     """
 
     async def run() -> None:
-        await work()
+        try:
+            await work()
+        except asyncio.CancelledError as exc:
+            # Until Python 3.13 a `TaskGroup` leaves its exception in its own frame: a reference cycle that
+            # holds what the frames saw, such as a whole configuration, until a full garbage collection.
+            traceback.clear_frames(exc.__traceback__)
+            raise
 
     task = asyncio.create_task(run(), name=name)
     try:

@@ -17,7 +17,7 @@ from dnsproxy.core.returns import Returns
 from dnsproxy.errors import StartError
 from dnsproxy.net.doors import Door
 from dnsproxy.net.loop import HotLoop
-from dnsproxy.plane import tune_collector
+from dnsproxy.plane import tune_interpreter
 from dnsproxy.server import Server
 from dnsproxy.supervise import in_thread
 from dnsproxy.watching import open_watch
@@ -100,7 +100,7 @@ class Worker:
             channel.send(NotOpened(str(exc)))
             return 1
         channel.send(Opened(os.getpid()))
-        tune_collector()
+        tune_interpreter()
         with logs.reporting():
             while self._stop is None:
                 await self._wait()

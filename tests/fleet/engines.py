@@ -25,7 +25,7 @@ from dnsproxy.core.addresses.table import ServedTable
 from dnsproxy.learning import LearningPipeline
 from dnsproxy.net.fetch import Fetched, Request
 from dnsproxy.net.puller import SnapshotPuller
-from dnsproxy.plane import tune_collector
+from dnsproxy.plane import tune_interpreter
 from dnsproxy.server import Server
 from dnsproxy.settings.sources import Source
 from tests.messages import addresses, query
@@ -104,7 +104,7 @@ async def run(spec: dict[str, Any]) -> None:
         state.mkdir()
         text = json.dumps(spec["settings"]).replace("@STATE@", str(state / "learned.jws"))
         members.append(Member(number, text, spec["name"]))
-    tune_collector()
+    tune_interpreter()
     ended = asyncio.Event()
     asyncio.get_running_loop().add_reader(0, lambda: None if os.read(0, 4096) else ended.set())
     async with asyncio.TaskGroup() as group:
