@@ -34,8 +34,9 @@ from dnsproxy.trust import address_policy
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
-# Names evaluated, and lines of the state made, before queries have their turn: 3 ms.
-SLICE = 250
+# Names evaluated before queries have their turn: 1 ms; lines of the state made: 5 ms.
+SLICE = 50
+LINES = 250
 # Seconds between two writes that change ages only, and before a failed write is retried.
 REFRESH_GAP = 60.0
 # Seconds between two looks for sets that `learn.max_stale` has ended.
@@ -266,9 +267,10 @@ class AddressService:
             return False
         revision, urgent = lifecycle.revision, lifecycle.urgent
         lines: list[str] = []
-        for line in encode(lifecycle):
-            lines.append(line)
-            if not len(lines) % SLICE:
+        for number, line in enumerate(encode(lifecycle), 1):
+            if line:
+                lines.append(line)
+            if not number % LINES:
                 await asyncio.sleep(0)
         await file.write(lines)
         if file is not self._file:
@@ -287,7 +289,11 @@ class AddressService:
         before, managed = self._managed, self.lifecycle.managed_by_name
         if before is managed:
             return changed
-        other = [name for name in {**before, **managed} if before.get(name) != managed.get(name)]
+        other = [
+            name
+            for name in {**before, **managed}
+            if (entry := managed.get(name)) is not (earlier := before.get(name)) and entry != earlier
+        ]
         return list(dict.fromkeys((*changed, *other)))
 
     async def _serve(self, table: ServedTable, managed: Mapping[str, Wanted], changed: list[str]) -> None:
@@ -295,12 +301,13 @@ class AddressService:
         self._managed = managed
         if self._update is None:
             self._publish_table(table)
-        else:
-            for start in range(0, len(changed), SLICE):
-                self._update(table, changed[start : start + SLICE])
-                await asyncio.sleep(0)
+        for start in range(0, len(changed), SLICE):
+            names = changed[start : start + SLICE]
+            if self._update is not None:
+                self._update(table, names)
+            self.convergence.record({name: table.sets.get(name) for name in names}, self._wall())
+            await asyncio.sleep(0)
         self._answered = table
-        self.convergence.record({name: table.sets.get(name) for name in changed}, self._wall())
 
     def _pass_over_held(self) -> None:
         """Do not measure what commands keep out at this time."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dnsproxy.address_service import AddressService, AddressSettings
@@ -21,14 +22,14 @@ if TYPE_CHECKING:
 
 
 class LearningPipeline:
-    """Sources → puller → address service.
+    """Sources → puller → address service; ``earlier`` is what another configuration made.
 
     Raises:
         StartError: keys or ``learn.verify.ca_file`` cannot be read, ``learn.on_change`` cannot be
             run, the state folder cannot be written, or a source is this proxy itself; with every reason.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, earlier: LearningPipeline | None = None) -> None:
         self._settings = settings
         problems: list[str] = []
         trust: Trust | None = None
@@ -57,6 +58,8 @@ class LearningPipeline:
             raise StartError(*problems)
         self.trust = trust
         self.addresses = addresses
+        if earlier is not None:
+            self.addresses = replace(addresses, policy=addresses.policy.sharing(earlier.addresses.policy))
         self.puller: SnapshotPuller | None = None
         self._verified: dict[str, OpenedSnapshot | None] = {}
 

@@ -14,7 +14,7 @@ import heapq
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from itertools import chain, zip_longest
+from itertools import chain, islice, zip_longest
 
 from dnsproxy.core.addresses.canary import CanaryView, Trial, TrialOutcome, next_end, rolled_back
 from dnsproxy.core.addresses.filter import Finding, is_routed, usable_part
@@ -34,7 +34,7 @@ from dnsproxy.core.addresses.overrides import (
     fixed_addresses,
     recorded,
 )
-from dnsproxy.core.addresses.table import PINNED, Change, Origin, ServedTable, Statement, pinned
+from dnsproxy.core.addresses.table import PINNED, Origin, ServedTable, Statement, pinned
 from dnsproxy.core.learned import LearnedName, Snapshot
 from dnsproxy.core.registry import MAX_FOUND, Found, Wanted, with_found
 from dnsproxy.errors import OrderError
@@ -126,9 +126,10 @@ class AddressLifecycle:
         self._restated: dict[str, tuple[str, ...]] = {}
         self._is_unrecorded = False
         self._derived: set[str] | None = None
-        # Names that another policy has not been applied to, and whether it probes in another way.
+        # Names and records that another policy has not been applied to, and whether it probes in another way.
         self._reconfigured: set[str] = set()
-        self._reprobed = self._has_other_policy = False
+        self._unrestricted: deque[int] = deque()
+        self._reprobed = False
         # Probes: due time, name, address. An item whose address is due at another time is skipped.
         self._probes: list[tuple[float, str, str]] = []
         self._in_flight = 0
@@ -236,10 +237,12 @@ class AddressLifecycle:
             self._take(entry)
         self._manage()
         self._reconfigured = {*self._reconfigured, *self._managed}
-        self._has_other_policy = True
+        history = self.overrides.history[-policy.history :] if policy.history else ()
+        self.overrides = replace(self.overrides, history=history)
+        self._is_unrecorded |= not policy.history
+        self._unrestricted = deque(record.serial for record in history)
         self._reprobed |= not before.probes_like(policy)
-        for name in self._managed:
-            self._enqueue(name)
+        self._enqueue_all()
         self._note_change()
 
     def restore(self, names: dict[str, NameState], derived: set[str] | None, overrides: Overrides) -> None:
@@ -286,16 +289,17 @@ class AddressLifecycle:
         same = next((s for s in stated if s.address_set == usable.address_set), None)
         return same and same.observed(max(same.learned.observed_at, usable.learned.observed_at))
 
-    def _restrict_history(self, wall_now: float) -> None:
-        """Drop recorded sets that the policy forbids; records keep refused addresses."""
-        history = []
-        for record in self.overrides.history:
-            left = {name: self._recorded(name, held, wall_now) for name, held in record.sets.items()}
-            sets = {name: held for name, held in left.items() if held is not None}
-            history.append(replace(record, sets=sets) if sets != record.sets else record)
-        limit = self.policy.history
-        self.overrides = replace(self.overrides, history=tuple(history[-limit:]) if limit else ())
-        self._is_unrecorded |= not limit
+    def _restrict_record(self, serial: int, wall_now: float) -> None:
+        """Drop recorded sets that the policy forbids; a record keeps refused addresses."""
+        record = self.overrides.find(serial)
+        if record is None:
+            return
+        left = {name: self._recorded(name, held, wall_now) for name, held in record.sets.items()}
+        sets = {name: held for name, held in left.items() if held is not None}
+        if sets != record.sets:
+            other = replace(record, sets=sets)
+            history = tuple(other if held is record else held for held in self.overrides.history)
+            self.overrides = replace(self.overrides, history=history)
 
     def _recorded(self, name: str, statement: Statement, wall_now: float) -> Statement | None:
         """Return a recorded set that a trusted key signed; None without one."""
@@ -308,7 +312,9 @@ class AddressLifecycle:
     # -- work ---------------------------------------------------------------------------------
 
     def settle(self, limit: int, now: float, wall_now: float) -> bool:
-        """Take statements and evaluate names, ``limit`` of both; return True when nothing is left to do."""
+        """Take statements and evaluate names, ``limit`` of both; return True when nothing was left to do."""
+        if not (self._statements or self._queue):
+            return self._complete(wall_now)
         for _ in range(limit):
             if self._statements:
                 self._state(*self._statements.popleft())
@@ -318,25 +324,26 @@ class AddressLifecycle:
                 self._evaluate(name, now, wall_now)
             else:
                 break
-        if self._statements or self._queue:
+        return False
+
+    def _complete(self, wall_now: float) -> bool:
+        """Do one part of what concerns all names; return True when nothing was left to do."""
+        if self._unrestricted:
+            self._restrict_record(self._unrestricted.popleft(), wall_now)
             return False
         self._derived, self._reprobed = None, False
-        if self._has_other_policy:
-            self._has_other_policy = False
-            self._restrict_history(wall_now)
         accepted, self._accepted = self._accepted, None
         if accepted is None:
             self._restated.clear()
-        else:
-            self._log_restated(accepted)
-            if self._is_unrecorded and self.policy.history:
-                self._is_unrecorded = False
-                history = recorded(
-                    self.overrides.history, dict(self._owned), accepted, self.policy.history, wall_now
-                )
-                self.overrides = replace(self.overrides, history=history)
-                self._note_change()
-        return True
+            return True
+        self._log_restated(accepted)
+        if self._is_unrecorded and self.policy.history:
+            self._is_unrecorded = False
+            sets, limit = dict(self._owned), self.policy.history
+            history = recorded(self.overrides.history, sets, accepted, limit, wall_now)
+            self.overrides = replace(self.overrides, history=history)
+            self._note_change()
+        return False
 
     def _state(self, learned: LearnedName, origin: Origin) -> None:
         entry = self._managed.get(learned.name)
@@ -375,14 +382,11 @@ class AddressLifecycle:
 
     def _log_restated(self, accepted: Origin) -> None:
         log, self._restated, restated = self._log, {}, self._restated
-        changes = [
-            Change(n, old, o.learned.addresses if (o := self._owned.get(n)) else ())
-            for n, old in restated.items()
-        ]
-        changes = [change for change in changes if change.old != change.new]
-        if changes:
-            fields = {"issuer": accepted.issuer, "serial": accepted.serial, "changed": len(changes)}
-            log.info("learned.swapped", **fields, changes=_shown(changes))
+        changed = {name: (old, _addresses(self._owned.get(name))) for name, old in restated.items()}
+        changed = {name: sets for name, sets in changed.items() if sets[0] != sets[1]}
+        if changed:
+            fields = {"issuer": accepted.issuer, "serial": accepted.serial, "changed": len(changed)}
+            log.info("learned.swapped", **fields, changes=_shown(changed))
 
     def _log_refused(self, name: str, before: tuple[Finding, ...], after: tuple[Finding, ...]) -> None:
         log = self._log
@@ -670,8 +674,7 @@ class AddressLifecycle:
         self._end_trial(state, TrialOutcome.REFUSED)
 
     def _tried(self, name: str) -> tuple[NameState, Trial]:
-        managed = canonical_name(name)
-        state = self.names.get(managed)
+        state = self.names.get(managed := canonical_name(name))
         if state is None or state.trial is None:
             raise OrderError(f"{managed}: no new addresses are on trial")
         return state, state.trial
@@ -706,16 +709,13 @@ class AddressLifecycle:
 
     def take_changes(self) -> list[str]:
         """Return the names whose answer, or its age or expiry, changed since the last call."""
-        log = self._log
-        changes, self._changes = self._changes, {}
-        found = []
-        for name, old in sorted(changes.items()):
-            served = self._served.get(name)
-            new = served.learned.addresses if served is not None else ()
-            if new != (old or ()):
-                found.append(Change(name, old or (), new))
-        if found:
-            log.info("learned.in_service", changed=len(found), changes=_shown(found))
+        log, changes, self._changes = self._log, self._changes, {}
+        sets = {
+            name: (old or (), _addresses(self._served.get(name))) for name, old in sorted(changes.items())
+        }
+        changed = {name: both for name, both in sets.items() if both[0] != both[1]}
+        if changed:
+            log.info("learned.in_service", changed=len(changed), changes=_shown(changed))
         return list(changes)
 
     def table(self) -> ServedTable:
@@ -771,8 +771,13 @@ class AddressLifecycle:
         )
 
 
-def _shown(changes: list[Change]) -> list[dict[str, object]]:
-    return [{"name": c.name, "old": list(c.old), "new": list(c.new)} for c in changes[:SHOWN]]
+def _addresses(statement: Statement | None) -> tuple[str, ...]:
+    return statement.learned.addresses if statement is not None else ()
+
+
+def _shown(changed: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]) -> list[dict[str, object]]:
+    first = islice(changed.items(), SHOWN)
+    return [{"name": name, "old": list(old), "new": list(new)} for name, (old, new) in first]
 
 
 def _current(discoveries: Mapping[tuple[str, str, str], Discovery]) -> dict[tuple[str, str, str], Discovery]:

@@ -27,14 +27,16 @@ EARLIER = 1
 
 
 def encode(state: AddressLifecycle) -> Iterator[str]:
-    """Yield the lines of the document. ``state`` may change between two of them."""
+    """Yield the lines of the document. ``state`` may change between two of them.
+
+    A name that has no line of its own yields an empty one, so that each step takes little time.
+    """
     overrides, snapshots = state.overrides, dict(state.snapshots)
     origins = {issuer: opened.origin for issuer, opened in snapshots.items()}
     yield f'{{"version": {VERSION},'
     yield from _section("snapshots", (opened.token for opened in snapshots.values()))
     yield from _section("discoveries", map(_discovery_to_json, list(state.discoveries.values())))
-    names = (_name_to_json(state, name, origins) for name in list(state.names))
-    yield from _section("names", (item for item in names if item is not None))
+    yield from _section("names", (_name_to_json(state, name, origins) for name in list(state.names)))
     pins = [{"name": n, "addresses": list(p.addresses), "since": p.since} for n, p in overrides.pins.items()]
     yield from _section("pins", pins)
     freeze = overrides.freeze
@@ -47,7 +49,9 @@ def encode(state: AddressLifecycle) -> Iterator[str]:
         head = {"serial": record.serial, "issuer": record.issuer, "taken_at": record.taken_at}
         head["removed"] = [name for name in before if name not in record.sets]
         yield f"{',' if number else ''}{json.dumps(head)[:-1]},"
-        changed = (_to_json(n, held) for n, held in record.sets.items() if before.get(n) is not held)
+        changed = (
+            _to_json(n, held) if before.get(n) is not held else None for n, held in record.sets.items()
+        )
         yield from _section("names", changed, end="}")
         before = record.sets
     yield "]}"
@@ -57,9 +61,8 @@ def _section(key: str, items: Iterable[object], end: str = ",") -> Iterator[str]
     yield f'"{key}": ['
     before = ""
     for item in items:
-        if before:
-            yield f"{before},"
-        before = json.dumps(item)
+        yield f"{before}," if before and item is not None else ""
+        before = json.dumps(item) if item is not None else before
     yield f"{before}]{end}"
 
 

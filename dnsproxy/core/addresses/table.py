@@ -64,15 +64,6 @@ class Statement:
         return self if learned is self.learned and snapshot is self.snapshot else Statement(learned, snapshot)
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """The addresses of a name before and after; empty before the first and after the last."""
-
-    name: str
-    old: tuple[str, ...]
-    new: tuple[str, ...]
-
-
 @dataclass(frozen=True)
 class ServedTable:
     """What is answered: the set of each name in ``managed`` that has one.
