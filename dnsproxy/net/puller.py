@@ -153,12 +153,15 @@ class SnapshotPuller:
 
     async def _pause(self, source: Source, seconds: float) -> None:
         """Return after ``seconds``, when the source has changed, or when `refresh_now` is called."""
-        with suppress(TimeoutError):
+        try:
             async with asyncio.timeout(seconds) as pause:
                 self._polls[source.url] = pause
                 await asyncio.sleep(MIN_PAUSE)
                 await self._changed(source)
-        self._polls.pop(source.url, None)
+        except TimeoutError:
+            pass
+        finally:
+            self._polls.pop(source.url, None)
 
     async def _pull_safely(self, source: Source, *, may_wait: bool) -> bool:
         try:
@@ -183,8 +186,11 @@ class SnapshotPuller:
             return True
         if fetched.token is not None:
             try:
-                # In a thread: the largest documents take longer than a query should wait.
-                snapshot, verdict = await asyncio.to_thread(self._examine, fetched.token)
+                judged = self._judge_held(fetched.token)
+                if judged is None:
+                    # In a thread: the largest documents take longer than a query should wait.
+                    judged = await asyncio.to_thread(self._examine, fetched.token)
+                snapshot, verdict = judged
             except SnapshotError as exc:
                 return self._note_rejection(source, Rejected(exc.reason, str(exc)), None)
             if isinstance(verdict, Rejected):
@@ -198,6 +204,14 @@ class SnapshotPuller:
         self._rejections.pop(source.url, None)
         self._statuses[source.url] = replace(status, last_success=self._wall(), last_error=None)
         return True
+
+    def _judge_held(self, token: str) -> tuple[Snapshot, Verdict] | None:
+        """Judge ``token`` if it is what was accepted last, and thus verified."""
+        for opened in self._state.snapshots.values():
+            if opened.token == token:
+                held = opened.snapshot
+                return held, judge(held, held, self._wall(), self._trust.scope)
+        return None
 
     def _examine(self, token: str) -> tuple[Snapshot, Verdict]:
         """Verify and judge ``token``; raises `SnapshotError`."""

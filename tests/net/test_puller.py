@@ -124,6 +124,19 @@ async def test_an_unchanged_one_changes_nothing(world: World) -> None:
     assert not world.puller.rejected
 
 
+async def test_what_is_held_is_judged_by_its_time_and_not_verified_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.pull(token(FIRST))
+    opened: list[str] = []
+    monkeypatch.setattr(Trust, "open", lambda _self, text: opened.append(text))
+    assert await world.pull(token(FIRST))
+    world.wall = FIRST.expires_at + 10_000.0
+    assert not await world.pull(token(FIRST))
+    assert world.puller.rejected == {"expired": 1}
+    assert opened == []
+
+
 async def test_a_look_again_renews_without_a_swap(world: World) -> None:
     await world.pull(token(FIRST))
     with capture_logs() as logs:
