@@ -87,6 +87,8 @@ class DropReason(StrEnum):
     SEND_FAILED = "send_failed"
     TCP_CLIENTS = "tcp_clients"
     TCP_PER_CLIENT = "tcp_per_client"
+    # All connections were taken: this one, of the client with the most, was closed for another client's.
+    TCP_DISPLACED = "tcp_displaced"
     TLS_HANDSHAKE = "tls_handshake"
     HTTP_FLOOD = "http_flood"
     REFUSED_CLIENT = "refused_client"

@@ -16,6 +16,7 @@ from dnsproxy.core.access import AccessList
 from dnsproxy.core.answers import EDE_NOT_AUTHORITATIVE, EDE_NOT_READY, EDE_NOT_SUPPORTED, EDE_STALE
 from dnsproxy.core.cache import Cache, Entry
 from dnsproxy.core.chance import Chance
+from dnsproxy.core.clients import Clients
 from dnsproxy.core.exchange import Exchange, Forward, Limits
 from dnsproxy.core.features import NO_FEATURES, Features
 from dnsproxy.core.gate import limit_client, refuse_client
@@ -45,6 +46,7 @@ class Engine:
     """Rules, cache and exchanges in flight, behind one function.
 
     ``groups`` are upstreams by zone key, ``limiter`` limits UDP; ``stats`` are those of an earlier engine.
+    ``clients`` says which addresses count as one, wherever something is shared out.
     """
 
     def __init__(  # noqa: PLR0913 - all but two are given by name
@@ -58,9 +60,11 @@ class Engine:
         chance: Chance,
         features: Features = NO_FEATURES,
         limiter: RateLimiter | None = None,
+        clients: Clients | None = None,
         stats: Stats | None = None,
     ) -> None:
         self.stats = stats or Stats()
+        self.clients = clients or Clients()
         self.times = Times(self.stats)
         self.cache = cache
         self.prepared = PreparedTable(self.stats)
@@ -76,6 +80,16 @@ class Engine:
         self._prefetch_part = PREFETCH_PART if features.prefetch else 0.0
 
     # -- queries ----------------------------------------------------------
+
+    def admits(self, source: bytes) -> bool:
+        """Tell whether the packed address ``source`` may connect at all; count a connection that may not.
+
+        A listener asks before anything is allocated for a connection: a slot, a buffer or a handshake.
+        """
+        if self._access.allows(source):
+            return True
+        self.stats.drops[DropReason.REFUSED_CLIENT] += 1
+        return False
 
     def receive_batch(
         self, messages: list[bytes], sources: Sequence[bytes], now: float

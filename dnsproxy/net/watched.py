@@ -93,8 +93,8 @@ class WatchedConnection(Connection):
         super().__init__(sock, source, engine, forwarder, ready, forget)
 
     def _take(self, message: bytes, now: float) -> bool:
-        step, number = receive_counted(self._engine, message, self._source, now, tcp=True)
-        seen = self._watch.begin("tcp", self._source, self._client_port, message, now, time())
+        step, number = receive_counted(self._engine, message, self.source, now, tcp=True)
+        seen = self._watch.begin("tcp", self.source, self._client_port, message, now, time())
         if seen is not None:
             seen.server, seen.server_port = self._server, self._server_port
         if isinstance(step, bytes):
