@@ -18,11 +18,14 @@ QUERY_PATH = [
         f"dnsproxy/core/{name}.py"
         for name in ("access", "answers", "cache", "chains", "chance", "clients", "cname", "cuts")
     ),
-    *(f"dnsproxy/core/{name}.py" for name in ("engine", "exchange", "failures", "gate", "group", "inflight")),
+    *(
+        f"dnsproxy/core/{name}.py"
+        for name in ("engine", "exchange", "failures", "fairness", "gate", "group", "inflight")
+    ),
     *(f"dnsproxy/core/{name}.py" for name in ("limiter", "names", "options", "policy", "prepared", "prober")),
     *(
         f"dnsproxy/core/{name}.py"
-        for name in ("question", "recent", "records", "response", "seen", "special")
+        for name in ("question", "recent", "records", "response", "seen", "shares", "special")
     ),
     *(f"dnsproxy/core/{name}.py" for name in ("stats", "times", "upstreams", "wire")),
     *(

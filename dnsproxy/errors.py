@@ -93,6 +93,12 @@ class DropReason(StrEnum):
     HTTP_FLOOD = "http_flood"
     REFUSED_CLIENT = "refused_client"
     OVERLOADED = "overloaded"
+    # All exchanges were taken: this query, of the client with the most, gave way to another client's.
+    OVER_SHARE = "over_share"
+    # So many queries of this client, or of all, wait for the answer to the same question, or in all.
+    TOO_MANY_WAITERS = "too_many_waiters"
+    # A copy of a query that waits: same address, port, id and question.
+    DUPLICATE = "duplicate"
     RATE_LIMITED = "rate_limited"
 
 

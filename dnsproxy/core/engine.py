@@ -73,7 +73,9 @@ class Engine:
         self.special = SpecialZones()
         self.features = features
         self.limiter = limiter
-        self.exchanges = InFlight(groups, limits, max_in_flight, cache, self.stats, chance, features)
+        self.exchanges = InFlight(
+            groups, limits, max_in_flight, cache, self.stats, chance, features, self.clients
+        )
         self._access = access
         self._denies = features.minimal_any or features.nxdomain_cut
         self._any_record = message.any_record(message.QUESTION_NAME, ANY_TTL)
@@ -119,9 +121,9 @@ class Engine:
             tail = prepared.take_for_stream(now) if tcp else prepared.take(now)
             if tail is not None:
                 return data[:2] + tail
-        return self._decide(data, now, tcp=tcp)
+        return self._decide(data, source, now, tcp=tcp)
 
-    def _decide(self, data: bytes, now: float, *, tcp: bool) -> bytes | Forward | DropReason:
+    def _decide(self, data: bytes, source: bytes, now: float, *, tcp: bool) -> bytes | Forward | DropReason:
         # 4. Is it a query that can be answered?
         try:
             query = wire.scan_query(data)
@@ -149,10 +151,10 @@ class Engine:
                 self.stats.cache_hits += 1
                 return self._answer_cached(query, key, entry, now, None if tcp else request)
             self.stats.cache_misses += 1
-        return self._miss(query, key, now, None if tcp else request)
+        return self._miss(query, key, source, now, None if tcp else request)
 
     def _miss(
-        self, query: Query, key: bytes, now: float, request: int | None
+        self, query: Query, key: bytes, source: bytes, now: float, request: int | None
     ) -> bytes | Forward | DropReason:
         # 7. Is it a name that no upstream need be asked for?
         zone = self.rules.find_zone(query.key)
@@ -170,7 +172,7 @@ class Engine:
                 return remembered
 
         # 9. Ask upstream, together with whoever asks the same now.
-        return self.exchanges.start(query, key, zone, now)
+        return self.exchanges.start(query, key, zone, source, now)
 
     def _error(self, query: Query, rcode: int, *reasons: int) -> bytes:
         self.stats.count_response(response_number(rcode, ERROR))

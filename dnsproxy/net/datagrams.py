@@ -27,7 +27,7 @@ RECEIVE_BUFFER = 4 << 20
 _IP_PKTINFO, _IPV6_RECVPKTINFO = 8, 49
 
 Token = Any
-"""Where a response goes; only the socket that made it looks inside."""
+"""Where a response goes; only the socket that made it looks inside. Those of one client's port are equal."""
 
 
 class DatagramSocket(Protocol):
@@ -161,7 +161,7 @@ class PlainSocket:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._tokens: list[tuple[list[Any], Any]] = []
+        self._tokens: list[tuple[tuple[Any, ...], Any]] = []
         self._queue: list[tuple[Token, bytes]] = []
 
     def receive(self) -> tuple[list[bytes], list[bytes]]:
@@ -176,7 +176,7 @@ class PlainSocket:
                 break
             messages.append(data)
             sources.append(socket.inet_pton(self._sock.family, peer[0].partition("%")[0]))
-            self._tokens.append((control, peer))
+            self._tokens.append((tuple(control), peer))
         return messages, sources
 
     def answer(self, responses: Sequence[object]) -> int:

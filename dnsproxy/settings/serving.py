@@ -113,8 +113,8 @@ class ServeSettings(Model):
     the default.
     """
     max_tcp_clients: int = Field(512, ge=1, le=100_000)
-    """TCP and TLS connections at one time, of all clients. When all are taken, one of the client with the most
-    is closed for a client with fewer.
+    """TCP and TLS connections at one time, of all clients. When all are taken, one of the client with the
+    most is closed for a client with fewer.
     """
     max_tcp_per_client: int = Field(128, ge=1, le=100_000)
     """The same, of one client; which addresses are one client is set in `rate_limit`."""
