@@ -22,7 +22,10 @@ QUERY_PATH = [
         f"dnsproxy/core/{name}.py"
         for name in ("engine", "exchange", "failures", "fairness", "gate", "group", "inflight")
     ),
-    *(f"dnsproxy/core/{name}.py" for name in ("limiter", "names", "options", "policy", "prepared", "prober")),
+    *(
+        f"dnsproxy/core/{name}.py"
+        for name in ("limiter", "names", "options", "pacing", "policy", "prepared", "prober")
+    ),
     *(
         f"dnsproxy/core/{name}.py"
         for name in ("question", "recent", "records", "response", "seen", "shares", "special")

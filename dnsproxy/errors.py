@@ -97,6 +97,8 @@ class DropReason(StrEnum):
     OVER_SHARE = "over_share"
     # So many queries of this client, or of all, wait for the answer to the same question, or in all.
     TOO_MANY_WAITERS = "too_many_waiters"
+    # A response for which there was no room among those that are sent to one client little by little.
+    PACED = "paced"
     # A copy of a query that waits: same address, port, id and question.
     DUPLICATE = "duplicate"
     RATE_LIMITED = "rate_limited"

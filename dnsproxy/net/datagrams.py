@@ -45,6 +45,9 @@ class DatagramSocket(Protocol):
     def token(self, index: int) -> Token:
         """Return where a later response to message ``index`` of the last `receive` goes."""
 
+    def address(self, token: Token) -> bytes:
+        """Return the packed address that the message of ``token`` came from."""
+
     def port(self, index: int) -> int:
         """Return the port that message ``index`` of the last `receive` came from."""
 
@@ -195,6 +198,10 @@ class PlainSocket:
     def token(self, index: int) -> Token:
         """See `DatagramSocket.token`."""
         return self._tokens[index]
+
+    def address(self, token: Token) -> bytes:
+        """See `DatagramSocket.address`."""
+        return socket.inet_pton(self._sock.family, str(token[1][0]).partition("%")[0])
 
     def port(self, index: int) -> int:
         """See `DatagramSocket.port`."""
