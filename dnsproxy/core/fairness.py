@@ -17,7 +17,7 @@ from dnsproxy.core.shares import Shares
 MAX_WAITERS = 1_000
 MAX_PER_CLIENT = 100
 # The same for all exchanges together; about 1 kB each. unbound's limit for one client is 1,000 (wait-limit).
-MAX_WAITING: Final = 10_000
+MAX_WAITING = 10_000
 # When all places are taken, the oldest query of the client with the most gives way to a new one of its own,
 # if it has waited for so many seconds: most that can be answered are by then. Younger ones stay, or a flood
 # would let none be answered (as unbound's jostle-timeout, 200 ms).

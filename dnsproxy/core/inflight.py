@@ -187,13 +187,12 @@ class InFlight:
                 # A connection waits for each of its answers.
                 self.late.append((waiter, answers.error(query, wire.SERVFAIL, EDE_NO_REACHABLE_AUTHORITY)))
         exchange.waiters.clear()
+        if exchange.purpose == REFRESH:
+            self._refreshing -= 1
         for one in (exchange, exchange.partner):
             if one is not None:
                 one.give_up()
-        if exchange.purpose == REFRESH:
-            self._refreshing -= 1
-        if exchange.partner is None:
-            exchange.purpose = GIVEN_UP
+                one.purpose = GIVEN_UP
         return True
 
     # -- refreshes ------------------------------------------------------------
