@@ -282,7 +282,7 @@ async def test_p43_what_waits_to_be_sent_is_sent_at_the_end() -> None:
         await until(lambda: made.engine.exchanges.waiters == 100)
         (exchange,) = made.engine.exchanges._exchanges.values()
         for asked, respond_to, token, _ in exchange.waiters:
-            respond_to(token, asked.data[:2] + bytes(1230), asked)
+            respond_to(token, asked.data[:2] + bytes(1500), asked)
         # Some of it was sent, and the rest is not due before this goes back to the loop.
         assert made.listener._pacer._held > 0
         made.listener.close()
