@@ -180,7 +180,9 @@ class ForwardSettings(Model):
     timeout: TimeoutSettings = TimeoutSettings()
     """Bounds of one forwarded query."""
     max_in_flight: int = Field(1000, ge=1, le=60_000)
-    """Forwarded queries at one time. Beyond that the oldest gives way if it has waited 0.2 s."""
+    """Forwarded queries at one time. When all are taken, the oldest of the client with the most gives way: at
+    once to a client with fewer, to another query of its own if it has waited 0.2 s.
+    """
     policy: Literal["fastest", "sequential", "random", "race"] = "fastest"
     """Which upstream is asked first, of those that answer: `fastest` (by the decaying mean of their times;
     one query in 50 tries another), `sequential` (the first in the list), `random`, or `race` (as fastest,
