@@ -87,10 +87,20 @@ class DropReason(StrEnum):
     SEND_FAILED = "send_failed"
     TCP_CLIENTS = "tcp_clients"
     TCP_PER_CLIENT = "tcp_per_client"
+    # All connections were taken: this one, of the client with the most, was closed for another client's.
+    TCP_DISPLACED = "tcp_displaced"
     TLS_HANDSHAKE = "tls_handshake"
     HTTP_FLOOD = "http_flood"
     REFUSED_CLIENT = "refused_client"
     OVERLOADED = "overloaded"
+    # All exchanges were taken: this query, of the client with the most, gave way to another client's.
+    OVER_SHARE = "over_share"
+    # So many queries of this client, or of all, wait for the answer to the same question, or in all.
+    TOO_MANY_WAITERS = "too_many_waiters"
+    # A response for which there was no room among those that are sent to one client little by little.
+    PACED = "paced"
+    # A copy of a query that waits: same address, port, id and question.
+    DUPLICATE = "duplicate"
     RATE_LIMITED = "rate_limited"
 
 

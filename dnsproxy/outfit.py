@@ -13,6 +13,7 @@ from dnsproxy.core.access import AccessList
 from dnsproxy.core.addresses.table import ServedTable
 from dnsproxy.core.cache import Cache, CachePolicy
 from dnsproxy.core.chance import Chance
+from dnsproxy.core.clients import Clients
 from dnsproxy.core.engine import Engine
 from dnsproxy.core.exchange import Limits
 from dnsproxy.core.features import Features
@@ -151,6 +152,7 @@ def build_engine(settings: Settings, earlier: Engine | None = None, returns: Ret
         for zone, hosts in ((".", forward.upstreams), *forward.zones.items())
     }
     limit = serve.rate_limit
+    clients = Clients(limit.ipv4_prefix, limit.ipv6_prefix)
     return Engine(
         AccessList(serve.allow),
         groups,
@@ -168,11 +170,8 @@ def build_engine(settings: Settings, earlier: Engine | None = None, returns: Ret
             probe_interval=forward.probe.interval,
             returns=returns,
         ),
-        limiter=RateLimiter(
-            limit.per_client, limit.exempt, ipv4_prefix=limit.ipv4_prefix, ipv6_prefix=limit.ipv6_prefix
-        )
-        if limit.per_client
-        else None,
+        limiter=RateLimiter(limit.per_client, limit.exempt, clients) if limit.per_client else None,
+        clients=clients,
         stats=None if earlier is None else earlier.stats,
     )
 

@@ -64,7 +64,7 @@ class Server:
         self._retired: dict[Forwarder, Engine] = {}
         self._left: list[UdpListener | TcpListener | TlsListener] = []
         serve = settings.serve
-        self._places = Places(serve.max_tcp_clients, serve.max_tcp_per_client)
+        self._places = Places(serve.max_tcp_clients, serve.max_tcp_per_client, self.engine.clients)
         self._udp: dict[Door, UdpListener] = {}
         self._streams: dict[Door, TcpListener | TlsListener] = {}
 
@@ -162,7 +162,7 @@ class Server:
             outfit.swap_table(before.table.managing(outfit.table.managed), before.engine)
         self._forwarder = self._make_forwarder(outfit)
         serve = outfit.settings.serve
-        self._places.resize(serve.max_tcp_clients, serve.max_tcp_per_client)
+        self._places.resize(serve.max_tcp_clients, serve.max_tcp_per_client, outfit.engine.clients)
         for udp in self._udp.values():
             udp.refit(outfit.engine, self._forwarder)
         for stream in self._streams.values():

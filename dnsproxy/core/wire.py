@@ -117,6 +117,10 @@ class Query:
         self.data = data
         self.flags = flags
 
+    def head(self) -> bytes:
+        """Return the id and the question as the client spelled it."""
+        return self.data[:2] + self.data[HEADER : self.question_end]
+
 
 def scan_query(data: bytes) -> Query:
     """Scan a message that a client sent.

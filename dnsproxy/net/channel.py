@@ -92,7 +92,7 @@ class Channel:
         best = min(usable, key=lambda link: link.load, default=None)
         if best is None or (best.load >= GROW_AT and len(usable) < MAX_LINKS):
             return self._open()
-        return best if best.load < MAX_WAITING else None
+        return best if best.load < MAX_WAITING or best.drop_given_up() else None
 
     def _open(self) -> Link:
         link = self._make_link(self)

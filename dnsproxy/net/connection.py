@@ -50,7 +50,7 @@ class Connection:
     ) -> None:
         self._sock = sock
         self._fd = sock.fileno()
-        self._source = source
+        self.source = source
         self._engine = engine
         self._forwarder = forwarder
         self._ready = ready
@@ -60,7 +60,7 @@ class Connection:
         self._unsent = b""
         self._unread = 0
         self._waiting = 0
-        self._active = monotonic()
+        self.active = monotonic()
         self._ended = False
         self._closed = False
         self._flush_planned = False
@@ -122,7 +122,7 @@ class Connection:
                 if self._unread >= ENOUGH_UNREAD:
                     self._flush()
         if position:
-            self._active = now
+            self.active = now
             self._input = data[position:]
         self._forwarder.flush()
         if self._output:
@@ -134,7 +134,7 @@ class Connection:
 
     def _take(self, message: bytes, now: float) -> bool:
         """Have a message answered, now or later; tell whether it is."""
-        step = self._engine.receive(message, self._source, now, tcp=True)
+        step = self._engine.receive(message, self.source, now, tcp=True)
         if isinstance(step, bytes):
             self._put(message, step)
             return True
@@ -216,7 +216,7 @@ class Connection:
 
     def is_busy(self, since: float) -> bool:
         """Tell whether the client waits for an answer, has not read one, or has asked since ``since``."""
-        return bool(self._waiting or self._unsent or self._output) or self._active >= since
+        return bool(self._waiting or self._unsent or self._output) or self.active >= since
 
     def finish(self) -> None:
         """Answer what has come until now and can be answered at once, then close."""
@@ -228,7 +228,7 @@ class Connection:
 
     def close_if_idle(self, now: float) -> None:
         """Close it when no whole message has come for `IDLE_SECONDS` and none is being answered."""
-        if not self._waiting and now - self._active >= IDLE_SECONDS:
+        if not self._waiting and now - self.active >= IDLE_SECONDS:
             self._close()
 
     def abort(self) -> None:

@@ -44,7 +44,7 @@ class EncryptedClient(asyncio.Protocol):
         self.source = source
         self.transport: asyncio.Transport | None = None
         self.waiting = 0
-        self._active = monotonic()
+        self.active = monotonic()
         self._reads = True
         self._choked = False
 
@@ -67,7 +67,7 @@ class EncryptedClient(asyncio.Protocol):
     def ask(self, query: bytes, token: Hashable) -> None:
         """Have ``query`` answered, now or later; `flush` afterwards."""
         house = self.house
-        now = self._active = monotonic()
+        now = self.active = monotonic()
         house.engine.stats.encrypted[self.proto] += 1
         step = house.engine.receive(query, self.source, now, tcp=True)
         if isinstance(step, bytes):
@@ -158,7 +158,7 @@ class EncryptedClient(asyncio.Protocol):
 
     def is_busy(self, since: float) -> bool:
         """Tell whether the client waits for an answer, or has asked since ``since``."""
-        return bool(self.waiting) or self._active >= since
+        return bool(self.waiting) or self.active >= since
 
     def finish(self) -> None:
         """Close it; one that waits, or does not read, is cut."""
@@ -166,7 +166,7 @@ class EncryptedClient(asyncio.Protocol):
 
     def close_if_idle(self, now: float) -> None:
         """Close it when no whole query has come for `IDLE_SECONDS` and none is being answered."""
-        if not self.waiting and now - self._active >= IDLE_SECONDS:
+        if not self.waiting and now - self.active >= IDLE_SECONDS:
             # The goodbye of TLS may wait for ever in the buffer of a client that does not read.
             (self.abort if self._choked else self.close)()
 

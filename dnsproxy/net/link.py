@@ -6,7 +6,7 @@ import asyncio
 from time import monotonic
 from typing import Protocol, cast
 
-from dnsproxy.core.exchange import Attempt, Exchange, Failure, Verdict
+from dnsproxy.core.exchange import GIVEN_UP, Attempt, Exchange, Failure, Verdict
 from dnsproxy.net.upstream_tls import ClientContext, name_failure
 
 # A connection without queries is closed after so many seconds, or what the server tells (RFC 7828), up
@@ -38,6 +38,11 @@ class Waiting:
         self.attempt = attempt
         self.sent_at = 0.0
         self.resent = False
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether no client waits for it any more, as its place has gone to another query."""
+        return self.exchange.purpose == GIVEN_UP and not self.exchange.waiters
 
 
 class Keeper(Protocol):
@@ -181,6 +186,19 @@ class Link(asyncio.Protocol):
                 self.retired = self.retired or self.heard_at < waiting.sent_at
                 late.append(waiting)
         return late
+
+    def drop_given_up(self) -> bool:
+        """Take out a query whose place has gone to another one; return whether there was any."""
+        for key, waiting in self.waiting.items():
+            if waiting.is_given_up:
+                del self.waiting[key]
+                self.give_up(key)
+                return True
+        for index, waiting in enumerate(self.queued):
+            if waiting.is_given_up:
+                del self.queued[index]
+                return True
+        return False
 
     def take_all(self) -> list[Waiting]:
         """Take out and return all queries."""

@@ -16,7 +16,7 @@ from typing import cast
 
 from dnsproxy.certificate import Certificate
 from dnsproxy.core.engine import Engine
-from dnsproxy.core.places import Places
+from dnsproxy.core.places import Place, Places
 from dnsproxy.errors import DropReason
 from dnsproxy.net import encrypted
 from dnsproxy.net.doh_http1 import Http1Client
@@ -39,17 +39,26 @@ _SPOKEN: dict[str | None, type[EncryptedClient]] = {"h2": Http2Client, "http/1.1
 
 
 class _Greeter(asyncio.Protocol):
-    """Hands a connection over to what the client speaks, once the handshake has told."""
+    """Selects the protocol by ALPN after the handshake. Until then it is the holder of ``place``."""
 
-    def __init__(self, listener: TlsListener, source: bytes) -> None:
+    def __init__(self, listener: TlsListener, source: bytes, place: Place) -> None:
         self._listener = listener
         self._source = source
+        self._place = place
+        self.task: asyncio.Task[None] | None = None
+        self.active = monotonic()
         self.has_welcomed = False
+        place.holder = self
+
+    def abort(self) -> None:
+        """See `core.places.Holder`."""
+        if self.task is not None:
+            self.task.cancel()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
         self.has_welcomed = True
-        self._listener.welcome(cast("asyncio.Transport", transport), self._source)
+        self._listener.welcome(cast("asyncio.Transport", transport), self._source, self._place)
 
 
 class TlsListener:
@@ -75,7 +84,7 @@ class TlsListener:
         self._watch = watch
         self._loop = asyncio.get_running_loop()
         self._sock: socket.socket | None = None
-        self._clients: set[EncryptedClient] = set()
+        self._clients: dict[EncryptedClient, Place] = {}
         self._handshakes: set[asyncio.Task[None]] = set()
         self._accepting: asyncio.Task[None] | None = None
         self._sweep: asyncio.TimerHandle | None = None
@@ -111,17 +120,33 @@ class TlsListener:
 
     def _admit(self, sock: socket.socket, host: str) -> None:
         source = ip_address(host.partition("%")[0]).packed
-        refusal = self._places.take(source)
-        if refusal is not None:
-            self.engine.stats.drops[refusal] += 1
+        if not self.engine.admits(source):
             sock.close()
             return
-        task = self._loop.create_task(self._shake_hands(sock, source))
+        place = self._places.take(source)
+        if not isinstance(place, Place):
+            self.engine.stats.drops[place] += 1
+            sock.close()
+            return
+        if place.displaced is not None:
+            self.engine.stats.drops[DropReason.TCP_DISPLACED] += 1
+            place.displaced.abort()
+            place.displaced = None
+        greeter = _Greeter(self, source, place)
+        task = greeter.task = self._loop.create_task(self._shake_hands(sock, greeter))
         self._handshakes.add(task)
-        task.add_done_callback(self._handshakes.discard)
+        task.add_done_callback(partial(self._end_handshake, sock, greeter, place))
 
-    async def _shake_hands(self, sock: socket.socket, source: bytes) -> None:
-        greeter = _Greeter(self, source)
+    def _end_handshake(
+        self, sock: socket.socket, greeter: _Greeter, place: Place, task: asyncio.Task[None]
+    ) -> None:
+        self._handshakes.discard(task)
+        if not greeter.has_welcomed:
+            # Of a task that is cancelled before its first step nothing else closes the socket.
+            sock.close()
+            self._places.leave(place)
+
+    async def _shake_hands(self, sock: socket.socket, greeter: _Greeter) -> None:
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await self._loop.connect_accepted_socket(
@@ -133,11 +158,8 @@ class TlsListener:
             )
         except (OSError, EOFError):  # ssl.SSLError is an OSError
             self.engine.stats.drops[DropReason.TLS_HANDSHAKE] += 1
-        finally:
-            if not greeter.has_welcomed:
-                self._places.leave(source)
 
-    def welcome(self, transport: asyncio.Transport, source: bytes) -> None:
+    def welcome(self, transport: asyncio.Transport, source: bytes, place: Place) -> None:
         """Serve a client whose handshake is done."""
         tls = transport.get_extra_info("ssl_object")
         spoken = tls.selected_alpn_protocol() if isinstance(tls, ssl.SSLObject) else None
@@ -145,7 +167,8 @@ class TlsListener:
             client = _SPOKEN.get(spoken, DotClient)(self, source)
         else:
             client = watched_client(spoken, self, source, self._watch)
-        self._clients.add(client)
+        place.holder = client
+        self._clients[client] = place
         transport.set_protocol(client)
         client.connection_made(transport)
         if self._sweep is None:
@@ -153,9 +176,9 @@ class TlsListener:
 
     def forget(self, client: EncryptedClient) -> None:
         """See `encrypted.House.forget`."""
-        if client in self._clients:
-            self._clients.discard(client)
-            self._places.leave(client.source)
+        place = self._clients.pop(client, None)
+        if place is not None:
+            self._places.leave(place)
 
     def _plan_sweep(self) -> None:
         self._sweep = self._loop.call_later(encrypted.IDLE_SECONDS / IDLE_LOOKS, self._close_idle)
@@ -169,11 +192,17 @@ class TlsListener:
             self._plan_sweep()
 
     def refit(self, engine: Engine, forwarder: Forwarder, certificate: Certificate, path: str) -> None:
-        """Have these answer from the next query on, and greet from the next connection on."""
+        """Have these answer from the next query on, and greet from the next connection on.
+
+        Connections of clients that ``engine`` does not admit are closed.
+        """
         self.engine = engine
         self.forwarder = forwarder
         self.path = path
         self._certificate = certificate
+        for client in list(self._clients):
+            if not engine.admits(client.source):
+                client.finish()
 
     def finish(self) -> None:
         """Take the connections that wait to be accepted, and no more."""

@@ -63,12 +63,18 @@ class Forwarder:
         self._wake_at = inf
         self._waker = self._loop.call_soon(self._wake)
 
-    def submit(self, forward: Forward, respond: Respond, token: object, now: float) -> None:
-        """Add a waiter to the exchange of ``forward``, and start it if it is new; `flush` sends."""
+    def submit(self, forward: Forward, respond: Respond, token: object, now: float) -> bool:
+        """Add a waiter to the exchange of ``forward``, and start it if it is new; `flush` sends.
+
+        False for a copy of a query that waits already; it gets no answer of its own.
+        """
         exchange = forward.exchange
+        if not forward.is_new and self._work.is_copy(forward, token):
+            return False
         exchange.waiters.append((forward.query, respond, token, now))
         if forward.is_new:
             self._advance(exchange, now)
+        return True
 
     def flush(self) -> None:
         """Send the queries gathered since the last flush: one system call per socket, not per query."""

@@ -82,7 +82,7 @@ class RateLimitSettings(Model):
     exempt: list[Range] = Field(default_factory=list)
     """Client ranges without a limit."""
     ipv4_prefix: int = Field(32, ge=8, le=32)
-    """IPv4 addresses that share so many bits are one client."""
+    """IPv4 addresses that share so many bits are one client, for all limits."""
     ipv6_prefix: int = Field(64, ge=16, le=128)
     """The same for IPv6."""
 
@@ -109,11 +109,15 @@ class ServeSettings(Model):
             *("::1/128", "fc00::/7", "fe80::/10"),
         )
     )
-    """Client ranges to answer; others get REFUSED. The list replaces the default."""
+    """Client ranges to answer; others get REFUSED over UDP, their connections are closed. The list replaces
+    the default.
+    """
     max_tcp_clients: int = Field(512, ge=1, le=100_000)
-    """TCP and TLS connections at one time, of all clients."""
+    """TCP and TLS connections at one time, of all clients. When all are taken, one of the client with the
+    most is closed for a client with fewer.
+    """
     max_tcp_per_client: int = Field(128, ge=1, le=100_000)
-    """The same, of one address; of one /64 for IPv6."""
+    """The same, of one client; which addresses are one client is set in `rate_limit`."""
     lameduck: Annotated[Duration, Field(le=3600)] = 10.0
     """How long queries are still answered after SIGTERM, while `/ready` tells load balancers to go elsewhere.
     SIGINT, or a second SIGTERM, ends it at once.
@@ -176,7 +180,9 @@ class ForwardSettings(Model):
     timeout: TimeoutSettings = TimeoutSettings()
     """Bounds of one forwarded query."""
     max_in_flight: int = Field(1000, ge=1, le=60_000)
-    """Forwarded queries at one time. Beyond that the oldest gives way if it has waited 0.2 s."""
+    """Forwarded queries at one time. When all are taken, the oldest of the client with the most gives way: at
+    once to a client with fewer, to another query of its own if it has waited 0.2 s.
+    """
     policy: Literal["fastest", "sequential", "random", "race"] = "fastest"
     """Which upstream is asked first, of those that answer: `fastest` (by the decaying mean of their times;
     one query in 50 tries another), `sequential` (the first in the list), `random`, or `race` (as fastest,

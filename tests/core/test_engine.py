@@ -14,7 +14,7 @@ import dns.rdatatype
 import dns.rrset
 import pytest
 
-from dnsproxy.core import chains, inflight, names, wire
+from dnsproxy.core import chains, fairness, names, wire
 from dnsproxy.core.cache import CachePolicy
 from dnsproxy.core.engine import Engine, Forward
 from dnsproxy.core.exchange import Failure, Verdict
@@ -689,12 +689,12 @@ def test_p12_at_most_three_sends_for_a_failing_question_which_is_remembered() ->
 
 
 def test_p12_waiters_of_one_exchange_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inflight, "MAX_WAITERS", 3)
+    monkeypatch.setattr(fairness, "MAX_WAITERS", 3)
     made = engine()
     for ident in range(3):
         forward(made, query("www.example.", ident=ident))
-    assert made.receive(query("www.example.", ident=9), CLIENT, 1.0) is DropReason.OVERLOADED
-    assert made.stats.drops == {DropReason.OVERLOADED: 1}
+    assert made.receive(query("www.example.", ident=9), CLIENT, 1.0) is DropReason.TOO_MANY_WAITERS
+    assert made.stats.drops == {DropReason.TOO_MANY_WAITERS: 1}
 
 
 # -- 13: unknown types

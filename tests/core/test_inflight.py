@@ -5,12 +5,13 @@ from __future__ import annotations
 import dns.edns
 import pytest
 
-from dnsproxy.core import inflight, names, wire
+from dnsproxy.core import fairness, names, wire
 from dnsproxy.core.cache import CachePolicy
 from dnsproxy.core.engine import Engine, Forward
 from dnsproxy.core.exchange import REFRESH, Exchange, Failure, Limits
+from dnsproxy.core.fairness import JOSTLE_AFTER
 from dnsproxy.core.features import Features
-from dnsproxy.core.inflight import CLIENT_WAIT, JOSTLE_AFTER
+from dnsproxy.core.inflight import CLIENT_WAIT
 from dnsproxy.core.upstreams import FALL, Upstream
 from dnsproxy.errors import DropReason
 from tests.messages import (
@@ -460,8 +461,8 @@ def test_p27_clients_over_tcp_are_told() -> None:
 
 
 def test_p27_waiters_of_one_exchange_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inflight, "MAX_WAITERS", 2)
+    monkeypatch.setattr(fairness, "MAX_WAITERS", 2)
     made = engine()
     for ident in range(2):
         forward(made, query("www.example.", ident=ident))
-    assert made.receive(query("www.example."), CLIENT, 1.0) is DropReason.OVERLOADED
+    assert made.receive(query("www.example."), CLIENT, 1.0) is DropReason.TOO_MANY_WAITERS

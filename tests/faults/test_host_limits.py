@@ -77,10 +77,12 @@ def test_idle_clients_take_their_places_and_no_more(started: World) -> None:
         assert descriptors(started.proxy.pid) <= at_rest + PLACES + 10
         refused = sum(
             started.metric(f'dnsproxy_drops_total{{reason="{reason}"}}')
-            for reason in ("tcp_clients", "tcp_per_client")
+            for reason in ("tcp_clients", "tcp_per_client", "tcp_displaced")
         )
         assert refused >= IDLE - 2 * PLACES
         assert started.server.short(OTHER) == [OTHER_ADDRESS]
+        # A client without a connection gets one.
+        assert started.server.dig("+tcp", REGISTRY).data == [ADDRESSES[REGISTRY]]
         # Idle ones are closed, and their places are for others.
         wait_for(lambda: not still_open(clients), "idle clients are closed", 60)
         wait_for(
