@@ -371,7 +371,7 @@ class ProcessWorld:
             helper,
             self._serials[helper],
             now,
-            observed_at=lambda ago: self._observed_at(helper, now - ago),
+            used=self._used,
             real=self._reals,
             **stated,
         )
@@ -380,12 +380,6 @@ class ProcessWorld:
         token = seal.sign(published(snapshot, "127.0.0.1"), self._place.private[snapshot.key])
         self._place.sources.publish(kind, self._source(helper), token, snapshot.serial)
         self._refresh()
-
-    def _observed_at(self, helper: str, wanted: int) -> int:
-        """No two helpers confirm at one time: the documentation does not say which is the later."""
-        while self._used.setdefault(wanted, helper) != helper:
-            wanted -= 1
-        return wanted
 
     def _reals(self, addresses: Iterable[str]) -> frozenset[str]:
         return frozenset(map(self._place.real, addresses))
