@@ -52,11 +52,19 @@ class StoredModel(Model):
             self.earlier.append(self._last)
             self._last = self._alone()
 
-    def is_written(self) -> None:
-        """Forget the states that lack more than confirmations: a later one is on disk."""
+    def _same(self) -> list[StoredModel]:
+        """Return the earlier states that lack nothing but confirmations."""
         now = lasting(self)
         same = itertools.takewhile(lambda each: lasting(each) == now, reversed(self.earlier))
-        self.earlier = [*same][::-1]
+        return [*same][::-1]
+
+    def agrees(self, snapshots: Snapshots) -> bool:
+        """Whether a file with ``snapshots`` lacks nothing but confirmations."""
+        return any(accepted(each) == snapshots for each in (self, *self._same()))
+
+    def is_written(self) -> None:
+        """Forget the states that lack more than confirmations: a later one is on disk."""
+        self.earlier = self._same()
 
     def is_stopped(self) -> None:
         """Forget all earlier states: a process that ends by itself has written the last one."""

@@ -54,6 +54,15 @@ def test_a_change_has_earlier_confirmations_written() -> None:
     assert model.survivors({HELPERS[0]: (2, int(START) + 10)}) == []
 
 
+def test_a_file_may_lack_confirmations_but_no_change() -> None:
+    model = confirmed()
+    at = {serial: {HELPERS[0]: (serial, int(START) + 10 * (serial - 1))} for serial in (1, 2, 3)}
+    assert all(map(model.agrees, at.values()))
+    publish(model, 4, B, START + 30)
+    assert not any(map(model.agrees, at.values()))
+    assert model.agrees(accepted(model))
+
+
 def test_a_stop_has_everything_written() -> None:
     model = confirmed()
     model.is_stopped()
