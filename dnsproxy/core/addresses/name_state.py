@@ -383,8 +383,15 @@ class NameState:
     def fingerprint(self) -> object:
         """Return what a file must have, without ages and expiry."""
         proven = self.proven
+        stated = tuple((s.statement.address_set, s.statement.learned.refused) for s in self.stated.values())
         alive = tuple((address, health.alive) for address, health in self.health.items())
-        return self.owner, proven and (proven.address_set, proven.snapshot.issuer), self.trial, alive
+        proven_set = proven and (proven.address_set, proven.snapshot.issuer)
+        return self.owner, proven_set, self.trial, tuple(self.stated), stated, alive
+
+    def ages(self) -> object:
+        """Return what `fingerprint` lacks: ages and expiry of the sets that `evaluate` confirms."""
+        proven = self.proven
+        return proven and (proven.learned.observed_at, proven.snapshot), self.confirmed
 
     def refused(self) -> tuple[Finding, ...]:
         """Return the refused addresses of all statements."""
