@@ -521,12 +521,8 @@ class AddressLifecycle:
         while self._probes:
             due, name, address = item = self._probes[0]
             health = self.names[name].health.get(address) if name in self.names else None
-            if (
-                health is not None
-                and health.probe is None
-                and health.due == due
-                and self.policy.ports_of(name)
-            ):
+            is_waiting = health is not None and health.probe is None and health.due == due
+            if is_waiting and self.policy.ports_of(name):
                 return item
             heapq.heappop(self._probes)
         return None
@@ -689,8 +685,7 @@ class AddressLifecycle:
         self._note_change()
 
     def _order(self, overrides: Overrides, name: str | None = None) -> None:
-        log = self._log
-        self.overrides = overrides
+        log, self.overrides = self._log, overrides
         if name is None:
             self._enqueue_all()
         else:
