@@ -101,6 +101,25 @@ async def test_p21_a_silent_upstream_ends_in_servfail() -> None:
         assert upstream.total == 3
 
 
+@pytest.mark.parametrize("policy", ["sequential", "race"])
+async def test_clients_that_still_wait_at_the_end_get_servfail(policy: str) -> None:
+    """Over UDP and over TCP, also from two exchanges that race; none is left without an answer."""
+    async with Nameserver(lambda _: None) as one, Nameserver(lambda _: None) as two:
+        port = free_port()
+        forward = {"upstreams": [str(one.endpoint), str(two.endpoint)], "policy": policy}
+        made = {"forward": forward, "serve": {"listen": [f"127.0.0.1:{port}"]}}
+        async with serving(Settings.model_validate(made)) as (server, _):
+            asked = [
+                asyncio.ensure_future(ask(port, f"n{number}.example.", tcp=number % 2 == 1))
+                for number in range(6)
+            ]
+            while server.engine.exchanges.waiters < len(asked):
+                await asyncio.sleep(0)
+            await server.finish(most=0.0)
+            assert {(await reply).rcode() for reply in asked} == {dns.rcode.SERVFAIL}
+            assert server.engine.exchanges.waiters == 0
+
+
 async def test_the_port_taken_over_tcp_leaves_nothing_open() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

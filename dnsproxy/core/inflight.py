@@ -95,6 +95,10 @@ class InFlight:
         """How many clients wait for an answer."""
         return len(self.late) + sum(len(exchange.waiters) for exchange in self._exchanges.values())
 
+    def waited(self) -> list[Exchange]:
+        """Return the exchanges that clients wait for."""
+        return [exchange for exchange in self._exchanges.values() if exchange.waiters]
+
     def waiting(self, key: bytes) -> int | None:
         """Return how many clients wait for the answer of ``key``; None when it is not being asked for."""
         return len(self._exchanges[key].waiters) if key in self._exchanges else None

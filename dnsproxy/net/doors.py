@@ -75,6 +75,11 @@ class Doorkeeper:
         self._shares = shares
         self._open: dict[Door, socket.socket] = dict(self._given)
 
+    @property
+    def given(self) -> frozenset[Door]:
+        """The doors whose sockets another process, the service manager, has open too."""
+        return frozenset(self._given)
+
     def open(self, doors: Iterable[Door]) -> None:
         """Bind what is not open yet.
 

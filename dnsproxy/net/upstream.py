@@ -87,6 +87,16 @@ class Forwarder:
             except OSError:
                 self._fail_all(used, monotonic())
 
+    def answer_waiters(self) -> None:
+        """Answer all clients that wait with what is known: a stale answer or SERVFAIL."""
+        now = monotonic()
+        # Of two exchanges that race, the other one takes the waiters over.
+        while waited := self._work.waited():
+            for exchange in waited:
+                exchange.give_up()
+                self._finish(exchange, now)
+        self._do_work()
+
     def close(self) -> None:
         """Give up everything in flight and close all sockets."""
         self._waker.cancel()

@@ -108,9 +108,9 @@ class Worker:
                     number, refit, sockets = self._refits.pop(0)
                     channel.send(Reply(number, await _refit(server, refit, sockets)))
             if self._stop.gently:
-                await server.finish(QUIET_SECONDS, GENTLE_SECONDS)
+                await server.finish(server.doors, QUIET_SECONDS, GENTLE_SECONDS)
             else:
-                await server.finish()
+                await server.finish(self._stop.held)
         return 0
 
     def _end(self, stop: Stop) -> None:
