@@ -20,6 +20,7 @@ import dns.rcode
 import pytest
 
 from dnsproxy.net.datagrams import RECEIVE_BUFFER
+from dnsproxy.settings import Settings
 from tests.e2e.manager import Load, Manager
 from tests.e2e.processes import wait_for
 from tests.e2e.world import OTHER, OTHER_ADDRESS, World
@@ -298,6 +299,40 @@ def test_a_query_is_answered_or_refused_until_the_end(bare: World, workers: int,
     # The kernel reports with the next call that the port is closed.
     assert lost <= set(range(sent - 2, sent))
     assert seconds > 0.5 or not outstanding, "it is answered until the last client has its answer"
+
+
+# Seconds after which `docker stop` and `docker compose down` kill what has not ended.
+DOCKER_GRACE = 10.0
+
+
+def test_a_stop_with_defaults_ends_before_docker_kills(bare: World) -> None:
+    """Also when a query that no upstream answers comes in the last moment."""
+    serve, timeout = Settings().serve, Settings().forward.timeout
+    with ExitStack() as held:
+        silent, client = (held.enter_context(socket.socket(type=socket.SOCK_DGRAM)) for _ in range(2))
+        silent.bind(("127.0.0.1", 0))
+        bare.configure(
+            serve={"lameduck": serve.lameduck},
+            forward={
+                "upstreams": [f"127.0.0.1:{silent.getsockname()[1]}"],
+                "timeout": {"attempt": timeout.attempt, "total": timeout.total},
+            },
+        )
+        manager = held.enter_context(Manager(bare))
+        manager.start()
+        client.connect(("127.0.0.1", bare.dns_port))
+        started = time.monotonic()
+        manager.signal(signal.SIGTERM)
+        wait_for(
+            lambda: time.monotonic() - started > serve.lameduck - 0.5, "the lame duck time is nearly over"
+        )
+        client.send(dns.message.make_query("late.example", "A").to_wire())
+        assert manager.wait() == 0
+        seconds = time.monotonic() - started
+        client.settimeout(0)
+        assert dns.message.from_wire(client.recv(4096)).rcode() == dns.rcode.SERVFAIL
+    print(f"the stop took {seconds:.1f} s")  # noqa: T201 - the figure of docs/reliability.md
+    assert seconds < DOCKER_GRACE - 2
 
 
 def _send(client: socket.socket, ident: int, answered: set[int]) -> bool:
