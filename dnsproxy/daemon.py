@@ -91,13 +91,16 @@ async def run_proxy(service: Service, keeper: Doorkeeper, plane: Plane | None = 
         WorkerError: nobody answers queries any more.
     """
     from dnsproxy.app import Proxy  # noqa: PLC0415 - the helper does not need it
+    from dnsproxy.referenced import referenced  # noqa: PLC0415 - the same
     from dnsproxy.reload import Reloader  # noqa: PLC0415 - the same
 
     notifier = service.notifier
     stop = stop_on_signals()
+    # Before the files are read: one that changes while they are is read again by the next reload.
+    references = referenced(service.settings)
     proxy = Proxy(service.settings, plane, keeper)
     await proxy.start()
-    reloader = Reloader(service.file, proxy, notifier)
+    reloader = Reloader(service.file, proxy, notifier, references=references)
     proxy.reloader = reloader.reload
     call_on_signal(signal.SIGHUP, reloader.ask)
 

@@ -8,6 +8,7 @@ FIELDS = {
     "advice": "what to do about it",
     "answered": "how many workers did as they were told",
     "changed": "how many names have other addresses than before",
+    "changed_files": "files that the settings name and whose content is another",
     "changed_keys": "key paths whose values are others",
     "changes": "name, old and new addresses of each change; 20 at the most",
     "client": "address of the client",

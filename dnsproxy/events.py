@@ -62,7 +62,16 @@ EVENTS = {
     "service.unwell": Event(
         "error", "No query is answered; the service manager hears nothing until one is.", ("detail",)
     ),
-    "config.reloaded": Event("info", "Another configuration is in force.", ("file", "changed_keys")),
+    "config.reloaded": Event(
+        "info",
+        "Another configuration, or a changed file that it names, is in force.",
+        ("file", "changed_keys", "changed_files"),
+    ),
+    "config.unchanged": Event(
+        "info",
+        "A reload found the settings in force, and the files that they name as they were: nothing was done.",
+        ("file",),
+    ),
     "config.not_taken": Event(
         "error", "What keeps a configuration from being taken; the one before stays.", ("problem",)
     ),

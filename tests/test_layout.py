@@ -57,7 +57,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {"plane", "outfit", "server", "address_service", "embedded", "learning", "watching", "app", "workers"}
     )
-    | {"facts", "activation", "reload", "daemon"},
+    | {"facts", "activation", "referenced", "reload", "daemon"},
     frozenset({"cli", "commands", "__main__"}),
 )
 SIBLINGS = LAYERS[2]

@@ -152,11 +152,12 @@ def reload(config: ConfigOption = DEFAULT_CONFIG, admin: AdminOption = None) -> 
         for problem in exc.problems:
             typer.echo(problem, err=True)
         raise typer.Exit(1) from exc
-    for key in document["changed"]:
+    files = document.get("changed_files", [])  # a proxy of an earlier version does not report them
+    for key in (*document["changed"], *files):
         typer.echo(f"changed: {key}")
     for key in document["need_restart"]:
         typer.echo(f"changes at the next start: {key}")
-    if not document["changed"] and not document["need_restart"]:
+    if not document["changed"] and not files and not document["need_restart"]:
         typer.echo("nothing has changed")
 
 

@@ -125,14 +125,16 @@ def test_wrong_usage_names_the_place(arguments: tuple[str, ...], place: str, adm
 
 
 def test_a_reload_tells_what_changed_and_what_has_to_wait(admin: Admin) -> None:
-    admin.document = {"changed": ["serve.allow", "learn.ttl"], "need_restart": ["user"]}
-    done = run("reload")
-    assert done.stdout == "changed: serve.allow\nchanged: learn.ttl\nchanges at the next start: user\n"
+    changed = {"changed": ["serve.allow", "learn.ttl"], "changed_files": ["/a.pub"]}
+    admin.document = {**changed, "need_restart": ["user"]}
+    lines = run("reload").stdout.splitlines()
+    assert lines[:3] == ["changed: serve.allow", "changed: learn.ttl", "changed: /a.pub"]
+    assert lines[3:] == ["changes at the next start: user"]
     assert admin.asked == [("POST", "/api/v1/reload", {})]
 
 
 def test_a_reload_of_the_same(admin: Admin) -> None:
-    admin.document = {"changed": [], "need_restart": []}
+    admin.document = {"changed": [], "changed_files": [], "need_restart": []}
     assert run("reload").stdout == "nothing has changed\n"
 
 

@@ -19,10 +19,11 @@ import dns.query
 import dns.rcode
 import pytest
 
+from dnsproxy.keys import write_key_pair
 from dnsproxy.net.datagrams import RECEIVE_BUFFER
 from dnsproxy.settings import Settings
 from tests.e2e.manager import Load, Manager
-from tests.e2e.processes import wait_for
+from tests.e2e.processes import run_command, wait_for
 from tests.e2e.world import OTHER, OTHER_ADDRESS, World
 from tests.needs import need_programs
 
@@ -153,6 +154,34 @@ def test_a_file_with_mistakes_changes_nothing(bare: World, workers: int) -> None
         assert bare.command("reload").stdout == "nothing has changed\n"
         assert bare.metric("dnsproxy_config_reload_success") == 1
         assert ask(bare.dns_port, OTHER) == [OTHER_ADDRESS]
+
+
+@WORKERS
+def test_a_reload_without_a_change_does_nothing(bare: World, workers: int) -> None:
+    """Nothing is made again, and no connection to an upstream is closed; a renewed file is read."""
+    bare.configure(serve={"workers": workers}, forward={"upstreams": [f"tcp://{bare.upstream.endpoint}"]})
+    bare.configure(forward={"timeout": {"attempt": "5s", "total": "5s"}})
+    with Manager(bare) as manager:
+        manager.start()
+        assert ask(bare.dns_port, OTHER) == [OTHER_ADDRESS]
+        links = connections(bare.upstream.port)
+        assert links
+        manager.forget()
+        manager.signal(signal.SIGHUP)
+        assert manager.wait_for("READY=1")[1] == "STATUS=reloaded: nothing has changed"
+        assert bare.command("reload").stdout == "nothing has changed\n"
+        assert (manager.count("config.unchanged"), manager.count("config.reloaded")) == (2, 0)
+        assert connections(bare.upstream.port) == links
+        write_key_pair(bare.folder / "renewed")
+        (bare.folder / "renewed" / "helper.pub").replace(bare.public_key)
+        assert bare.command("reload").stdout == f"changed: {bare.public_key}\n"
+        assert manager.count("config.reloaded") == 1
+
+
+def connections(port: int) -> set[str]:
+    """Return the connections to ``port`` of this host, by their own ports."""
+    done = run_command("ss", "-Htn", "state", "established", f"dport = :{port}")
+    return {line.split()[2] for line in done.stdout.splitlines()}
 
 
 def test_a_file_that_is_watched_is_taken_when_it_changes(bare: World) -> None:

@@ -185,6 +185,8 @@ def test_at_the_limit_of_tasks_owned_names_are_answered(
     proxy.start(lambda: bool(proxy.events("proxy.started")))
     with Asker(world.dns_port, pinned) as asker:
         wait_for(lambda: proxy.events("learned.hook_failed"), "no process for the hook")
+        world.configure(learn={"ttl": 7})
+        config.write_bytes(world.config.read_bytes())
         proxy.signal(signal.SIGHUP)
         wait_for(lambda: proxy.events("config.reloaded"), "a reload")
     assert asker.again == 0
