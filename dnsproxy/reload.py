@@ -58,7 +58,7 @@ class Reloader:
         watch: float = WATCH_SECONDS,
         references: Mapping[str, str] | None = None,
     ) -> None:
-        """``references`` are those of the settings in force, from before these were read; see `referenced`."""
+        """``references`` are those of the settings in force, from before these were read (`referenced`)."""
         self._file = file
         self._references = referenced(proxy.settings) if references is None else references
         self._proxy = proxy

@@ -192,12 +192,21 @@ class Server:
         asyncio.get_running_loop().call_later(outfit.limits.total + _SPARE_SECONDS, close)
 
     def _leave(self, listener: UdpListener | TcpListener | TlsListener) -> None:
-        """Stop listening; who waits is answered still, and connections last as long as they are used."""
-        listener.finish()
+        """Stop listening: over UDP when no client waits any more, over TCP at once but for open connections.
+
+        A UDP socket that is open and not read would lose queries; of a closed one clients learn at once.
+        """
         self._left.append(listener)
-        if isinstance(listener, UdpListener):
-            seconds = self._outfit.limits.total + _SPARE_SECONDS
-            asyncio.get_running_loop().call_later(seconds, listener.close)
+        if not isinstance(listener, UdpListener):
+            listener.finish()
+            return
+
+        def close() -> None:
+            listener.finish()
+            listener.close()
+
+        seconds = self._outfit.limits.total + _SPARE_SECONDS
+        asyncio.get_running_loop().call_later(seconds, close)
 
     async def _forget_outdated(self, before: Outfit) -> None:
         zones = self._outfit.outdated_zones(before)
