@@ -62,7 +62,7 @@ FIELDS = {
     "tls": "addresses and ports of DNS over TLS and HTTPS; in `helper.listening` whether it is TLS",
     "uid": "number of the user",
     "upstream": "a resolver that queries are forwarded to",
-    "use": "what a socket was for: `queries to upstreams`, `tcp clients` or `tls clients`",
+    "use": "what a socket was for: `upstreams`, `tcp_clients` or `tls_clients`",
     "user": "name of a user of this host",
     "version": "the version of this program",
     "withdrawn": "the discovered names that are no longer published",

@@ -204,8 +204,15 @@ EVENTS = {
     # -- listeners
     "host.exhausted": Event(
         "error",
-        "This host has no descriptor or memory left for a socket. Failures of upstreams and refused clients "
-        "follow from it.",
+        "This host has no descriptor, port or memory left for a socket. Queries that cannot be forwarded and "
+        "refused clients follow from it; upstreams are not to blame.",
+        ("use", "reason"),
+        ("use", "reason"),
+    ),
+    "host.refused": Event(
+        "error",
+        "This host refuses a system call or a packet: a seccomp profile, a security module or a firewall. "
+        "Queries that cannot be forwarded follow from it; upstreams are not to blame.",
         ("use", "reason"),
         ("use", "reason"),
     ),

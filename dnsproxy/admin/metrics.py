@@ -102,6 +102,14 @@ def _traffic(stats: Stats) -> Iterator[Metric]:
     for reason in ("prefetch", "stale"):
         refreshes.add_metric([reason], stats.refreshes[reason])
     yield refreshes
+    local = CounterMetricFamily(
+        "dnsproxy_local_failures",
+        "Sockets that this host had no descriptor, port or memory for, and calls that it refused.",
+        labels=["use"],
+    )
+    for use in ("upstreams", "tcp_clients", "tls_clients"):
+        local.add_metric([use], stats.local_failures[use])
+    yield local
     yield from _records(stats)
     yield _durations(stats)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from dnsproxy.core import answers, wire
-from dnsproxy.core.answers import EDE_NETWORK_ERROR, EDE_NO_REACHABLE_AUTHORITY
+from dnsproxy.core.answers import EDE_NETWORK_ERROR, EDE_NO_REACHABLE_AUTHORITY, EDE_NOT_READY
 from dnsproxy.core.cache import Cache, Entry
 from dnsproxy.core.chains import Chains
 from dnsproxy.core.chance import Chance
@@ -289,7 +289,11 @@ class InFlight:
     def _failed(self, exchange: Exchange, now: float) -> list[bytes]:
         network = exchange.last_failure in _NETWORK_FAILURES
         ede = exchange.error or (EDE_NETWORK_ERROR if network else EDE_NO_REACHABLE_AUTHORITY)
-        self.failures.remember(exchange.key, ede, now)
+        if exchange.last_failure is Failure.LOCAL:
+            # Nothing is known of the name: the next query may be asked.
+            ede = exchange.error or EDE_NOT_READY
+        else:
+            self.failures.remember(exchange.key, ede, now)
         entry = self._stale_entry(exchange.key, now)
         if entry is not None:
             return [self._stale(waiter[0], entry) for waiter in exchange.waiters]
