@@ -216,6 +216,16 @@ EVENTS = {
         ("use", "reason"),
         ("use", "reason"),
     ),
+    "host.call_replaced": Event(
+        "warning",
+        "This host refuses a system call, or does not have it; another one is used, which costs more.",
+        ("call", "reason", "instead"),
+    ),
+    "host.call_refused": Event(
+        "error",
+        "This host refuses a system call that nothing replaces; the program ends with exit code 3.",
+        ("call", "reason"),
+    ),
     "tls.certificate_expired": Event(
         "error", "The certificate in use has expired; clients refuse it.", ("file", "not_after")
     ),

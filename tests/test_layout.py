@@ -45,6 +45,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "notify",
             "privileges",
             "lifecycle",
+            "host_calls",
             "certificate",
             "http_connection",
             "http_listener",

@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 
 from dnsproxy.errors import StartError
+from dnsproxy.host_calls import REFUSED
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -20,10 +21,8 @@ _BACKLOG: Final = 512
 # Out of descriptors or memory: the listening socket stays readable, so look again only after a while.
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 EXHAUSTED_SECONDS: Final = 1.0
-# A firewall of this host refuses a packet, or a seccomp profile a system call.
-_REFUSED: Final = frozenset({errno.EPERM, errno.ENOSYS})
 # All that a socket towards a peer fails with for a reason of this host: besides, no port is free for it.
-LOCAL: Final = EXHAUSTED | _REFUSED | {errno.EADDRNOTAVAIL, errno.EAGAIN}
+LOCAL: Final = EXHAUSTED | REFUSED | {errno.EADDRNOTAVAIL, errno.EAGAIN}
 # What sockets are for: labels of the metric and the event.
 UPSTREAMS: Final = "upstreams"
 TCP_CLIENTS: Final = "tcp_clients"
@@ -53,7 +52,7 @@ def note_local(use: str, exc: OSError, counts: Counter[str]) -> bool:
     now = monotonic()
     if now - _noted.get((use, number), -inf) >= EXHAUSTED_SECONDS:
         _noted[use, number] = now
-        if number in _REFUSED:
+        if number in REFUSED:  # by a firewall, or a seccomp profile
             log.error("host.refused", use=use, reason=os.strerror(number))
         else:
             log.error("host.exhausted", use=use, reason=os.strerror(number))
