@@ -62,7 +62,16 @@ def _root(
 
 
 @app.command()
-def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
+def serve(
+    *,
+    config: ConfigOption = DEFAULT_CONFIG,
+    expect_sockets: Annotated[
+        bool,
+        typer.Option(
+            "--expect-sockets", help="Warn of each address for which the service manager gives no socket."
+        ),
+    ] = False,
+) -> None:
     """Run the proxy in the remote VPC or data centre."""
     from dnsproxy import logs  # noqa: PLC0415 - `check` and `--version` start faster without these
     from dnsproxy.config import load  # noqa: PLC0415
@@ -73,7 +82,7 @@ def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
     settings = load(config)
     logs.configure(settings.log.level, settings.log.format)
     check_calls()
-    service = Service(settings, config)
+    service = Service(settings, config, expects_sockets=expect_sockets)
     if settings.serve.workers != 1:
         from dnsproxy.workers.start import serve_in_workers, worker_count  # noqa: PLC0415
 

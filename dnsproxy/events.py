@@ -55,7 +55,7 @@ EVENTS = {
     "service.user": Event("info", "Root was given up for this user.", ("user", "uid", "gid")),
     "service.socket_missing": Event(
         "warning",
-        "The service manager gave sockets, but none for this address, which is bound directly: a socket unit "
+        "The service manager gave no socket for this address, which is bound directly: a socket unit "
         "failed or lacks it. What clients send during a restart is lost there.",
         ("listen",),
     ),

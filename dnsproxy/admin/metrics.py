@@ -60,6 +60,11 @@ class _FactsCollector(Collector):
         yield failed
         yield from _workers(facts)
         yield from _reloads(facts)
+        yield _gauge(
+            "dnsproxy_sockets_missing",
+            "Sockets that the service manager was expected to give at the start; they were bound directly.",
+            facts.sockets_missing,
+        )
         yield from standing_metrics(facts)
         build = InfoMetricFamily("dnsproxy_build", "Version of the program.")
         build.add_metric([], {"version": __version__, "python": platform.python_version()})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import re
 import signal
 import socket
 import sys
@@ -23,7 +24,7 @@ from dnsproxy.keys import write_key_pair
 from dnsproxy.net.datagrams import RECEIVE_BUFFER
 from dnsproxy.settings import Settings
 from tests.e2e.manager import Load, Manager
-from tests.e2e.processes import run_command, wait_for
+from tests.e2e.processes import ROOT, Process, dnsproxy_argv, run_command, wait_for
 from tests.e2e.world import OTHER, OTHER_ADDRESS, World
 from tests.needs import need_programs
 
@@ -182,6 +183,47 @@ def connections(port: int) -> set[str]:
     """Return the connections to ``port`` of this host, by their own ports."""
     done = run_command("ss", "-Htn", "state", "established", f"dport = :{port}")
     return {line.split()[2] for line in done.stdout.splitlines()}
+
+
+def unit_words(key: str, world: World, pid: int = 0) -> list[str]:
+    """Return the command of the unit for systemd, for the program and the file of ``world``."""
+    unit = (ROOT / "deploy" / "systemd" / "dnsproxy.service").read_text()
+    (line,) = re.findall(rf"^{key}=(.*)$", unit, re.MULTILINE)
+    words = line.replace("/etc/dnsproxy/config.yaml", str(world.config)).replace("$MAINPID", str(pid)).split()
+    return dnsproxy_argv(*words[1:])
+
+
+@pytest.mark.parametrize("admin", [True, False], ids=["admin", "no admin"])
+def test_systemctl_reload_fails_with_a_broken_file(bare: World, admin: bool) -> None:
+    if not admin:
+        bare.configure(admin={"listen": None})
+    good = bare.config.read_text()
+    with Manager(bare) as manager:
+        manager.start()
+        words = unit_words("ExecReload", bare, manager.pid)
+        bare.config.write_text("serve: {lameduck: no}\n")
+        assert run_command(*words).returncode == 1
+        bare.config.write_text(good)
+        bare.configure(learn={"ttl": 7})
+        assert run_command(*words).returncode == 0
+        manager.wait_logged("config.reloaded")
+        reply = dns.query.udp(dns.message.make_query(OWNED, "A"), "127.0.0.1", 10, bare.dns_port)
+        assert reply.answer[0].ttl == 7
+        if admin:
+            # Without mistakes, and yet it cannot be.
+            bare.configure(learn={"trusted_keys": [str(bare.folder / "none.pub")]})
+            assert run_command(*words).returncode == 1
+
+
+def test_a_socket_unit_that_has_failed_is_reported(bare: World) -> None:
+    """As the unit starts it, and the service manager gives nothing: it answers, and says so."""
+    proxy = Process("proxy", unit_words("ExecStart", bare), bare.folder / "unit.log")
+    bare.add_process(proxy)
+    proxy.start(lambda: bool(proxy.events("proxy.started")))
+    missing = {event["listen"] for event in proxy.events("service.socket_missing")}
+    assert {f"udp 127.0.0.1:{bare.dns_port}", f"tcp 127.0.0.1:{bare.dns_port}"} <= missing
+    assert bare.metric("dnsproxy_sockets_missing") == len(missing)
+    assert ask(bare.dns_port) == [OWNED_ADDRESS]
 
 
 def test_a_file_that_is_watched_is_taken_when_it_changes(bare: World) -> None:
