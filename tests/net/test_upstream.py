@@ -615,9 +615,13 @@ async def test_a_host_without_descriptors_is_no_fault_of_the_upstream(
 async def test_what_the_kernel_had_no_room_for_is_no_fault_of_the_upstream(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    class FullBuffer(datagrams.PlainMover):
+        def send(self, _sock: socket.SocketType, _messages: list[bytes]) -> int:
+            return 0
+
     async with FakeUpstream(respond) as fake, world(at(fake), limits=SHORT) as made:
         (upstream,) = made.engine.upstreams()
-        monkeypatch.setattr(made.forwarder._mover, "send", lambda _sock, _messages: 0)
+        monkeypatch.setattr(made.forwarder, "_mover", FullBuffer())
         (reply,) = await made.ask(query("www.example."))
         assert read(reply).rcode() == dns.rcode.SERVFAIL
         assert (upstream.stats.failures, upstream.failing) == ({}, 0)
