@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from importlib import import_module
 from time import monotonic, time
 from typing import TYPE_CHECKING
@@ -84,7 +85,7 @@ class Proxy:
         """Return all that status and metrics are made from."""
         from dnsproxy.facts import facts_of  # noqa: PLC0415 - not needed to answer queries
 
-        return facts_of(
+        facts = facts_of(
             self.settings,
             self.addresses,
             self.puller,
@@ -94,6 +95,7 @@ class Proxy:
             draining=self.draining,
             reloads=self.reloads,
         )
+        return replace(facts, sockets_missing=self.keeper.missing)
 
     def refresh(self) -> None:
         """Pull from all sources now, and look again where the looking is done here."""

@@ -1,4 +1,7 @@
-"""The command line. Exit codes: 0 ok, 1 a check or a start failed, 2 bad usage or configuration."""
+"""The command line.
+
+Exit codes: 0 ok, 1 a check or a start failed, 2 bad usage or configuration, 3 the host refuses a system call.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from dnsproxy.commands.options import (
     domain_name,
     set_admin_files,
 )
-from dnsproxy.errors import ConfigError, DnsproxyError
+from dnsproxy.errors import ConfigError, DnsproxyError, HostError
 from dnsproxy.version import __version__
 
 # What a write to standard output or standard error fails with.
@@ -59,16 +62,27 @@ def _root(
 
 
 @app.command()
-def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
+def serve(
+    *,
+    config: ConfigOption = DEFAULT_CONFIG,
+    expect_sockets: Annotated[
+        bool,
+        typer.Option(
+            "--expect-sockets", help="Warn of each address for which the service manager gives no socket."
+        ),
+    ] = False,
+) -> None:
     """Run the proxy in the remote VPC or data centre."""
     from dnsproxy import logs  # noqa: PLC0415 - `check` and `--version` start faster without these
     from dnsproxy.config import load  # noqa: PLC0415
     from dnsproxy.daemon import Service  # noqa: PLC0415
+    from dnsproxy.host_calls import check_calls  # noqa: PLC0415
 
     output.queue_standard_error(logs.report_lost)
     settings = load(config)
     logs.configure(settings.log.level, settings.log.format)
-    service = Service(settings, config)
+    check_calls()
+    service = Service(settings, config, expects_sockets=expect_sockets)
     if settings.serve.workers != 1:
         from dnsproxy.workers.start import serve_in_workers, worker_count  # noqa: PLC0415
 
@@ -78,10 +92,10 @@ def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
             return
     from dnsproxy.daemon import run_proxy  # noqa: PLC0415
     from dnsproxy.net.doors import proxy_doors  # noqa: PLC0415 - workers must be forked before more is there
-    from dnsproxy.net.loop import HotLoop  # noqa: PLC0415
+    from dnsproxy.net.loop import open_loop  # noqa: PLC0415
 
     keeper = service.open(proxy_doors(settings))
-    with asyncio.Runner(loop_factory=HotLoop) as runner:
+    with asyncio.Runner(loop_factory=open_loop) as runner:
         runner.run(run_proxy(service, keeper))
 
 
@@ -91,14 +105,15 @@ def helper(config: ConfigOption = DEFAULT_CONFIG) -> None:
     from dnsproxy import logs  # noqa: PLC0415
     from dnsproxy.config import load  # noqa: PLC0415
     from dnsproxy.daemon import Service, run_helper  # noqa: PLC0415
-    from dnsproxy.lifecycle import ServiceLoop  # noqa: PLC0415
+    from dnsproxy.host_calls import check_calls, open_service_loop  # noqa: PLC0415
     from dnsproxy.net.doors import helper_doors  # noqa: PLC0415
 
     output.queue_standard_error(logs.report_lost)
     settings = load(config)
     logs.configure(settings.log.level, settings.log.format)
+    check_calls()
     service = Service(settings, config)
-    with asyncio.Runner(loop_factory=ServiceLoop) as runner:
+    with asyncio.Runner(loop_factory=open_service_loop) as runner:
         runner.run(run_helper(service, service.open(helper_doors(settings))))
 
 
@@ -219,7 +234,7 @@ def _run() -> str | int | None:
         return 2
     except DnsproxyError as exc:
         output.print_error(f"dnsproxy: {exc}")
-        return 1
+        return 3 if isinstance(exc, HostError) else 1
     except KeyboardInterrupt:
         return 130
     except OSError as exc:

@@ -3,6 +3,7 @@
     DnsproxyError
     ├── ConfigError        the configuration file: every problem at once
     ├── StartError         a port, key or folder that start-up needs cannot be had
+    ├── HostError          this host refuses a system call that the program cannot run without
     ├── ReloadError        a configuration that a running proxy was given and did not take
     ├── WireError          bytes that are not a DNS message we can use
     ├── ForeignError       quotes others, printable and of bounded length:
@@ -69,6 +70,10 @@ class StartError(DnsproxyError):
     def __init__(self, *reasons: str) -> None:
         self.reasons = reasons
         super().__init__("; ".join(reasons))
+
+
+class HostError(DnsproxyError):
+    """The host refuses a system call that the program cannot run without; the message names it."""
 
 
 class ReloadError(DnsproxyError):

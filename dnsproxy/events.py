@@ -55,14 +55,23 @@ EVENTS = {
     "service.user": Event("info", "Root was given up for this user.", ("user", "uid", "gid")),
     "service.socket_missing": Event(
         "warning",
-        "The service manager gave sockets, but none for this address, which is bound directly: a socket unit "
+        "The service manager gave no socket for this address, which is bound directly: a socket unit "
         "failed or lacks it. What clients send during a restart is lost there.",
         ("listen",),
     ),
     "service.unwell": Event(
         "error", "No query is answered; the service manager hears nothing until one is.", ("detail",)
     ),
-    "config.reloaded": Event("info", "Another configuration is in force.", ("file", "changed_keys")),
+    "config.reloaded": Event(
+        "info",
+        "Another configuration, or a changed file that it names, is in force.",
+        ("file", "changed_keys", "changed_files"),
+    ),
+    "config.unchanged": Event(
+        "info",
+        "A reload found the settings in force, and the files that they name as they were: nothing was done.",
+        ("file",),
+    ),
     "config.not_taken": Event(
         "error", "What keeps a configuration from being taken; the one before stays.", ("problem",)
     ),
@@ -195,10 +204,27 @@ EVENTS = {
     # -- listeners
     "host.exhausted": Event(
         "error",
-        "This host has no descriptor or memory left for a socket. Failures of upstreams and refused clients "
-        "follow from it.",
+        "This host has no descriptor, port or memory left for a socket. Queries that cannot be forwarded and "
+        "refused clients follow from it; upstreams are not to blame.",
         ("use", "reason"),
         ("use", "reason"),
+    ),
+    "host.refused": Event(
+        "error",
+        "This host refuses a system call or a packet: a seccomp profile, a security module or a firewall. "
+        "Queries that cannot be forwarded follow from it; upstreams are not to blame.",
+        ("use", "reason"),
+        ("use", "reason"),
+    ),
+    "host.call_replaced": Event(
+        "warning",
+        "This host refuses a system call, or does not have it; another one is used, which costs more.",
+        ("call", "reason", "instead"),
+    ),
+    "host.call_refused": Event(
+        "error",
+        "This host refuses a system call that nothing replaces; the program ends with exit code 3.",
+        ("call", "reason"),
     ),
     "tls.certificate_expired": Event(
         "error", "The certificate in use has expired; clients refuse it.", ("file", "not_after")

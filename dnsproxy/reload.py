@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from dnsproxy.config import load
 from dnsproxy.core.totals import Outcome, ReloadView
 from dnsproxy.errors import ConfigError, ReloadError, StartError
 from dnsproxy.notify import Notifier
+from dnsproxy.referenced import changed_files, referenced
 from dnsproxy.settings import Settings
 from dnsproxy.supervise import in_thread
 
@@ -49,9 +50,17 @@ class Reloader:
     """Reads ``file`` again when asked, one time after another."""
 
     def __init__(
-        self, file: Path, proxy: Changeable, notifier: Notifier, *, watch: float = WATCH_SECONDS
+        self,
+        file: Path,
+        proxy: Changeable,
+        notifier: Notifier,
+        *,
+        watch: float = WATCH_SECONDS,
+        references: Mapping[str, str] | None = None,
     ) -> None:
+        """``references`` are those of the settings in force, from before these were read (`referenced`)."""
         self._file = file
+        self._references = referenced(proxy.settings) if references is None else references
         self._proxy = proxy
         self._notifier = notifier
         self._watch = watch
@@ -90,16 +99,20 @@ class Reloader:
             now = time.time()
             good = not outcome.problems
             self._proxy.reloads = ReloadView(good, now if good else self._proxy.reloads.last_success)
-            first = f": {outcome.problems[0]}" if outcome.problems else ""
-            self._notifier.ready("reloaded" if good else f"the configuration was not taken{first}")
+            self._notifier.ready(_summary(outcome))
             return outcome
 
     async def _take(self) -> Outcome:
         before = self._proxy.settings
         try:
             settings = await in_thread(load, self._file)
+            references = await in_thread(referenced, settings)
             fixed = [path for path in FIXED if _value(settings, path) != _value(before, path)]
-            await self._proxy.change(_with_fixed(settings, before))
+            settings = _with_fixed(settings, before)
+            changed = await in_thread(_differences, before, settings)
+            is_same = not changed and references == self._references
+            if not is_same:
+                await self._proxy.change(settings)
         except ConfigError as exc:
             return self._refuse([str(problem) for problem in exc.problems])
         except ReloadError as exc:
@@ -109,11 +122,17 @@ class Reloader:
         after = self._proxy.settings
         if after.log != before.log:
             logs.configure(after.log.level, after.log.format)
-        changed = await in_thread(_differences, before, after)
-        log.info("config.reloaded", file=str(self._file), changed_keys=list(changed))
+        files = tuple(changed_files(self._references, references))
+        self._references = references
+        if is_same:
+            log.info("config.unchanged", file=str(self._file))
+        else:
+            log.info(
+                "config.reloaded", file=str(self._file), changed_keys=list(changed), changed_files=list(files)
+            )
         for path in fixed:
             log.warning("config.needs_restart", key=path, reason=FIXED[path])
-        return Outcome(changed, tuple(fixed))
+        return Outcome(changed, tuple(fixed), files=files)
 
     def _refuse(self, problems: list[str]) -> Outcome:
         for problem in problems:
@@ -126,6 +145,14 @@ class Reloader:
         except OSError:
             return None
         return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _summary(outcome: Outcome) -> str:
+    """Return the status for the service manager."""
+    if outcome.problems:
+        return f"the configuration was not taken: {outcome.problems[0]}"
+    is_same = outcome == Outcome()
+    return "reloaded: nothing has changed" if is_same else "reloaded"
 
 
 def _value(settings: Settings, path: str) -> object:

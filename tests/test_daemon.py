@@ -70,3 +70,15 @@ def test_workers_get_nothing_of_it() -> None:
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(reading)
     os.close(writing)
+
+
+@pytest.mark.parametrize("expects", [False, True])
+def test_a_manager_that_gives_nothing_is_a_fault_where_it_should(expects: bool) -> None:
+    settings = config.parse(f'serve: {{listen: ["127.0.0.1:{free_port()}"]}}\n')
+    doors = dns_doors(settings)
+    with capture_logs() as logs:
+        keeper = Service(settings, FILE, expects_sockets=expects).open(doors)
+    expected = [("service.socket_missing", str(door)) for door in doors] if expects else []
+    assert [(entry["event"], entry["listen"]) for entry in logs] == expected
+    assert keeper.missing == len(expected)
+    keeper.close()

@@ -45,6 +45,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "notify",
             "privileges",
             "lifecycle",
+            "host_calls",
             "certificate",
             "http_connection",
             "http_listener",
@@ -57,7 +58,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {"plane", "outfit", "server", "address_service", "embedded", "learning", "watching", "app", "workers"}
     )
-    | {"facts", "activation", "reload", "daemon"},
+    | {"facts", "activation", "referenced", "reload", "daemon"},
     frozenset({"cli", "commands", "__main__"}),
 )
 SIBLINGS = LAYERS[2]

@@ -99,16 +99,47 @@ async def test_every_mistake_is_told_and_nothing_changes(file: Path) -> None:
     assert notifier.told[-2] == "READY=1"
     assert notifier.told[-1] == f"STATUS=the configuration was not taken: {outcome.problems[0]}"
     proxy.refusal = ReloadError(["admin.listen: no", "serve.tls: no"])
-    write(file, FIRST)
+    write(file, "serve: {lameduck: 3s}\n")
     assert (await reloader.reload()).problems == ("admin.listen: no", "serve.tls: no")
     proxy.refusal = None
-    assert await reloader.reload() == Outcome()
+    assert await reloader.reload() == Outcome(("serve.lameduck",))
     assert proxy.reloads.success
+
+
+async def test_equal_settings_change_nothing(file: Path) -> None:
+    proxy, notifier = Proxy(file), Told()
+    reloader = Reloader(file, proxy, notifier)
+    before = proxy.settings
+    proxy.reloads = ReloadView(success=False)
+    write(file, f"# The same, written in another way.\n{FIRST}\n")
+    with capture_logs() as logs:
+        assert await reloader.reload() == Outcome()
+    assert (proxy.taken, [entry["event"] for entry in logs]) == ([], ["config.unchanged"])
+    assert proxy.settings is before
+    assert proxy.reloads.success
+    assert notifier.told[-2:] == ["READY=1", "STATUS=reloaded: nothing has changed"]
+
+
+async def test_a_changed_file_that_equal_settings_name_is_read_again(file: Path) -> None:
+    token = file.with_name("token")
+    token.write_text("before")
+    write(file, f"{FIRST}admin: {{token_file: {token}}}\n")
+    proxy = Proxy(file)
+    reloader = Reloader(file, proxy, Told())
+    token.write_text("behind")
+    for refusal in (ReloadError(["not now"]), None):
+        # A reload that fails leaves the change to the next one.
+        proxy.refusal = refusal
+        outcome = await reloader.reload()
+    assert (outcome, len(proxy.taken)) == (Outcome(files=(str(token),)), 1)
+    assert await reloader.reload() == Outcome()
+    assert len(proxy.taken) == 1
 
 
 async def test_an_error_of_ours_is_none_of_the_queries(file: Path) -> None:
     proxy = Proxy(file)
     proxy.refusal = RuntimeError("a mistake")
+    write(file, "serve: {lameduck: 2s}\n")
     with capture_logs() as logs:
         outcome = await Reloader(file, proxy, Told()).reload()
     assert outcome.problems == ("an error of this program; the log has it",)

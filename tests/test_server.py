@@ -17,13 +17,15 @@ from dnslib import RR, DNSRecord
 
 from dnsproxy import config
 from dnsproxy.errors import StartError
+from dnsproxy.net.doors import Doorkeeper, dns_doors
 from dnsproxy.server import Server
 from dnsproxy.settings import Settings
 from tests.certificates import make_certificate, server_context
 from tests.e2e.processes import Ports
 from tests.fakes.forwarding import respond
 from tests.fakes.nameserver import Nameserver, zone
-from tests.fakes.upstream import FakeUpstream
+from tests.fakes.upstream import Client, FakeUpstream
+from tests.messages import addresses, query
 from tests.strategies import learned, served_table, snapshot
 
 NAME = "abc-registry-vpc.cn-hangzhou.cr.aliyuncs.com."
@@ -58,8 +60,8 @@ forward:
 
 
 @contextlib.asynccontextmanager
-async def serving(given: Settings) -> AsyncIterator[tuple[Server, int]]:
-    server = Server(given)
+async def serving(given: Settings, keeper: Doorkeeper | None = None) -> AsyncIterator[tuple[Server, int]]:
+    server = Server(given, keeper=keeper)
     await server.open()
     try:
         yield server, given.serve.listen[0].port
@@ -99,6 +101,44 @@ async def test_p21_a_silent_upstream_ends_in_servfail() -> None:
     async with Nameserver(lambda _: None) as upstream, serving(settings(str(upstream.endpoint))) as (_, port):
         assert (await ask(port, "www.example.")).rcode() == dns.rcode.SERVFAIL
         assert upstream.total == 3
+
+
+async def test_an_address_that_a_reload_removes_answers_until_it_is_closed() -> None:
+    """No query to it waits for a timeout: each is answered, until "port unreachable"."""
+    first, second = free_port(), free_port()
+    given = settings("127.0.0.1:9", first, registries=(GENERIC,))
+    after = settings("127.0.0.1:9", second, registries=(GENERIC,))
+    keeper = Doorkeeper()
+    async with serving(given, keeper) as (server, _):
+        keeper.open(dns_doors(after))
+        await (await server.prepare(after)).commit()
+        keeper.keep(dns_doors(after))
+        asked = 0
+        with contextlib.suppress(ConnectionRefusedError), Client("127.0.0.1", first) as client:
+            while True:
+                assert addresses(await client.ask(query("p.example.", ident=asked))) == ["10.1.2.3"]
+                asked += 1
+        assert asked > 100
+        assert (await ask(second, "p.example.")).answer
+
+
+@pytest.mark.parametrize("policy", ["sequential", "race"])
+async def test_clients_that_still_wait_at_the_end_get_servfail(policy: str) -> None:
+    """Over UDP and over TCP, also from two exchanges that race; none is left without an answer."""
+    async with Nameserver(lambda _: None) as one, Nameserver(lambda _: None) as two:
+        port = free_port()
+        forward = {"upstreams": [str(one.endpoint), str(two.endpoint)], "policy": policy}
+        made = {"forward": forward, "serve": {"listen": [f"127.0.0.1:{port}"]}}
+        async with serving(Settings.model_validate(made)) as (server, _):
+            asked = [
+                asyncio.ensure_future(ask(port, f"n{number}.example.", tcp=number % 2 == 1))
+                for number in range(6)
+            ]
+            while server.engine.exchanges.waiters < len(asked):
+                await asyncio.sleep(0)
+            await server.finish(most=0.0)
+            assert {(await reply).rcode() for reply in asked} == {dns.rcode.SERVFAIL}
+            assert server.engine.exchanges.waiters == 0
 
 
 async def test_the_port_taken_over_tcp_leaves_nothing_open() -> None:

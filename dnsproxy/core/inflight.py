@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from dnsproxy.core import answers, wire
-from dnsproxy.core.answers import EDE_NETWORK_ERROR, EDE_NO_REACHABLE_AUTHORITY
+from dnsproxy.core.answers import EDE_NETWORK_ERROR, EDE_NO_REACHABLE_AUTHORITY, EDE_NOT_READY
 from dnsproxy.core.cache import Cache, Entry
 from dnsproxy.core.chains import Chains
 from dnsproxy.core.chance import Chance
@@ -94,6 +94,10 @@ class InFlight:
     def waiters(self) -> int:
         """How many clients wait for an answer."""
         return len(self.late) + sum(len(exchange.waiters) for exchange in self._exchanges.values())
+
+    def waited(self) -> list[Exchange]:
+        """Return the exchanges that clients wait for."""
+        return [exchange for exchange in self._exchanges.values() if exchange.waiters]
 
     def waiting(self, key: bytes) -> int | None:
         """Return how many clients wait for the answer of ``key``; None when it is not being asked for."""
@@ -315,7 +319,11 @@ class InFlight:
     def _failed(self, exchange: Exchange, now: float) -> list[bytes]:
         network = exchange.last_failure in _NETWORK_FAILURES
         ede = exchange.error or (EDE_NETWORK_ERROR if network else EDE_NO_REACHABLE_AUTHORITY)
-        self.failures.remember(exchange.key, ede, now)
+        if exchange.last_failure is Failure.LOCAL:
+            # Nothing is known of the name: the next query may be asked.
+            ede = exchange.error or EDE_NOT_READY
+        else:
+            self.failures.remember(exchange.key, ede, now)
         entry = self._stale_entry(exchange.key, now)
         if entry is not None:
             return [self._stale(waiter[0], entry) for waiter in exchange.waiters]

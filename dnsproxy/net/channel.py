@@ -18,7 +18,7 @@ from dnsproxy.core.exchange import Attempt, Exchange, Failure
 from dnsproxy.core.text import printable
 from dnsproxy.core.upstreams import Upstream
 from dnsproxy.net.link import Ends, Link, Waiting
-from dnsproxy.net.stream import note_exhausted
+from dnsproxy.net.stream import UPSTREAMS, note_local
 from dnsproxy.net.upstream_tls import ClientContext, name_failure
 from dnsproxy.supervise import note_failure
 
@@ -139,7 +139,7 @@ class Channel:
         except TimeoutError:  # the kernel's ETIMEDOUT
             return Failure.TIMEOUT, "timed out while connecting"
         except OSError as exc:
-            note_exhausted("queries to upstreams", exc)
+            note_local(UPSTREAMS, exc, self.ends.local_failures)
             return name_failure(exc)
         return None
 
@@ -163,7 +163,7 @@ class Channel:
         text = printable(text)
         now = monotonic()
         lost = link.take_all()
-        if not link.has_replied and text != self._told:
+        if not link.has_replied and text != self._told and failure is not Failure.LOCAL:
             self._told = text
             log.warning(
                 "upstream.unreachable", upstream=self.upstream.name, reason=failure.value, detail=text

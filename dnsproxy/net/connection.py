@@ -222,6 +222,7 @@ class Connection:
         """Answer what has come until now and can be answered at once, then close."""
         if self._reads and not self._closed:
             self._receive()
+        self._flush()
         if self._waiting or self._unsent:
             self.abort()
         self._close()

@@ -17,7 +17,14 @@ from dnsproxy.core.places import Place, Places
 from dnsproxy.errors import DropReason
 from dnsproxy.net import connection
 from dnsproxy.net.loop import Readiness
-from dnsproxy.net.stream import EXHAUSTED_SECONDS, IDLE_LOOKS, bound_address, listen, note_exhausted
+from dnsproxy.net.stream import (
+    EXHAUSTED_SECONDS,
+    IDLE_LOOKS,
+    TCP_CLIENTS,
+    bound_address,
+    listen,
+    note_exhausted,
+)
 from dnsproxy.net.upstream import Forwarder
 
 if TYPE_CHECKING:
@@ -67,7 +74,7 @@ class TcpListener:
             try:
                 sock, peer = self._sock.accept()
             except OSError as exc:  # nobody waits any more, or the client has gone again
-                if note_exhausted("tcp clients", exc):
+                if note_exhausted(TCP_CLIENTS, exc, self.engine.stats.local_failures):
                     self._ready.remove(self._sock.fileno())
                     self._pause = self._loop.call_later(EXHAUSTED_SECONDS, self._resume)
                 return

@@ -23,7 +23,14 @@ from dnsproxy.net.doh_http1 import Http1Client
 from dnsproxy.net.doh_http2 import Http2Client
 from dnsproxy.net.dot import DotClient
 from dnsproxy.net.encrypted import EncryptedClient
-from dnsproxy.net.stream import EXHAUSTED_SECONDS, IDLE_LOOKS, bound_address, listen, note_exhausted
+from dnsproxy.net.stream import (
+    EXHAUSTED_SECONDS,
+    IDLE_LOOKS,
+    TLS_CLIENTS,
+    bound_address,
+    listen,
+    note_exhausted,
+)
 from dnsproxy.net.upstream import Forwarder
 from dnsproxy.net.watch import Watch
 from dnsproxy.net.watched_encrypted import watched_client
@@ -110,7 +117,8 @@ class TlsListener:
                 sock, peer = await self._loop.sock_accept(listening)
             except OSError as exc:  # the client has gone again, or this host is short of something
                 # An error that lasts must not hold the loop up.
-                await asyncio.sleep(EXHAUSTED_SECONDS if note_exhausted("tls clients", exc) else 0)
+                is_short = note_exhausted(TLS_CLIENTS, exc, self.engine.stats.local_failures)
+                await asyncio.sleep(EXHAUSTED_SECONDS if is_short else 0)
                 continue
             try:
                 self._admit(sock, str(peer[0]))

@@ -41,7 +41,7 @@ class UpstreamSocket:
     ``left`` queries may still be sent: until ``fresh_until`` (monotonic), while there are many sockets
     until ``shared_until``, while no other can be opened until ``last_until``. At ``close_at`` it is closed
     once nothing waits on it. ``outbox`` waits to be sent.
-    ``strays`` counts what came and answered nothing.
+    ``strays`` counts what came and answered nothing. ``unsent`` has the ids that the kernel had no room for.
 
     Raises:
         OSError: there is no route, or no file descriptor.
@@ -49,7 +49,7 @@ class UpstreamSocket:
 
     __slots__ = (
         *("close_at", "fresh_until", "last_until", "left", "outbox", "pending", "shared_until"),
-        *("sock", "strays", "upstream"),
+        *("sock", "strays", "unsent", "upstream"),
     )
 
     def __init__(self, upstream: Upstream, now: float) -> None:
@@ -62,6 +62,7 @@ class UpstreamSocket:
         self.outbox: list[bytes] = []
         self.left = QUERIES_PER_SOCKET
         self.strays = 0
+        self.unsent: set[bytes] = set()
         self.fresh_until = now + FRESH_SECONDS
         self.shared_until = now + SHARED_SECONDS
         self.last_until = now + LAST_SECONDS

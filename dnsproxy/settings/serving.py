@@ -118,9 +118,11 @@ class ServeSettings(Model):
     """
     max_tcp_per_client: int = Field(128, ge=1, le=100_000)
     """The same, of one client; which addresses are one client is set in `rate_limit`."""
-    lameduck: Annotated[Duration, Field(le=3600)] = 10.0
-    """How long queries are still answered after SIGTERM, while `/ready` tells load balancers to go elsewhere.
-    SIGINT, or a second SIGTERM, ends it at once.
+    lameduck: Annotated[Duration, Field(le=3600)] = 5.0
+    """How long queries are still answered after SIGTERM, while `/ready` has load balancers send queries
+    elsewhere. Queries in flight take up to `forward.timeout.total` more: with both defaults the stop is over
+    before `docker stop` kills after 10 s. 0 for a sidecar and wherever no load balancer is in front. SIGINT,
+    or a second SIGTERM, ends it at once.
     """
     workers: Workers = 1
     """Processes that answer, each with a cache of its own of `cache.size`; `auto`: one for each processor

@@ -133,9 +133,10 @@ class Fleet:
             await self._deal()
 
     async def finish(self) -> None:
-        """Have all workers answer what they have read, and end; kill those that do not in time."""
+        """Have all workers answer what clients have sent, and end; kill those that do not in time."""
+        held = self._keeper.given
         self._keeper.close()
-        await self._crew.close(self._settings.forward.timeout.total + STOP_SECONDS)
+        await self._crew.close(self._settings.forward.timeout.total + STOP_SECONDS, held)
 
     async def close(self) -> None:
         """As `finish`: workers that have nothing to do end at once."""

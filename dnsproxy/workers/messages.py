@@ -71,12 +71,13 @@ class Refit:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Read no more from your sockets, answer what you have read, and end.
+    """Answer what clients have sent, and end; the sockets of ``held`` are read next by another process.
 
-    With ``gently`` connections are served until they are quiet for a moment: another worker has the sockets.
+    With ``gently`` another worker has all sockets: connections are served until they are quiet for a moment.
     """
 
     gently: bool = False
+    held: frozenset[Door] = frozenset()
 
 
 Request = TellTraffic | Flush | Explain | Refit

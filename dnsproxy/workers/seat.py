@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 
 from dnsproxy.core.restarts import Pulse, Restarts
 from dnsproxy.core.totals import WorkerView
+from dnsproxy.net.doors import Door
 from dnsproxy.workers.channel import Channel
 from dnsproxy.workers.messages import (
     Ask,
@@ -127,10 +128,10 @@ class Seat:
             self._beat = self.ask(TellTraffic())
         return self._pulse.beat(answered=answered)
 
-    def stop(self, *, gently: bool = False) -> None:
-        """Ask it to end."""
+    def stop(self, *, gently: bool = False, held: frozenset[Door] = frozenset()) -> None:
+        """Ask it to end; see `Stop`."""
         if self._channel is not None:
-            self._channel.send(Stop(gently))
+            self._channel.send(Stop(gently, held))
 
     def view(self, queries: int) -> WorkerView:
         """Return what the status shows."""

@@ -16,7 +16,7 @@ from dnsproxy.core.explain import explain
 from dnsproxy.core.returns import Returns
 from dnsproxy.errors import StartError
 from dnsproxy.net.doors import Door
-from dnsproxy.net.loop import HotLoop
+from dnsproxy.net.loop import open_loop
 from dnsproxy.plane import tune_interpreter
 from dnsproxy.server import Server
 from dnsproxy.supervise import in_thread
@@ -48,7 +48,7 @@ def run_worker(number: int, sock: socket.socket, returns: Returns) -> int:
     ``sock`` stays open for the control process, which takes its end for that of this process.
     """
     structlog.contextvars.bind_contextvars(worker=number)
-    with asyncio.Runner(loop_factory=HotLoop) as runner:
+    with asyncio.Runner(loop_factory=open_loop) as runner:
         return runner.run(Worker(number, returns).run(sock.dup()))
 
 
@@ -108,9 +108,9 @@ class Worker:
                     number, refit, sockets = self._refits.pop(0)
                     channel.send(Reply(number, await _refit(server, refit, sockets)))
             if self._stop.gently:
-                await server.finish(QUIET_SECONDS, GENTLE_SECONDS)
+                await server.finish(server.doors, QUIET_SECONDS, GENTLE_SECONDS)
             else:
-                await server.finish()
+                await server.finish(self._stop.held)
         return 0
 
     def _end(self, stop: Stop) -> None:

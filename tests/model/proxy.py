@@ -249,7 +249,7 @@ class Proxy:
 
     def _reloads(self) -> int:
         text = self.text()
-        return text.count('"config.reloaded"') + text.count('"config.not_taken"')
+        return sum(text.count(f'"config.{outcome}"') for outcome in ("reloaded", "unchanged", "not_taken"))
 
     # --- questions
 
