@@ -66,13 +66,13 @@ def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
     from dnsproxy.daemon import Service  # noqa: PLC0415
 
     output.queue_standard_error(logs.report_lost)
-    settings = load(config)
-    logs.configure(settings.log.level, settings.log.format)
-    service = Service(settings, config)
-    if settings.serve.workers != 1:
+    # No variable here holds the settings: this frame lives as long as the process, and they until a reload.
+    service = Service(load(config), config)
+    logs.configure(service.settings.log.level, service.settings.log.format)
+    if service.settings.serve.workers != 1:
         from dnsproxy.workers.start import serve_in_workers, worker_count  # noqa: PLC0415
 
-        count = worker_count(settings.serve.workers)
+        count = worker_count(service.settings.serve.workers)
         if count > 1:
             serve_in_workers(service, count)
             return
@@ -80,7 +80,7 @@ def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
     from dnsproxy.net.doors import proxy_doors  # noqa: PLC0415 - workers must be forked before more is there
     from dnsproxy.net.loop import HotLoop  # noqa: PLC0415
 
-    keeper = service.open(proxy_doors(settings))
+    keeper = service.open(proxy_doors(service.settings))
     with asyncio.Runner(loop_factory=HotLoop) as runner:
         runner.run(run_proxy(service, keeper))
 

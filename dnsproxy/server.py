@@ -165,11 +165,13 @@ class Server:
         self._places.resize(serve.max_tcp_clients, serve.max_tcp_per_client)
         for udp in self._udp.values():
             udp.refit(outfit.engine, self._forwarder)
-        for stream in self._streams.values():
+        # Connections of addresses that are served no more last as long as they are used.
+        for stream in (*self._streams.values(), *self._left):
             if isinstance(stream, TcpListener):
                 stream.refit(outfit.engine, self._forwarder)
-            elif outfit.certificate is not None:
+            elif not isinstance(stream, UdpListener):
                 stream.refit(outfit.engine, self._forwarder, outfit.certificate, serve.tls.path)
+        outfit.made_from = None
         before.engine.stats_now()  # what it has not counted yet is not lost
         await self._listen(sockets)
         if forwarder is not None:
@@ -190,9 +192,22 @@ class Server:
         """Stop listening; who waits is answered still, and connections last as long as they are used."""
         listener.finish()
         self._left.append(listener)
+        self._release_later(listener)
+
+    def _release_later(self, listener: UdpListener | TcpListener | TlsListener) -> None:
+        seconds = self._outfit.limits.total + _SPARE_SECONDS
+        asyncio.get_running_loop().call_later(seconds, self._release, listener)
+
+    def _release(self, listener: UdpListener | TcpListener | TlsListener) -> None:
+        """Forget a listener that has been left, once it has no client."""
+        if listener not in self._left:
+            return
         if isinstance(listener, UdpListener):
-            seconds = self._outfit.limits.total + _SPARE_SECONDS
-            asyncio.get_running_loop().call_later(seconds, listener.close)
+            listener.close()
+        elif listener.has_clients:
+            self._release_later(listener)
+            return
+        self._left.remove(listener)
 
     async def _forget_outdated(self, before: Outfit) -> None:
         zones = self._outfit.outdated_zones(before)
@@ -248,6 +263,7 @@ class Server:
         for forwarder in (*self._retired, *([self._forwarder] if self._forwarder else [])):
             forwarder.close()
         self._retired.clear()
+        self._left.clear()
         if self._watch is not None:
             await self._watch.close()
 

@@ -168,12 +168,16 @@ class TlsListener:
         if self._clients:
             self._plan_sweep()
 
-    def refit(self, engine: Engine, forwarder: Forwarder, certificate: Certificate, path: str) -> None:
-        """Have these answer from the next query on, and greet from the next connection on."""
+    def refit(self, engine: Engine, forwarder: Forwarder, certificate: Certificate | None, path: str) -> None:
+        """Have these answer from the next query on, and greet from the next connection on.
+
+        Without a ``certificate`` this listener is left, and new connections are not accepted.
+        """
         self.engine = engine
         self.forwarder = forwarder
         self.path = path
-        self._certificate = certificate
+        if certificate is not None:
+            self._certificate = certificate
 
     def finish(self) -> None:
         """Take the connections that wait to be accepted, and no more."""
@@ -191,6 +195,11 @@ class TlsListener:
         # Not before asyncio has let go of it, which it does when the task ends.
         self._loop.call_soon(self._sock.close)
         self._sock = None
+
+    @property
+    def has_clients(self) -> bool:
+        """Whether a connection is open, or being made."""
+        return bool(self._handshakes or self._clients)
 
     def is_busy(self, since: float) -> bool:
         """Tell whether a client is being greeted, waits for an answer, or has asked since ``since``."""

@@ -19,6 +19,7 @@ from dnsproxy.net.doors import Door
 from dnsproxy.net.loop import HotLoop
 from dnsproxy.plane import tune_collector
 from dnsproxy.server import Server
+from dnsproxy.settings import Settings
 from dnsproxy.settings.plain import unpack
 from dnsproxy.supervise import in_thread
 from dnsproxy.watching import open_watch
@@ -97,9 +98,7 @@ class Worker:
         assert self._begin is not None  # noqa: S101 - `run` has seen to it
         begin, self._begin = self._begin, None  # megabytes, with 10,000 names
         try:
-            settings = unpack(begin.settings)
-            watch = open_watch(settings, self._number)
-            self._server = server = Server(settings, watch, self._returns)
+            self._server = server = self._make_server(unpack(begin.settings))
             server.swap_table(self._table)
             sockets, self._sockets = self._sockets, {}
             await server.open(sockets)
@@ -119,6 +118,9 @@ class Worker:
             else:
                 await server.finish()
         return 0
+
+    def _make_server(self, settings: Settings) -> Server:
+        return Server(settings, open_watch(settings, self._number), self._returns)
 
     def _end(self, stop: Stop) -> None:
         self._stop = stop
