@@ -9,7 +9,7 @@ from dnsproxy.core.learned import LearnedName
 from dnsproxy.core.registry import Wanted
 from dnsproxy.workers.messages import ServedEntry, encode_entry, frame_names
 
-# Bytes of one slice: with 10,000 names a worker takes it within 5 ms, between queries.
+# Bytes of one slice: with 10,000 names a worker takes 2.5 ms for it, between queries.
 SLICE_BYTES = 16 * 1024
 
 
