@@ -79,14 +79,14 @@ def serve(
     from dnsproxy.host_calls import check_calls  # noqa: PLC0415
 
     output.queue_standard_error(logs.report_lost)
-    settings = load(config)
-    logs.configure(settings.log.level, settings.log.format)
+    # No variable here holds the settings: this frame lives as long as the process, and they until a reload.
+    service = Service(load(config), config, expects_sockets=expect_sockets)
+    logs.configure(service.settings.log.level, service.settings.log.format)
     check_calls()
-    service = Service(settings, config, expects_sockets=expect_sockets)
-    if settings.serve.workers != 1:
+    if service.settings.serve.workers != 1:
         from dnsproxy.workers.start import serve_in_workers, worker_count  # noqa: PLC0415
 
-        count = worker_count(settings.serve.workers)
+        count = worker_count(service.settings.serve.workers)
         if count > 1:
             serve_in_workers(service, count)
             return
@@ -94,7 +94,7 @@ def serve(
     from dnsproxy.net.doors import proxy_doors  # noqa: PLC0415 - workers must be forked before more is there
     from dnsproxy.net.loop import open_loop  # noqa: PLC0415
 
-    keeper = service.open(proxy_doors(settings))
+    keeper = service.open(proxy_doors(service.settings))
     with asyncio.Runner(loop_factory=open_loop) as runner:
         runner.run(run_proxy(service, keeper))
 

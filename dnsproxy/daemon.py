@@ -42,7 +42,7 @@ class Service:
         for number in (signal.SIGHUP, signal.SIGUSR2):
             signal.signal(number, signal.SIG_IGN)
         self.file = file
-        self.settings = settings
+        self._settings: Settings | None = settings
         self.notifier = Notifier.from_environment()
         self.descriptors = take_descriptors()
         self._expects_sockets = expects_sockets
@@ -51,6 +51,18 @@ class Service:
             from dnsproxy.privileges import find_account  # noqa: PLC0415 - few configurations ask for it
 
             self.account = find_account(settings.user, settings.group)
+
+    def take_settings(self) -> Settings:
+        """Return the settings, once: this object lives as long as the process, and they until a reload."""
+        assert self._settings is not None  # noqa: S101 - a second call would be a bug
+        settings, self._settings = self._settings, None
+        return settings
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of the start, until they are taken."""
+        assert self._settings is not None  # noqa: S101 - the same
+        return self._settings
 
     def leave_to_others(self) -> None:
         """Give up sockets and rights, in a process that is made for work on what clients send."""
@@ -101,7 +113,7 @@ async def run_proxy(service: Service, keeper: Doorkeeper, plane: Plane | None = 
     stop = stop_on_signals()
     # Before the files are read: one that changes while they are is read again by the next reload.
     references = referenced(service.settings)
-    proxy = Proxy(service.settings, plane, keeper)
+    proxy = Proxy(service.take_settings(), plane, keeper)
     await proxy.start()
     reloader = Reloader(service.file, proxy, notifier, references=references)
     proxy.reloader = reloader.reload

@@ -15,6 +15,7 @@
     │   └── DiscoverError  a registry did not tell, or told what must not be believed, with its Doubt
     ├── OrderError         a pin, freeze or roll-back that cannot be obeyed
     └── WorkerError        a worker process cannot be started, or does not answer
+        └── MessageError   bytes between control process and worker that are not a message
 
 Anything else that leaves a public function is a bug.
 """
@@ -203,3 +204,7 @@ class DiscoverError(ForeignError):
 
 class WorkerError(DnsproxyError):
     """A worker process cannot be started or told, or none answers."""
+
+
+class MessageError(WorkerError):
+    """Bytes between the control process and a worker that are not a message, or one that is too large."""

@@ -250,12 +250,6 @@ EVENTS = {
     "workers.not_all_flushed": Event(
         "warning", "A worker did not say that it has emptied its cache.", ("answered", "workers")
     ),
-    "workers.table_too_large": Event(
-        "error",
-        "The table of answers is too large to be sent to workers; they keep the one before.",
-        ("reason",),
-        (),
-    ),
     "worker.started": Event(
         "info", "A worker has taken the place of one that ended.", ("worker", "restarts")
     ),

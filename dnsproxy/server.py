@@ -168,13 +168,13 @@ class Server:
         self._forwarder = self._make_forwarder(outfit)
         serve = outfit.settings.serve
         self._places.resize(serve.max_tcp_clients, serve.max_tcp_per_client, outfit.engine.clients)
-        for udp in self._udp.values():
-            udp.refit(outfit.engine, self._forwarder)
-        for stream in self._streams.values():
-            if isinstance(stream, TcpListener):
+        # Sockets and connections of addresses that are served no more answer until they are closed.
+        for stream in (*self._udp.values(), *self._streams.values(), *self._left):
+            if isinstance(stream, UdpListener | TcpListener):
                 stream.refit(outfit.engine, self._forwarder)
-            elif outfit.certificate is not None:
+            else:
                 stream.refit(outfit.engine, self._forwarder, outfit.certificate, serve.tls.path)
+        outfit.made_from = None
         before.engine.stats_now()  # what it has not counted yet is not lost
         await self._listen(sockets)
         if forwarder is not None:
@@ -199,14 +199,23 @@ class Server:
         self._left.append(listener)
         if not isinstance(listener, UdpListener):
             listener.finish()
-            return
+        self._release_later(listener)
 
-        def close() -> None:
+    def _release_later(self, listener: UdpListener | TcpListener | TlsListener) -> None:
+        seconds = self._outfit.limits.total + _SPARE_SECONDS
+        asyncio.get_running_loop().call_later(seconds, self._release, listener)
+
+    def _release(self, listener: UdpListener | TcpListener | TlsListener) -> None:
+        """Forget a listener that has been left, once it has no client."""
+        if listener not in self._left:
+            return
+        if isinstance(listener, UdpListener):
             listener.finish()
             listener.close()
-
-        seconds = self._outfit.limits.total + _SPARE_SECONDS
-        asyncio.get_running_loop().call_later(seconds, close)
+        elif listener.has_clients:
+            self._release_later(listener)
+            return
+        self._left.remove(listener)
 
     async def _forget_outdated(self, before: Outfit) -> None:
         zones = self._outfit.outdated_zones(before)
@@ -297,6 +306,7 @@ class Server:
         for forwarder in (*self._retired, *([self._forwarder] if self._forwarder else [])):
             forwarder.close()
         self._retired.clear()
+        self._left.clear()
         if self._watch is not None:
             await self._watch.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -223,3 +224,40 @@ async def test_names_that_a_reload_adds_are_never_forwarded() -> None:
             assert (await ask(port, "added.example.")).rcode() == dns.rcode.SERVFAIL
             assert [str(rrset[0]) for rrset in (await ask(port, "p.example.")).answer] == ["10.1.2.3"]
         assert upstream.total == 0
+
+
+async def test_a_connection_of_a_listener_that_is_left_follows_every_reload(tmp_path: Path) -> None:
+    """Else it would be answered by the addresses of that time for as long as it is used."""
+    pem = make_certificate(tmp_path, "proxy.example")
+    kept, port, tls = free_port(), free_port(), free_port()
+    secured = f"{{listen: ['127.0.0.1:{tls}'], cert_file: {pem}, key_file: {pem}}}"
+    more = f"serve: {{listen: ['127.0.0.1:{port}'], tls: {secured}}}"
+    upstream = "forward: {upstreams: ['127.0.0.1:9'], timeout: {attempt: 10ms, total: 20ms}}"
+    before = config.parse(f"registries: [{ACR}]\n{more}\n{upstream}\n")
+    after = config.parse(f"registries: [{ACR}]\nserve: {{listen: ['127.0.0.1:{kept}']}}\n{upstream}\n")
+    context = ssl.create_default_context(cafile=str(pem))
+    context.check_hostname = False
+    keeper = Doorkeeper()
+    server = Server(before, keeper=keeper)
+    await server.open()
+    keeper.open(dns_doors(after))
+    try:
+        plain = await asyncio.open_connection("127.0.0.1", port)
+        secure = await asyncio.open_connection("127.0.0.1", tls, ssl=context)
+        for number in (1, 2, 3):
+            server.swap_table(served_table(snapshot(learned(NAME, (f"10.0.0.{number}",)))))
+            for reader, writer in (plain, secure):
+                query = dns.message.make_query(NAME, "A").to_wire()
+                writer.write(struct.pack("!H", len(query)) + query)
+                (length,) = struct.unpack("!H", await reader.readexactly(2))
+                reply = dns.message.from_wire(await reader.readexactly(length))
+                assert [str(rrset[0]) for rrset in reply.answer] == [f"10.0.0.{number}"]
+            await (await server.prepare(after)).commit()
+        assert len(server._left) == 3
+        for _, writer in (plain, secure):
+            writer.close()
+        async with asyncio.timeout(10):
+            while server._left:
+                await asyncio.sleep(0.01)
+    finally:
+        await server.close()

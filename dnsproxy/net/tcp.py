@@ -154,6 +154,11 @@ class TcpListener:
                 self._accept()
         self._stop_accepting()
 
+    @property
+    def has_clients(self) -> bool:
+        """Whether a connection is open."""
+        return bool(self._connections)
+
     def is_busy(self, since: float) -> bool:
         """Tell whether a client waits for an answer, or has asked anything since ``since``."""
         return any(client.is_busy(since) for client in self._connections)

@@ -199,15 +199,17 @@ class TlsListener:
         if self._clients:
             self._plan_sweep()
 
-    def refit(self, engine: Engine, forwarder: Forwarder, certificate: Certificate, path: str) -> None:
+    def refit(self, engine: Engine, forwarder: Forwarder, certificate: Certificate | None, path: str) -> None:
         """Have these answer from the next query on, and greet from the next connection on.
 
-        Connections of clients that ``engine`` does not admit are closed.
+        Without a ``certificate`` this listener is left, and new connections are not accepted. Connections of
+        clients that ``engine`` does not admit are closed.
         """
         self.engine = engine
         self.forwarder = forwarder
         self.path = path
-        self._certificate = certificate
+        if certificate is not None:
+            self._certificate = certificate
         for client in list(self._clients):
             if not engine.admits(client.source):
                 client.finish()
@@ -228,6 +230,11 @@ class TlsListener:
         # Not before asyncio has let go of it, which it does when the task ends.
         self._loop.call_soon(self._sock.close)
         self._sock = None
+
+    @property
+    def has_clients(self) -> bool:
+        """Whether a connection is open, or being made."""
+        return bool(self._handshakes or self._clients)
 
     def is_busy(self, since: float) -> bool:
         """Tell whether a client is being greeted, waits for an answer, or has asked since ``since``."""

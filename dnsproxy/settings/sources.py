@@ -102,7 +102,7 @@ class S3Source(S3Place):
     """An object of an S3-compatible store, looked at again every `learn.refresh`."""
 
     type: Literal["s3"]
-    """`s3`: an object of an S3-compatible store, OSS for example; needs the extra `dnsproxy[s3]`."""
+    """`s3`: an object of an S3-compatible store, OSS for example; needs the extra `s3`."""
 
     is_local: ClassVar[bool] = False
     can_wait: ClassVar[bool] = False
@@ -118,7 +118,7 @@ class KubernetesSource(KubernetesPlace):
 
     type: Literal["kubernetes"]
     """`kubernetes`: an entry of a ConfigMap or Secret, watched through the API server; needs the extra
-    `dnsproxy[kubernetes]`. Where it can be mounted, `url: file:///...` of the mounted file spares that.
+    `kubernetes`. Where it can be mounted, `url: file:///...` of the mounted file spares that.
     """
 
     is_local: ClassVar[bool] = False

@@ -46,6 +46,7 @@ def serve_in_workers(service: Service, count: int) -> None:
         from dnsproxy.workers.fleet import Fleet  # noqa: PLC0415
 
         fleet = Fleet(nursery, shared, count, keeper)
+        del shared  # this frame lives as long as the process, and they until a reload
         with asyncio.Runner(loop_factory=open_service_loop) as runner:
             runner.run(run_proxy(service, keeper, fleet))
     finally:
