@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from functools import partial
 from ipaddress import ip_address
 from time import monotonic
-from typing import cast
 
 from dnsproxy.certificate import Certificate
 from dnsproxy.core.engine import Engine
@@ -24,32 +22,17 @@ from dnsproxy.net.doh_http2 import Http2Client
 from dnsproxy.net.dot import DotClient
 from dnsproxy.net.encrypted import EncryptedClient
 from dnsproxy.net.stream import EXHAUSTED_SECONDS, IDLE_LOOKS, bound_address, listen, note_exhausted
+from dnsproxy.net.tls_transport import GOODBYE_SECONDS, Buffers, TlsTransport
 from dnsproxy.net.upstream import Forwarder
 from dnsproxy.net.watch import Watch
 from dnsproxy.net.watched_encrypted import watched_client
 from dnsproxy.supervise import supervise
 
-# Seconds for a handshake, and for the client's goodbye.
 HANDSHAKE_SECONDS = 5.0
-_GOODBYE_SECONDS = 1.0
 _LOOK_SECONDS = 0.01
 # Connections taken at the end.
 _LAST_ACCEPTS = 512
 _SPOKEN: dict[str | None, type[EncryptedClient]] = {"h2": Http2Client, "http/1.1": Http1Client}
-
-
-class _Greeter(asyncio.Protocol):
-    """Hands a connection over to what the client speaks, once the handshake has told."""
-
-    def __init__(self, listener: TlsListener, source: bytes) -> None:
-        self._listener = listener
-        self._source = source
-        self.has_welcomed = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See `asyncio.Protocol`."""
-        self.has_welcomed = True
-        self._listener.welcome(cast("asyncio.Transport", transport), self._source)
 
 
 class TlsListener:
@@ -74,6 +57,7 @@ class TlsListener:
         self._certificate = certificate
         self._watch = watch
         self._loop = asyncio.get_running_loop()
+        self._buffers = Buffers()
         self._sock: socket.socket | None = None
         self._clients: set[EncryptedClient] = set()
         self._handshakes: set[asyncio.Task[None]] = set()
@@ -121,33 +105,31 @@ class TlsListener:
         task.add_done_callback(self._handshakes.discard)
 
     async def _shake_hands(self, sock: socket.socket, source: bytes) -> None:
-        greeter = _Greeter(self, source)
+        transport = TlsTransport(self._certificate.context(), self._buffers)
+        has_started = False
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await self._loop.connect_accepted_socket(
-                lambda: greeter,
-                sock,
-                ssl=self._certificate.context(),
-                ssl_handshake_timeout=HANDSHAKE_SECONDS,
-                ssl_shutdown_timeout=_GOODBYE_SECONDS,
-            )
-        except (OSError, EOFError):  # ssl.SSLError is an OSError
+            await self._loop.connect_accepted_socket(lambda: transport, sock)
+            async with asyncio.timeout(HANDSHAKE_SECONDS):
+                await transport.handshake
+            has_started = True
+            self._start(transport, source)
+        except OSError:  # ssl.SSLError and TimeoutError are such
             self.engine.stats.drops[DropReason.TLS_HANDSHAKE] += 1
         finally:
-            if not greeter.has_welcomed:
+            if not has_started:
+                transport.abort()
                 self._places.leave(source)
 
-    def welcome(self, transport: asyncio.Transport, source: bytes) -> None:
+    def _start(self, transport: TlsTransport, source: bytes) -> None:
         """Serve a client whose handshake is done."""
-        tls = transport.get_extra_info("ssl_object")
-        spoken = tls.selected_alpn_protocol() if isinstance(tls, ssl.SSLObject) else None
+        spoken = transport.get_extra_info("ssl_object").selected_alpn_protocol()
         if self._watch is None:
             client = _SPOKEN.get(spoken, DotClient)(self, source)
         else:
             client = watched_client(spoken, self, source, self._watch)
         self._clients.add(client)
-        transport.set_protocol(client)
-        client.connection_made(transport)
+        transport.serve(client)
         if self._sweep is None:
             self._plan_sweep()
 
@@ -209,7 +191,7 @@ class TlsListener:
             self._sock = None
         for client in list(self._clients):
             client.finish()
-        deadline = monotonic() + _GOODBYE_SECONDS
+        deadline = monotonic() + GOODBYE_SECONDS
         while self._clients and monotonic() < deadline:  # noqa: ASYNC110 - once, at the end of the program
             await asyncio.sleep(_LOOK_SECONDS)  # asyncio tells of no end but to the protocol
         for client in list(self._clients):
