@@ -91,6 +91,8 @@ class DropReason(StrEnum):
     HTTP_FLOOD = "http_flood"
     REFUSED_CLIENT = "refused_client"
     OVERLOADED = "overloaded"
+    # A connection was closed, as all together held too much of what is unfinished or unread.
+    MEMORY = "memory"
     RATE_LIMITED = "rate_limited"
 
 

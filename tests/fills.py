@@ -5,21 +5,33 @@ Run in a process of its own (``python -m tests.fills NAME``), so that resident m
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import signal
 import struct
 import sys
+import tempfile
+from asyncio.subprocess import PIPE
 from collections.abc import Callable
 from pathlib import Path
 
 from dnsproxy.core import memory
 from dnsproxy.core.cache import Cache
 from dnsproxy.core.cuts import Cuts
+from dnsproxy.core.exchange import Forward
 from dnsproxy.core.failures import Failures
 from dnsproxy.core.limiter import RateLimiter
 from dnsproxy.core.policy import Owned
 from dnsproxy.core.response import Response, scan_response
+from tests.certificates import make_certificate
+from tests.fakes.encrypted import NAME, tls_world
+from tests.fakes.tcp import tcp_world
 from tests.messages import CLIENT, REGISTRY, engine, query
 
+# An idle connection takes no more than that.
+IDLE_TLS_CLIENT = 64 * memory.KIB
+# Less than the real one, so that few clients are needed.
+BUFFERS = 4 * memory.MIB
 CACHE_BYTES = 20 * memory.MIB
 _PAGE = 4096
 _QUESTION = b"\x03www\x07example\x00\x00\x01\x00\x01"
@@ -105,6 +117,74 @@ def fill_client_rates() -> int:
     return resident() - before
 
 
+def fill_waiters() -> int:
+    """Ask few questions in many long queries over TCP, which all wait."""
+    made = engine(max_in_flight=1000)
+    asked = [
+        query(f"n{number}.example.", use_edns=0)[:-2] + struct.pack(">HHH", 3004, 12, 3000) + bytes(3000)
+        for number in range(40)
+    ]
+    before = resident()
+    joined = 0
+    for number in range(20_000):
+        step = made.receive(bytes(bytearray(asked[number % 40])), CLIENT, 1.0, tcp=True)
+        if isinstance(step, Forward):
+            step.exchange.waiters.append((step.query, None, None, 1.0 + number))
+            joined += 1
+    assert joined > 1000
+    return resident() - before
+
+
+def _filled(kind: str, count: int, each: int, *, tls: bool = True) -> tuple[int, Callable[[], int]]:
+    return count * each + BUFFERS, lambda: fill_clients(kind, count, tls=tls)
+
+
+def fill_clients(kind: str, count: int, *, tls: bool = True) -> int:
+    """Have ``count`` connections send what `tests.fill_clients` does; return the most that was seen."""
+    return asyncio.run(_fill_clients(kind, count, tls=tls))
+
+
+async def _fill_clients(kind: str, count: int, *, tls: bool) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        certificate = make_certificate(Path(folder), NAME)
+        world = (
+            tls_world(certificate, max_clients=2 * count, max_per_client=2 * count)
+            if tls
+            else tcp_world(max_clients=2 * count, max_per_client=2 * count)
+        )
+        async with world as made:
+            made.listener._places.buffers.limit = BUFFERS
+            port = str(made.listener.address[1])
+
+            async def fill(number: int) -> int:
+                arguments = [kind, port, str(number), *([str(certificate)] if tls else [])]
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable, "-m", "tests.fill_clients", *arguments, stdin=PIPE, stdout=PIPE
+                )
+                assert process.stdout is not None
+                sent = asyncio.create_task(process.stdout.readline())
+                seen = 0
+                try:
+                    while not sent.done():
+                        await asyncio.wait([sent], timeout=0.05)
+                        seen = max(seen, resident())
+                    assert sent.result() == b"sent\n"
+                    # What is on its way is taken in a few rounds of the loop.
+                    await asyncio.wait([asyncio.create_task(process.wait())], timeout=0.2)
+                    return max(seen, resident())
+                finally:
+                    process.kill()
+                    await process.wait()
+
+            await fill(2)
+            await made.all_gone()
+            before = resident()
+            seen = await fill(count)
+            await made.all_gone()
+            sys.stderr.write(f"left: {resident() - before}\n")
+            return seen - before
+
+
 # What is filled, its limit, and how.
 FILLS: dict[str, tuple[int, Callable[[], int]]] = {
     "cache, small answers": (CACHE_BYTES, lambda: fill_cache((1, 4), short=True)),
@@ -120,11 +200,23 @@ FILLS: dict[str, tuple[int, Callable[[], int]]] = {
     "failures": (memory.FAILURES, fill_failures),
     "NXDOMAIN cuts": (memory.CUTS, fill_cuts),
     "client rates": (memory.CLIENT_RATES, fill_client_rates),
+    "waiting queries": (memory.WAITERS, fill_waiters),
+    "TCP clients, idle": (200 * memory.TCP_CLIENT, lambda: fill_clients("idle", 200, tls=False)),
+    "TCP clients, unfinished": _filled("unfinished", 100, memory.TCP_CLIENT, tls=False),
+    "TCP clients, unread": _filled("unread", 4, memory.TCP_CLIENT, tls=False),
+    "DoT clients, idle": (60 * IDLE_TLS_CLIENT, lambda: fill_clients("idle", 60)),
+    "DoT clients, unfinished records": _filled("record", 60, memory.TLS_CLIENT),
+    "DoT clients, unfinished": _filled("unfinished", 100, memory.TLS_CLIENT),
+    "DoT clients, unread": _filled("unread", 4, memory.TLS_CLIENT),
+    "DoH clients, idle": (60 * IDLE_TLS_CLIENT, lambda: fill_clients("idle-http2", 60)),
+    "DoH clients, unfinished": _filled("unfinished-http2", 8, memory.TLS_CLIENT),
+    "DoH clients, HTTP/1.1": _filled("unfinished-http1", 100, memory.TLS_CLIENT),
 }
 
 
 def main() -> None:
     """Write the growth for the structure that is named."""
+    signal.alarm(280)
     sys.stdout.write(f"{FILLS[sys.argv[1]][1]()}\n")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from dnsproxy.core import answers, wire
-from dnsproxy.core.answers import EDE_NETWORK_ERROR, EDE_NO_REACHABLE_AUTHORITY
+from dnsproxy.core.answers import EDE_NETWORK_ERROR, EDE_NO_REACHABLE_AUTHORITY, EDE_NOT_SUPPORTED
 from dnsproxy.core.cache import Cache, Entry
 from dnsproxy.core.chains import Chains
 from dnsproxy.core.chance import Chance
@@ -29,6 +29,7 @@ from dnsproxy.core.exchange import (
 from dnsproxy.core.failures import Failures
 from dnsproxy.core.features import Features
 from dnsproxy.core.group import Group
+from dnsproxy.core.memory import LONGEST_FORWARDED, WAITER, WAITERS
 from dnsproxy.core.policy import DEFAULT_ZONE, Ruleset
 from dnsproxy.core.prober import LOOK_EVERY, Prober
 from dnsproxy.core.returns import LABEL
@@ -84,6 +85,9 @@ class InFlight:
         self._is_plain = not (self._mixes_case or races or self._times_clients)
         self._exchanges: dict[bytes, Exchange] = {}
         self._refreshing = 0
+        # Bytes of the queries that have joined an exchange, by its key, and of all of them.
+        self._joined: dict[bytes, int] = {}
+        self._joined_bytes = 0
         # Clients that get a stale answer at a time, if theirs has not come by then; in that order.
         self._timed: list[tuple[float, Exchange]] = []
 
@@ -103,6 +107,9 @@ class InFlight:
 
     def start(self, query: Query, key: bytes, zone: bytes, now: float) -> Forward | bytes | DropReason:
         """Ask upstream, together with whoever asks the same now."""
+        if len(query.data) > LONGEST_FORWARDED:
+            self._stats.count_response(response_number(wire.REFUSED, ERROR))
+            return answers.error(query, wire.REFUSED, EDE_NOT_SUPPORTED)
         exchange = self._exchanges.get(key)
         if exchange is not None:
             return self._join(exchange, query, now)
@@ -128,10 +135,17 @@ class InFlight:
             entry = self._stale_entry(exchange.key, now)
             if entry is not None:
                 return self._stale(query, entry)
-        if len(exchange.waiters) < MAX_WAITERS:
+        cost = len(query.data) + WAITER
+        if len(exchange.waiters) < MAX_WAITERS and self._joined_bytes + cost <= WAITERS:
+            self._joined[exchange.key] = self._joined.get(exchange.key, 0) + cost
+            self._joined_bytes += cost
             return Forward(exchange, query, is_new=False)
         self._stats.drops[DropReason.OVERLOADED] += 1
         return DropReason.OVERLOADED
+
+    def _release(self, key: bytes) -> None:
+        """Note that those that have joined the exchange of ``key`` wait no longer."""
+        self._joined_bytes -= self._joined.pop(key, 0)
 
     def _start_otherwise(self, exchange: Exchange, query: Query, now: float) -> bytes | None:
         """Do what only some configurations, or failures, ask for; return a stale answer if one is due."""
@@ -157,6 +171,7 @@ class InFlight:
         if now - (oldest.deadline - self._limits.total) < JOSTLE_AFTER:
             return False
         del self._exchanges[oldest.key]
+        self._release(oldest.key)
         self._stats.drops[DropReason.OVERLOADED] += len(oldest.waiters)
         for waiter in oldest.waiters:
             query = waiter[0]
@@ -242,6 +257,8 @@ class InFlight:
         # One that had given way is not there any more, but perhaps one that asks the same again.
         if self._exchanges.get(key) is exchange:
             del self._exchanges[key]
+            if self._joined:
+                self._release(key)
         response = exchange.response
         if response is not None and response.cnames:
             response = self.chains.rewritten(exchange, response, self.rules, now)
@@ -314,6 +331,7 @@ class InFlight:
         for waiter in current.waiters:
             self.late.append((waiter, self._stale(waiter[0], entry)))
         current.waiters.clear()
+        self._release(current.key)
         if current.purpose == PLAIN and current.partner is None:
             current.purpose = REFRESH
             self._refreshing += 1

@@ -37,3 +37,28 @@ CUTS: Final = 16 * MIB
 CUT: Final = 256
 CLIENT_RATES: Final = 24 * MIB
 CLIENT_RATE: Final = 256
+
+# -- forwarded queries ---------------------------------------------------------------------
+
+# The longest query that is forwarded. Padding makes usual ones 128 or 256 bytes long.
+LONGEST_FORWARDED: Final = 4 * KIB
+# One exchange with its first query, at most.
+EXCHANGE: Final = 8 * KIB
+# All queries that wait for an exchange which another one has begun; one of them beside its bytes.
+WAITERS: Final = 16 * MIB
+WAITER: Final = 512
+
+# -- clients over TCP, TLS and HTTPS ------------------------------------------------------
+
+# One that waits, or has sent part of a TLS record: objects, OpenSSL, h2.
+TCP_CLIENT: Final = 8 * KIB
+TLS_CLIENT: Final = 96 * KIB
+# What all of them have sent unfinished or have not read yet: messages, requests, responses.
+CLIENT_BUFFERS: Final = 16 * MIB
+# An HTTP/2 stream beside its headers and body.
+HTTP2_STREAM: Final = 1 * KIB
+
+# -- upstreams ----------------------------------------------------------------------------
+
+# Unfinished replies on one connection over HTTPS. One reply has 64 kB at most, and usual ones 200 bytes.
+UPSTREAM_REPLIES: Final = 1 * MIB

@@ -1,9 +1,11 @@
-"""How many connections there may be, in all and of one client."""
+"""How many connections there may be, in all and of one client, and how much memory they may hold."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from dnsproxy.core.budget import MemoryBudget
+from dnsproxy.core.memory import CLIENT_BUFFERS
 from dnsproxy.errors import DropReason
 
 # One IPv6 client has a whole /64 to connect from.
@@ -11,13 +13,17 @@ _IPV6_CLIENT: Final = 8
 
 
 class Places:
-    """At most ``total`` connections, and at most ``per_client`` of one client; addresses are packed."""
+    """At most ``total`` connections, and at most ``per_client`` of one client; addresses are packed.
+
+    ``buffers`` is what they may hold of unfinished messages and unread responses, all together.
+    """
 
     def __init__(self, total: int, per_client: int) -> None:
         self._total = total
         self._per_client = per_client
         self._taken = 0
         self._by_client: dict[bytes, int] = {}
+        self.buffers = MemoryBudget(CLIENT_BUFFERS)
 
     def resize(self, total: int, per_client: int) -> None:
         """Change the bounds; connections beyond them stay until they end."""

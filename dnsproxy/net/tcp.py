@@ -98,10 +98,21 @@ class TcpListener:
     def _connection(self, sock: socket.socket, source: bytes) -> connection.Connection:
         forget = partial(self._forget, source)
         if self._watch is None:
-            return connection.Connection(sock, source, self.engine, self.forwarder, self._ready, forget)
+            return connection.Connection(
+                sock, source, self.engine, self.forwarder, self._ready, self._places.buffers, forget
+            )
         from dnsproxy.net.watched import WatchedConnection  # noqa: PLC0415 - few proxies watch
 
-        return WatchedConnection(sock, source, self.engine, self.forwarder, self._ready, forget, self._watch)
+        return WatchedConnection(
+            sock,
+            source,
+            self.engine,
+            self.forwarder,
+            self._ready,
+            self._places.buffers,
+            forget,
+            self._watch,
+        )
 
     def _forget(self, source: bytes, client: connection.Connection) -> None:
         self._connections.discard(client)

@@ -53,6 +53,7 @@ class TlsListener:
         self.engine = engine
         self.forwarder = forwarder
         self.path = path
+        self.buffers = places.buffers
         self._places = places
         self._certificate = certificate
         self._watch = watch
