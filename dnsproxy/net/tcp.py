@@ -16,7 +16,14 @@ from dnsproxy.core.engine import Engine
 from dnsproxy.core.places import Places
 from dnsproxy.net import connection
 from dnsproxy.net.loop import Readiness
-from dnsproxy.net.stream import EXHAUSTED_SECONDS, IDLE_LOOKS, bound_address, listen, note_exhausted
+from dnsproxy.net.stream import (
+    EXHAUSTED_SECONDS,
+    IDLE_LOOKS,
+    bound_address,
+    bound_buffers,
+    listen,
+    note_exhausted,
+)
 from dnsproxy.net.upstream import Forwarder
 
 if TYPE_CHECKING:
@@ -51,7 +58,7 @@ class TcpListener:
         Raises:
             StartError: the address cannot be bound.
         """
-        self._sock = listen("tcp", host, port, reuse_port=False) if sock is None else sock
+        self._sock = bound_buffers(listen("tcp", host, port, reuse_port=False) if sock is None else sock)
         self._ready.add(self._sock.fileno(), self._accept)
 
     @property

@@ -21,7 +21,14 @@ from dnsproxy.net.doh_http1 import Http1Client
 from dnsproxy.net.doh_http2 import Http2Client
 from dnsproxy.net.dot import DotClient
 from dnsproxy.net.encrypted import EncryptedClient
-from dnsproxy.net.stream import EXHAUSTED_SECONDS, IDLE_LOOKS, bound_address, listen, note_exhausted
+from dnsproxy.net.stream import (
+    EXHAUSTED_SECONDS,
+    IDLE_LOOKS,
+    bound_address,
+    bound_buffers,
+    listen,
+    note_exhausted,
+)
 from dnsproxy.net.tls_transport import GOODBYE_SECONDS, Buffers, TlsTransport
 from dnsproxy.net.upstream import Forwarder
 from dnsproxy.net.watch import Watch
@@ -71,7 +78,7 @@ class TlsListener:
         Raises:
             StartError: the address cannot be bound.
         """
-        self._sock = listen("tls", host, port, reuse_port=False) if sock is None else sock
+        self._sock = bound_buffers(listen("tls", host, port, reuse_port=False) if sock is None else sock)
         accept = partial(self._accept, self._sock)
         self._accepting = self._loop.create_task(supervise("TLS listener", accept))
 
