@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from dnsproxy.core.engine import Engine
 from dnsproxy.core.places import Places
 from dnsproxy.net import connection
+from dnsproxy.net.heap import trim
 from dnsproxy.net.loop import Readiness
 from dnsproxy.net.stream import (
     EXHAUSTED_SECONDS,
@@ -129,9 +130,10 @@ class TcpListener:
         now = monotonic()
         for client in list(self._connections):
             client.close_if_idle(now)
+        later = trim(self._places.buffers)
         again = (
             self._loop.call_later(connection.IDLE_SECONDS / IDLE_LOOKS, self._close_idle)
-            if self._connections
+            if self._connections or later
             else None
         )
         self._sweep = again

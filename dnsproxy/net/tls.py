@@ -21,6 +21,7 @@ from dnsproxy.net.doh_http1 import Http1Client
 from dnsproxy.net.doh_http2 import Http2Client
 from dnsproxy.net.dot import DotClient
 from dnsproxy.net.encrypted import EncryptedClient
+from dnsproxy.net.heap import trim
 from dnsproxy.net.stream import (
     EXHAUSTED_SECONDS,
     IDLE_LOOKS,
@@ -37,6 +38,8 @@ from dnsproxy.supervise import supervise
 
 HANDSHAKE_SECONDS = 5.0
 _LOOK_SECONDS = 0.01
+# Bytes of an idle connection, roughly.
+_IDLE = 32 * 1024
 # Connections taken at the end.
 _LAST_ACCEPTS = 512
 _SPOKEN: dict[str | None, type[EncryptedClient]] = {"h2": Http2Client, "http/1.1": Http1Client}
@@ -145,6 +148,7 @@ class TlsListener:
         """See `encrypted.House.forget`."""
         if client in self._clients:
             self._clients.discard(client)
+            self.buffers.freed += _IDLE
             self._places.leave(client.source)
 
     def _plan_sweep(self) -> None:
@@ -155,7 +159,7 @@ class TlsListener:
         now = monotonic()
         for client in list(self._clients):
             client.close_if_idle(now)
-        if self._clients:
+        if trim(self.buffers) or self._clients:
             self._plan_sweep()
 
     def refit(self, engine: Engine, forwarder: Forwarder, certificate: Certificate, path: str) -> None:
