@@ -16,7 +16,7 @@ from setuptools import Extension, setup
 QUERY_PATH = [
     *(
         f"dnsproxy/core/{name}.py"
-        for name in ("access", "answers", "cache", "chains", "chance", "cname", "cuts")
+        for name in ("access", "answers", "cache", "chains", "chance", "cname", "cuts", "memory")
     ),
     *(f"dnsproxy/core/{name}.py" for name in ("engine", "exchange", "failures", "gate", "group", "inflight")),
     *(f"dnsproxy/core/{name}.py" for name in ("limiter", "names", "options", "policy", "prepared", "prober")),

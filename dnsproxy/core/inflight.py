@@ -39,6 +39,8 @@ from dnsproxy.errors import DropReason
 
 # Queries that may wait for one exchange.
 MAX_WAITERS = 1_000
+# Bytes of all queries that have joined an exchange.
+MAX_WAITING_BYTES = WAITERS
 # RFC 8767 §5, the client response timer: who waits longer than this for an answer gets a stale one.
 CLIENT_WAIT: Final = 1.8
 # Exchanges that nobody waits for, at the most one in so many of those that may be in flight.
@@ -136,7 +138,7 @@ class InFlight:
             if entry is not None:
                 return self._stale(query, entry)
         cost = len(query.data) + WAITER
-        if len(exchange.waiters) < MAX_WAITERS and self._joined_bytes + cost <= WAITERS:
+        if len(exchange.waiters) < MAX_WAITERS and self._joined_bytes + cost <= MAX_WAITING_BYTES:
             self._joined[exchange.key] = self._joined.get(exchange.key, 0) + cost
             self._joined_bytes += cost
             return Forward(exchange, query, is_new=False)

@@ -487,7 +487,7 @@ def test_p20_a_query_that_is_longer_than_any_is_not_forwarded() -> None:
 
 
 def test_p20_queries_that_wait_together_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inflight, "WAITERS", 10 * (1000 + memory.WAITER))
+    monkeypatch.setattr(inflight, "MAX_WAITING_BYTES", 10 * (1000 + memory.WAITER))
     made = engine()
     first = forward(made, padded("www.example.", 1000), 1.0)
 
