@@ -118,7 +118,13 @@ def helper(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
 
 @app.command()
-def check(file: Annotated[Path, typer.Argument(help="Configuration file.")] = DEFAULT_CONFIG) -> None:
+def check(
+    *,
+    file: Annotated[Path, typer.Argument(help="Configuration file.")] = DEFAULT_CONFIG,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="Also print how much memory the proxy may take, and for what.")
+    ] = False,
+) -> None:
     """Check a configuration file and print every problem with its line and key path."""
     from dnsproxy.config import load  # noqa: PLC0415
 
@@ -126,6 +132,10 @@ def check(file: Annotated[Path, typer.Argument(help="Configuration file.")] = DE
     sought = len(settings.sought())
     more = f", {sought} more to be discovered" if sought else ""
     typer.echo(f"{file}: ok, {len(settings.wanted())} names of {len(settings.registries)} registries{more}")
+    if memory:
+        from dnsproxy.commands.memory import memory_table  # noqa: PLC0415
+
+        typer.echo("\n".join(memory_table(settings)))
 
 
 @app.command()

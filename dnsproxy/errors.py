@@ -107,6 +107,8 @@ class DropReason(StrEnum):
     PACED = "paced"
     # A copy of a query that waits: same address, port, id and question.
     DUPLICATE = "duplicate"
+    # A connection was closed, as all together held too much of what is unfinished or unread.
+    MEMORY = "memory"
     RATE_LIMITED = "rate_limited"
 
 

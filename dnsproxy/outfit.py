@@ -159,7 +159,11 @@ def build_engine(settings: Settings, earlier: Engine | None = None, returns: Ret
         groups,
         limits=limits_of(settings),
         max_in_flight=forward.max_in_flight,
-        cache=Cache(cache.size, CachePolicy(cache.min_ttl, cache.max_ttl, cache.negative_ttl, cache.stale)),
+        cache=Cache(
+            cache.entries,
+            CachePolicy(cache.min_ttl, cache.max_ttl, cache.negative_ttl, cache.stale),
+            max_bytes=cache.max_bytes,
+        ),
         chance=chance,
         features=Features(
             prefetch=cache.prefetch,

@@ -12,6 +12,7 @@ from typing import Final
 
 import structlog
 
+from dnsproxy.core.memory import CLIENT_RECEIVE, CLIENT_SEND
 from dnsproxy.errors import StartError
 from dnsproxy.host_calls import REFUSED
 
@@ -73,6 +74,13 @@ def listen(transport: str, host: str, port: int, *, reuse_port: bool) -> socket.
         reason = os.strerror(exc.errno) if exc.errno else str(exc)
         raise StartError(f"cannot listen on {transport} {host} port {port}: {reason}") from exc
     sock.setblocking(False)
+    return sock
+
+
+def bound_buffers(sock: socket.socket) -> socket.socket:
+    """Bound the kernel's buffers of connections that ``sock``, which listens, accepts from now on."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, CLIENT_RECEIVE)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, CLIENT_SEND)
     return sock
 
 

@@ -16,12 +16,14 @@ from dnsproxy.core.engine import Engine
 from dnsproxy.core.places import Place, Places
 from dnsproxy.errors import DropReason
 from dnsproxy.net import connection
+from dnsproxy.net.heap import trim
 from dnsproxy.net.loop import Readiness
 from dnsproxy.net.stream import (
     EXHAUSTED_SECONDS,
     IDLE_LOOKS,
     TCP_CLIENTS,
     bound_address,
+    bound_buffers,
     listen,
     note_exhausted,
 )
@@ -59,7 +61,7 @@ class TcpListener:
         Raises:
             StartError: the address cannot be bound.
         """
-        self._sock = listen("tcp", host, port, reuse_port=False) if sock is None else sock
+        self._sock = bound_buffers(listen("tcp", host, port, reuse_port=False) if sock is None else sock)
         self._ready.add(self._sock.fileno(), self._accept)
 
     @property
@@ -113,10 +115,21 @@ class TcpListener:
     def _connection(self, sock: socket.socket, source: bytes, place: Place) -> connection.Connection:
         forget = partial(self._forget, place)
         if self._watch is None:
-            return connection.Connection(sock, source, self.engine, self.forwarder, self._ready, forget)
+            return connection.Connection(
+                sock, source, self.engine, self.forwarder, self._ready, self._places.buffers, forget
+            )
         from dnsproxy.net.watched import WatchedConnection  # noqa: PLC0415 - few proxies watch
 
-        return WatchedConnection(sock, source, self.engine, self.forwarder, self._ready, forget, self._watch)
+        return WatchedConnection(
+            sock,
+            source,
+            self.engine,
+            self.forwarder,
+            self._ready,
+            self._places.buffers,
+            forget,
+            self._watch,
+        )
 
     def _forget(self, place: Place, client: connection.Connection) -> None:
         self._connections.discard(client)
@@ -126,9 +139,10 @@ class TcpListener:
         now = monotonic()
         for client in list(self._connections):
             client.close_if_idle(now)
+        later = trim(self._places.buffers)
         again = (
             self._loop.call_later(connection.IDLE_SECONDS / IDLE_LOOKS, self._close_idle)
-            if self._connections
+            if self._connections or later
             else None
         )
         self._sweep = again

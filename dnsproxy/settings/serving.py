@@ -8,7 +8,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
+from dnsproxy.core.memory import CACHE_BYTES_PER_ENTRY, CACHE_ENTRY
 from dnsproxy.settings.values import (
+    BYTE_SIZE,
+    ByteSize,
     Duration,
     Endpoint,
     Forwarding,
@@ -19,6 +22,7 @@ from dnsproxy.settings.values import (
     Numeric,
     Range,
     UrlPath,
+    parse_byte_size,
     system_resolvers,
 )
 
@@ -46,6 +50,36 @@ Workers = Annotated[
     int | Literal["auto"],
     BeforeValidator(_workers),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": MAX_WORKERS}, {"const": "auto"}]}),
+]
+
+
+# Entries; far above what a process of Python can look after.
+MAX_CACHE = 10_000_000
+_MOST_CACHE_BYTES = MAX_CACHE * CACHE_BYTES_PER_ENTRY
+
+
+def _cache_size(value: object) -> object:
+    if isinstance(value, str | ByteSize):
+        size = parse_byte_size(value)
+        if size.in_bytes > _MOST_CACHE_BYTES:
+            raise ValueError(f"larger than {ByteSize(_MOST_CACHE_BYTES)}")
+        return size
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_CACHE:
+        raise ValueError(f"not a size; write 0 to {MAX_CACHE} entries, or for example 64MiB")
+    return value
+
+
+CacheSize = Annotated[
+    int | ByteSize,
+    BeforeValidator(_cache_size),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": MAX_CACHE},
+                {"title": "size in bytes", "type": "string", "pattern": f"^(?:{BYTE_SIZE.pattern})$"},
+            ]
+        }
+    ),
 ]
 
 
@@ -213,10 +247,12 @@ class ForwardSettings(Model):
 
 
 class CacheSettings(Model):
-    """The answer cache; ``size`` counts entries, 0 turns it off."""
+    """The answer cache; ``size`` counts entries or bytes, 0 turns it off."""
 
-    size: int = Field(100_000, ge=0, le=10_000_000)
-    """Entries; 0: no cache."""
+    size: CacheSize = 100_000
+    """Entries, which may take 1 KiB of memory each on average, or bytes of memory, such as `64MiB`; 0: no
+    cache. Answers that are used least are evicted. A usual answer costs 600 to 800 bytes.
+    """
     min_ttl: Annotated[Duration, Field(le=3600)] = 0.0
     """Lower bound put on the TTLs of answers."""
     max_ttl: Annotated[Duration, Field(ge=1, le=604_800)] = 3600.0
@@ -229,6 +265,16 @@ class CacheSettings(Model):
     """Ask anew for answers that are in use, in the last tenth of their life."""
     nxdomain_cut: bool = False
     """A name that does not exist has none below it (RFC 8020). Some servers deny names that do."""
+
+    @property
+    def entries(self) -> int:
+        """The maximum of entries."""
+        return self.size.in_bytes // CACHE_ENTRY if isinstance(self.size, ByteSize) else self.size
+
+    @property
+    def max_bytes(self) -> int:
+        """The maximum of bytes that they cost."""
+        return self.size.in_bytes if isinstance(self.size, ByteSize) else self.size * CACHE_BYTES_PER_ENTRY
 
 
 class AdminTlsSettings(Model):

@@ -244,6 +244,30 @@ def parse_share(value: object) -> Share:
     return Share(round(float(match[1]) * 10_000))
 
 
+BYTE_SIZE = re.compile(r"([0-9]{1,9})(KiB|MiB|GiB)")
+_BYTE_UNITS = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10}
+
+
+class ByteSize(NamedTuple):
+    """A number of bytes."""
+
+    in_bytes: int
+
+    def __str__(self) -> str:
+        unit = next((unit for unit, size in _BYTE_UNITS.items() if self.in_bytes % size == 0), "KiB")
+        return f"{self.in_bytes // _BYTE_UNITS[unit]}{unit}"
+
+
+def parse_byte_size(value: object) -> ByteSize:
+    """Read ``512KiB``, ``64MiB`` or ``1GiB``."""
+    if isinstance(value, ByteSize):
+        return value
+    match = BYTE_SIZE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("not a size; write for example 512KiB, 64MiB or 1GiB")
+    return ByteSize(int(match[1]) * _BYTE_UNITS[match[2]])
+
+
 # Every float of the configuration is one of these: `schema.as_written` counts on it.
 Duration = Annotated[float, BeforeValidator(parse_duration), _DurationText()]
 Name = Annotated[str, AfterValidator(_name), _written("domain name")]
