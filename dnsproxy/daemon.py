@@ -19,6 +19,7 @@ from dnsproxy.notify import Notifier
 from dnsproxy.settings import Settings
 from dnsproxy.settings.values import Endpoint
 from dnsproxy.supervise import supervise
+from dnsproxy.system import ResolvConf
 
 if TYPE_CHECKING:
     from dnsproxy.plane import Plane
@@ -43,6 +44,8 @@ class Service:
         self.file = file
         self.settings = settings
         self.notifier = Notifier.from_environment()
+        # Read before the resolvers are used, so that no later change is missed.
+        self.resolv_conf = ResolvConf()
         self.descriptors = take_descriptors()
         self.account: Account | None = None
         if settings.user is not None:
@@ -97,7 +100,7 @@ async def run_proxy(service: Service, keeper: Doorkeeper, plane: Plane | None = 
     stop = stop_on_signals()
     proxy = Proxy(service.settings, plane, keeper)
     await proxy.start()
-    reloader = Reloader(service.file, proxy, notifier)
+    reloader = Reloader(service.file, proxy, notifier, resolv_conf=service.resolv_conf)
     proxy.reloader = reloader.reload
     call_on_signal(signal.SIGHUP, reloader.ask)
 

@@ -46,7 +46,7 @@ FIELDS = {
     "reasons": "why, of each resolver",
     "registry": "the registry's label in the configuration",
     "resolver": "a resolver that the helper asks",
-    "resolvers": "the resolvers that the helper asks",
+    "resolvers": "the resolvers that the helper asks; in `resolvers.changed` those of resolv.conf",
     "restart_in": "seconds until it is started again; null when it is not",
     "restarts": "how often it was started again",
     "role": "what the name is for: registry, auth, storage, chart or other",

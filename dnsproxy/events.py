@@ -72,6 +72,15 @@ EVENTS = {
     "config.reload_crashed": Event(
         "error", "A mistake of this program; the configuration is the one before.", ("file", "exception")
     ),
+    "resolvers.changed": Event(
+        "info", "resolv.conf names other servers, which `system` means from now on.", ("resolvers",)
+    ),
+    "resolvers.not_followed": Event(
+        "warning",
+        "resolv.conf cannot be read, or its servers cannot be used; those before stay.",
+        ("reason",),
+        ("reason",),
+    ),
     # -- what was learned
     "canary.started": Event(
         "info",

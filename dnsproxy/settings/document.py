@@ -134,6 +134,14 @@ class Settings(Model):
         chosen = [registry for registry in self.registries if registry.name in labels]
         return self.model_copy(update={"registries": chosen})
 
+    def uses_system_resolvers(self) -> bool:
+        """Tell whether ``dnsproxy serve`` uses the resolvers of resolv.conf."""
+        embedded = any(
+            isinstance(source, SourceSettings) and source.is_local for source in self.learn.sources
+        )
+        lists = [self.forward.upstreams, *self.forward.zones.values()]
+        return any("system" in hosts for hosts in (*lists, *([self.helper.resolvers] if embedded else [])))
+
     def wanted(self) -> list[Wanted]:
         """Return the names of all registries; of several that use a service, the first owns its name."""
         by_name: dict[str, Wanted] = {}
