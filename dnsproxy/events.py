@@ -66,6 +66,7 @@ EVENTS = {
     "config.not_taken": Event(
         "error", "What keeps a configuration from being taken; the one before stays.", ("problem",)
     ),
+    "config.doubtful": Event("warning", "What a configuration says and may not mean.", ("problem",)),
     "config.needs_restart": Event(
         "warning", "A key that has changed and cannot while the program runs.", ("key", "reason")
     ),

@@ -12,7 +12,7 @@ from typing import Protocol
 import structlog
 
 from dnsproxy import logs
-from dnsproxy.config import load
+from dnsproxy.config import examine
 from dnsproxy.core.totals import Outcome, ReloadView
 from dnsproxy.errors import ConfigError, ReloadError, StartError
 from dnsproxy.notify import Notifier
@@ -133,7 +133,8 @@ class Reloader:
     async def _take(self) -> Outcome:
         before = self._proxy.settings
         try:
-            settings = await in_thread(load, self._file)
+            checked = await in_thread(examine, self._file)
+            settings = checked.settings
             fixed = [path for path in FIXED if _value(settings, path) != _value(before, path)]
             await self._proxy.change(_with_fixed(settings, before))
         except ConfigError as exc:
@@ -145,6 +146,7 @@ class Reloader:
         after = self._proxy.settings
         if after.log != before.log:
             logs.configure(after.log.level, after.log.format)
+        logs.report_warnings(checked.warnings)
         changed = await in_thread(_differences, before, after)
         log.info("config.reloaded", file=str(self._file), changed_keys=list(changed))
         for path in fixed:

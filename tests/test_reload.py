@@ -87,6 +87,23 @@ async def test_what_changed_is_named_and_the_manager_is_told(file: Path) -> None
     ]
 
 
+async def test_what_may_be_a_mistake_is_logged_and_taken(file: Path) -> None:
+    proxy = Proxy(file)
+    write(file, "registries: [{name: a, instance: x, region: cn-hangzou}]\n")
+    with capture_logs() as logs:
+        assert (await Reloader(file, proxy, Told()).reload()).problems == ()
+    (doubt,) = [entry["problem"] for entry in logs if entry["event"] == "config.doubtful"]
+    assert doubt.startswith(f"{file}:1: registries[0].region: ")
+    # One that is being written is refused as a whole.
+    write(file, "")
+    assert (
+        (await Reloader(file, proxy, Told()).reload())
+        .problems[0]
+        .endswith("the file is empty; {} means all defaults")
+    )
+    assert len(proxy.settings.registries) == 1
+
+
 async def test_every_mistake_is_told_and_nothing_changes(file: Path) -> None:
     proxy, notifier = Proxy(file), Told()
     reloader = Reloader(file, proxy, notifier)

@@ -17,7 +17,7 @@ from dnsproxy.settings.sources import Source, SourceEntry, SourceSettings
 from dnsproxy.settings.values import (
     Duration,
     Endpoint,
-    Listen,
+    HelperListen,
     Model,
     Ports,
     Resolver,
@@ -61,7 +61,7 @@ class HelperSettings(Model):
 
     id: Annotated[str, AfterValidator(_printable)] = Field("helper", min_length=1, max_length=64)
     """Who signs. Give each helper its own."""
-    listen: Listen = Endpoint("127.0.0.1", 8953)
+    listen: HelperListen = Endpoint("127.0.0.1", 8953)
     """Address and port of the HTTP endpoint that proxies pull from."""
     tls: TlsSettings = TlsSettings()
     """Files that make the endpoint HTTPS."""
