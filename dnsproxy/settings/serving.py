@@ -191,7 +191,8 @@ class ForwardSettings(Model):
     zones: Annotated[dict[Name, list[Forwarding]], BeforeValidator(_zones)] = Field(default_factory=dict)
     """Zones with resolvers of their own, such as `corp.example.com: [10.0.0.53]`; the longest match counts.
     Special-use names (localhost, local, home.arpa, invalid, onion, reverse zones of private ranges) are
-    answered by the proxy itself unless a zone here holds them.
+    answered by the proxy itself unless a zone here holds them; a PTR query for a private address of learned
+    or pinned names with these names.
     """
     bootstrap: list[Numeric] = Field(default_factory=list)
     """Resolvers, as `10.0.0.2` or `tcp://10.0.0.2`, that tell the addresses of upstreams whose host is a
