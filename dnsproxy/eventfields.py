@@ -54,7 +54,7 @@ FIELDS = {
     "seconds": "how long it took",
     "serial": "the serial of a snapshot, or the highest one in use",
     "serving": "whether the address is answered",
-    "source": "the URL of a source of snapshots, without credentials",
+    "source": "the URL of a source of snapshots, no credentials; in `upstream.source_unusable` an address",
     "status": "the outcome as the snapshot has it",
     "target": "the file, socket or target of `helper.publish` that is written to",
     "task": "a background task of this program, as `dnsproxy_task_failures_total` has it",

@@ -195,6 +195,11 @@ EVENTS = {
         ("upstream", "reason", "detail"),
         ("upstream", "reason", "detail"),
     ),
+    "upstream.source_unusable": Event(
+        "warning",
+        "This host cannot send from `forward.source` now: upstreams fail until it can.",
+        ("source", "reason"),
+    ),
     "upstream.replies_guessed": Event(
         "warning",
         "Somebody guesses at the ids of open questions; they go over TCP.",

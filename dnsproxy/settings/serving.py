@@ -21,6 +21,7 @@ from dnsproxy.settings.values import (
     Name,
     Network,
     Numeric,
+    SourceText,
     TlsListen,
     UrlPath,
     misplaced,
@@ -197,6 +198,11 @@ class ForwardSettings(Model):
     bootstrap: list[Numeric] = Field(default_factory=list)
     """Resolvers, as `10.0.0.2` or `tcp://10.0.0.2`, that tell the addresses of upstreams whose host is a
     name, such as `tls://dns.example`. Not this proxy. Without any, upstreams must be numeric.
+    """
+    source: SourceText | None = None
+    """What queries to upstreams are sent from: an address of this host, an interface such as `eth0`, or a
+    list of one IPv4 address, one IPv6 address and one interface; null: as the routes have it. While the host
+    does not have it, upstreams fail and learned names are answered.
     """
     ca_file: Path | None = None
     """PEM file of the authority of the upstreams' certificates; null: the system's."""

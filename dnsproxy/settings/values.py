@@ -24,6 +24,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
 from dnsproxy.core import names
 from dnsproxy.core.learned import canonical_addresses
+from dnsproxy.core.upstreams import Source
 
 Network = IPv4Network | IPv6Network
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -31,6 +32,8 @@ _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _ADMIN_URL = re.compile(r"https?://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?/?")
 _SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,4})?)%")
 _PORT = re.compile(r"[0-9]{1,5}")
+# As Linux takes it, and not like an address: 15 bytes, which begin with a letter.
+_INTERFACE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,14}")
 # Of ::ffff:0:0/96 (RFC 4291 §2.5.5.2).
 _MAPPED_BITS = 96
 # [IPv6]:port, IPv4:port, or an address alone.
@@ -321,6 +324,41 @@ def _admin_url(value: str) -> str:
 
 AdminUrl = Annotated[str, AfterValidator(_admin_url), _written("admin endpoint", _ADMIN_URL.pattern)]
 ShareText = Annotated[Share, BeforeValidator(parse_share), _written("share", _SHARE.pattern)]
+
+
+def parse_source(value: object) -> Source:
+    """Read ``10.0.0.5``, ``eth0``, or a list with at most one address of each family and one interface."""
+    if isinstance(value, Source):
+        return value
+    found: dict[str, str] = {}
+    for item in value if isinstance(value, list) else [value]:
+        if not isinstance(item, str):
+            raise ValueError("not an address or interface; write for example 10.0.0.5 or eth0")  # noqa: TRY004 - pydantic collects ValueError
+        _refuse_zone(item)
+        address = _as_address(item)
+        if address is None and not _INTERFACE.fullmatch(item):
+            raise ValueError(f"{item!r} is neither an IP address nor the name of an interface")
+        if address is not None and (ip_address(address).is_unspecified or ip_address(address).is_multicast):
+            raise ValueError(f"{item} is not an address that a host sends from")
+        kind = "interface" if address is None else "ipv6" if ":" in address else "ipv4"
+        if kind in found:
+            raise ValueError(f"{item}: {found[kind]} is given already; one IPv4, one IPv6, one interface")
+        found[kind] = address or item
+    if not found:
+        raise ValueError("an empty list; leave the key out")
+    return Source(**found)
+
+
+SourceText = Annotated[
+    Source,
+    BeforeValidator(parse_source),
+    WithJsonSchema(
+        {
+            "title": "source address or interface",
+            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}],
+        }
+    ),
+]
 Role = Literal["registry", "auth", "storage", "chart", "other"]
 
 
