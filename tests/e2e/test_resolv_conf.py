@@ -95,7 +95,10 @@ def test_a_helper_follows_resolv_conf(world: World, conf: Path) -> None:
     isolate(world.helper, conf)
     world.start_helper()
     world.start_proxy()
-    served = lambda: world.admin("/api/v1/status").json()["names"][0]["addresses"]  # noqa: E731
+
+    def served() -> object:
+        return world.admin("/api/v1/status").json()["names"][0]["addresses"]
+
     wait_for(lambda: served() == [_ANSWERS[_FIRST]], "the first server's address is learned")
     conf.write_text("")
     wait_for(lambda: world.helper.events("resolvers.not_followed"), "the empty file is reported")
