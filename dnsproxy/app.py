@@ -20,6 +20,7 @@ from dnsproxy.errors import ReloadError, StartError
 from dnsproxy.learning import LearningPipeline
 from dnsproxy.net.doors import ADMIN, Door, Doorkeeper, proxy_doors
 from dnsproxy.net.puller import SnapshotPuller
+from dnsproxy.net.source_address import refusal
 from dnsproxy.plane import Change, Plane, tune_interpreter
 from dnsproxy.server import Server
 from dnsproxy.settings import Settings
@@ -163,6 +164,7 @@ class Proxy:
             names=len(self.addresses.lifecycle.managed()),
             serial=self.addresses.lifecycle.serial,
         )
+        _report_source(self.settings)
         tune_interpreter()
 
     async def _open_admin(self, settings: Settings) -> AdminServer | None:
@@ -277,6 +279,8 @@ class Proxy:
         if settings.admin != before.admin:
             self._replace_admin(admin)
         self.keeper.keep(proxy_doors(settings))
+        if settings.forward.source != before.forward.source:
+            _report_source(settings)
 
     def _replace_admin(self, admin: AdminServer | None) -> None:
         before, self._admin = self._admin, admin
@@ -303,3 +307,11 @@ class Proxy:
         self.keeper.close()
         await self.addresses.close()
         log.info("proxy.stopped")
+
+
+def _report_source(settings: Settings) -> None:
+    """Log that `forward.source` cannot be used. It may come later, as by DHCP: this is no reason to end."""
+    source = settings.forward.source
+    reason = None if source is None else refusal(source)
+    if reason is not None:
+        log.warning("upstream.source_unusable", source=str(source), reason=reason)

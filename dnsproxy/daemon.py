@@ -19,6 +19,7 @@ from dnsproxy.notify import Notifier
 from dnsproxy.settings import Settings
 from dnsproxy.settings.values import Endpoint
 from dnsproxy.supervise import supervise
+from dnsproxy.system import ResolvConf
 
 if TYPE_CHECKING:
     from dnsproxy.plane import Plane
@@ -44,6 +45,8 @@ class Service:
         self.file = file
         self._settings: Settings | None = settings
         self.notifier = Notifier.from_environment()
+        # Read before the resolvers are used, so that no later change is missed.
+        self.resolv_conf = ResolvConf()
         self.descriptors = take_descriptors()
         self._expects_sockets = expects_sockets
         self.account: Account | None = None
@@ -115,7 +118,7 @@ async def run_proxy(service: Service, keeper: Doorkeeper, plane: Plane | None = 
     references = referenced(service.settings)
     proxy = Proxy(service.take_settings(), plane, keeper)
     await proxy.start()
-    reloader = Reloader(service.file, proxy, notifier, references=references)
+    reloader = Reloader(service.file, proxy, notifier, references=references, resolv_conf=service.resolv_conf)
     proxy.reloader = reloader.reload
     call_on_signal(signal.SIGHUP, reloader.ask)
 

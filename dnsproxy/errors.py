@@ -53,8 +53,17 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}" if self.line else self.file
-        return f"{place}: {self.path}: {self.message}" if self.path else f"{place}: {self.message}"
+        return f"{self.place}: {self.text}"
+
+    @property
+    def place(self) -> str:
+        """The file, with the line where there is one."""
+        return f"{self.file}:{self.line}" if self.line else self.file
+
+    @property
+    def text(self) -> str:
+        """The message, behind the key path where there is one."""
+        return f"{self.path}: {self.message}" if self.path else self.message
 
 
 class ConfigError(DnsproxyError):

@@ -75,11 +75,21 @@ EVENTS = {
     "config.not_taken": Event(
         "error", "What keeps a configuration from being taken; the one before stays.", ("problem",)
     ),
+    "config.doubtful": Event("warning", "What a configuration says and may not mean.", ("problem",)),
     "config.needs_restart": Event(
         "warning", "A key that has changed and cannot while the program runs.", ("key", "reason")
     ),
     "config.reload_crashed": Event(
         "error", "A mistake of this program; the configuration is the one before.", ("file", "exception")
+    ),
+    "resolvers.changed": Event(
+        "info", "resolv.conf names other servers, which `system` means from now on.", ("resolvers",)
+    ),
+    "resolvers.not_followed": Event(
+        "warning",
+        "resolv.conf cannot be read, or its servers cannot be used; those before stay.",
+        ("reason",),
+        ("reason",),
     ),
     # -- what was learned
     "canary.started": Event(
@@ -193,6 +203,11 @@ EVENTS = {
         "No connection to an upstream over TCP, TLS or HTTPS.",
         ("upstream", "reason", "detail"),
         ("upstream", "reason", "detail"),
+    ),
+    "upstream.source_unusable": Event(
+        "warning",
+        "This host cannot send from `forward.source` now: upstreams fail until it can.",
+        ("source", "reason"),
     ),
     "upstream.replies_guessed": Event(
         "warning",

@@ -212,4 +212,5 @@ def _upstream(settings: Settings, endpoint: Endpoint) -> Upstream:
         secure=secure,
         rise=probe.rise,
         fall=probe.fall,
+        source=settings.forward.source,
     )

@@ -30,7 +30,7 @@ def handlers() -> Iterator[None]:
 
 
 def test_a_signal_to_reload_does_not_end_one_that_still_starts() -> None:
-    Service(config.parse(""), FILE)
+    Service(config.parse("{}"), FILE)
     os.kill(os.getpid(), signal.SIGHUP)
     os.kill(os.getpid(), signal.SIGUSR2)
 
@@ -63,7 +63,7 @@ def test_what_was_given_is_used_and_the_rest_bound() -> None:
 
 
 def test_workers_get_nothing_of_it() -> None:
-    service = Service(config.parse(""), FILE)
+    service = Service(config.parse("{}"), FILE)
     reading, writing = os.pipe()
     service.descriptors = {reading: ""}
     service.leave_to_others()

@@ -30,6 +30,7 @@ LAYERS: tuple[frozenset[str], ...] = (
         {
             "settings",
             "config",
+            "config_files",
             "events",
             "eventfields",
             "logs",

@@ -15,6 +15,7 @@ from typing import Final
 from dnsproxy.core.exchange import Exchange
 from dnsproxy.core.stats import Ignored
 from dnsproxy.core.upstreams import Upstream
+from dnsproxy.net.source_address import bind_source
 
 # An off-path attacker must guess port and id. Queries that come alone have a port each (RFC 5452 §9.2), those
 # of one millisecond share one, 200 at the most: opening and closing one costs 10 us, 1 % of that time.
@@ -44,7 +45,7 @@ class UpstreamSocket:
     ``strays`` counts what came and answered nothing. ``unsent`` has the ids that the kernel had no room for.
 
     Raises:
-        OSError: there is no route, or no file descriptor.
+        OSError: there is no route, no source address, or no file descriptor.
     """
 
     __slots__ = (
@@ -68,6 +69,8 @@ class UpstreamSocket:
         self.last_until = now + LAST_SECONDS
         self.close_at = now + SECONDS_PER_SOCKET
         try:
+            if upstream.source is not None:
+                bind_source(self.sock, upstream.source)
             self.sock.connect(upstream.address)
         except OSError:
             self.sock.close()

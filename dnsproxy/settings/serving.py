@@ -8,20 +8,26 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
+from dnsproxy.core import names
 from dnsproxy.core.memory import CACHE_BYTES_PER_ENTRY, CACHE_ENTRY
+from dnsproxy.settings.schema import duration_text
 from dnsproxy.settings.values import (
     BYTE_SIZE,
+    AdminListen,
     ByteSize,
+    ClientRange,
+    DnsListen,
     Duration,
     Endpoint,
     Forwarding,
-    Listen,
     Model,
     Name,
     Network,
     Numeric,
-    Range,
+    SourceText,
+    TlsListen,
     UrlPath,
+    misplaced,
     parse_byte_size,
     system_resolvers,
 )
@@ -86,7 +92,7 @@ CacheSize = Annotated[
 class TlsListenSettings(Model):
     """Listeners for DNS over TLS (RFC 7858) and over HTTPS (RFC 8484); the client says which by ALPN."""
 
-    listen: list[Listen] = Field(default_factory=list)
+    listen: list[TlsListen] = Field(default_factory=list)
     """Numeric addresses with ports, such as 0.0.0.0:853 and 0.0.0.0:443. Both protocols are served on each:
     HTTPS for clients that offer h2 or http/1.1 by ALPN, TLS for others.
     """
@@ -113,7 +119,7 @@ class RateLimitSettings(Model):
     """Queries per second over UDP and client; 0 for no limit. Of those beyond it every second one is told to
     use TCP, the others are dropped.
     """
-    exempt: list[Range] = Field(default_factory=list)
+    exempt: list[ClientRange] = Field(default_factory=list)
     """Client ranges without a limit."""
     ipv4_prefix: int = Field(32, ge=8, le=32)
     """IPv4 addresses that share so many bits are one client, for all limits."""
@@ -133,11 +139,11 @@ class IdentitySettings(Model):
 class ServeSettings(Model):
     """The DNS listeners."""
 
-    listen: list[Listen] = Field(
+    listen: list[DnsListen] = Field(
         default_factory=lambda: [Endpoint("0.0.0.0", 53), Endpoint("::", 53)], min_length=1
     )
     """Numeric addresses with ports; UDP and TCP on each."""
-    allow: list[Range] = Field(
+    allow: list[ClientRange] = Field(
         default_factory=lambda: _ranges(
             *("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"),
             *("::1/128", "fc00::/7", "fe80::/10"),
@@ -192,6 +198,29 @@ class TimeoutSettings(Model):
     """Longest time of all attempts for one query; then it is answered SERVFAIL, or with an expired answer."""
 
 
+def _zones(value: object) -> object:
+    """Refuse zones that are the same in two spellings, and names that are no zones."""
+    if not isinstance(value, dict):
+        return value
+    seen: dict[str, str] = {}
+    wrong: dict[tuple[str | int, ...], str] = {}
+    for key in value:
+        try:
+            zone = names.canonical(str(key))
+        except ValueError:
+            continue  # reported as a name that is none
+        first = seen.setdefault(zone, key)
+        if zone == ".":
+            wrong[key,] = "not a zone: the servers for all names are forward.upstreams"
+        elif zone.startswith("*."):
+            wrong[key,] = f"write {zone[2:].removesuffix('.')}: a zone holds every name below it"
+        elif first != key:
+            wrong[key,] = f"the same zone as {first}"
+    if wrong:
+        raise misplaced(wrong)
+    return value
+
+
 class ForwardSettings(Model):
     """Where every other name is resolved."""
 
@@ -200,14 +229,20 @@ class ForwardSettings(Model):
     `https://10.0.0.5/dns-query#dns.example` (port 443, HTTP/2): the certificate must be for the name
     behind `#`, or else for the host as written.
     """
-    zones: dict[Name, list[Forwarding]] = Field(default_factory=dict)
+    zones: Annotated[dict[Name, list[Forwarding]], BeforeValidator(_zones)] = Field(default_factory=dict)
     """Zones with resolvers of their own, such as `corp.example.com: [10.0.0.53]`; the longest match counts.
     Special-use names (localhost, local, home.arpa, invalid, onion, reverse zones of private ranges) are
-    answered by the proxy itself unless a zone here holds them.
+    answered by the proxy itself unless a zone here holds them; a PTR query for a private address of learned
+    or pinned names with these names.
     """
     bootstrap: list[Numeric] = Field(default_factory=list)
     """Resolvers, as `10.0.0.2` or `tcp://10.0.0.2`, that tell the addresses of upstreams whose host is a
     name, such as `tls://dns.example`. Not this proxy. Without any, upstreams must be numeric.
+    """
+    source: SourceText | None = None
+    """What queries to upstreams are sent from: an address of this host, an interface such as `eth0`, or a
+    list of one IPv4 address, one IPv6 address and one interface; null: as the routes have it. While the host
+    does not have it, upstreams fail and learned names are answered.
     """
     ca_file: Path | None = None
     """PEM file of the authority of the upstreams' certificates; null: the system's."""
@@ -266,6 +301,13 @@ class CacheSettings(Model):
     nxdomain_cut: bool = False
     """A name that does not exist has none below it (RFC 8020). Some servers deny names that do."""
 
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        if self.min_ttl > self.max_ttl:
+            lower, upper = duration_text(self.min_ttl), duration_text(self.max_ttl)
+            raise misplaced({("min_ttl",): f"{lower} is above max_ttl, which is {upper}"})
+        return self
+
     @property
     def entries(self) -> int:
         """The maximum of entries."""
@@ -295,7 +337,7 @@ class AdminTlsSettings(Model):
 class AdminSettings(Model):
     """The HTTP endpoint for operators."""
 
-    listen: Listen | None = Endpoint("127.0.0.1", 9153)
+    listen: AdminListen | None = Endpoint("127.0.0.1", 9153)
     """Numeric address and port; null: none."""
     token_file: Path | None = None
     """File with the bearer token to ask for; null: none is asked for, and orders are taken from this host
