@@ -15,6 +15,7 @@ from typing import Final
 from dnsproxy.core.native import mypyc_attr
 from dnsproxy.core.wire import (
     AAAA,
+    ANY,
     CNAME,
     EXTENDED_ERROR,
     MAX_OPTIONS,
@@ -47,7 +48,8 @@ class Response:
     without the OPT; ``ttl_offsets`` point into it. ``ttl`` is the lifetime in seconds by the
     records alone, None when nothing says one; ``max_ttl`` the longest TTL. ``cnames``
     are the offsets in the message of the first `MAX_CNAMES` CNAME records of the
-    answer, and of one more if there is one. ``opt`` is the offset of the OPT, 0 without one.
+    answer, and of one more if there is one. ``negative`` tells that it has no record of the type asked for,
+    whatever its authority section holds, or is NXDOMAIN. ``opt`` is the offset of the OPT, 0 without one.
     """
 
     # Defaults live on the class: most responses set half of these.
@@ -101,6 +103,8 @@ def _scan_records(  # noqa: C901, PLR0912, PLR0915 - see above
     ttl, longest = 0x7FFFFFFF, 0
     soa_minimum: int | None = None
     opt = opt_end = 0
+    qtype = data[start - 4] << 8 | data[start - 3]
+    has_type = qtype == ANY and answers > 0
     offsets: list[int] = []
     for index in range(before_additional + additionals):
         record = position
@@ -130,11 +134,15 @@ def _scan_records(  # noqa: C901, PLR0912, PLR0915 - see above
         if record_ttl > longest:  # noqa: PLR1730 - see above
             longest = record_ttl
         offsets.append(position + 4 - start)
-        if rtype == CNAME and index < answers:
+        if rtype == qtype and index < answers:
+            has_type = True
+        elif rtype == CNAME and index < answers:
             if len(response.cnames) <= MAX_CNAMES:
                 response.cnames += (record,)
         elif rtype == SOA and answers <= index < before_additional:
-            (soa_minimum,) = _TTL.unpack_from(data, end - 4)
+            minimum: int
+            (minimum,) = _TTL.unpack_from(data, end - 4)
+            soa_minimum = minimum if soa_minimum is None else min(minimum, soa_minimum)
         position = end
     if position != len(data):
         raise MalformedError
@@ -149,7 +157,12 @@ def _scan_records(  # noqa: C901, PLR0912, PLR0915 - see above
     response.max_ttl = longest
     if opt_end and opt_end != len(data):
         _keep_after_opt(response, data, opt_end)
-    _set_lifetime(response, ttl, soa_minimum)
+    response.negative = response.rcode == NXDOMAIN or not has_type
+    # A negative response lives as long as its SOA says, and without one not at all (RFC 2308 §5).
+    if not response.negative:
+        response.ttl = ttl
+    elif soa_minimum is not None:
+        response.ttl = min(ttl, soa_minimum)
 
 
 def _keep_after_opt(response: Response, data: bytes, position: int) -> None:
@@ -179,15 +192,6 @@ def _keep_after_opt(response: Response, data: bytes, position: int) -> None:
     response.sections += b"".join(kept)
     response.counts = (answers, authorities, additionals + len(kept))
     response.ttl_offsets = tuple(before)
-
-
-def _set_lifetime(response: Response, ttl: int, soa_minimum: int | None) -> None:
-    """Negative responses live as long as their SOA says, and without one not at all (RFC 2308 §5)."""
-    response.negative = response.rcode == NXDOMAIN or not response.counts[0] or soa_minimum is not None
-    if soa_minimum is not None:
-        response.ttl = min(ttl, soa_minimum)
-    elif response.ttl_offsets and not response.negative:
-        response.ttl = ttl
 
 
 def errors_told(data: bytes, opt: int) -> list[int]:

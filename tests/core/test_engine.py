@@ -1178,3 +1178,51 @@ def test_the_upstreams_of_every_zone_are_listed() -> None:
     extra = Upstream("corp", ("192.0.2.9", 53))
     made = engine(zones={names.to_key("corp.example."): (extra,)})
     assert [upstream.name for upstream in made.upstreams()] == ["one", "corp"]
+
+
+# -- 34: negative answers
+
+
+@pytest.mark.parametrize("rcode", [0, 3])
+@pytest.mark.parametrize(
+    ("soa_ttl", "minimum", "lifetime"), [(900, 300, 60), (900, 20, 20), (15, 300, 15), (900, 0, 0)], ids=str
+)
+def test_p34_the_soa_carries_the_remaining_lifetime(
+    rcode: int, soa_ttl: int, minimum: int, lifetime: int
+) -> None:
+    made = engine()
+    data = query("no.example.")
+    soa = f"example. {soa_ttl} IN SOA ns.example. host.example. 1 2 3 4 {minimum}"
+    assert read(resolve(made, data, rcode=rcode, authority=[soa])).authority[0].ttl == lifetime
+    for age in range(1, lifetime, 7):
+        assert read(answer(made, data, 1.0 + age)).authority[0].ttl == lifetime - age
+
+
+def test_p34_the_soa_of_a_denial_that_min_ttl_prolongs() -> None:
+    made = engine(policy=CachePolicy(min_ttl=30, negative_ttl=60))
+    data = query("no.example.")
+    soa = "example. 900 IN SOA ns.example. host.example. 1 2 3 4 5"
+    assert read(resolve(made, data, rcode=3, authority=[soa])).authority[0].ttl == 30
+    assert read(answer(made, data, 21.0)).authority[0].ttl == 10
+
+
+@pytest.mark.parametrize("rcode", [0, 3])
+def test_p34_an_alias_without_address_is_kept_only_with_an_soa(rcode: int) -> None:
+    made = engine()
+    alias = "www.example. 3600 IN CNAME no.example."
+    resolve(made, query("www.example."), [alias], rcode=rcode)
+    assert forward(made, query("www.example."), 1.0).is_new
+    made = engine()
+    resolve(made, query("www.example."), [alias], rcode=rcode, authority=[SOA])
+    response = read(answer(made, query("www.example."), 11.0))
+    assert (response.rcode(), len(response.answer), response.authority[0].ttl) == (rcode, 1, 50)
+
+
+@pytest.mark.parametrize("qtype", ["A", "SOA", "ANY"])
+def test_p34_an_answer_of_the_type_is_positive_whatever_its_authority(qtype: str) -> None:
+    made = engine(policy=CachePolicy(negative_ttl=10))
+    record = "example. 600 IN A 192.0.2.1" if qtype != "SOA" else SOA.replace(" 900 ", " 600 ")
+    data = query("example.", qtype)
+    resolve(made, data, [record], authority=[SOA])
+    response = read(answer(made, data, 501.0))
+    assert (response.answer[0].ttl, response.authority[0].ttl) == (100, 400)
