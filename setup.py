@@ -28,7 +28,7 @@ QUERY_PATH = [
     ),
     *(
         f"dnsproxy/core/{name}.py"
-        for name in ("question", "recent", "records", "response", "seen", "shares", "special")
+        for name in ("question", "recent", "records", "response", "rotation", "seen", "shares", "special")
     ),
     *(f"dnsproxy/core/{name}.py" for name in ("stats", "times", "upstreams", "wire")),
     *(

@@ -26,6 +26,7 @@ from dnsproxy.core.limiter import PASS, RateLimiter
 from dnsproxy.core.policy import DEFAULT_ZONE, Owned, Ruleset
 from dnsproxy.core.prepared import Prepared, PreparedTable
 from dnsproxy.core.question import cache_key, chaos_text, may_be_special, refusal
+from dnsproxy.core.rotation import find_rotation, rotated
 from dnsproxy.core.special import SpecialZones
 from dnsproxy.core.stats import CACHE, ERROR, LEARNED, LOCAL, STALE, Stats, request_number, response_number
 from dnsproxy.core.times import Times
@@ -214,6 +215,12 @@ class Engine:
         self, query: Query, key: bytes, entry: Entry, now: float, request: int | None
     ) -> bytes:
         response = answers.from_entry(query, entry, now)
+        rotation = None
+        if entry.counts[0] > 1 and not response[2] & wire.TC_OCTET:
+            rotation = find_rotation(entry, query.question_end)
+            if rotation is not None:
+                rotation = rotation.moved(query.question_end)
+                response = rotated(response, rotation, entry.hits)
         number = response_number(entry.rcode, CACHE)
         self.stats.count_response(number)
         # What is prepared ends when prefetching may begin, so that the next hit comes by here.
@@ -225,7 +232,9 @@ class Engine:
         if request is not None:
             made = entry.stored + floor(now - entry.stored)
             tails, offsets = [response[2:]], answers.ttl_offsets(query, entry, response)
-            self.prepared.keep(query, Prepared(tails, request, number, until, made, offsets))
+            if rotation is not None:
+                rotation = rotation.moved(-2)
+            self.prepared.keep(query, Prepared(tails, request, number, until, made, offsets, rotation))
         return response
 
     def prefetch_at(self, entry: Entry) -> float:

@@ -8,13 +8,17 @@ dropped when what it was made from ends, and all are when the learned names chan
 from __future__ import annotations
 
 from math import floor
+from typing import Final
 
 from dnsproxy.core.response import aged
+from dnsproxy.core.rotation import Rotation, rotated
 from dnsproxy.core.stats import CACHE, Stats, over_tcp
 from dnsproxy.core.wire import TC_OCTET, Query
 
-# At about 600 octets each the table stays under 12 MB.
+# At about 600 bytes each the table stays under 12 MB; sets that rotate may take 1 kB more each.
 MAX_PREPARED = 20_000
+# Bytes that the rotations of one cached answer may take; the order of what does not fit changes once a second.
+_MAX_ROTATIONS: Final = 1024
 
 
 class Prepared:
@@ -24,10 +28,11 @@ class Prepared:
     ``streamed`` those over TCP; so many as ``settled`` are counted there already. Times are monotonic
     seconds: ``until`` is when nothing here may be given any more, ``made`` when the TTLs at
     ``ttl_offsets`` were right; without offsets they do not change. Only one response may have them.
+    The records of ``rotation`` take turns in it: the other orders are made when they are asked for.
     """
 
     __slots__ = (
-        *("_made", "_right_until", "_tail", "_ttl_offsets", "_turns", "_until"),
+        *("_made", "_orders", "_right_until", "_rotation", "_tail", "_ttl_offsets", "_turns", "_until"),
         *("hits", "request", "response", "settled", "streamed"),
     )
 
@@ -39,17 +44,20 @@ class Prepared:
         until: float,
         made: float = 0.0,
         ttl_offsets: tuple[int, ...] = (),
+        rotation: Rotation | None = None,
     ) -> None:
         # They are in this order in memory, and few of 10,000 are in the processor's cache: what every hit
         # looks at comes first, so that it needs one line of it.
         self._right_until = min(made + 1.0, until) if ttl_offsets else until
         self.hits = 0
-        self._turns = tails if len(tails) > 1 else None
+        self._turns: list[bytes] | None = tails if len(tails) > 1 or rotation is not None else None
         self._tail = tails[0]
         self.streamed = 0
         self._made = made
         self._until = until
         self._ttl_offsets = ttl_offsets
+        self._rotation = rotation
+        self._orders = 0 if rotation is None else min(rotation.records, _MAX_ROTATIONS // len(tails[0]) or 1)
         self.settled = 0, 0
         self.request = request
         self.response = response
@@ -72,13 +80,23 @@ class Prepared:
         return self._tail if self._turns is None else self._turn(self._turns)
 
     def _turn(self, turns: list[bytes]) -> bytes:
-        return turns[(self.hits + self.streamed - 1) % len(turns)]
+        if self._rotation is None:
+            return turns[(self.hits + self.streamed - 1) % len(turns)]
+        # The first order has answered the query that this was made for.
+        order = (self.hits + self.streamed) % self._orders
+        while len(turns) <= order:
+            turns.append(rotated(turns[-1], self._rotation, 1))
+        return turns[order]
 
     def _renew(self, now: float) -> bool:
         if now >= self._until:
             return False
         elapsed = floor(now - self._made)
         self._tail = aged(self._tail, self._ttl_offsets, elapsed)
+        if self._rotation is not None:
+            if self._orders < self._rotation.records:
+                self._tail = rotated(self._tail, self._rotation, 1)
+            self._turns = [self._tail]
         self._made += elapsed
         self._right_until = min(self._made + 1.0, self._until)
         return True

@@ -1226,3 +1226,45 @@ def test_p34_an_answer_of_the_type_is_positive_whatever_its_authority(qtype: str
     resolve(made, data, [record], authority=[SOA])
     response = read(answer(made, data, 501.0))
     assert (response.answer[0].ttl, response.authority[0].ttl) == (100, 400)
+
+
+# -- 41: rotation of cached answers
+
+
+def test_p41_cached_sets_rotate_as_owned_ones_also_when_prepared_over_tcp_and_later() -> None:
+    made = engine()
+    data = query("www.example.")
+    given = ["192.0.2.1", "192.0.2.2", "192.0.2.3"]
+    resolve(made, data, [f"www.example. 60 IN A {address}" for address in given])
+    for now in (1.0, 2.0, 30.0):
+        firsts = [addresses(answer(made, data, now))[0] for _ in range(6)]
+        assert (sorted(firsts), firsts[:3]) == (sorted(given * 2), firsts[3:])
+        over_tcp = [addresses(answer(made, data, now, tcp=True)) for _ in range(3)]
+        assert sorted(each[0] for each in over_tcp) == given
+        assert all(sorted(each) == given for each in over_tcp)
+    assert {rrset.ttl for rrset in read(answer(made, data, 31.0)).answer} == {30}
+
+
+def test_p41_without_a_prepared_response_they_rotate_too() -> None:
+    made = engine()
+    resolve(made, query("www.example."), [WWW, WWW.replace("2.1", "2.2")])
+    firsts = [addresses(answer(made, query("www.example."), tcp=True))[0] for _ in range(4)]
+    assert firsts[0] != firsts[1]
+    assert firsts[:2] == firsts[2:]
+
+
+def test_p41_a_large_set_starts_elsewhere_in_each_second() -> None:
+    made = engine()
+    data = query("www.example.")
+    resolve(made, data, [f"www.example. 60 IN A 192.0.2.{index}" for index in range(64)])
+    large = query("www.example.", use_edns=0, payload=1232)
+    firsts = [addresses(answer(made, large, 1.0 + second))[0] for second in range(20)]
+    assert len(set(firsts)) == 20
+
+
+def test_p41_what_is_cut_to_fit_stays_cut() -> None:
+    made = engine()
+    resolve(made, query("www.example."), [f"www.example. 60 IN A 192.0.2.{index}" for index in range(60)])
+    data = query("www.example.", use_edns=False)
+    for now in (1.0, 2.0):
+        assert read(answer(made, data, now)).flags & dns.flags.TC
