@@ -7,13 +7,14 @@ from collections.abc import Iterable
 from time import monotonic, time
 from typing import Literal
 
-from dnsproxy.certificate import Certificate
+from dnsproxy.certificate import Certificate, designated_name
 from dnsproxy.core import names
 from dnsproxy.core.access import AccessList
 from dnsproxy.core.addresses.table import ServedTable
 from dnsproxy.core.cache import Cache, CachePolicy
 from dnsproxy.core.chance import Chance
 from dnsproxy.core.clients import Clients
+from dnsproxy.core.ddr import designations
 from dnsproxy.core.engine import Engine
 from dnsproxy.core.exchange import Limits
 from dnsproxy.core.features import Features
@@ -168,12 +169,22 @@ def build_engine(settings: Settings, earlier: Engine | None = None, returns: Ret
             version=serve.identity.version,
             identity=serve.identity.server,
             probe_interval=forward.probe.interval,
+            designated=_designated(settings),
             returns=returns,
         ),
         limiter=RateLimiter(limit.per_client, limit.exempt, clients) if limit.per_client else None,
         clients=clients,
         stats=None if earlier is None else earlier.stats,
     )
+
+
+def _designated(settings: Settings) -> tuple[bytes, ...]:
+    """Return what designates the encrypted listeners; nothing without a name that clients can verify."""
+    tls = settings.serve.tls
+    name = designated_name(tls.cert_file) if tls.listen and tls.cert_file else None
+    if name is None:
+        return ()
+    return designations(name, [(listen.host, listen.port) for listen in tls.listen], tls.path)
 
 
 def limits_of(settings: Settings) -> Limits:

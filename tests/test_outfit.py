@@ -12,6 +12,7 @@ from dnsproxy.outfit import Outfit, build_engine
 from dnsproxy.settings import Settings
 from dnsproxy.settings.values import Endpoint
 from tests.certificates import make_certificate
+from tests.messages import answer, query, read
 from tests.test_server import free_port, settings
 
 
@@ -112,3 +113,15 @@ def test_every_reason_is_told(tmp_path: Path) -> None:
     first, second = caught.value.reasons
     assert first.startswith("serve.tls: ")
     assert second.startswith("forward.ca_file: ")
+
+
+def test_p37_the_listeners_of_the_configuration_are_designated_by_the_name_of_the_certificate(
+    tmp_path: Path,
+) -> None:
+    file = make_certificate(tmp_path, "dns.example")
+    tls = {"listen": ["127.0.0.1:8853"], "cert_file": str(file), "key_file": str(file)}
+    given = {"serve": {"tls": tls}, "forward": {"upstreams": ["127.0.0.1:9"]}}
+    made = build_engine(Settings.model_validate(given))
+    (records,) = read(answer(made, query("_dns.resolver.arpa.", "SVCB"))).answer
+    assert {record.target.to_text() for record in records} == {"dns.example."}
+    assert len(records) == 2

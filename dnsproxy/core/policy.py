@@ -194,6 +194,10 @@ class Ruleset:
             return key
         return next((parent for parent in names.parents(key) if parent in self._zones), DEFAULT_ZONE)
 
+    def has_zone(self, key: bytes) -> bool:
+        """Return whether ``key`` is the name of a configured forward zone."""
+        return key in self._zones
+
     def update(self, names_now: Mapping[str, Owned | None]) -> bool:
         """Take these for their names, None where one is not owned; return whether an answer changes.
 

@@ -17,7 +17,7 @@ from dnsproxy.core.wire import TC_OCTET, Query
 
 # At about 600 bytes each the table stays under 12 MB; sets that rotate may take 1 kB more each.
 MAX_PREPARED = 20_000
-# Bytes that the rotations of one cached answer may take; the order of what does not fit changes once a second.
+# Bytes that the orders of one cached answer may take; the order of a larger set changes once a second.
 _MAX_ROTATIONS: Final = 1024
 
 
