@@ -28,7 +28,18 @@ QUERY_PATH = [
     ),
     *(
         f"dnsproxy/core/{name}.py"
-        for name in ("question", "recent", "records", "response", "rotation", "seen", "shares", "special")
+        for name in (
+            "question",
+            "rebuild",
+            "recent",
+            "records",
+            "response",
+            "rotation",
+            "seen",
+            "shares",
+            "special",
+            "spelling",
+        )
     ),
     *(f"dnsproxy/core/{name}.py" for name in ("stats", "times", "upstreams", "wire")),
     *(

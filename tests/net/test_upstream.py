@@ -574,3 +574,39 @@ async def test_closing_gives_up_connections_that_are_being_made() -> None:
         await asyncio.wait([task])
         assert task.cancelled()
         assert made.responses == []
+
+
+# -- aliases into other zones
+
+
+async def test_p39_an_alias_is_followed_to_the_upstreams_of_its_zone() -> None:
+    def public(asked: Asked) -> Iterable[bytes]:
+        records = ["www.example. 60 IN CNAME host.corp.", "host.corp. 60 IN A 203.0.113.9"]
+        return [reply_to(asked.data, records)]
+
+    async with (
+        FakeUpstream(public) as one,
+        FakeUpstream(respond) as corp,
+        world(at(one), zones={b"\4corp\0": (at(corp),)}) as made,
+    ):
+        responses = await made.ask(*(query("www.example.", ident=ident) for ident in range(3)))
+        assert [addresses(data) for data in responses] == [["192.0.2.1"]] * 3
+        assert [read(data).id for data in responses] == [0, 1, 2]
+        assert [len(fake.asked) for fake in (one, corp)] == [1, 1]
+        assert read(corp.asked[0].data).question[0].name.to_text() == "host.corp."
+        assert made.engine.in_flight == 0
+
+
+async def test_p39_an_upstream_of_the_zone_that_does_not_answer_is_servfail_in_time() -> None:
+    def public(asked: Asked) -> Iterable[bytes]:
+        return [reply_to(asked.data, ["www.example. 60 IN CNAME host.corp."])]
+
+    async with (
+        FakeUpstream(public) as one,
+        FakeUpstream(silence) as corp,
+        world(at(one), limits=SHORT, zones={b"\4corp\0": (at(corp),)}) as made,
+    ):
+        (response,) = await made.ask(query("www.example."))
+        assert read(response).rcode() == dns.rcode.SERVFAIL
+        assert len(corp.asked) == 3
+        assert made.engine.in_flight == 0
