@@ -40,6 +40,8 @@ NAMES_IN: Final[dict[int, tuple[int, int]]] = {
     39: (0, 1),
 }
 _LARGEST_OFFSET: Final = 0x3FFF
+# Type, class, TTL and length.
+_FIXED: Final = 10
 
 
 def rebuilt(data: bytes, question: bytes, links: list[Link], leaves_out: Callable[[bytes], bool]) -> bytes:
@@ -63,17 +65,24 @@ def rebuilt(data: bytes, question: bytes, links: list[Link], leaves_out: Callabl
         owners.setdefault(target, wire.HEADER + len(made))
         made += target
         name = target
+    left_out: dict[bytes, bool] = {}
     kept = [len(links), 0, 0]
     index = 0
     for section, count in enumerate(counts):
         for record in records[index : index + count]:
             owner = names.read(record.owner)
-            if record.rtype == wire.OPT or leaves_out(owner.lower()):
+            is_left_out = left_out.get(owner)
+            if is_left_out is None:
+                is_left_out = left_out[owner] = leaves_out(owner.lower())
+            if is_left_out or record.rtype == wire.OPT:
                 continue
             kept[section] += 1
-            rdata = _data_of(data, names, record)
             made += _owner(owners, owner, len(made))
-            made += wire.RECORD.pack(record.rtype, record.rclass, record.ttl, len(rdata)) + rdata
+            if record.rtype in NAMES_IN:
+                rdata = _data_of(data, names, record)
+                made += wire.RECORD.pack(record.rtype, record.rclass, record.ttl, len(rdata)) + rdata
+            else:
+                made += data[record.start - _FIXED : record.end]
         index += count
     if wire.HEADER + len(made) > wire.TCP_LIMIT:
         raise WireError("too large with its names written out")
@@ -90,10 +99,7 @@ def _owner(owners: dict[bytes, int], name: bytes, at: int) -> bytes:
 
 
 def _data_of(data: bytes, names: Names, record: Record) -> bytes:
-    form = NAMES_IN.get(record.rtype)
-    if form is None:
-        return data[record.start : record.end]
-    before, count = form
+    before, count = NAMES_IN[record.rtype]
     at = record.start + before
     made = data[record.start : at]
     for _ in range(count):
