@@ -32,6 +32,7 @@ QUERY_PATH = [
             "question",
             "rebuild",
             "recent",
+            "reserved",
             "records",
             "response",
             "rotation",

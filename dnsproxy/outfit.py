@@ -21,6 +21,7 @@ from dnsproxy.core.features import Features
 from dnsproxy.core.group import Group
 from dnsproxy.core.limiter import RateLimiter
 from dnsproxy.core.policy import Times, build_rules, owned_name
+from dnsproxy.core.registry import reserved_patterns
 from dnsproxy.core.returns import Returns
 from dnsproxy.core.upstreams import Secure, Upstream
 from dnsproxy.errors import StartError
@@ -51,7 +52,7 @@ class Outfit:
         self.settings = settings
         # Names that are new must not be forwarded; those that are gone leave with the next table.
         self.made_from = table
-        self._wanted = settings.wanted()
+        self._wanted, self._sought = settings.wanted(), settings.sought()
         self.table = (table or ServedTable()).managing(self._wanted)
         self.zones = [names.to_key(zone) for zone in settings.forward.zones]
         self.limits = limits_of(settings)
@@ -87,12 +88,15 @@ class Outfit:
             now=now,
             wall_now=wall_now,
             earlier=None if earlier is None else earlier.rules,
+            reserved=reserved_patterns(self._sought, table.discovered),
         )
         self.table = table
         self.engine.swap_rules(rules)
 
     def update(self, table: ServedTable, names: Iterable[str]) -> None:
         """Answer ``names`` by ``table`` from now on; all others are as before."""
+        if table.discovered != self.table.discovered:
+            self.engine.rules.reserve(reserved_patterns(self._sought, table.discovered))
         self.table, learn = table, self.settings.learn
         times = Times(learn.ttl, learn.max_stale, monotonic(), time())
         managed = table.by_name

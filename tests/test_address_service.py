@@ -27,6 +27,7 @@ from dnsproxy.core.addresses.health import Outcome, Probe, Result
 from dnsproxy.core.addresses.lifecycle import AddressLifecycle, OpenedSnapshot
 from dnsproxy.core.addresses.table import ServedTable
 from dnsproxy.core.learned import Snapshot
+from dnsproxy.core.registry import Found
 from dnsproxy.core.trust import Trust
 from dnsproxy.errors import OrderError, StartError
 from dnsproxy.files import write_atomically
@@ -73,7 +74,7 @@ class World:
         self.dead: set[str] = set()
         self.wall = time.time()
         self.serial = 0
-        self.learn = ""
+        self.learn = self.registry = ""
         self.verify = f"{{interval: {INTERVAL:g}s}}"
         self.names = [A, B]
         self.state = folder / "state" / "learned.jws"
@@ -89,6 +90,7 @@ class World:
 registries:
   - name: hz
     provider: generic
+    {self.registry}
     network: {{routed: [10.0.0.0/24], conflicts: [10.9.0.0/16]}}
     names: [{names}, {{name: {PINNED}, addresses: [10.1.2.3]}}]
 learn:
@@ -259,6 +261,24 @@ async def test_a_change_is_answered_once_it_works(world: World) -> None:
         assert world.served() == (OLD,)
         world.dead.clear()
         await until(lambda: world.served() == (NEW,))
+
+
+async def test_p42_a_role_that_needs_no_name_is_published(world: World) -> None:
+    world.registry = "auth: discover\n    discover: {host: a.example, realm_suffixes: [cloud.example]}"
+    world.restart()
+    await world.take("10.0.0.1")
+    assert world.tables[-1].discovered == frozenset()
+    found = Found("hz", "auth", (), int(world.wall))
+    entry = learned(A, ("10.0.0.1",), registry="hz", observed_at=int(world.wall))
+    content = snapshot(entry, issuer="helper-b", serial=2, at=int(world.wall))
+    world.service.accept(world.signed(replace(content, found=(found,))))
+    await world.settled()
+    assert world.tables[-1].discovered == frozenset({("hz", "auth")})
+    assert world.service.table.discovered == frozenset({("hz", "auth")})
+    # So it is after a restart.
+    await world.service.close()
+    world.restart()
+    assert world.tables[-1].discovered == frozenset({("hz", "auth")})
 
 
 async def test_a_dead_member_is_left_out_logged_and_returns(world: World, logs: list[Any]) -> None:
