@@ -24,7 +24,7 @@ from dnsproxy.core.group import Group
 from dnsproxy.core.inflight import InFlight
 from dnsproxy.core.limiter import PASS, RateLimiter
 from dnsproxy.core.policy import DEFAULT_ZONE, Owned, Ruleset
-from dnsproxy.core.prepared import Prepared, PreparedTable
+from dnsproxy.core.prepared import Prepared, PreparedTable, RotatingPrepared
 from dnsproxy.core.question import cache_key, chaos_text, may_be_special, refusal, zone_key
 from dnsproxy.core.rotation import find_rotation, rotated
 from dnsproxy.core.special import RESOLVER_ARPA, SpecialZones
@@ -231,10 +231,13 @@ class Engine:
                 self.exchanges.refresh(query, key, self._zone(query), "prefetch", now)
         if request is not None:
             made = entry.stored + floor(now - entry.stored)
-            tails, offsets = [response[2:]], answers.ttl_offsets(query, entry, response)
-            if rotation is not None:
+            tail, offsets = response[2:], answers.ttl_offsets(query, entry, response)
+            if rotation is None:
+                prepared = Prepared([tail], request, number, until, made, offsets)
+            else:
                 rotation = rotation.moved(-2)
-            self.prepared.keep(query, Prepared(tails, request, number, until, made, offsets, rotation))
+                prepared = RotatingPrepared(tail, request, number, until, made, offsets, rotation)
+            self.prepared.keep(query, prepared)
         return response
 
     def _zone(self, query: Query) -> bytes:

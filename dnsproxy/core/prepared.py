@@ -28,11 +28,10 @@ class Prepared:
     ``streamed`` those over TCP; so many as ``settled`` are counted there already. Times are monotonic
     seconds: ``until`` is when nothing here may be given any more, ``made`` when the TTLs at
     ``ttl_offsets`` were right; without offsets they do not change. Only one response may have them.
-    The records of ``rotation`` take turns in it: the other orders are made when they are asked for.
     """
 
     __slots__ = (
-        *("_made", "_orders", "_right_until", "_rotation", "_tail", "_ttl_offsets", "_turns", "_until"),
+        *("_made", "_right_until", "_tail", "_ttl_offsets", "_turns", "_until"),
         *("hits", "request", "response", "settled", "streamed"),
     )
 
@@ -44,20 +43,17 @@ class Prepared:
         until: float,
         made: float = 0.0,
         ttl_offsets: tuple[int, ...] = (),
-        rotation: Rotation | None = None,
     ) -> None:
         # They are in this order in memory, and few of 10,000 are in the processor's cache: what every hit
         # looks at comes first, so that it needs one line of it.
         self._right_until = min(made + 1.0, until) if ttl_offsets else until
         self.hits = 0
-        self._turns: list[bytes] | None = tails if len(tails) > 1 or rotation is not None else None
+        self._turns: list[bytes] | None = tails if len(tails) > 1 else None
         self._tail = tails[0]
         self.streamed = 0
         self._made = made
         self._until = until
         self._ttl_offsets = ttl_offsets
-        self._rotation = rotation
-        self._orders = 0 if rotation is None else min(rotation.records, _MAX_ROTATIONS // len(tails[0]) or 1)
         self.settled = 0, 0
         self.request = request
         self.response = response
@@ -80,8 +76,39 @@ class Prepared:
         return self._tail if self._turns is None else self._turn(self._turns)
 
     def _turn(self, turns: list[bytes]) -> bytes:
-        if self._rotation is None:
-            return turns[(self.hits + self.streamed - 1) % len(turns)]
+        return turns[(self.hits + self.streamed - 1) % len(turns)]
+
+    def _renew(self, now: float) -> bool:
+        if now >= self._until:
+            return False
+        elapsed = floor(now - self._made)
+        self._tail = aged(self._tail, self._ttl_offsets, elapsed)
+        self._made += elapsed
+        self._right_until = min(self._made + 1.0, self._until)
+        return True
+
+
+class RotatingPrepared(Prepared):
+    """A response whose records at ``rotation`` take turns: other orders are made when they are asked for."""
+
+    __slots__ = ("_orders", "_rotation")
+
+    def __init__(
+        self,
+        tail: bytes,
+        request: int,
+        response: int,
+        until: float,
+        made: float,
+        ttl_offsets: tuple[int, ...],
+        rotation: Rotation,
+    ) -> None:
+        super().__init__([tail], request, response, until, made, ttl_offsets)
+        self._rotation = rotation
+        self._turns = [tail]
+        self._orders = min(rotation.records, _MAX_ROTATIONS // len(tail) or 1)
+
+    def _turn(self, turns: list[bytes]) -> bytes:
         # The first order has answered the query that this was made for.
         order = (self.hits + self.streamed) % self._orders
         while len(turns) <= order:
@@ -89,16 +116,11 @@ class Prepared:
         return turns[order]
 
     def _renew(self, now: float) -> bool:
-        if now >= self._until:
+        if not super()._renew(now):
             return False
-        elapsed = floor(now - self._made)
-        self._tail = aged(self._tail, self._ttl_offsets, elapsed)
-        if self._rotation is not None:
-            if self._orders < self._rotation.records:
-                self._tail = rotated(self._tail, self._rotation, 1)
-            self._turns = [self._tail]
-        self._made += elapsed
-        self._right_until = min(self._made + 1.0, self._until)
+        if self._orders < self._rotation.records:
+            self._tail = rotated(self._tail, self._rotation, 1)
+        self._turns = [self._tail]
         return True
 
 
