@@ -133,6 +133,7 @@ class AddressService:
             for file in filter(Path.exists, damaged):
                 set_aside(file, self._wall())
             is_new = bool(problems) or overrides_path(path).exists()
+        ages = lifecycle.revision - lifecycle.urgent
         while not lifecycle.settle(SLICE, time.monotonic(), self._wall()):
             pass
         table = lifecycle.table()
@@ -147,7 +148,8 @@ class AddressService:
         self._pass_over(lifecycle.names)
         self.convergence.record(dict(table.sets), self._wall())
         if not is_new:
-            self._revision, self._urgent = lifecycle.revision, lifecycle.urgent
+            # The clock may have been set back: then the file has other ages.
+            self._revision, self._urgent = ages + lifecycle.urgent, lifecycle.urgent
         self._wake_up()
 
     def configure(self, settings: AddressSettings, opened: Iterable[OpenedSnapshot] | None) -> None:
@@ -303,11 +305,13 @@ class AddressService:
         self._managed = managed
         if self._update is None:
             self._publish_table(table)
+        # The names of a role are owned by pattern until all of them are answered.
+        partial = replace(table, discovered=self._answered.discovered)
         # Once without a change of names: a role may be discovered to need none.
         for start in range(0, len(changed) or 1, SLICE):
             names = changed[start : start + SLICE]
             if self._update is not None:
-                self._update(table, names)
+                self._update(partial if start + SLICE < len(changed) else table, names)
             self.convergence.record({name: table.sets.get(name) for name in names}, self._wall())
             await asyncio.sleep(0)
         self._answered = table

@@ -41,6 +41,8 @@ class Failure(StrEnum):
     HTTP = "http"
     # More queries wait on its connections than they may carry.
     BUSY = "busy"
+    # This host had no descriptor, port or memory for a socket, or refused to send: no fault of the upstream.
+    LOCAL = "local"
 
 
 class Verdict(Enum):
@@ -374,6 +376,10 @@ class Exchange:
     def fail_attempt(self, reason: Failure, now: float) -> None:
         """Record that the attempt under way gave nothing: no reply in time, or no connection."""
         upstream = self.upstream
+        if reason is Failure.LOCAL:
+            # The upstream was not asked. Others may be: a socket to them may be open.
+            self._pass_on(reason)
+            return
         if self._case_lost and reason is Failure.TIMEOUT:
             self._case_lost = False
             upstream.case_lost_until = now + CASE_LOST_FOR

@@ -76,6 +76,7 @@ class Provider:
     ``reserved`` has, by role, patterns (templates with ``*``) of the names that a registry is likely to tell:
     they are not forwarded while it has not been asked, so they must be of no other use on this side.
     ``public`` admits ``network.allow_public``. ``tells_bucket``: the challenge names the default bucket.
+    ``regions`` are those that are known, for a warning: clouds add some every year.
     ``notes`` and ``sources`` are for documents, ``basic`` for those who wonder where a password comes from.
     """
 
@@ -91,6 +92,7 @@ class Provider:
     reserved: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     public: bool = True
     tells_bucket: bool = False
+    regions: frozenset[str] = field(default=frozenset(), repr=False)
     basic: str = ""
     notes: str = ""
     sources: tuple[str, ...] = field(default=(), repr=False)

@@ -19,7 +19,6 @@ TTL: Final = 10_800
 # Seconds. The certificate, which the designated name comes from, may change.
 DESIGNATED_TTL: Final = 300
 _LOOPBACK: Final = {wire.A: "127.0.0.1", wire.AAAA: "::1"}
-_PTR: Final = 12
 
 _NAMES: Final = ("localhost", "invalid", "onion", "local", "home.arpa", "resolver.arpa")
 _NETWORKS: Final = (
@@ -78,6 +77,10 @@ class SpecialZones:
             position += length + 1
         return None
 
+    def soa(self, zone: bytes) -> bytes:
+        """Return the SOA record of a negative answer below ``zone``, which `find` has returned."""
+        return self._zones[zone] or b""
+
     def answer(
         self, zone: bytes, key: bytes, qtype: int, *, is_cut: bool = False
     ) -> tuple[int, tuple[int, int, int], bytes]:
@@ -94,7 +97,7 @@ class SpecialZones:
         soa = self._zones[zone] or b""
         if zone == RESOLVER_ARPA:
             return self._resolver_arpa(key, qtype, soa)
-        if key in _LOOPBACK_NAMES and qtype in {_PTR, wire.ANY}:
+        if key in _LOOPBACK_NAMES and qtype in {wire.PTR, wire.ANY}:
             return wire.NOERROR, (1, 0, 0), message.ptr_record(message.QUESTION_NAME, "localhost", TTL)
         if key == zone and qtype in {wire.SOA, wire.ANY}:
             return wire.NOERROR, (1, 0, 0), soa

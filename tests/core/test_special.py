@@ -113,7 +113,10 @@ def test_p36_the_ds_of_a_local_zone_is_asked_of_the_parents_upstreams(zone: str)
 
 def test_p36_the_ds_of_a_configured_zone_is_asked_of_the_parents_upstreams() -> None:
     corp, sub = (Upstream(label, ("192.0.2.9", port)) for port, label in enumerate(("corp", "sub"), 53))
-    zones = {names.to_key("corp.example."): (corp,), names.to_key("a.corp.example."): (sub,)}
+    zones: dict[bytes, tuple[Upstream, ...]] = {
+        names.to_key("corp.example."): (corp,),
+        names.to_key("a.corp.example."): (sub,),
+    }
     made = engine(zones=zones)
 
     def asked(name: str, qtype: str) -> str:
