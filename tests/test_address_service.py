@@ -79,6 +79,7 @@ class World:
         self.names = [A, B]
         self.state = folder / "state" / "learned.jws"
         self.tables: list[ServedTable] = []
+        self.update: Callable[[ServedTable, Iterable[str]], None] | None = None
         # What a restart would have answered, at the time of each table.
         self.kept: list[dict[str, tuple[str, ...]]] = []
         self.restart()
@@ -108,7 +109,7 @@ learn:
 
     def restart(self) -> AddressService:
         made, trust = self.made()
-        self.service = AddressService(made, self._publish, wall=lambda: self.wall)
+        self.service = AddressService(made, self._publish, self.update, wall=lambda: self.wall)
         self.service.load(trust)
         return self.service
 
@@ -279,6 +280,25 @@ async def test_p42_a_role_that_needs_no_name_is_published(world: World) -> None:
     await world.service.close()
     world.restart()
     assert world.tables[-1].discovered == frozenset({("hz", "auth")})
+
+
+async def test_p42_a_role_is_discovered_when_all_names_are_answered(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(address_service, "SLICE", 1)
+    world.registry = "auth: discover\n    discover: {host: a.example, realm_suffixes: [cloud.example]}"
+    world.names = [A, "b.example."]
+    steps: list[tuple[list[str], bool]] = []
+    world.update = lambda table, names: steps.append((list(names), bool(table.discovered)))
+    world.restart()
+    steps.clear()
+    at = int(world.wall)
+    entries = [learned(name, ("10.0.0.1",), registry="hz", observed_at=at) for name in world.names]
+    content = replace(snapshot(*entries, at=at), found=(Found("hz", "auth", (), at),))
+    world.service.accept(world.signed(content))
+    await world.settled()
+    assert sorted(name for names, _ in steps for name in names) == sorted(world.names)
+    assert [is_discovered for _, is_discovered in steps] == [False, True]
 
 
 async def test_a_dead_member_is_left_out_logged_and_returns(world: World, logs: list[Any]) -> None:

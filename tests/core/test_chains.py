@@ -261,6 +261,7 @@ def test_p39_the_faster_of_two_that_race_follows() -> None:
 
 FORGED = "owned.example. 300 IN A 203.0.113.9"
 FORGED6 = "OWNED.example. 300 IN AAAA 2001:db9::9"
+HINTS = "owned.example. 300 IN HTTPS 1 . ipv4hint=203.0.113.9"
 
 
 @pytest.mark.parametrize(
@@ -287,7 +288,7 @@ def test_p40_addresses_of_owned_names_elsewhere_are_removed(
     step = forward(made, query("www.example.", qtype))
     attempt = step.exchange.next_attempt(1.0)
     assert attempt is not None
-    forged, glue = [FORGED, FORGED6], ["b.example. 60 IN A 192.0.2.2"]
+    forged, glue = [FORGED, FORGED6, HINTS], ["b.example. 60 IN A 192.0.2.2"]
     answers = {"answer": [*records, *forged], "first": [*forged, *records]}.get(section, records)
     plain = dns.message.from_wire(reply_to(b"\x12\x34" + attempt.payload, answers))
     plain.authority = from_text("example. 60 IN NS ns.example.", *(forged if section == "authority" else ()))

@@ -19,6 +19,7 @@ from dnsproxy.core.fairness import JOSTLE_AFTER
 from dnsproxy.core.features import Features
 from dnsproxy.core.inflight import CLIENT_WAIT
 from dnsproxy.core.policy import Owned
+from dnsproxy.core.question import cache_key
 from dnsproxy.core.upstreams import FALL, Upstream
 from dnsproxy.errors import DropReason
 from tests.messages import (
@@ -558,6 +559,54 @@ def test_p35_random_case_shows_in_no_answer(qtype: str, records: list[str], opti
         below = answer(made, query("a.www.EXAMPLE.", qtype), 2.0)
         assert read(below).rcode() == 3
         assert b"\7Example\3net" in below
+
+
+@pytest.mark.parametrize("over_tcp", [False, True])
+def test_p35_a_refresh_leaves_the_spelling_of_its_question(over_tcp: bool) -> None:
+    policy = CachePolicy(stale=3600)
+    made = engine(features=Features(mix_case=True), draw=drawn(), policy=policy)
+    scanned = wire.scan_query(query("wWw.Example.", "MX"))
+    made.exchanges.refresh(scanned, cache_key(scanned), b"\0", "stale", 1.0)
+    (exchange,) = made.exchanges.begun
+    attempt = exchange.next_attempt(1.0)
+    assert attempt is not None
+    sent = b"\x12\x34" + attempt.payload
+    if over_tcp:
+        assert exchange.receive_reply(reply_to(sent, flags=0x200), 1.0) is Verdict.NEXT
+        attempt = exchange.next_attempt(1.0)
+        assert attempt is not None
+        assert attempt.tcp
+    zone = sent[17:24].decode()
+    assert zone not in {"example", "Example"}
+    reply = reply_to(sent, [f"wWw.{zone}. 60 IN MX 5 mx.{zone}.net."])
+    assert exchange.receive_reply(reply, 1.0) is Verdict.DONE
+    assert made.complete(exchange, 1.0) == []
+    for now in (2.0, 3.0):
+        for tcp in (False, True):
+            response = answer(made, query("www.EXAMPLE.", "MX"), now, tcp=tcp)
+            assert b"\2mx\7Example\3net" in response
+            assert read(response).answer[0].name.to_text() == "www.EXAMPLE."
+    # Also once it is stale.
+    later = forward(made, query("www.eXample.", "MX"), 100.0)
+    (stale,) = fail(made, later.exchange, 100.0)
+    assert b"\2mx\7Example\3net" in stale
+    assert read(stale).question[0].name.to_text() == "www.eXample."
+
+
+def test_p35_the_faster_of_two_that_race_leaves_the_spelling() -> None:
+    upstreams = [Upstream(label, ("192.0.2.1", port)) for port, label in enumerate(("one", "two"), 53)]
+    made = engine(upstreams=upstreams, order="race", features=Features(mix_case=True), draw=drawn())
+    first = forward(made, query("www.example.", "MX")).exchange
+    (second,) = made.exchanges.begun
+    assert first.next_attempt(1.0) is not None
+    attempt = second.next_attempt(1.0)
+    assert attempt is not None
+    zone = attempt.payload[15:22].decode()
+    assert zone != "example"
+    reply = reply_to(b"\0\0" + attempt.payload, [f"www.example. 60 IN MX 5 mx.{zone}.net."])
+    assert second.receive_reply(reply, 1.0) is Verdict.DONE
+    (response,) = made.complete(second, 1.0)
+    assert b"\2mx\7example\3net" in response
 
 
 def test_p35_random_case_shows_behind_no_alias() -> None:
