@@ -28,7 +28,19 @@ QUERY_PATH = [
     ),
     *(
         f"dnsproxy/core/{name}.py"
-        for name in ("question", "recent", "records", "response", "seen", "shares", "special")
+        for name in (
+            "question",
+            "rebuild",
+            "recent",
+            "reserved",
+            "records",
+            "response",
+            "rotation",
+            "seen",
+            "shares",
+            "special",
+            "spelling",
+        )
     ),
     *(f"dnsproxy/core/{name}.py" for name in ("stats", "times", "upstreams", "wire")),
     *(

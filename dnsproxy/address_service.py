@@ -23,7 +23,7 @@ from dnsproxy.core.addresses.name_state import AddressPolicy
 from dnsproxy.core.addresses.state_file import encode
 from dnsproxy.core.addresses.table import ServedTable
 from dnsproxy.core.convergence import Convergence
-from dnsproxy.core.registry import Wanted
+from dnsproxy.core.registry import Wanted, subjects
 from dnsproxy.core.trust import Trust
 from dnsproxy.net.hook import Hook, check_program
 from dnsproxy.net.probe import ProbeLoop, Prober
@@ -247,7 +247,9 @@ class AddressService:
             self._unanswered.update(self._changed_names(lifecycle.take_changes()))
             if is_clock_set:
                 self._unanswered.update(lifecycle.names)
-            table, managed = lifecycle.table() if self._unanswered else None, lifecycle.managed_by_name
+            discovered = subjects(lifecycle.discovered())
+            is_answer_due = self._unanswered or discovered != self._answered.discovered
+            table, managed = lifecycle.table() if is_answer_due else None, lifecycle.managed_by_name
             is_urgent = await self._write_if_due(is_last=is_last, is_order=is_order)
             if table is not None:
                 await self._serve(table, managed, list(self._unanswered))
@@ -303,10 +305,13 @@ class AddressService:
         self._managed = managed
         if self._update is None:
             self._publish_table(table)
-        for start in range(0, len(changed), SLICE):
+        # The names of a role are owned by pattern until all of them are answered.
+        partial = replace(table, discovered=self._answered.discovered)
+        # Once without a change of names: a role may be discovered to need none.
+        for start in range(0, len(changed) or 1, SLICE):
             names = changed[start : start + SLICE]
             if self._update is not None:
-                self._update(table, names)
+                self._update(partial if start + SLICE < len(changed) else table, names)
             self.convergence.record({name: table.sets.get(name) for name in names}, self._wall())
             await asyncio.sleep(0)
         self._answered = table

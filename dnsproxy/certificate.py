@@ -12,6 +12,7 @@ from time import time
 
 import structlog
 
+from dnsproxy.core import names
 from dnsproxy.errors import StartError
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -115,6 +116,27 @@ def _not_after(cert_file: Path) -> float:
     if hasattr(first, "not_valid_after_utc"):
         return first.not_valid_after_utc.timestamp()
     return first.not_valid_after.replace(tzinfo=UTC).timestamp()  # before cryptography 42
+
+
+def designated_name(cert_file: Path) -> str | None:
+    """Return the first host name of the certificate that is not a wildcard; None without one."""
+    from cryptography import x509  # noqa: PLC0415 - few proxies have a certificate
+
+    try:
+        first = x509.load_pem_x509_certificate(cert_file.read_bytes())
+        found = first.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (OSError, ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
+        return None
+    listed = found.get_values_for_type(x509.DNSName)
+    return next((name for name in listed if _is_host_name(name)), None)
+
+
+def _is_host_name(name: str) -> bool:
+    try:
+        key = names.to_key(name)
+    except ValueError:
+        return False
+    return b"*" not in key and key != names.ROOT
 
 
 def http_certificate(

@@ -7,19 +7,21 @@ from collections.abc import Iterable
 from time import monotonic, time
 from typing import Literal
 
-from dnsproxy.certificate import Certificate
+from dnsproxy.certificate import Certificate, designated_name
 from dnsproxy.core import names
 from dnsproxy.core.access import AccessList
 from dnsproxy.core.addresses.table import ServedTable
 from dnsproxy.core.cache import Cache, CachePolicy
 from dnsproxy.core.chance import Chance
 from dnsproxy.core.clients import Clients
+from dnsproxy.core.ddr import designations
 from dnsproxy.core.engine import Engine
 from dnsproxy.core.exchange import Limits
 from dnsproxy.core.features import Features
 from dnsproxy.core.group import Group
 from dnsproxy.core.limiter import RateLimiter
 from dnsproxy.core.policy import Times, build_rules, owned_name
+from dnsproxy.core.registry import reserved_patterns
 from dnsproxy.core.returns import Returns
 from dnsproxy.core.upstreams import Secure, Upstream
 from dnsproxy.errors import StartError
@@ -50,6 +52,7 @@ class Outfit:
         self.settings = settings
         # Names that are new must not be forwarded; those that are gone leave with the next table.
         self.made_from = table
+        self._sought = settings.sought()
         self._wanted = {entry.name: entry for entry in settings.wanted()}
         self.table = (table or ServedTable()).managing(self._wanted.values())
         self.zones = [names.to_key(zone) for zone in settings.forward.zones]
@@ -86,12 +89,15 @@ class Outfit:
             now=now,
             wall_now=wall_now,
             earlier=None if earlier is None else earlier.rules,
+            reserved=reserved_patterns(self._sought, table.discovered),
         )
         self.table = table
         self.engine.swap_rules(rules)
 
     def update(self, table: ServedTable, names: Iterable[str]) -> None:
         """Answer ``names`` by ``table`` from now on; all others are as before."""
+        if table.discovered != self.table.discovered:
+            self.engine.reserve(reserved_patterns(self._sought, table.discovered))
         self.table, learn = table, self.settings.learn
         times = Times(learn.ttl, learn.max_stale, monotonic(), time())
         # The same, in a worker: it may have these settings first.
@@ -173,12 +179,22 @@ def build_engine(settings: Settings, earlier: Engine | None = None, returns: Ret
             version=serve.identity.version,
             identity=serve.identity.server,
             probe_interval=forward.probe.interval,
+            designated=_designated(settings),
             returns=returns,
         ),
         limiter=RateLimiter(limit.per_client, limit.exempt, clients) if limit.per_client else None,
         clients=clients,
         stats=None if earlier is None else earlier.stats,
     )
+
+
+def _designated(settings: Settings) -> tuple[bytes, ...]:
+    """Return what designates the encrypted listeners; nothing without a name that clients can verify."""
+    tls = settings.serve.tls
+    name = designated_name(tls.cert_file) if tls.listen and tls.cert_file else None
+    if name is None:
+        return ()
+    return designations(name, [(listen.host, listen.port) for listen in tls.listen], tls.path)
 
 
 def limits_of(settings: Settings) -> Limits:

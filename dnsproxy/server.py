@@ -13,6 +13,7 @@ from dnsproxy import output
 from dnsproxy.core.addresses.table import ServedTable
 from dnsproxy.core.engine import Engine
 from dnsproxy.core.places import Places
+from dnsproxy.core.question import zone_key
 from dnsproxy.core.returns import Returns
 from dnsproxy.core.totals import Traffic
 from dnsproxy.net.bootstrap import Bootstrap
@@ -225,7 +226,7 @@ class Server:
         keys = list(engine.cache.keys())
         for start in range(0, len(keys), _FORGET_AT_ONCE):
             for key in keys[start : start + _FORGET_AT_ONCE]:
-                name = key[:-5]
+                name = zone_key(key[:-5], key[-5] << 8 | key[-4])
                 if (rules.find_zone(name), engine.rules.find_zone(name)) in zones:
                     engine.cache.remove(key)
             engine.prepared.clear()

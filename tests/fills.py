@@ -28,7 +28,7 @@ from dnsproxy.net import heap
 from tests.certificates import make_certificate
 from tests.fakes.encrypted import NAME, tls_world
 from tests.fakes.tcp import tcp_world
-from tests.messages import CLIENT, REGISTRY, engine, query
+from tests.messages import CLIENT, REGISTRY, engine, query, resolve
 
 # An idle connection takes no more than that.
 IDLE_TLS_CLIENT = 64 * memory.KIB
@@ -71,21 +71,21 @@ def fill_cache(*shapes: tuple[int, int], short: bool = False) -> int:
     return resident() - before
 
 
-def fill_prepared(addresses: int, *, padding: int = 0) -> int:
-    """Ask for an owned name in packets that all differ."""
-    owned = Owned(
-        REGISTRY, addresses=tuple(f"10.0.{number // 250}.{number % 250}" for number in range(addresses))
-    )
-    made = engine([owned])
+def fill_prepared(addresses: int, *, padding: int = 0, cached: bool = False) -> int:
+    """Ask for an owned name, or a ``cached`` one in every order, in packets that all differ."""
+    given = tuple(f"10.0.{number // 250}.{number % 250}" for number in range(addresses))
+    made = engine([] if cached else [Owned(REGISTRY, addresses=given)])
     asked = query(REGISTRY, use_edns=0, payload=1232)
+    if cached:
+        resolve(made, asked, [f"{REGISTRY} 60 IN A {address}" for address in given])
     made.receive(asked, CLIENT, 1.0)
     before = resident()
     for number in range(60_000 if addresses < 10 else 4_000):
         packet = bytearray(asked)
         packet[-2:] = (8 + padding).to_bytes(2, "big")
-        made.receive(
-            bytes(packet) + struct.pack(">HHI", 65001, 4 + padding, number) + bytes(padding), CLIENT, 1.0
-        )
+        sent = bytes(packet) + struct.pack(">HHI", 65001, 4 + padding, number) + bytes(padding)
+        for _ in range(addresses if cached else 1):
+            made.receive(sent, CLIENT, 1.0)
     assert len(made.prepared) > 100
     return resident() - before
 
@@ -201,6 +201,7 @@ FILLS: dict[str, tuple[int, Callable[[], int]]] = {
     ),
     "prepared, one address": (memory.PREPARED, lambda: fill_prepared(1)),
     "prepared, 70 addresses": (memory.PREPARED, lambda: fill_prepared(70)),
+    "prepared, cached sets that rotate": (memory.PREPARED, lambda: fill_prepared(4, cached=True)),
     "prepared, padded queries": (memory.PREPARED, lambda: fill_prepared(1, padding=1000)),
     "failures": (memory.FAILURES, fill_failures),
     "NXDOMAIN cuts": (memory.CUTS, fill_cuts),

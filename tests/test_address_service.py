@@ -27,6 +27,7 @@ from dnsproxy.core.addresses.health import Outcome, Probe, Result
 from dnsproxy.core.addresses.lifecycle import AddressLifecycle, OpenedSnapshot
 from dnsproxy.core.addresses.table import ServedTable
 from dnsproxy.core.learned import Snapshot
+from dnsproxy.core.registry import Found
 from dnsproxy.core.trust import Trust
 from dnsproxy.errors import OrderError, StartError
 from dnsproxy.files import write_atomically
@@ -73,11 +74,12 @@ class World:
         self.dead: set[str] = set()
         self.wall = time.time()
         self.serial = 0
-        self.learn = ""
+        self.learn = self.registry = ""
         self.verify = f"{{interval: {INTERVAL:g}s}}"
         self.names = [A, B]
         self.state = folder / "state" / "learned.jws"
         self.tables: list[ServedTable] = []
+        self.update: Callable[[ServedTable, Iterable[str]], None] | None = None
         # What a restart would have answered, at the time of each table.
         self.kept: list[dict[str, tuple[str, ...]]] = []
         self.restart()
@@ -89,6 +91,7 @@ class World:
 registries:
   - name: hz
     provider: generic
+    {self.registry}
     network: {{routed: [10.0.0.0/24], conflicts: [10.9.0.0/16]}}
     names: [{names}, {{name: {PINNED}, addresses: [10.1.2.3]}}]
 learn:
@@ -106,7 +109,7 @@ learn:
 
     def restart(self) -> AddressService:
         made, trust = self.made()
-        self.service = AddressService(made, self._publish, wall=lambda: self.wall)
+        self.service = AddressService(made, self._publish, self.update, wall=lambda: self.wall)
         self.service.load(trust)
         return self.service
 
@@ -259,6 +262,43 @@ async def test_a_change_is_answered_once_it_works(world: World) -> None:
         assert world.served() == (OLD,)
         world.dead.clear()
         await until(lambda: world.served() == (NEW,))
+
+
+async def test_p42_a_role_that_needs_no_name_is_published(world: World) -> None:
+    world.registry = "auth: discover\n    discover: {host: a.example, realm_suffixes: [cloud.example]}"
+    world.restart()
+    await world.take("10.0.0.1")
+    assert world.tables[-1].discovered == frozenset()
+    found = Found("hz", "auth", (), int(world.wall))
+    entry = learned(A, ("10.0.0.1",), registry="hz", observed_at=int(world.wall))
+    content = snapshot(entry, issuer="helper-b", serial=2, at=int(world.wall))
+    world.service.accept(world.signed(replace(content, found=(found,))))
+    await world.settled()
+    assert world.tables[-1].discovered == frozenset({("hz", "auth")})
+    assert world.service.table.discovered == frozenset({("hz", "auth")})
+    # So it is after a restart.
+    await world.service.close()
+    world.restart()
+    assert world.tables[-1].discovered == frozenset({("hz", "auth")})
+
+
+async def test_p42_a_role_is_discovered_when_all_names_are_answered(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(address_service, "SLICE", 1)
+    world.registry = "auth: discover\n    discover: {host: a.example, realm_suffixes: [cloud.example]}"
+    world.names = [A, "b.example."]
+    steps: list[tuple[list[str], bool]] = []
+    world.update = lambda table, names: steps.append((list(names), bool(table.discovered)))
+    world.restart()
+    steps.clear()
+    at = int(world.wall)
+    entries = [learned(name, ("10.0.0.1",), registry="hz", observed_at=at) for name in world.names]
+    content = replace(snapshot(*entries, at=at), found=(Found("hz", "auth", (), at),))
+    world.service.accept(world.signed(content))
+    await world.settled()
+    assert sorted(name for names, _ in steps for name in names) == sorted(world.names)
+    assert [is_discovered for _, is_discovered in steps] == [False, True]
 
 
 async def test_a_dead_member_is_left_out_logged_and_returns(world: World, logs: list[Any]) -> None:

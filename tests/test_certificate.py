@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import serialization
 from structlog.testing import capture_logs
 
 from dnsproxy import certificate
-from dnsproxy.certificate import HTTP, Certificate
+from dnsproxy.certificate import HTTP, Certificate, designated_name
 from dnsproxy.errors import StartError
 from tests.certificates import make_certificate
 
@@ -138,3 +138,11 @@ def test_one_that_expires_while_it_is_used_is_an_event(
         for _ in range(2):
             made.context()
     assert [entry["event"] for entry in logs] == ["tls.certificate_expired"]
+
+
+def test_the_name_that_clients_are_sent_to_is_the_first_that_is_no_wildcard(tmp_path: Path) -> None:
+    file = make_certificate(tmp_path, "10.0.0.1", "*.example", "dns.example")
+    assert designated_name(file) == "dns.example"
+    for names in (("10.0.0.1",), ("*.example",), ()):
+        assert designated_name(make_certificate(tmp_path, *names)) is None
+    assert designated_name(tmp_path / "missing.pem") is None

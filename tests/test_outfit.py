@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dnsproxy.core import names
+from dnsproxy.core.addresses.table import ServedTable
 from dnsproxy.core.upstreams import Source
 from dnsproxy.errors import StartError
 from dnsproxy.outfit import Outfit, build_engine
 from dnsproxy.settings import Settings
 from dnsproxy.settings.values import Endpoint
 from tests.certificates import make_certificate
+from tests.messages import answer, forward, query, read
 from tests.test_server import free_port, settings
 
 
@@ -132,3 +135,33 @@ def test_every_reason_is_told(tmp_path: Path) -> None:
     first, second = caught.value.reasons
     assert first.startswith("serve.tls: ")
     assert second.startswith("forward.ca_file: ")
+
+
+def test_p37_the_listeners_of_the_configuration_are_designated_by_the_name_of_the_certificate(
+    tmp_path: Path,
+) -> None:
+    file = make_certificate(tmp_path, "dns.example")
+    tls = {"listen": ["127.0.0.1:8853"], "cert_file": str(file), "key_file": str(file)}
+    given = {"serve": {"tls": tls}, "forward": {"upstreams": ["127.0.0.1:9"]}}
+    made = build_engine(Settings.model_validate(given))
+    (records,) = read(answer(made, query("_dns.resolver.arpa.", "SVCB"))).answer
+    assert {record.target.to_text() for record in records} == {"dns.example."}
+    assert len(records) == 2
+
+
+def test_p42_names_of_a_role_are_reserved_until_it_is_discovered() -> None:
+    registry = {"name": "hz", "region": "cn-hangzhou", "instance": "i"}
+    given = {"registries": [registry], "forward": {"upstreams": ["127.0.0.1:9"]}}
+    made = Outfit(Settings.model_validate(given))
+    host = "dockerauth-ee-vpc.cn-shanghai.aliyuncs.com."
+    assert read(answer(made.engine, query(host))).rcode() == 2
+    # What is discovered may need no name at all.
+    table = replace(made.table, discovered=frozenset({("hz", "auth")}))
+    made.update(table, [])
+    assert forward(made.engine, query(host)).is_new
+    made.swap_table(ServedTable(), made.engine)
+    assert read(answer(made.engine, query(host))).rcode() == 2
+    again = Outfit(Settings.model_validate(given), made, table=table)
+    assert forward(again.engine, query(host)).is_new
+    plain = Outfit(Settings.model_validate({**given, "registries": [{**registry, "auth": "regional"}]}))
+    assert forward(plain.engine, query(host)).is_new

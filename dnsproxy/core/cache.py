@@ -112,7 +112,12 @@ class Cache:
         ttl = float(response.ttl)
         if ttl < self._min_ttl or response.max_ttl > cap:
             ttl = min(max(ttl, self._min_ttl), cap)
-            entry.sections = self._within_bounds(entry, cap)
+            entry.sections = self._within_bounds(entry, entry.ttl_offsets, cap)
+        if response.negative:
+            # The SOA's TTL tells clients how long they may keep the answer (RFC 2308 §3).
+            answers, authorities, _ = entry.counts
+            denial = entry.ttl_offsets[answers : answers + authorities]
+            entry.sections = self._within_bounds(entry, denial, ttl)
         if ttl > 0:
             entry.expires = now + ttl
             self.put(key, entry)
@@ -120,8 +125,8 @@ class Cache:
             self.remove(key)
         return entry
 
-    def _within_bounds(self, entry: Entry, cap: float) -> bytes:
-        return with_ttls(entry.sections, entry.ttl_offsets, floor(self._min_ttl), floor(cap))
+    def _within_bounds(self, entry: Entry, offsets: tuple[int, ...], cap: float) -> bytes:
+        return with_ttls(entry.sections, offsets, min(floor(self._min_ttl), floor(cap)), floor(cap))
 
     def put(self, key: bytes, entry: Entry) -> None:
         """Keep ``entry``, evicting others as needed; one that alone exceeds a bound is not kept."""

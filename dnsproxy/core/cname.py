@@ -1,4 +1,4 @@
-"""The CNAME chain of an answer that leads to an owned name: the learned addresses are put at its end."""
+"""The CNAME chain of an answer: where it leads, and the learned addresses at its end."""
 
 from __future__ import annotations
 
@@ -14,61 +14,59 @@ from dnsproxy.core.records import Names
 from dnsproxy.core.response import MAX_CNAMES, Response
 from dnsproxy.errors import WireError
 
-# A CNAME that is asked for is itself the answer (RFC 1034 §3.6.2).
-_NOT_FOLLOWED: Final = frozenset({wire.CNAME, wire.ANY})
+Link = tuple[bytes, bytes]
+"""The TTL of a CNAME record, as it is in the message, and its target, written out."""
+
 _VERSIONS: Final = {wire.A: 4, wire.AAAA: 6}
 _RCODE: Final = 0xF
-_ALIAS: Final = struct.pack(">HH", wire.CNAME, wire.IN)
+# Type and class of an alias.
+ALIAS: Final = struct.pack(">HH", wire.CNAME, wire.IN)
 
 
-def with_owned_target(
-    data: bytes, question_end: int, cnames: tuple[int, ...], find: Callable[[bytes], Owned | None]
-) -> Response | None:
-    """Return the response with learned addresses at the end of its CNAME chain; None where none belong there.
+def leading_out(
+    names: Names, data: bytes, cnames: tuple[int, ...], ends: Callable[[bytes], bool]
+) -> list[Link] | None:
+    """Return the CNAME chain of an answer up to the first target that ``ends`` it; None where none does.
 
-    ``cnames`` are the offsets of its CNAME records (`Response.cnames`). ``find`` is given the
-    key of each target and returns the owned name, if it is one. Only the chain that starts at the
-    question is followed. It is kept up to the first owned target; what the upstream said about that
-    target is left out, its RCODE and its AD flag with it. A type that the target does not have is NODATA.
+    ``cnames`` are the offsets of its CNAME records (`Response.cnames`), ``ends`` is given the key of each
+    target. Only the chain that starts at the question is followed.
 
     Raises:
         WireError: there are more CNAMEs than are followed, or a name cannot be read.
     """
-    qtype = data[question_end - 4] << 8 | data[question_end - 3]
-    if qtype in _NOT_FOLLOWED:
-        return None
     if len(cnames) > MAX_CNAMES:
         raise WireError(f"more than {MAX_CNAMES} CNAMEs")
-    names = Names(data)
-    # By record: its TTL, its target, and what is known of that. Few answers have an owned target at all.
-    targets: dict[int, tuple[bytes, bytes, Owned | None]] = {}
+    # By record: its link, and whether that ends the chain. Few answers have such a target at all.
+    targets: dict[int, tuple[Link, bool]] = {}
     reaches = False
     for record in cnames:
         fixed = record + 2 if data[record] >= 0xC0 else wire.skip_name(data, record)
         target = names.read(fixed + 10)
-        owned = find(target.lower())
-        targets[record] = data[fixed + 4 : fixed + 8], target, owned
-        reaches = reaches or owned is not None
+        is_end = ends(target.lower())
+        targets[record] = (data[fixed + 4 : fixed + 8], target), is_end
+        reaches = reaches or is_end
     if not reaches:
         return None
     aliases = {names.read(record).lower(): record for record in cnames}
-    links: list[tuple[bytes, bytes]] = []
+    links: list[Link] = []
     at = names.read(wire.HEADER).lower()
     while (step := aliases.pop(at, None)) is not None:
-        ttl, target, owned = targets[step]
-        links.append((ttl, target))
-        if owned is not None:
-            return _ending(data, question_end, links, owned)
-        at = target.lower()
+        link, is_end = targets[step]
+        links.append(link)
+        if is_end:
+            return links
+        at = link[1].lower()
     return None
 
 
-def _ending(data: bytes, question_end: int, links: list[tuple[bytes, bytes]], owned: Owned) -> Response:
-    """Return what a scan of the chain and of the records of ``owned`` finds.
+def with_addresses(flags: int, question: bytes, links: list[Link], owned: Owned) -> Response:
+    """Return what a scan of a chain that leads to ``owned``, and of the records of that, finds.
 
-    ``links`` are the TTL and the target of each CNAME.
+    What the upstream said about the target is left out, its RCODE and its AD flag with it. A type that the
+    target does not have is NODATA.
     """
-    response = Response((data[2] << 8 | data[3]) & ~(wire.AD | _RCODE), question_end)
+    question_end = wire.HEADER + len(question)
+    response = Response(flags & ~(wire.AD | _RCODE), question_end)
     sections = b""
     offsets: list[int] = []
     ttls = [owned.ttl]
@@ -76,11 +74,11 @@ def _ending(data: bytes, question_end: int, links: list[tuple[bytes, bytes]], ow
     for ttl, target in links:
         offsets.append(len(sections) + len(owner) + 4)
         ttls.append(0 if ttl[0] & 0x80 else int.from_bytes(ttl, "big"))
-        sections += owner + _ALIAS + ttl + len(target).to_bytes(2, "big")
+        sections += owner + ALIAS + ttl + len(target).to_bytes(2, "big")
         # The target is the owner of what follows.
         owner = (0xC000 | question_end + len(sections)).to_bytes(2, "big")
         sections += target
-    qtype = data[question_end - 4] << 8 | data[question_end - 3]
+    qtype = question[-4] << 8 | question[-3]
     found = _packed(owned.addresses, qtype)
     first = len(sections) + len(owner) + 4
     if found:

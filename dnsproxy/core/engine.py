@@ -7,11 +7,11 @@ When a forwarded exchange has ended the shell calls `Engine.complete`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import floor
 from typing import Final
 
-from dnsproxy.core import answers, message, wire
+from dnsproxy.core import answers, message, names, wire
 from dnsproxy.core.access import AccessList
 from dnsproxy.core.answers import EDE_NOT_AUTHORITATIVE, EDE_NOT_READY, EDE_NOT_SUPPORTED, EDE_STALE
 from dnsproxy.core.cache import Cache, Entry
@@ -24,9 +24,10 @@ from dnsproxy.core.group import Group
 from dnsproxy.core.inflight import InFlight
 from dnsproxy.core.limiter import PASS, RateLimiter
 from dnsproxy.core.policy import DEFAULT_ZONE, Owned, Ruleset
-from dnsproxy.core.prepared import Prepared, PreparedTable
-from dnsproxy.core.question import cache_key, chaos_text, may_be_special, refusal
-from dnsproxy.core.special import SpecialZones
+from dnsproxy.core.prepared import Prepared, PreparedTable, RotatingPrepared
+from dnsproxy.core.question import cache_key, chaos_text, may_be_special, refusal, zone_key
+from dnsproxy.core.rotation import find_rotation, rotated
+from dnsproxy.core.special import RESOLVER_ARPA, SpecialZones
 from dnsproxy.core.stats import CACHE, ERROR, LEARNED, LOCAL, STALE, Stats, request_number, response_number
 from dnsproxy.core.times import Times
 from dnsproxy.core.upstreams import Upstream
@@ -70,7 +71,7 @@ class Engine:
         self.prepared = PreparedTable(self.stats)
         self.rules = Ruleset()
         self.groups = groups
-        self.special = SpecialZones()
+        self.special = SpecialZones(features.designated)
         self.features = features
         self.limiter = limiter
         self.exchanges = InFlight(
@@ -157,8 +158,8 @@ class Engine:
         self, query: Query, key: bytes, source: bytes, now: float, request: int | None
     ) -> bytes | Forward | DropReason:
         # 7. Is it a name that no upstream need be asked for?
-        zone = self.rules.find_zone(query.key)
-        if self._denies or (len(zone) == 1 and may_be_special(query.key)):
+        zone = self.rules.find_zone(query.key if query.qtype != wire.DS else names.parent(query.key))
+        if self._denies or may_be_special(query.key):
             denied = self._deny(query, zone, now, request)
             if denied is not None:
                 return denied
@@ -214,6 +215,12 @@ class Engine:
         self, query: Query, key: bytes, entry: Entry, now: float, request: int | None
     ) -> bytes:
         response = answers.from_entry(query, entry, now)
+        rotation = None
+        if entry.counts[0] > 1 and not response[2] & wire.TC_OCTET:
+            rotation = find_rotation(entry, query.question_end)
+            if rotation is not None:
+                rotation = rotation.moved(query.question_end)
+                response = rotated(response, rotation, entry.hits)
         number = response_number(entry.rcode, CACHE)
         self.stats.count_response(number)
         # What is prepared ends when prefetching may begin, so that the next hit comes by here.
@@ -221,12 +228,20 @@ class Engine:
         if now >= until:
             until = entry.expires
             if entry.hits >= PREFETCH_HITS:
-                self.exchanges.refresh(query, key, self.rules.find_zone(query.key), "prefetch", now)
+                self.exchanges.refresh(query, key, self._zone(query), "prefetch", now)
         if request is not None:
             made = entry.stored + floor(now - entry.stored)
-            tails, offsets = [response[2:]], answers.ttl_offsets(query, entry, response)
-            self.prepared.keep(query, Prepared(tails, request, number, until, made, offsets))
+            tail, offsets = response[2:], answers.ttl_offsets(query, entry, response)
+            if rotation is None:
+                prepared = Prepared([tail], request, number, until, made, offsets)
+            else:
+                rotation = rotation.moved(-2)
+                prepared = RotatingPrepared(tail, request, number, until, made, offsets, rotation)
+            self.prepared.keep(query, prepared)
         return response
+
+    def _zone(self, query: Query) -> bytes:
+        return self.rules.find_zone(zone_key(query.key, query.qtype))
 
     def prefetch_at(self, entry: Entry) -> float:
         """Return from when on a busy ``entry`` is asked for anew; its end when that is off."""
@@ -234,13 +249,14 @@ class Engine:
 
     def _deny(self, query: Query, zone: bytes, now: float, request: int | None) -> bytes | None:
         """Answer for what exists here only, or nowhere; or not at all."""
-        special = self.special.find(query.key) if zone == DEFAULT_ZONE else None
-        if special is not None:
+        special = self.special.find(zone_key(query.key, query.qtype))
+        if special is not None and (zone == DEFAULT_ZONE or special == RESOLVER_ARPA):
             # A private address of an owned name has that name.
             owned = self.rules.find_reverse(query.key)
             if owned is not None:
                 return self._answer_reverse(query, owned, special, now, request)
-            rcode, counts, sections = self.special.answer(special, query.key, query.qtype)
+            is_cut = self.rules.has_zone(query.key)
+            rcode, counts, sections = self.special.answer(special, query.key, query.qtype, is_cut=is_cut)
             response = wire.respond(query, wire.AA | wire.RA, rcode, counts, sections)
             number = response_number(rcode, LOCAL)
             self.stats.count_response(number)
@@ -300,6 +316,12 @@ class Engine:
         if self.rules.update(names):
             self.exchanges.chains.forget()
             self.prepared.clear()
+
+    def reserve(self, patterns: Iterable[str]) -> None:
+        """Own the names that match ``patterns``, and no others by pattern, from now on."""
+        self.rules.reserve(patterns)
+        self.exchanges.chains.forget()
+        self.prepared.clear()
 
     def flush(self, name_key: bytes | None) -> int:
         """Forget the cached answers of one name, or all; return how many."""

@@ -14,7 +14,7 @@ from typing import Any, Final
 from dnsproxy.core import wire
 from dnsproxy.core.chance import Chance
 from dnsproxy.core.native import mypyc_attr
-from dnsproxy.core.response import Response, TooManyRecordsError, errors_told, scan_response
+from dnsproxy.core.response import Response, TooManyRecordsError, errors_told, scan_cut, scan_response
 from dnsproxy.core.upstreams import CASE_LOST_FOR, NO_EDNS_FOR, Upstream
 from dnsproxy.core.wire import Query
 from dnsproxy.errors import WireError
@@ -125,6 +125,23 @@ class Share:
         self.peers: set[tuple[Any, bytes]] = set()
 
 
+class Origin:
+    """What an exchange was begun for, where that is not what it asks.
+
+    ``question`` is that of the client, ``spelled`` what is asked without random case, of the upstreams of
+    ``zone``. ``links`` are the TTLs and targets of the aliases that have led there. ``partial`` is an answer
+    that could not be used, with its message: it failed or was truncated, but has aliases.
+    """
+
+    __slots__ = ("links", "partial", "question", "spelled", "zone")
+
+    def __init__(self, question: bytes, zone: bytes) -> None:
+        self.question = self.spelled = question
+        self.zone = zone
+        self.links: list[tuple[bytes, bytes]] = []
+        self.partial: tuple[Response, bytes] | None = None
+
+
 class Exchange:
     """The state of one question in flight.
 
@@ -133,12 +150,12 @@ class Exchange:
     are asked. Two exchanges that race for one answer are each other's ``partner``; they
     have one list of waiters and one number of sends. ``error`` is the reason that an upstream gave
     for failing (RFC 8914), 0 without one. ``source`` is the packed address of the client that asked first,
-    empty for a question of our own.
+    empty for a question of our own. ``origin`` is None while it asks just what it was begun for.
     """
 
     __slots__ = (
         *("_case_lost", "_do", "_exact_case", "_flags", "_limits", "_sends", "_sent_edns", "_turn"),
-        *("_upstreams", "_use_tcp", "attempt_deadline", "deadline", "error", "key", "last_failure"),
+        *("_upstreams", "_use_tcp", "attempt_deadline", "deadline", "error", "key", "last_failure", "origin"),
         *("partner", "purpose", "question", "reply", "response", "sent_at", "share", "source", "upstream"),
         *("waiters", "zone"),
     )
@@ -158,6 +175,7 @@ class Exchange:
         self.source = b""
         self.share: Share | None = None
         self.partner: Exchange | None = None
+        self.origin: Origin | None = None
         self.error = 0
         self.question = query.data[wire.HEADER : query.question_end]
         self.deadline = now + limits.total
@@ -185,8 +203,33 @@ class Exchange:
 
         A spoofer must then hit one more bit per letter (draft-vixie-dnsext-dns0x20).
         """
+        self._origin().spelled = self.question
         self.question = chance.mixed_case(self.question)
         self._exact_case = True
+
+    def _origin(self) -> Origin:
+        if self.origin is None:
+            self.origin = Origin(self.question, self.zone)
+        return self.origin
+
+    def follow(self, links: list[tuple[bytes, bytes]], zone: bytes, upstreams: tuple[Upstream, ...]) -> None:
+        """Ask ``upstreams``, those of ``zone``, for the last target of ``links``, within the time left."""
+        origin = self._origin()
+        origin.links += links
+        origin.zone = zone
+        origin.spelled = self.question = links[-1][1] + self.question[-4:]
+        origin.partial = None
+        self._upstreams = upstreams
+        self.upstream = upstreams[0]
+        self._turn = self._sends = self.error = 0
+        self._use_tcp = self._exact_case = self._case_lost = False
+        self.response = None
+        self.reply = b""
+        self.last_failure = None
+
+    def _keep_partial(self, response: Response, data: bytes) -> None:
+        if response.cnames:
+            self._origin().partial = response, data
 
     @property
     def has_second(self) -> bool:
@@ -199,6 +242,8 @@ class Exchange:
         other = Exchange(self.key, query, order[1:] + order[:1], self._limits, now, self.zone)
         # When its first one fails this one goes on to the third, for the second is being asked.
         self._upstreams = (order[0], *order[2:], order[1])
+        if self.origin is not None:
+            other._origin().spelled = self.origin.spelled
         other.question = self.question
         other._exact_case = self._exact_case
         other.waiters = self.waiters
@@ -253,6 +298,7 @@ class Exchange:
             return _IGNORED
         if data[2] & wire.TC_OCTET:
             self.upstream.record_response(now - self.sent_at)
+            self._keep_partial(scan_cut(data, end), data)
             return self._retry_over_tcp()
         try:
             response = scan_response(data, end)
@@ -268,6 +314,7 @@ class Exchange:
         if not self._is_ours(data, end):
             return _IGNORED
         self.upstream.record_response(now - self.sent_at)
+        self._keep_partial(scan_cut(data, end), data)
         return self._retry_over_tcp()
 
     def _is_ours(self, data: bytes, end: int) -> bool:
@@ -305,6 +352,7 @@ class Exchange:
         if rcode in _TRY_NEXT_RCODES or rcode == wire.BADVERS:
             told = errors_told(data, response.opt)
             self.error = told[0] if told else self.error
+            self._keep_partial(response, data)
             return self._try_next()
         self.response = response
         self.reply = data

@@ -15,7 +15,8 @@ from dnsproxy.core import message, names, wire
 from dnsproxy.core.cache import Entry
 from dnsproxy.core.engine import Engine
 from dnsproxy.core.policy import DEFAULT_ZONE, STALE_TTL, Owned
-from dnsproxy.core.question import is_refused_type
+from dnsproxy.core.question import is_refused_type, zone_key
+from dnsproxy.core.special import RESOLVER_ARPA
 from dnsproxy.core.upstreams import Upstream
 
 _CODES = {name: code for code, name in message.TYPE_NAMES.items()}
@@ -146,8 +147,11 @@ def type_code(text: str) -> int:
 def explain(engine: Engine, question: Question, now: float) -> Explanation:
     """Return what ``engine`` would do with ``question`` at ``now`` (monotonic seconds)."""
     owned = engine.rules.find_owned(question.key)
-    zone = engine.rules.find_zone(question.key)
-    special = engine.special.find(question.key) if zone == DEFAULT_ZONE else None
+    key = zone_key(question.key, question.qtype)
+    zone = engine.rules.find_zone(key)
+    special = engine.special.find(key)
+    if zone != DEFAULT_ZONE and special != RESOLVER_ARPA:
+        special = None
     # A query of `dig` or of a stub resolver has neither DO nor CD.
     plain = _variants(question)[0]
     failed = engine.exchanges.failures.get(plain, now)

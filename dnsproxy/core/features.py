@@ -14,6 +14,7 @@ class Features:
     ``minimal_any`` answers ANY here (RFC 8482) and ``mix_case`` asks with letters in random case.
     ``version`` and ``identity`` are the texts for version.bind and id.server (RFC 4892), None for REFUSED.
     ``probe_interval`` is the seconds between probes of an upstream that is well; infinite for none.
+    ``designated`` is the data of SVCB records for _dns.resolver.arpa (RFC 9462).
     ``returns`` is what the workers of one program share of probes that came back, None for a single process.
     """
 
@@ -24,6 +25,7 @@ class Features:
     version: str | None = None
     identity: str | None = None
     probe_interval: float = float("inf")
+    designated: tuple[bytes, ...] = ()
     returns: Returns | None = None
 
 

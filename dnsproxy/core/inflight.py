@@ -17,7 +17,7 @@ from dnsproxy.core.answers import (
     EDE_NOT_SUPPORTED,
 )
 from dnsproxy.core.cache import Cache, Entry
-from dnsproxy.core.chains import Chains
+from dnsproxy.core.chains import Chains, Redirect
 from dnsproxy.core.chance import Chance
 from dnsproxy.core.clients import Clients
 from dnsproxy.core.cuts import Cuts
@@ -40,6 +40,7 @@ from dnsproxy.core.group import Group
 from dnsproxy.core.memory import LONGEST_FORWARDED, WAITER, WAITERS
 from dnsproxy.core.policy import DEFAULT_ZONE, Ruleset
 from dnsproxy.core.prober import LOOK_EVERY, Prober
+from dnsproxy.core.response import Response
 from dnsproxy.core.returns import LABEL
 from dnsproxy.core.stats import ERROR, FORWARD, STALE, Stats, response_number
 from dnsproxy.core.wire import Query
@@ -291,6 +292,12 @@ class InFlight:
         """End ``exchange`` and return the responses to its waiters, in their order."""
         if (exchange.purpose != PLAIN or exchange.partner is not None) and not self._ends(exchange, now):
             return []
+        response = exchange.response
+        if (
+            exchange.origin is not None or (response is not None and (response.cnames or response.strays))
+        ) and not self._is_final(exchange, now):
+            return []
+        response = exchange.response
         key = exchange.key
         # One that had given way is not there any more, but perhaps one that asks the same again.
         if self._exchanges.get(key) is exchange:
@@ -299,9 +306,6 @@ class InFlight:
                 self._release(key)
         if exchange.share is not None:
             self._fairness.end(exchange)
-        response = exchange.response
-        if response is not None and response.cnames:
-            response = self.chains.rewritten(exchange, response, self.rules, now)
         if response is None:
             return self._failed(exchange, now)
         entry = self._cache.keep(key, response, now)
@@ -313,6 +317,40 @@ class InFlight:
         if waiters:
             self._stats.count_response(response_number(entry.rcode, FORWARD), len(waiters))
         return [answers.from_entry(waiter[0], entry, now) for waiter in waiters]
+
+    def _is_final(self, exchange: Exchange, now: float) -> bool:
+        """Apply the rules to the response of ``exchange``; return whether that is its end."""
+        found = self._rewritten(exchange, now)
+        if isinstance(found, Redirect):
+            if self._follows(exchange, found):
+                return False
+            found = None
+        exchange.response = found
+        return True
+
+    def _rewritten(self, exchange: Exchange, now: float) -> Response | Redirect | None:
+        response, origin = exchange.response, exchange.origin
+        if response is not None:
+            return self.chains.rewritten(exchange, response, self.rules, now)
+        if origin is None or origin.partial is None:
+            return None
+        response, exchange.reply = origin.partial
+        return self.chains.rewritten(exchange, response, self.rules, now, is_partial=True)
+
+    def _follows(self, exchange: Exchange, redirect: Redirect) -> bool:
+        """Have ``exchange`` ask where its answer leads, for the same waiters; return whether it can."""
+        order = self._groups[redirect.zone].order()
+        if not order:
+            return False
+        if exchange.purpose == GIVEN_UP:
+            return True  # no client waits, and it must send nothing more
+        exchange.follow(redirect.links, redirect.zone, order)
+        if self._mixes_case:
+            exchange.mix_case(self._chance)
+        if exchange.purpose == REFRESH:
+            self._refreshing += 1
+        self.begun.append(exchange)
+        return True
 
     def _ends(self, exchange: Exchange, now: float) -> bool:
         """Take the end of a probe, a refresh or one that races; tell whether anybody's question has ended."""

@@ -125,6 +125,11 @@ def parents(key: bytes) -> Iterator[bytes]:
         yield key[position:]
 
 
+def parent(key: bytes) -> bytes:
+    """Return the name above ``key``; the root for the root."""
+    return key[key[0] + 1 :] or ROOT
+
+
 def is_below(key: bytes, ancestor: bytes) -> bool:
     """Tell whether ``key`` equals ``ancestor`` or lies below it."""
     return key == ancestor or any(parent == ancestor for parent in parents(key))

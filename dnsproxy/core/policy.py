@@ -13,6 +13,7 @@ from typing import NamedTuple
 from dnsproxy.core import message, names, wire
 from dnsproxy.core.addresses.table import ServedTable, Statement
 from dnsproxy.core.registry import Wanted
+from dnsproxy.core.reserved import ReservedNames
 from dnsproxy.core.reverse import ReverseIndex, digits_of_key
 
 Counts = tuple[int, int, int]
@@ -140,14 +141,24 @@ def _rotations(alias: list[bytes], records: list[bytes]) -> list[tuple[Counts, b
 
 
 class Ruleset:
-    """Owned names and forward zones, each by key. The exact name wins, then the longest suffix."""
+    """Owned names and forward zones, each by key. The exact name wins, then the longest suffix.
 
-    __slots__ = ("_exact", "_reverse", "_wild", "_wild_lengths", "_zoned", "_zones")
+    ``reserved`` are patterns of names that are owned as well, with no address.
+    """
+
+    __slots__ = ("_exact", "_reserved", "_reverse", "_wild", "_wild_lengths", "_zoned", "_zones")
 
     def __init__(
-        self, owned: Iterable[Owned] = (), zones: Iterable[bytes] = (), earlier: Ruleset | None = None
+        self,
+        owned: Iterable[Owned] = (),
+        zones: Iterable[bytes] = (),
+        *,
+        reserved: Iterable[str] = (),
+        earlier: Ruleset | None = None,
     ) -> None:
         """Take over from ``earlier``, which is not changed, what reverse lookup has of the same names."""
+        self._reserved: ReservedNames | None = None
+        self.reserve(reserved)
         self._exact: dict[bytes, Owned] = {}
         self._reverse: ReverseIndex
         before: dict[bytes, Owned]
@@ -174,10 +185,11 @@ class Ruleset:
         A wildcard answers for one or more labels below its parent, never for the parent.
         """
         exact = self._exact.get(key)
-        if exact is not None or not self._wild:
+        if exact is not None or not (self._wild or self._reserved):
             return exact
         if len(key) > _LONG and len(self._wild_lengths) < _FEW:
-            return self._find_wild(key)
+            entry = self._find_wild(key)
+            return self._find_reserved(key) if entry is None else entry
         wild = self._wild
         position = 0
         while length := key[position]:
@@ -185,7 +197,17 @@ class Ruleset:
             entry = wild.get(key[position:])
             if entry is not None:
                 return entry
-        return None
+        return self._find_reserved(key)
+
+    def reserve(self, patterns: Iterable[str]) -> None:
+        """Own the names that match ``patterns``, and no others by pattern, until they are learned."""
+        made = ReservedNames(patterns)
+        self._reserved = made if made.patterns else None
+
+    def _find_reserved(self, key: bytes) -> Owned | None:
+        if self._reserved is None or not self._reserved.has(key):
+            return None
+        return Owned(names.to_text(key))
 
     def _find_wild(self, key: bytes) -> Owned | None:
         """Do as `find_owned` for a name of many labels: a chain of CNAMEs may have 16 of 127 labels."""
@@ -208,6 +230,10 @@ class Ruleset:
         if key in self._zones:
             return key
         return next((parent for parent in names.parents(key) if parent in self._zones), DEFAULT_ZONE)
+
+    def has_zone(self, key: bytes) -> bool:
+        """Return whether ``key`` is the name of a configured forward zone."""
+        return key in self._zones
 
     def update(self, names_now: Mapping[str, Owned | None]) -> bool:
         """Take these for their names, None where one is not owned; return whether an answer changes.
@@ -266,11 +292,13 @@ def build_rules(
     now: float,
     wall_now: float,
     earlier: Ruleset | None = None,
+    reserved: Iterable[str] = (),
 ) -> Ruleset:
     """Return the rules for the managed names of ``table``.
 
     ``ttl`` and ``max_stale`` are seconds. Wall-clock times of the snapshots are
     turned into monotonic ones here, with ``now`` and ``wall_now`` read together.
+    ``reserved`` are patterns of names that are owned although the table does not have them.
     What has not changed is taken over from ``earlier``, the rules that these replace, with the
     sections that were made for it: most snapshots only confirm.
     """
@@ -280,7 +308,7 @@ def build_rules(
         owned_name(entry, table.sets.get(entry.name), times, before.get(entry.name))
         for entry in table.managed
     )
-    return Ruleset(owned, zones, earlier)
+    return Ruleset(owned, zones, reserved=reserved, earlier=earlier)
 
 
 class Times(NamedTuple):

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 from collections import deque
 from math import floor
+from typing import Final
 
 from dnsproxy.core.memory import BYTES_OBJECT, NUMBER, PREPARED, PREPARED_ENTRY
 from dnsproxy.core.response import aged
+from dnsproxy.core.rotation import Rotation, rotated
 from dnsproxy.core.stats import CACHE, Stats, over_tcp
 from dnsproxy.core.wire import TC_OCTET, Query
 
 # Entries, and bytes of all of them together: usual ones cost 600, those of a name with 70 addresses 20,000.
 MAX_PREPARED = 20_000
 MAX_BYTES = PREPARED
+# Bytes that the orders of one cached answer may take; the order of a larger set changes once a second.
+_MAX_ROTATIONS: Final = 1024
 
 
 class Prepared:
@@ -47,7 +51,7 @@ class Prepared:
         # looks at comes first, so that it needs one line of it.
         self._right_until = min(made + 1.0, until) if ttl_offsets else until
         self.hits = 0
-        self._turns = tails if len(tails) > 1 else None
+        self._turns: list[bytes] | None = tails if len(tails) > 1 else None
         self._tail = tails[0]
         self.streamed = 0
         self._made = made
@@ -91,6 +95,46 @@ class Prepared:
         self._tail = aged(self._tail, self._ttl_offsets, elapsed)
         self._made += elapsed
         self._right_until = min(self._made + 1.0, self._until)
+        return True
+
+
+class RotatingPrepared(Prepared):
+    """A response whose records at ``rotation`` take turns: other orders are made when they are asked for."""
+
+    __slots__ = ("_orders", "_rotation")
+
+    def __init__(
+        self,
+        tail: bytes,
+        request: int,
+        response: int,
+        until: float,
+        made: float,
+        ttl_offsets: tuple[int, ...],
+        rotation: Rotation,
+    ) -> None:
+        super().__init__([tail], request, response, until, made, ttl_offsets)
+        self._rotation = rotation
+        self._turns = [tail]
+        self._orders = min(rotation.records, _MAX_ROTATIONS // len(tail) or 1)
+
+    def cost(self) -> int:
+        """Return the bytes of memory that all orders take when they have been made."""
+        return self._orders * (len(self._tail) + BYTES_OBJECT) + NUMBER * (len(self._ttl_offsets) + 3)
+
+    def _turn(self, turns: list[bytes]) -> bytes:
+        # The first order has answered the query that this was made for.
+        order = (self.hits + self.streamed) % self._orders
+        while len(turns) <= order:
+            turns.append(rotated(turns[-1], self._rotation, 1))
+        return turns[order]
+
+    def _renew(self, now: float) -> bool:
+        if not super()._renew(now):
+            return False
+        if self._orders < self._rotation.records:
+            self._tail = rotated(self._tail, self._rotation, 1)
+        self._turns = [self._tail]
         return True
 
 

@@ -73,6 +73,8 @@ class Provider:
 
     ``auth`` is the default of that key; ``storage`` has what to take for that one, the first that can be had.
     The suffixes (templates) are the domains that hosts which the registry tells must be below.
+    ``reserved`` has, by role, patterns (templates with ``*``) of the names that a registry is likely to tell:
+    they are not forwarded while it has not been asked, so they must be of no other use on this side.
     ``public`` admits ``network.allow_public``. ``tells_bucket``: the challenge names the default bucket.
     ``regions`` are those that are known, for a warning: clouds add some every year.
     ``notes`` and ``sources`` are for documents, ``basic`` for those who wonder where a password comes from.
@@ -87,6 +89,7 @@ class Provider:
     storage: tuple[str, ...] = ("discover",)
     realm_suffixes: tuple[str, ...] = ()
     storage_suffixes: tuple[str, ...] = ()
+    reserved: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     public: bool = True
     tells_bucket: bool = False
     regions: frozenset[str] = field(default=frozenset(), repr=False)
@@ -154,6 +157,10 @@ class Provider:
         templates = self.realm_suffixes if role == "auth" else self.storage_suffixes
         return _filled(templates, self.values(given))
 
+    def reserved_for(self, role: str, given: Mapping[str, str]) -> tuple[str, ...]:
+        """Return the patterns of names that a registry may tell for ``role``, as canonical names."""
+        return tuple(f"{name.lower()}." for name in _filled(self.reserved.get(role, ()), self.values(given)))
+
     def host(self, given: Mapping[str, str], variant: str) -> str | None:
         """Return the canonical name of the registry; None where the user lists it.
 
@@ -215,6 +222,7 @@ def _check(provider: Provider) -> None:
     given = [set(partition.values) for partition in provider.partitions]
     known = keys | (set.intersection(*given) if given else set())
     templates = [*provider.realm_suffixes, *provider.storage_suffixes]
+    templates += [template for listed in provider.reserved.values() for template in listed]
     for variant in provider.variants.values():
         templates += [template for template in (variant.registry, variant.chart) if template]
         templates += [*variant.auth, *variant.storage]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from dnsproxy.core import wire
+from dnsproxy.core import names, wire
 from dnsproxy.core.wire import Query
 
 # Types that are not data: there is no zone to transfer here and no key to agree on.
@@ -35,6 +35,11 @@ def chaos_text(query: Query, version: str | None, identity: str | None) -> str |
     if query.key in _VERSION:
         return version
     return identity if query.key in _IDENTITY else None
+
+
+def zone_key(key: bytes, qtype: int) -> bytes:
+    """Return the name whose zone answers for ``key``: of a DS that is the parent (RFC 4035 §3.1.4.1)."""
+    return names.parent(key) if qtype == wire.DS else key
 
 
 def cache_key(query: Query) -> bytes:

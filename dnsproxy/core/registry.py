@@ -5,7 +5,7 @@ Which names a cloud's registry has is for its `provider`; others the configurati
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 
 from dnsproxy.core import names
@@ -54,12 +54,14 @@ class Override:
 class Sought:
     """A role of a registry (``auth`` or ``storage``) whose names only the registry itself can tell.
 
-    ``suffixes`` are canonical names; what it tells must lie below one of them.
+    ``suffixes`` are canonical names; what it tells must lie below one of them. ``reserved`` are the patterns
+    of names that it is likely to tell, which are owned until then (see `reserved`).
     """
 
     registry: str
     role: str
     suffixes: tuple[str, ...]
+    reserved: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def subject(self) -> tuple[str, str]:
@@ -108,6 +110,16 @@ def undiscovered(sought: Iterable[Sought], found: Iterable[Found]) -> list[Sough
     """Return what is sought and has never been found out."""
     told = {entry.subject for entry in found}
     return [entry for entry in sought if entry.subject not in told]
+
+
+def subjects(found: Iterable[Found]) -> frozenset[tuple[str, str]]:
+    """Return the registry and the role of each of ``found``."""
+    return frozenset(entry.subject for entry in found)
+
+
+def reserved_patterns(sought: Iterable[Sought], discovered: Container[tuple[str, str]]) -> list[str]:
+    """Return the patterns of names that are owned while their roles are not among ``discovered``."""
+    return [pattern for entry in sought if entry.subject not in discovered for pattern in entry.reserved]
 
 
 def with_found(wanted: Iterable[Wanted], found: Iterable[Found]) -> list[Wanted]:

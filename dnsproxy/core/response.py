@@ -15,12 +15,16 @@ from typing import Final
 from dnsproxy.core.native import mypyc_attr
 from dnsproxy.core.wire import (
     AAAA,
+    ANY,
     CNAME,
     EXTENDED_ERROR,
+    HEADER,
+    HTTPS,
     MAX_OPTIONS,
     NXDOMAIN,
     OPT,
     SOA,
+    SVCB,
     A,
     MalformedError,
     skip_name,
@@ -31,6 +35,8 @@ from dnsproxy.errors import WireError
 MAX_RECORDS: Final = 4096
 # CNAMEs of an answer whose chain is followed. Real chains have two or three; BIND follows 11, unbound 12.
 MAX_CNAMES: Final = 16
+# Runs of address records with the same owner, other than the question, that are looked at.
+MAX_STRAYS: Final = 128
 # Records behind the OPT that may be kept; it is the last one of nearly every response.
 _MAX_KEPT: Final = 64
 _TTL: Final = struct.Struct(">I")
@@ -47,7 +53,10 @@ class Response:
     without the OPT; ``ttl_offsets`` point into it. ``ttl`` is the lifetime in seconds by the
     records alone, None when nothing says one; ``max_ttl`` the longest TTL. ``cnames``
     are the offsets in the message of the first `MAX_CNAMES` CNAME records of the
-    answer, and of one more if there is one. ``opt`` is the offset of the OPT, 0 without one.
+    answer, and of one more if there is one; ``strays`` those of `MAX_STRAYS` records with addresses, and of
+    one more, in any section, whose owner is written neither as the question's nor as the one before.
+    ``negative`` tells that no record is of the type asked for, whatever the authority section holds, or that
+    it is NXDOMAIN. ``opt`` is the offset of the OPT, 0 without one.
     """
 
     # Defaults live on the class: most responses set half of these.
@@ -57,6 +66,7 @@ class Response:
     max_ttl = 0
     ttl_offsets: tuple[int, ...] = ()
     cnames: tuple[int, ...] = ()
+    strays: tuple[int, ...] = ()
     edns = False
     opt = 0
     negative = False
@@ -101,6 +111,9 @@ def _scan_records(  # noqa: C901, PLR0912, PLR0915 - see above
     ttl, longest = 0x7FFFFFFF, 0
     soa_minimum: int | None = None
     opt = opt_end = 0
+    qtype = data[start - 4] << 8 | data[start - 3]
+    has_type = qtype == ANY and answers > 0
+    owner = b""
     offsets: list[int] = []
     for index in range(before_additional + additionals):
         record = position
@@ -130,11 +143,21 @@ def _scan_records(  # noqa: C901, PLR0912, PLR0915 - see above
         if record_ttl > longest:  # noqa: PLR1730 - see above
             longest = record_ttl
         offsets.append(position + 4 - start)
-        if rtype == CNAME and index < answers:
+        if rtype == qtype and index < answers:
+            has_type = True
+        if rtype == A or rtype == AAAA or rtype == HTTPS or rtype == SVCB:  # noqa: PLR1714, SIM109 - takes a set
+            # An owner C0 0C is the question's.
+            if (first != 0xC0 or data[record + 1] != HEADER) and data[record:position] != owner:
+                owner = data[record:position]
+                if len(response.strays) <= MAX_STRAYS:
+                    response.strays += (record,)
+        elif rtype == CNAME and index < answers:
             if len(response.cnames) <= MAX_CNAMES:
                 response.cnames += (record,)
         elif rtype == SOA and answers <= index < before_additional:
-            (soa_minimum,) = _TTL.unpack_from(data, end - 4)
+            minimum: int
+            (minimum,) = _TTL.unpack_from(data, end - 4)
+            soa_minimum = minimum if soa_minimum is None else min(minimum, soa_minimum)
         position = end
     if position != len(data):
         raise MalformedError
@@ -149,7 +172,31 @@ def _scan_records(  # noqa: C901, PLR0912, PLR0915 - see above
     response.max_ttl = longest
     if opt_end and opt_end != len(data):
         _keep_after_opt(response, data, opt_end)
-    _set_lifetime(response, ttl, soa_minimum)
+    response.negative = response.rcode == NXDOMAIN or not has_type
+    # A negative response lives as long as its SOA says, and without one not at all (RFC 2308 §5).
+    if not response.negative:
+        response.ttl = ttl
+    elif soa_minimum is not None:
+        response.ttl = min(ttl, soa_minimum)
+
+
+def scan_cut(data: bytes, question_end: int) -> Response:
+    """Return what is known of a truncated response: where the CNAMEs are that are left of its answer."""
+    response = Response(data[2] << 8 | data[3], question_end)
+    position = question_end
+    try:
+        for _ in range(min(data[6] << 8 | data[7], MAX_RECORDS)):
+            record = position
+            position = skip_name(data, position)
+            rtype = data[position] << 8 | data[position + 1]
+            position += 10 + (data[position + 8] << 8 | data[position + 9])
+            if position > len(data) or len(response.cnames) > MAX_CNAMES:
+                break
+            if rtype == CNAME:
+                response.cnames += (record,)
+    except (IndexError, MalformedError):
+        pass  # where it was cut
+    return response
 
 
 def _keep_after_opt(response: Response, data: bytes, position: int) -> None:
@@ -179,15 +226,6 @@ def _keep_after_opt(response: Response, data: bytes, position: int) -> None:
     response.sections += b"".join(kept)
     response.counts = (answers, authorities, additionals + len(kept))
     response.ttl_offsets = tuple(before)
-
-
-def _set_lifetime(response: Response, ttl: int, soa_minimum: int | None) -> None:
-    """Negative responses live as long as their SOA says, and without one not at all (RFC 2308 §5)."""
-    response.negative = response.rcode == NXDOMAIN or not response.counts[0] or soa_minimum is not None
-    if soa_minimum is not None:
-        response.ttl = min(ttl, soa_minimum)
-    elif response.ttl_offsets and not response.negative:
-        response.ttl = ttl
 
 
 def errors_told(data: bytes, opt: int) -> list[int]:

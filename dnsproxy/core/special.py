@@ -1,13 +1,14 @@
 """Names that no upstream should be asked for: special-use domains and private reverse zones.
 
-Each is answered here unless `forward.zones` has a zone that holds it. Sources: RFC 6761
-(localhost, invalid), RFC 7686 (onion), RFC 6762 §22.1 (local), RFC 8375 (home.arpa),
-RFC 6303 §4 and RFC 7793 (reverse zones). ``test`` and ``example`` are left to the upstreams,
-since networks do use them inside.
+Each is answered here unless `forward.zones` has a zone that holds it, but for resolver.arpa, which is never
+forwarded. Sources: RFC 6761 (localhost, invalid), RFC 7686 (onion), RFC 6762 §22.1 (local), RFC 8375
+(home.arpa), RFC 9462 §6.4 (resolver.arpa), RFC 6303 §4 and RFC 7793 (reverse zones). ``test`` and ``example``
+are left to the upstreams, since networks do use them inside. The DS records of a zone belong to its parent.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
 from typing import Final
 
@@ -15,9 +16,11 @@ from dnsproxy.core import message, names, wire
 
 # RFC 6303 §3 has 10800 s for the SOA of an empty zone.
 TTL: Final = 10_800
+# Seconds. The certificate, which the designated name comes from, may change.
+DESIGNATED_TTL: Final = 300
 _LOOPBACK: Final = {wire.A: "127.0.0.1", wire.AAAA: "::1"}
 
-_NAMES: Final = ("localhost", "invalid", "onion", "local", "home.arpa")
+_NAMES: Final = ("localhost", "invalid", "onion", "local", "home.arpa", "resolver.arpa")
 _NETWORKS: Final = (
     *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
     *("192.0.2.0/24", "192.168.0.0/16", "198.51.100.0/24", "203.0.113.0/24", "255.255.255.255/32"),
@@ -49,9 +52,13 @@ def _build() -> dict[bytes, bytes | None]:
 
 
 class SpecialZones:
-    """The table of them. Made at the first look, as most proxies are never asked for one."""
+    """The table of them. Made at the first look, as most proxies are never asked for one.
 
-    def __init__(self) -> None:
+    ``designated`` is the data of the SVCB records that designate this program's encrypted listeners.
+    """
+
+    def __init__(self, designated: Sequence[bytes] = ()) -> None:
+        self._designated = designated
         self._zones: dict[bytes, bytes | None] = {}
         self._longest = 0
 
@@ -74,8 +81,13 @@ class SpecialZones:
         """Return the SOA record of a negative answer below ``zone``, which `find` has returned."""
         return self._zones[zone] or b""
 
-    def answer(self, zone: bytes, key: bytes, qtype: int) -> tuple[int, tuple[int, int, int], bytes]:
-        """Return the RCODE, the counts and the sections for a question below ``zone``."""
+    def answer(
+        self, zone: bytes, key: bytes, qtype: int, *, is_cut: bool = False
+    ) -> tuple[int, tuple[int, int, int], bytes]:
+        """Return the RCODE, the counts and the sections for a question below ``zone``.
+
+        ``is_cut`` tells that ``key``, whose DS is asked for, is a zone that upstreams answer for.
+        """
         if zone == _LOCALHOST:
             address = _LOOPBACK.get(qtype)
             if address is not None:
@@ -83,15 +95,31 @@ class SpecialZones:
                 return wire.NOERROR, (1, 0, 0), record
             return wire.NOERROR, (0, 1, 0), self._zones[zone] or b""
         soa = self._zones[zone] or b""
+        if zone == RESOLVER_ARPA:
+            return self._resolver_arpa(key, qtype, soa)
         if key in _LOOPBACK_NAMES and qtype in {wire.PTR, wire.ANY}:
             return wire.NOERROR, (1, 0, 0), message.ptr_record(message.QUESTION_NAME, "localhost", TTL)
         if key == zone and qtype in {wire.SOA, wire.ANY}:
             return wire.NOERROR, (1, 0, 0), soa
         # What lies above a name that exists does too (RFC 8020 §2).
-        exists = key == zone or any(names.is_below(name, key) for name in _LOOPBACK_NAMES)
+        exists = is_cut or key in self._zones or any(names.is_below(name, key) for name in _LOOPBACK_NAMES)
         return wire.NOERROR if exists else wire.NXDOMAIN, (0, 1, 0), soa
 
+    def _resolver_arpa(self, key: bytes, qtype: int, soa: bytes) -> tuple[int, tuple[int, int, int], bytes]:
+        """Answer whatever does not exist with NODATA (RFC 9462 §6.4)."""
+        if key == _DESIGNATION and qtype in {wire.SVCB, wire.ANY} and self._designated:
+            records = [
+                message.QUESTION_NAME + wire.RECORD.pack(wire.SVCB, wire.IN, DESIGNATED_TTL, len(data)) + data
+                for data in self._designated
+            ]
+            return wire.NOERROR, (len(records), 0, 0), b"".join(records)
+        if key == RESOLVER_ARPA and qtype in {wire.SOA, wire.ANY}:
+            return wire.NOERROR, (1, 0, 0), soa
+        return wire.NOERROR, (0, 1, 0), soa
 
+
+RESOLVER_ARPA: Final = names.to_key("resolver.arpa")
+_DESIGNATION: Final = names.to_key("_dns.resolver.arpa")
 _LOCALHOST: Final = names.to_key("localhost")
 _LOOPBACK_NAMES: Final = frozenset(
     names.to_key(ip_address(address).reverse_pointer) for address in ("127.0.0.1", "::1")

@@ -282,5 +282,7 @@ class RegistrySettings(Model):
             ("storage", self.storage, self.discover.storage_suffixes),
         )
         return [
-            Sought(self.name, role, tuple(suffixes)) for role, value, suffixes in roles if value == "discover"
+            Sought(self.name, role, tuple(suffixes), self._provider.reserved_for(role, self._given))
+            for role, value, suffixes in roles
+            if value == "discover"
         ]

@@ -94,7 +94,8 @@ class TlsListenSettings(Model):
 
     listen: list[TlsListen] = Field(default_factory=list)
     """Numeric addresses with ports, such as 0.0.0.0:853 and 0.0.0.0:443. Both protocols are served on each:
-    HTTPS for clients that offer h2 or http/1.1 by ALPN, TLS for others.
+    HTTPS for clients that offer h2 or http/1.1 by ALPN, TLS for others. Clients that ask for
+    `_dns.resolver.arpa` (RFC 9462) are sent here, by the first host name of the certificate.
     """
     cert_file: Path | None = None
     """PEM file of the certificate, with intermediate ones; needed with `listen`, and read again when it

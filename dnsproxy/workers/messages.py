@@ -51,10 +51,14 @@ class ServedEntry:
 
 @dataclass(frozen=True, slots=True)
 class TakeNames:
-    """Answer these names so from now on. A worker serves its sockets after the first that ``is_complete``."""
+    """Answer these names so from now on. A worker serves its sockets after the first that ``is_complete``.
+
+    ``discovered`` are the roles of `ServedTable`, those before in what is not complete.
+    """
 
     entries: tuple[ServedEntry, ...]
     is_complete: bool
+    discovered: frozenset[tuple[str, str]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +150,12 @@ def frame(message: ToWorker | ToControl) -> bytes:
     return _framed(codec.to_json(_EVERY, message))
 
 
-def frame_names(entries: Iterable[str], *, is_complete: bool) -> bytes:
+def frame_names(
+    entries: Iterable[str], discovered: frozenset[tuple[str, str]], *, is_complete: bool
+) -> bytes:
     """Return the frame of `TakeNames` with ``entries`` that `encode_entry` has made."""
-    return _framed(f'["TakeNames",[[{",".join(entries)}],{"true" if is_complete else "false"}]]')
+    rest = f"{'true' if is_complete else 'false'},{codec.to_json(frozenset[tuple[str, str]], discovered)}"
+    return _framed(f'["TakeNames",[[{",".join(entries)}],{rest}]]')
 
 
 def encode_entry(entry: ServedEntry) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dnsproxy.core.addresses.table import Origin, ServedTable, Statement
 from dnsproxy.core.learned import LearnedName
 from dnsproxy.core.registry import Wanted
-from dnsproxy.workers.messages import ServedEntry, encode_entry, frame_names
+from dnsproxy.workers.messages import ServedEntry, TakeNames, encode_entry, frame_names
 
 # Bytes of one slice: with 10,000 names a worker takes 2.5 ms for it, between queries.
 SLICE_BYTES = 16 * 1024
@@ -64,6 +64,7 @@ class TableFeed:
     def __init__(self, shared: SharedTable) -> None:
         self._shared = shared
         self._lacking = dict.fromkeys(shared.names)
+        self._discovered: frozenset[tuple[str, str]] = frozenset()
         self._was_complete = False
 
     def want(self, names: Iterable[str]) -> None:
@@ -72,7 +73,8 @@ class TableFeed:
 
     def next(self) -> bytes | None:
         """Return the next slice, framed; None if the worker lacks nothing."""
-        if not self._lacking and self._was_complete:
+        discovered = self._shared.table.discovered
+        if not self._lacking and self._was_complete and discovered == self._discovered:
             return None
         entries, size = [], 0
         while self._lacking and size < SLICE_BYTES:
@@ -80,7 +82,10 @@ class TableFeed:
             entries.append(self._shared.entry(name))
             size += len(entries[-1])
         self._was_complete = not self._lacking
-        return frame_names(entries, is_complete=self._was_complete)
+        if self._was_complete:
+            # Not before: names of the role are owned by pattern until the worker has all of them.
+            self._discovered = discovered
+        return frame_names(entries, self._discovered, is_complete=self._was_complete)
 
 
 def _entry(name: str, managed: Wanted | None, held: Statement | None) -> ServedEntry:
@@ -91,10 +96,10 @@ def _entry(name: str, managed: Wanted | None, held: Statement | None) -> ServedE
     return ServedEntry(name, True, pinned, learned.addresses, learned.cname, origin.serial, origin.expires_at)
 
 
-def with_entries(table: ServedTable, entries: Iterable[ServedEntry]) -> ServedTable:
-    """Return ``table`` with ``entries``. It holds what answers are made from, and of the rest nothing."""
+def with_entries(table: ServedTable, message: TakeNames) -> ServedTable:
+    """Return ``table`` with ``message``. It holds what answers are made from, and of the rest nothing."""
     managed, sets = dict(table.by_name), dict(table.sets)
-    for entry in entries:
+    for entry in message.entries:
         managed.pop(entry.name, None)
         sets.pop(entry.name, None)
         if entry.is_managed:
@@ -102,4 +107,4 @@ def with_entries(table: ServedTable, entries: Iterable[ServedEntry]) -> ServedTa
         if entry.serial is not None:
             learned = LearnedName(entry.name, "", "", entry.addresses, entry.cname, 0, 0, (), "")
             sets[entry.name] = Statement(learned, Origin("", entry.serial, 0, entry.expires_at))
-    return ServedTable(tuple(managed.values()), sets)
+    return ServedTable(tuple(managed.values()), sets, discovered=message.discovered)

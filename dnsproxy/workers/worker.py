@@ -128,7 +128,7 @@ class Worker:
 
     def _take(self, message: object, channel: Channel) -> None:
         if isinstance(message, TakeNames):
-            self._table = with_entries(self._table, message.entries)
+            self._table = with_entries(self._table, message)
             self._has_table = self._has_table or message.is_complete
             if self._server is not None:
                 self._server.update(self._table, [entry.name for entry in message.entries])

@@ -343,11 +343,12 @@ def test_p06_a_chain_that_loops_ends() -> None:
     assert read(resolve(engine(hangzhou()), query("alias.example."), records)).rcode() == 0
 
 
-def test_p06_chain_into_a_name_not_known_yet_is_left_alone() -> None:
+def test_p39_a_chain_into_a_name_not_known_yet_is_servfail() -> None:
     made = engine()
     made.swap_rules(unknown_rules())
     records = (f"alias.example. 300 IN CNAME {REGISTRY}", f"{REGISTRY} 300 IN A 203.0.113.9")
-    assert addresses(resolve(made, query("alias.example."), records)) == ["203.0.113.9"]
+    response = resolve(made, query("alias.example.", use_edns=0), records)
+    assert (read(response).rcode(), addresses(response), ede(response)) == (wire.SERVFAIL, [], [14])
 
 
 def test_p06_answers_made_from_learned_addresses_go_with_them() -> None:
@@ -464,11 +465,11 @@ def test_p07_beyond_max_stale_is_servfail() -> None:
     assert (read(response).rcode(), ede(response)) == (wire.SERVFAIL, [14])
 
 
-def test_p07_a_chain_into_a_name_beyond_max_stale_gets_no_address_of_ours() -> None:
+def test_p07_a_chain_into_a_name_beyond_max_stale_is_servfail() -> None:
     made = engine()
     made.swap_rules(aged_rules(max_stale=60))
     records = [f"alias.example. 900 IN CNAME {REGISTRY}", f"{REGISTRY} 900 IN A 203.0.113.9"]
-    assert addresses(resolve(made, query("alias.example."), records, now=STALE_AT + 60)) == ["203.0.113.9"]
+    assert read(resolve(made, query("alias.example."), records, now=STALE_AT + 60)).rcode() == wire.SERVFAIL
 
 
 def test_p07_owned_wins_over_what_is_cached_above() -> None:
@@ -1271,3 +1272,93 @@ def test_p24_many_names_of_one_address_are_bounded() -> None:
     reply = read(answer(made, query("1.0.0.10.in-addr.arpa.", "PTR"), tcp=True))
     assert len(reply.answer[0]) == 8
     assert len(answer(made, query("1.0.0.10.in-addr.arpa.", "PTR", use_edns=False))) <= 512
+
+
+# -- 34: negative answers
+
+
+@pytest.mark.parametrize("rcode", [0, 3])
+@pytest.mark.parametrize(
+    ("soa_ttl", "minimum", "lifetime"), [(900, 300, 60), (900, 20, 20), (15, 300, 15), (900, 0, 0)], ids=str
+)
+def test_p34_the_soa_carries_the_remaining_lifetime(
+    rcode: int, soa_ttl: int, minimum: int, lifetime: int
+) -> None:
+    made = engine()
+    data = query("no.example.")
+    soa = f"example. {soa_ttl} IN SOA ns.example. host.example. 1 2 3 4 {minimum}"
+    assert read(resolve(made, data, rcode=rcode, authority=[soa])).authority[0].ttl == lifetime
+    for age in range(1, lifetime, 7):
+        assert read(answer(made, data, 1.0 + age)).authority[0].ttl == lifetime - age
+
+
+def test_p34_the_soa_of_a_denial_that_min_ttl_prolongs() -> None:
+    made = engine(policy=CachePolicy(min_ttl=30, negative_ttl=60))
+    data = query("no.example.")
+    soa = "example. 900 IN SOA ns.example. host.example. 1 2 3 4 5"
+    assert read(resolve(made, data, rcode=3, authority=[soa])).authority[0].ttl == 30
+    assert read(answer(made, data, 21.0)).authority[0].ttl == 10
+
+
+@pytest.mark.parametrize("rcode", [0, 3])
+def test_p34_an_alias_without_address_is_kept_only_with_an_soa(rcode: int) -> None:
+    made = engine()
+    alias = "www.example. 3600 IN CNAME no.example."
+    resolve(made, query("www.example."), [alias], rcode=rcode)
+    assert forward(made, query("www.example."), 1.0).is_new
+    made = engine()
+    resolve(made, query("www.example."), [alias], rcode=rcode, authority=[SOA])
+    response = read(answer(made, query("www.example."), 11.0))
+    assert (response.rcode(), len(response.answer), response.authority[0].ttl) == (rcode, 1, 50)
+
+
+@pytest.mark.parametrize("qtype", ["A", "SOA", "ANY"])
+def test_p34_an_answer_of_the_type_is_positive_whatever_its_authority(qtype: str) -> None:
+    made = engine(policy=CachePolicy(negative_ttl=10))
+    record = "example. 600 IN A 192.0.2.1" if qtype != "SOA" else SOA.replace(" 900 ", " 600 ")
+    data = query("example.", qtype)
+    resolve(made, data, [record], authority=[SOA])
+    response = read(answer(made, data, 501.0))
+    assert (response.answer[0].ttl, response.authority[0].ttl) == (100, 400)
+
+
+# -- 41: rotation of cached answers
+
+
+def test_p41_cached_sets_rotate_as_owned_ones_also_when_prepared_over_tcp_and_later() -> None:
+    made = engine()
+    data = query("www.example.")
+    given = ["192.0.2.1", "192.0.2.2", "192.0.2.3"]
+    resolve(made, data, [f"www.example. 60 IN A {address}" for address in given])
+    for now in (1.0, 2.0, 30.0):
+        firsts = [addresses(answer(made, data, now))[0] for _ in range(6)]
+        assert (sorted(firsts), firsts[:3]) == (sorted(given * 2), firsts[3:])
+        over_tcp = [addresses(answer(made, data, now, tcp=True)) for _ in range(3)]
+        assert sorted(each[0] for each in over_tcp) == given
+        assert all(sorted(each) == given for each in over_tcp)
+    assert {rrset.ttl for rrset in read(answer(made, data, 31.0)).answer} == {30}
+
+
+def test_p41_without_a_prepared_response_they_rotate_too() -> None:
+    made = engine()
+    resolve(made, query("www.example."), [WWW, WWW.replace("2.1", "2.2")])
+    firsts = [addresses(answer(made, query("www.example."), tcp=True))[0] for _ in range(4)]
+    assert firsts[0] != firsts[1]
+    assert firsts[:2] == firsts[2:]
+
+
+def test_p41_a_large_set_starts_elsewhere_in_each_second() -> None:
+    made = engine()
+    data = query("www.example.")
+    resolve(made, data, [f"www.example. 60 IN A 192.0.2.{index}" for index in range(64)])
+    large = query("www.example.", use_edns=0, payload=1232)
+    firsts = [addresses(answer(made, large, 1.0 + second))[0] for second in range(20)]
+    assert len(set(firsts)) == 20
+
+
+def test_p41_what_is_cut_to_fit_stays_cut() -> None:
+    made = engine()
+    resolve(made, query("www.example."), [f"www.example. 60 IN A 192.0.2.{index}" for index in range(60)])
+    data = query("www.example.", use_edns=False)
+    for now in (1.0, 2.0):
+        assert read(answer(made, data, now)).flags & dns.flags.TC

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import random
 import struct
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import dns.edns
+import dns.message
 import pytest
 
 from dnsproxy.core import fairness, inflight, memory, names, wire
 from dnsproxy.core.cache import CachePolicy
 from dnsproxy.core.engine import Engine, Forward
-from dnsproxy.core.exchange import REFRESH, Exchange, Failure, Limits
+from dnsproxy.core.exchange import REFRESH, Exchange, Failure, Limits, Verdict
 from dnsproxy.core.fairness import JOSTLE_AFTER
 from dnsproxy.core.features import Features
 from dnsproxy.core.inflight import CLIENT_WAIT
+from dnsproxy.core.policy import Owned
+from dnsproxy.core.question import cache_key
 from dnsproxy.core.upstreams import FALL, Upstream
 from dnsproxy.errors import DropReason
 from tests.messages import (
@@ -32,6 +38,7 @@ from tests.messages import (
 
 WWW = "www.example. 60 IN A 192.0.2.1"
 NEW = "www.example. 60 IN A 192.0.2.2"
+
 STALE = CachePolicy(stale=3600.0)
 
 
@@ -504,3 +511,120 @@ def test_p20_queries_that_wait_together_are_bounded_in_bytes(monkeypatch: pytest
     assert join(10) == []
     fail(made, second.exchange, 3.0)
     assert made.exchanges._joined_bytes == 0
+
+
+# -- 35: the random case of questions
+
+
+def drawn() -> Callable[[int], bytes]:
+    """The same random bytes in every test."""
+    return random.Random(5).randbytes  # noqa: S311 - nothing is protected by them
+
+
+def spelled(qtype: str, records: Sequence[str], **options: Any) -> tuple[Engine, bytes]:
+    """The response to a question in random case, whose every name the upstream writes as it was asked."""
+    made = engine(features=Features(mix_case=True, nxdomain_cut=True), draw=drawn())
+    exchange = forward(made, query("wWw.Example.", qtype)).exchange
+    attempt = exchange.next_attempt(1.0)
+    assert attempt is not None
+    mixed = attempt.payload[10:23]
+    assert mixed.lower() == b"\3www\7example\0"
+    assert mixed != b"\3wWw\7Example\0"
+    zone = mixed[5:12].decode()
+    authority = [text.format(zone=zone) for text in options.pop("authority", ())]
+    texts = [text.format(zone=zone) for text in records]
+    reply = reply_to(b"\x12\x34" + attempt.payload, texts, authority=authority, **options)
+    assert zone.encode() in reply[29:]
+    assert exchange.receive_reply(reply, 1.0) is Verdict.DONE
+    return made, made.complete(exchange, 1.0)[0]
+
+
+@pytest.mark.parametrize(
+    ("qtype", "records", "options"),
+    [
+        ("A", ["wWw.Example. 60 IN CNAME web.{zone}.net.", "web.{zone}.net. 60 IN A 192.0.2.1"], {}),
+        ("MX", ["wWw.Example. 60 IN MX 5 mx.{zone}.net."], {}),
+        ("A", [], {"rcode": 3, "authority": ["{zone}.net. 60 IN SOA ns.{zone}.net. h.test. 1 2 3 4 60"]}),
+    ],
+    ids=["CNAME", "MX", "NXDOMAIN"],
+)
+def test_p35_random_case_shows_in_no_answer(qtype: str, records: list[str], options: dict[str, Any]) -> None:
+    made, first = spelled(qtype, records, **options)
+    later = answer(made, query("www.EXAMPLE.", qtype), 2.0)
+    assert b"\7Example\3net" in first
+    assert b"\7Example\3net" in later
+    assert b"\3www\7EXAMPLE\0" in later
+    if options:
+        # So does what the denial says of names below it.
+        below = answer(made, query("a.www.EXAMPLE.", qtype), 2.0)
+        assert read(below).rcode() == 3
+        assert b"\7Example\3net" in below
+
+
+@pytest.mark.parametrize("over_tcp", [False, True])
+def test_p35_a_refresh_leaves_the_spelling_of_its_question(over_tcp: bool) -> None:
+    policy = CachePolicy(stale=3600)
+    made = engine(features=Features(mix_case=True), draw=drawn(), policy=policy)
+    scanned = wire.scan_query(query("wWw.Example.", "MX"))
+    made.exchanges.refresh(scanned, cache_key(scanned), b"\0", "stale", 1.0)
+    (exchange,) = made.exchanges.begun
+    attempt = exchange.next_attempt(1.0)
+    assert attempt is not None
+    sent = b"\x12\x34" + attempt.payload
+    if over_tcp:
+        assert exchange.receive_reply(reply_to(sent, flags=0x200), 1.0) is Verdict.NEXT
+        attempt = exchange.next_attempt(1.0)
+        assert attempt is not None
+        assert attempt.tcp
+    zone = sent[17:24].decode()
+    assert zone not in {"example", "Example"}
+    reply = reply_to(sent, [f"wWw.{zone}. 60 IN MX 5 mx.{zone}.net."])
+    assert exchange.receive_reply(reply, 1.0) is Verdict.DONE
+    assert made.complete(exchange, 1.0) == []
+    for now in (2.0, 3.0):
+        for tcp in (False, True):
+            response = answer(made, query("www.EXAMPLE.", "MX"), now, tcp=tcp)
+            assert b"\2mx\7Example\3net" in response
+            assert read(response).answer[0].name.to_text() == "www.EXAMPLE."
+    # Also once it is stale.
+    later = forward(made, query("www.eXample.", "MX"), 100.0)
+    (stale,) = fail(made, later.exchange, 100.0)
+    assert b"\2mx\7Example\3net" in stale
+    assert read(stale).question[0].name.to_text() == "www.eXample."
+
+
+def test_p35_the_faster_of_two_that_race_leaves_the_spelling() -> None:
+    upstreams = [Upstream(label, ("192.0.2.1", port)) for port, label in enumerate(("one", "two"), 53)]
+    made = engine(upstreams=upstreams, order="race", features=Features(mix_case=True), draw=drawn())
+    first = forward(made, query("www.example.", "MX")).exchange
+    (second,) = made.exchanges.begun
+    assert first.next_attempt(1.0) is not None
+    attempt = second.next_attempt(1.0)
+    assert attempt is not None
+    zone = attempt.payload[15:22].decode()
+    assert zone != "example"
+    reply = reply_to(b"\0\0" + attempt.payload, [f"www.example. 60 IN MX 5 mx.{zone}.net."])
+    assert second.receive_reply(reply, 1.0) is Verdict.DONE
+    (response,) = made.complete(second, 1.0)
+    assert b"\2mx\7example\3net" in response
+
+
+def test_p35_random_case_shows_behind_no_alias() -> None:
+    made = engine(
+        [Owned("owned.test.", addresses=("10.0.0.1",))],
+        features=Features(mix_case=True),
+        draw=drawn(),
+        zones={b"\4corp\0": (Upstream("corp", ("192.0.2.9", 53)),)},
+    )
+    exchange = forward(made, query("www.example.")).exchange
+    for target in ("host.corp.", "owned.test."):
+        attempt = exchange.next_attempt(1.0)
+        assert attempt is not None
+        sent = b"\x12\x34" + attempt.payload
+        name = dns.message.from_wire(sent).question[0].name.to_text()
+        assert name != name.lower()
+        reply = reply_to(sent, [f"{name} 60 IN CNAME {target}"])
+        assert exchange.receive_reply(reply, 1.0) is Verdict.DONE
+        responses = made.complete(exchange, 1.0)
+    owners = [rrset.name.to_text() for rrset in read(responses[0]).answer]
+    assert owners == ["www.example.", "host.corp.", "owned.test."]

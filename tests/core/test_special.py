@@ -5,6 +5,8 @@ import dns.rdatatype
 import pytest
 
 from dnsproxy.core import names, wire
+from dnsproxy.core.ddr import designations
+from dnsproxy.core.features import Features
 from dnsproxy.core.policy import Owned
 from dnsproxy.core.question import may_be_special
 from dnsproxy.core.special import SpecialZones
@@ -95,6 +97,68 @@ def test_p24_an_owned_name_overrides_it_too() -> None:
 
 def test_p24_without_recursion_asked_for_as_well() -> None:
     assert read(answer(engine(), query("a.invalid.", flags=0))).rcode() == 3
+
+
+# -- 36: DS of zones that are answered here or by upstreams of their own
+
+
+@pytest.mark.parametrize("zone", [*ZONES, "resolver.arpa."])
+def test_p36_the_ds_of_a_local_zone_is_asked_of_the_parents_upstreams(zone: str) -> None:
+    made = engine()
+    assert forward(made, query(zone.upper(), "DS", want_dnssec=True)).exchange.zone == b"\0"
+    assert read(answer(made, query(f"a.{zone}", "DS"))).rcode() == (
+        0 if zone in {"localhost.", "resolver.arpa."} else 3
+    )
+
+
+def test_p36_the_ds_of_a_configured_zone_is_asked_of_the_parents_upstreams() -> None:
+    corp, sub = (Upstream(label, ("192.0.2.9", port)) for port, label in enumerate(("corp", "sub"), 53))
+    zones: dict[bytes, tuple[Upstream, ...]] = {
+        names.to_key("corp.example."): (corp,),
+        names.to_key("a.corp.example."): (sub,),
+    }
+    made = engine(zones=zones)
+
+    def asked(name: str, qtype: str) -> str:
+        return forward(made, query(name, qtype)).exchange.upstream.name
+
+    assert asked("corp.example.", "DS") == "one"
+    assert asked("a.corp.example.", "DS") == "corp"
+    assert asked("b.a.corp.example.", "DS") == "sub"
+    assert asked(".", "DS") == "one"
+    assert (asked("corp.example.", "DNSKEY"), asked("a.corp.example.", "SOA")) == ("corp", "sub")
+
+
+def test_p36_a_zone_below_a_local_one_exists() -> None:
+    home = names.to_key("lan.home.arpa.")
+    made = engine(zones={home: (Upstream("lan", ("192.0.2.9", 53)),)})
+    for name, rcode in (("lan.home.arpa.", 0), ("cluster.local.", 0), ("other.home.arpa.", 3)):
+        response = read(answer(made, query(name, "DS")))
+        assert (name, response.rcode(), len(response.authority)) == (name, rcode, 1)
+
+
+# -- 37: resolver.arpa
+
+
+@pytest.mark.parametrize("zone", [None, "arpa.", "resolver.arpa."])
+def test_p37_resolver_arpa_is_never_forwarded(zone: str | None) -> None:
+    corp = (Upstream("corp", ("192.0.2.9", 53)),)
+    made = engine(zones={names.to_key(zone): corp} if zone else None)
+    for name in ("resolver.arpa.", "_dns.resolver.arpa.", "a.b.resolver.arpa.", "_DNS.Resolver.ARPA."):
+        for qtype in ("A", "SVCB", "HTTPS", "TXT"):
+            response = read(answer(made, query(name, qtype)))
+            assert (response.rcode(), response.answer, len(response.authority)) == (0, [], 1)
+    assert made.in_flight == 0
+
+
+def test_p37_svcb_designates_our_own_listeners() -> None:
+    given = designations("dns.example", [("10.0.0.1", 853)], "/dns-query")
+    made = engine(features=Features(designated=given))
+    for _ in range(2):
+        (records,) = read(answer(made, query("_dns.resolver.arpa.", "SVCB"))).answer
+        assert [record.target.to_text() for record in records] == ["dns.example."] * 2
+    assert read(answer(made, query("_dns.resolver.arpa.", "A"))).answer == []
+    assert read(answer(made, query("resolver.arpa.", "SVCB"))).answer == []
 
 
 def test_the_quick_look_misses_none() -> None:

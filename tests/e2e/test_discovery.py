@@ -126,6 +126,22 @@ def test_before_the_registry_has_told_the_proxy_is_not_ready(teller: Teller, tel
     assert telling.command("status").returncode == 1
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_p42_before_the_registry_has_told_its_hosts_are_not_forwarded(
+    teller: Teller, telling: World, workers: int
+) -> None:
+    telling.configure(serve={"workers": workers})
+    telling.start_proxy()
+    hosts = [AUTH, "dockerauth-ee-vpc.cn-shanghai.aliyuncs.com", BUCKET]
+    for host in hosts:
+        reply = telling.server.dig(host)
+        assert (reply.rcode, reply.extended_errors) == ("SERVFAIL", (14,))
+    telling.start_helper()
+    telling.wait_ready()
+    upstream = telling.server.dig("no.such.aliyuncs.com").rcode
+    assert [telling.server.dig(host).rcode for host in hosts] == [upstream] * 3
+
+
 def test_auth_that_was_taken_over_needs_no_name(teller: Teller, telling: World) -> None:
     teller.realm = f"https://{REGISTRY}:{teller.registry.port}/auth"
     telling.start_helper()

@@ -62,9 +62,13 @@ class World:
 
 @asynccontextmanager
 async def world(
-    *upstreams: Upstream, limits: Limits = LONG, dialer: Dialer | None = None, max_in_flight: int = 5000
+    *upstreams: Upstream,
+    limits: Limits = LONG,
+    dialer: Dialer | None = None,
+    max_in_flight: int = 5000,
+    zones: dict[bytes, tuple[Upstream, ...]] | None = None,
 ) -> AsyncIterator[World]:
-    made = engine(upstreams=upstreams, limits=limits, max_in_flight=max_in_flight)
+    made = engine(upstreams=upstreams, limits=limits, max_in_flight=max_in_flight, zones=zones)
     forwarder = Forwarder(made, dialer)
     try:
         yield World(made, forwarder)

@@ -15,6 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from dnsproxy.core.exchange import Exchange, Limits
+from dnsproxy.core.policy import Owned, Ruleset
 from dnsproxy.core.upstreams import Upstream
 from dnsproxy.core.wire import scan_query
 from dnsproxy.net import datagrams, stream, upstream, upstream_udp
@@ -626,3 +627,87 @@ async def test_what_the_kernel_had_no_room_for_is_no_fault_of_the_upstream(
         assert read(reply).rcode() == dns.rcode.SERVFAIL
         assert (upstream.stats.failures, upstream.failing) == ({}, 0)
         assert made.engine.stats.local_failures == {"upstreams": 3}
+
+
+# -- aliases into other zones
+
+
+async def test_p39_an_alias_is_followed_to_the_upstreams_of_its_zone() -> None:
+    def public(asked: Asked) -> Iterable[bytes]:
+        records = ["www.example. 60 IN CNAME host.corp.", "host.corp. 60 IN A 203.0.113.9"]
+        return [reply_to(asked.data, records)]
+
+    async with (
+        FakeUpstream(public) as one,
+        FakeUpstream(respond) as corp,
+        world(at(one), zones={b"\4corp\0": (at(corp),)}) as made,
+    ):
+        responses = await made.ask(*(query("www.example.", ident=ident) for ident in range(3)))
+        assert [addresses(data) for data in responses] == [["192.0.2.1"]] * 3
+        assert [read(data).id for data in responses] == [0, 1, 2]
+        assert [len(fake.asked) for fake in (one, corp)] == [1, 1]
+        assert read(corp.asked[0].data).question[0].name.to_text() == "host.corp."
+        assert made.engine.in_flight == 0
+
+
+def long_alias(asked: Asked) -> bytes:
+    """An alias of host.corp. with so many addresses that the reply exceeds 4,096 bytes."""
+    forged = [f"host.corp. 60 IN A 203.0.113.{number}" for number in range(256)]
+    reply = reply_to(asked.data, ["www.example. 60 IN CNAME host.corp.", *forged])
+    assert len(reply) > 4096
+    return reply
+
+
+@pytest.mark.parametrize("has_tcp", [True, False])
+@pytest.mark.parametrize("truncates", [True, False])
+@pytest.mark.parametrize("is_owned", [True, False])
+async def test_p39_an_alias_in_an_answer_above_4096_bytes(
+    has_tcp: bool, truncates: bool, is_owned: bool
+) -> None:
+    def public(asked: Asked) -> Iterable[bytes]:
+        reply = long_alias(asked)
+        if asked.tcp or not truncates:
+            return [reply]
+        return [reply[:2] + bytes((reply[2] | 2,)) + reply[3:1232]]
+
+    async with (
+        FakeUpstream(public, tcp=has_tcp) as one,
+        FakeUpstream(respond) as corp,
+        world(at(one), zones={b"\4corp\0": (at(corp),)}) as made,
+    ):
+        if is_owned:
+            owned = Owned("host.corp.", addresses=("10.0.0.1",))
+            made.engine.swap_rules(Ruleset([owned], made.engine.groups))
+        (response,) = await made.ask(query("www.example."))
+        assert addresses(response) == ["10.0.0.1" if is_owned else "192.0.2.1"]
+        assert len(corp.asked) == (0 if is_owned else 1)
+        # The same from the cache.
+        again = made.engine.receive(query("www.example."), CLIENT, monotonic())
+        assert isinstance(again, bytes)
+        assert addresses(again) == addresses(response)
+
+
+async def test_p39_an_alias_in_a_failure_and_labels_that_are_not_utf8() -> None:
+    def failing(asked: Asked) -> Iterable[bytes]:
+        return [reply_to(asked.data, [r"\255\128.example. 60 IN CNAME \254.owned.example."], rcode=2)]
+
+    async with FakeUpstream(failing) as one, FakeUpstream(failing) as two, world(at(one), at(two)) as made:
+        owned = Owned(r"*.owned.example.", addresses=("10.0.0.1",))
+        made.engine.swap_rules(Ruleset([owned]))
+        (response,) = await made.ask(query(r"\255\128.example."))
+        assert (read(response).rcode(), addresses(response)) == (dns.rcode.NOERROR, ["10.0.0.1"])
+
+
+async def test_p39_an_upstream_of_the_zone_that_does_not_answer_is_servfail_in_time() -> None:
+    def public(asked: Asked) -> Iterable[bytes]:
+        return [reply_to(asked.data, ["www.example. 60 IN CNAME host.corp."])]
+
+    async with (
+        FakeUpstream(public) as one,
+        FakeUpstream(silence) as corp,
+        world(at(one), limits=SHORT, zones={b"\4corp\0": (at(corp),)}) as made,
+    ):
+        (response,) = await made.ask(query("www.example."))
+        assert read(response).rcode() == dns.rcode.SERVFAIL
+        assert len(corp.asked) == 3
+        assert made.engine.in_flight == 0

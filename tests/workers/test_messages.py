@@ -55,9 +55,10 @@ ENTRIES = (
     ServedEntry("*.b\\200.example.", True, ("10.0.0.1",)),
     ServedEntry("c.example.", False),
 )
+ROLES = frozenset({("hangzhou", "auth")})
 EVERY: list[ToWorker | ToControl] = [
     Begin(b'{"serve": {}}', DOORS),
-    TakeNames(ENTRIES, is_complete=True),
+    TakeNames(ENTRIES, is_complete=True, discovered=ROLES),
     TakeNames((), is_complete=False),
     Ask(1, TellTraffic()),
     Ask(2, Flush(None)),
@@ -108,8 +109,8 @@ def test_statistics_that_were_counted_arrive() -> None:
 
 def test_names_that_are_encoded_one_by_one_are_the_same_message() -> None:
     for is_complete in (False, True):
-        assert frame_names(map(encode_entry, ENTRIES), is_complete=is_complete) == frame(
-            TakeNames(ENTRIES, is_complete)
+        assert frame_names(map(encode_entry, ENTRIES), ROLES, is_complete=is_complete) == frame(
+            TakeNames(ENTRIES, is_complete, ROLES)
         )
 
 

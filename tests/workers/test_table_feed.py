@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from dnsproxy.core.addresses.table import ServedTable
@@ -54,7 +56,7 @@ def test_a_worker_has_the_same_answers() -> None:
     )
     (message,) = taken(TableFeed(SharedTable(made)))
     assert message.is_complete
-    assert answers(with_entries(ServedTable(), message.entries)) == answers(made)
+    assert answers(with_entries(ServedTable(), message)) == answers(made)
 
 
 def test_an_empty_table_is_a_message_too() -> None:
@@ -75,7 +77,7 @@ def test_a_large_table_comes_in_slices_and_the_last_one_completes_it() -> None:
         inbox.add(framed)
         message = inbox.next()
         assert isinstance(message, TakeNames)
-        worker = with_entries(worker, message.entries)
+        worker = with_entries(worker, message)
         completes.append(message.is_complete)
         at += len(message.entries)
     assert len(slices) > 3
@@ -92,8 +94,10 @@ def test_a_name_that_changes_meanwhile_is_sent_once_and_as_it_is_now(monkeypatch
     for serial in (2000, 3000):
         feed.want(shared.replace(table(serial, NAMES[:3])))
     worker = ServedTable()
-    sent = [entry for message in taken(feed) for entry in message.entries]
-    worker = with_entries(worker, sent)
+    messages = taken(feed)
+    sent = [entry for message in messages for entry in message.entries]
+    for message in messages:
+        worker = with_entries(worker, message)
     assert sorted(entry.name for entry in sent) == NAMES[:3]
     assert answers(worker) == answers(shared.table)
 
@@ -123,10 +127,31 @@ def test_only_what_differs_is_replaced_and_what_is_gone_is_sent_as_gone() -> Non
     )
     shared = SharedTable(before)
     feed = TableFeed(shared)
-    worker = with_entries(ServedTable(), taken(feed)[0].entries)
+    worker = with_entries(ServedTable(), taken(feed)[0])
     changed = shared.replace(after)
     assert changed == ["b.example.", "c.example."]
     feed.want(changed)
-    worker = with_entries(worker, taken(feed)[0].entries)
+    worker = with_entries(worker, taken(feed)[0])
     assert answers(worker) == answers(after)
     assert shared.replace(after) == []
+
+
+def test_p42_a_role_is_discovered_when_the_worker_has_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SLICE_BYTES", 1)
+    found = frozenset({("hangzhou", "auth")})
+    shared = SharedTable(table(names=NAMES[:2]))
+    feed = TableFeed(shared)
+    taken(feed)
+    feed.want(shared.replace(replace(table(2000, NAMES[:3]), discovered=found)))
+    assert [message.discovered for message in taken(feed)] == [frozenset(), frozenset(), found]
+    # Also without a name: a role may need none.
+    feed.want(shared.replace(replace(shared.table, discovered=frozenset())))
+    (message,) = taken(feed)
+    assert message == TakeNames((), is_complete=True)
+    assert feed.next() is None
+    # A further worker has it from its first complete table on.
+    shared.replace(replace(shared.table, discovered=found))
+    worker = ServedTable()
+    for message in taken(TableFeed(shared)):
+        worker = with_entries(worker, message)
+    assert worker.discovered == found

@@ -36,7 +36,7 @@ from dnsproxy.core.addresses.overrides import (
 )
 from dnsproxy.core.addresses.table import PINNED, Origin, ServedTable, Statement, pinned
 from dnsproxy.core.learned import LearnedName, Snapshot
-from dnsproxy.core.registry import MAX_FOUND, Found, Wanted, with_found
+from dnsproxy.core.registry import MAX_FOUND, Found, Wanted, subjects, with_found
 from dnsproxy.errors import OrderError
 
 # Seconds. A discovery that its helper could not confirm for a day no longer counts once another helper
@@ -212,9 +212,8 @@ class AddressLifecycle:
         for (registry, role), found in views.items():
             # One of each helper in turn, so that no helper can displace all names of another one.
             in_turn = chain.from_iterable(zip_longest(*(view.names for view in found)))
-            names = tuple(dict.fromkeys(name for name in in_turn if name is not None))
-            observed_at = max(view.observed_at for view in found)
-            united.append(Found(registry, role, names[:MAX_FOUND], observed_at))
+            names = tuple(dict.fromkeys(filter(None, in_turn)))
+            united.append(Found(registry, role, names[:MAX_FOUND], max(view.observed_at for view in found)))
         return united
 
     # -- input: another policy ----------------------------------------------------------------
@@ -719,7 +718,8 @@ class AddressLifecycle:
 
     def table(self) -> ServedTable:
         """Return what is answered."""
-        return ServedTable(tuple(self._managed.values()), dict(self._served), self.serial)
+        found = subjects(self.discovered())
+        return ServedTable(tuple(self._managed.values()), dict(self._served), self.serial, found)
 
     @property
     def serial(self) -> int:

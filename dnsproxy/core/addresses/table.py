@@ -68,13 +68,15 @@ class Statement:
 class ServedTable:
     """What is answered: the set of each name in ``managed`` that has one.
 
-    ``serial`` is the highest serial accepted, 0 before the first snapshot. Unchanged statements are the same
-    objects as in the table before.
+    ``serial`` is the highest serial accepted, 0 before the first snapshot; ``discovered`` are the roles
+    (registry and role) whose names have been discovered, or found not to be needed. Unchanged statements are
+    the same objects as in the table before.
     """
 
     managed: tuple[Wanted, ...] = ()
     sets: Mapping[str, Statement] = field(default_factory=dict)
     serial: int = 0
+    discovered: frozenset[tuple[str, str]] = frozenset()
 
     @cached_property
     def by_name(self) -> dict[str, Wanted]:

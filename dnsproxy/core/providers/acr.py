@@ -22,6 +22,11 @@ ACR = Provider(
     storage=("regional",),
     realm_suffixes=("aliyuncs.com",),
     storage_suffixes=("aliyuncs.com",),
+    # Any region: the auth host may be of another one.
+    reserved={
+        "auth": ("dockerauth*-vpc.*.aliyuncs.com", "dockerauth*-vpc-*.aliyuncs.com"),
+        "storage": ("oss-{region}-internal.aliyuncs.com", "*.oss-{region}-internal.aliyuncs.com"),
+    },
     public=False,
     tells_bucket=True,
     regions=frozenset(vip_ranges())
@@ -34,6 +39,8 @@ ACR = Provider(
     ),
     notes="""
 - The auth host may be of another region than the registry, so it is asked for.
+- Until the registry has been asked, `dockerauth*-vpc.<region>.aliyuncs.com` of any region gets SERVFAIL (EDE
+  14), and so do the buckets of the region with `storage: discover`: forwarded, it would often be NXDOMAIN.
 - OSS switches between the addresses of its VIP ranges: route the ranges (`dnsproxy routes`).
 """,
     sources=(

@@ -39,6 +39,7 @@ AZURE = Provider(
         Partition(r".*", {"domain": "azurecr.io", "blob": "blob.core.windows.net"}),
     ),
     storage=("regional",),
+    reserved={"storage": ("{instance}.*.data.{domain}",)},
     realm_suffixes=("{domain}",),
     storage_suffixes=("data.{domain}", "{blob}"),
     regions=frozenset(_REGIONS.split()),

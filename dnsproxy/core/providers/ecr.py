@@ -60,6 +60,7 @@ ECR = Provider(
     auth="regional",
     storage=("regional", "discover"),
     storage_suffixes=("s3.{region}.{domain}", "s3.dualstack.{region}.{domain}"),
+    reserved={"storage": ("prod-*-starport-layer-bucket.s3.{region}.{domain}",)},
     basic="passwords come from api.ecr (`aws ecr get-login-password`), the auth name of this registry",
     regions=frozenset(_REGIONS.split()),
     notes="""
