@@ -11,23 +11,13 @@ from typing import Final
 
 from dnsproxy.core import answers, wire
 from dnsproxy.core.answers import EDE_NETWORK_ERROR, EDE_NO_REACHABLE_AUTHORITY
+from dnsproxy.core.attempt import Failure, Limits
 from dnsproxy.core.cache import Cache, Entry
 from dnsproxy.core.chains import Chains
 from dnsproxy.core.chance import Chance
 from dnsproxy.core.clients import Clients
 from dnsproxy.core.cuts import Cuts
-from dnsproxy.core.exchange import (
-    GIVEN_UP,
-    PLAIN,
-    PROBE,
-    REFRESH,
-    SPENT,
-    Exchange,
-    Failure,
-    Forward,
-    Limits,
-    Waiter,
-)
+from dnsproxy.core.exchange import GIVEN_UP, PLAIN, PROBE, REFRESH, SPENT, Exchange, Forward, Waiter
 from dnsproxy.core.failures import Failures
 from dnsproxy.core.fairness import Fairness
 from dnsproxy.core.features import Features
@@ -79,7 +69,7 @@ class InFlight:
         self._times_clients = cache.stale_for > 0 and limits.total > CLIENT_WAIT
         races = any(group.races for group in groups.values())
         # One test for every miss in place of one for each of these.
-        self._is_plain = not (self._mixes_case or races or self._times_clients)
+        self._is_plain = not (self._mixes_case or races)
         self._exchanges: dict[bytes, Exchange] = {}
         self._fairness = Fairness(most, limits.total, clients or Clients())
         self._crowded = self._fairness.crowded
@@ -120,7 +110,7 @@ class InFlight:
             return self._unreachable(query, key, now)
         exchange = Exchange(key, query, order, self._limits, now, zone)
         exchange.source = source
-        if not (self._is_plain and order[0].usable):
+        if not (self._is_plain and order[0].usable) or (self._times_clients and key in self._cache):
             early = self._start_otherwise(exchange, query, now)
             if early is not None:
                 return early
@@ -262,6 +252,7 @@ class InFlight:
 
     def complete(self, exchange: Exchange, now: float) -> list[bytes]:
         """End ``exchange`` and return the responses to its waiters, in their order."""
+        exchange.ended = True
         if (exchange.purpose != PLAIN or exchange.partner is not None) and not self._ends(exchange, now):
             return []
         key = exchange.key

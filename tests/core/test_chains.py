@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 
 from dnsproxy.core import chains
+from dnsproxy.core.attempt import Limits
 from dnsproxy.core.cache import Cache
 from dnsproxy.core.chains import Chains
-from dnsproxy.core.exchange import Exchange, Limits
+from dnsproxy.core.exchange import Exchange
 from dnsproxy.core.policy import Owned, Ruleset
 from dnsproxy.core.response import Response
 from dnsproxy.core.upstreams import Upstream

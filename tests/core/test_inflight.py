@@ -6,9 +6,10 @@ import dns.edns
 import pytest
 
 from dnsproxy.core import fairness, names, wire
+from dnsproxy.core.attempt import Failure, Limits
 from dnsproxy.core.cache import CachePolicy
 from dnsproxy.core.engine import Engine, Forward
-from dnsproxy.core.exchange import REFRESH, Exchange, Failure, Limits
+from dnsproxy.core.exchange import REFRESH, Exchange
 from dnsproxy.core.fairness import JOSTLE_AFTER
 from dnsproxy.core.features import Features
 from dnsproxy.core.inflight import CLIENT_WAIT
