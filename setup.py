@@ -16,7 +16,7 @@ from setuptools import Extension, setup
 QUERY_PATH = [
     *(
         f"dnsproxy/core/{name}.py"
-        for name in ("access", "answers", "cache", "chains", "chance", "clients", "cname", "cuts")
+        for name in ("access", "answers", "cache", "chains", "chance", "clients", "cname", "cuts", "memory")
     ),
     *(
         f"dnsproxy/core/{name}.py"

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
 import structlog
 
 from dnsproxy import logs
-from dnsproxy.config import load
+from dnsproxy.config import examine
 from dnsproxy.core.totals import Outcome, ReloadView
 from dnsproxy.errors import ConfigError, ReloadError, StartError
 from dnsproxy.notify import Notifier
+from dnsproxy.referenced import changed_files, referenced
 from dnsproxy.settings import Settings
 from dnsproxy.supervise import in_thread
+from dnsproxy.system import FOLLOW_SECONDS, ResolvConf
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -29,8 +31,10 @@ FIXED = {
     "user": "the rights to become another user are gone",
     "group": "the same",
 }
-# Seconds between two looks at the file.
-WATCH_SECONDS = 2.0
+# Seconds between two looks at the file, and at resolv.conf.
+WATCH_SECONDS = FOLLOW_SECONDS
+# Seconds until nameservers that were refused, such as this proxy itself, are tried again.
+RETRY_SECONDS = 60.0
 
 _Stamp = tuple[int, int, int]
 
@@ -46,16 +50,27 @@ class Changeable(Protocol):
 
 
 class Reloader:
-    """Reads ``file`` again when asked, one time after another."""
+    """Reads ``file`` again when asked, one time after another, and follows resolv.conf for ``system``."""
 
     def __init__(
-        self, file: Path, proxy: Changeable, notifier: Notifier, *, watch: float = WATCH_SECONDS
+        self,
+        file: Path,
+        proxy: Changeable,
+        notifier: Notifier,
+        *,
+        watch: float = WATCH_SECONDS,
+        references: Mapping[str, str] | None = None,
+        resolv_conf: ResolvConf | None = None,
     ) -> None:
+        """``references`` are those of the settings in force, from before these were read (`referenced`)."""
         self._file = file
+        self._references = referenced(proxy.settings) if references is None else references
         self._proxy = proxy
         self._notifier = notifier
         self._watch = watch
         self._lock = asyncio.Lock()
+        self._resolv_conf = resolv_conf or ResolvConf()
+        self._retry_at = 0.0
         self._asked = asyncio.Event()
         self._read = self._stamp()
 
@@ -64,18 +79,41 @@ class Reloader:
         self._asked.set()
 
     async def run(self) -> None:
-        """Reload when asked, and when the file has changed where the settings say so; until cancelled."""
+        """Reload when asked, and when a file has changed where the settings say so; until cancelled."""
         while True:
             seen = self._stamp()
+            is_watched = self._proxy.settings.reload == "watch"
+            follows = self._proxy.settings.uses_system_resolvers()
             try:
-                async with asyncio.timeout(self._watch if self._proxy.settings.reload == "watch" else None):
+                async with asyncio.timeout(self._watch if is_watched or follows else None):
                     await self._asked.wait()
             except TimeoutError:
-                # Twice the same, so that whoever writes it has come to an end.
-                if (stamp := self._stamp()) is None or stamp == self._read or stamp != seen:
+                if follows:
+                    await self._follow()
+                stamp = self._stamp()
+                # Twice the same: the process that writes it has finished.
+                if not is_watched or stamp is None or stamp == self._read or stamp != seen:
                     continue
             self._asked.clear()
             await self.reload()
+
+    async def _follow(self) -> None:
+        """Put the nameservers of resolv.conf in force if they are others; a failure leaves all as it was."""
+        async with self._lock:
+            found = self._resolv_conf.poll()
+            if self._resolv_conf.failure is not None:
+                log.warning("resolvers.not_followed", reason=self._resolv_conf.failure)
+            if found is None or time.monotonic() < self._retry_at:
+                return
+            try:
+                await self._proxy.change(self._proxy.settings)
+            except (ReloadError, StartError) as exc:
+                self._retry_at = time.monotonic() + RETRY_SECONDS
+                log.warning("resolvers.not_followed", reason=str(exc).replace("\n", "; "))
+                return
+            self._retry_at = 0.0
+            self._resolv_conf.take()
+            log.info("resolvers.changed", resolvers=[str(resolver) for resolver in found])
 
     async def reload(self) -> Outcome:
         """Put the file in force. What is wrong is logged and returned, and nothing has changed then."""
@@ -89,17 +127,24 @@ class Reloader:
                 outcome = Outcome(problems=("an error of this program; the log has it",))
             now = time.time()
             good = not outcome.problems
+            if good:
+                self._resolv_conf.take()
             self._proxy.reloads = ReloadView(good, now if good else self._proxy.reloads.last_success)
-            first = f": {outcome.problems[0]}" if outcome.problems else ""
-            self._notifier.ready("reloaded" if good else f"the configuration was not taken{first}")
+            self._notifier.ready(_summary(outcome))
             return outcome
 
     async def _take(self) -> Outcome:
         before = self._proxy.settings
         try:
-            settings = await in_thread(load, self._file)
+            checked = await in_thread(examine, self._file)
+            settings = checked.settings
+            references = await in_thread(referenced, settings)
             fixed = [path for path in FIXED if _value(settings, path) != _value(before, path)]
-            await self._proxy.change(_with_fixed(settings, before))
+            settings = _with_fixed(settings, before)
+            changed = await in_thread(_differences, before, settings)
+            is_same = not changed and references == self._references
+            if not is_same:
+                await self._proxy.change(settings)
         except ConfigError as exc:
             return self._refuse([str(problem) for problem in exc.problems])
         except ReloadError as exc:
@@ -109,11 +154,18 @@ class Reloader:
         after = self._proxy.settings
         if after.log != before.log:
             logs.configure(after.log.level, after.log.format)
-        changed = await in_thread(_differences, before, after)
-        log.info("config.reloaded", file=str(self._file), changed_keys=list(changed))
+        logs.report_warnings(checked.warnings)
+        files = tuple(changed_files(self._references, references))
+        self._references = references
+        if is_same:
+            log.info("config.unchanged", file=str(self._file))
+        else:
+            log.info(
+                "config.reloaded", file=str(self._file), changed_keys=list(changed), changed_files=list(files)
+            )
         for path in fixed:
             log.warning("config.needs_restart", key=path, reason=FIXED[path])
-        return Outcome(changed, tuple(fixed))
+        return Outcome(changed, tuple(fixed), files=files)
 
     def _refuse(self, problems: list[str]) -> Outcome:
         for problem in problems:
@@ -126,6 +178,14 @@ class Reloader:
         except OSError:
             return None
         return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _summary(outcome: Outcome) -> str:
+    """Return the status for the service manager."""
+    if outcome.problems:
+        return f"the configuration was not taken: {outcome.problems[0]}"
+    is_same = outcome == Outcome()
+    return "reloaded: nothing has changed" if is_same else "reloaded"
 
 
 def _value(settings: Settings, path: str) -> object:

@@ -30,11 +30,19 @@ class Control(Protocol):
         """Run ``command``; return why the state is not on disk, None when it is. Raises `OrderError`."""
 
 
+class Controlled(Protocol):
+    """Has what takes the commands, at each time: an `app.Proxy`."""
+
+    @property
+    def addresses(self) -> Control:
+        """What takes the commands."""
+
+
 class ControlApi:
     """The handlers. `access` has checked each request before."""
 
-    def __init__(self, control: Control) -> None:
-        self._control = control
+    def __init__(self, controlled: Controlled) -> None:
+        self._controlled = controlled
 
     def add_to(self, app: web.Application) -> None:
         """Add the routes."""
@@ -55,24 +63,24 @@ class ControlApi:
     def _handler(self, order: Order) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handle(request: web.Request) -> web.Response:
             try:
-                failure = await self._control.order(order(await _body(request)))
+                failure = await self._controlled.addresses.order(order(await _body(request)))
             except ValueError as exc:
                 return _error(str(exc), 400)
             except OrderError as exc:
                 return _error(str(exc), 409)
             return web.json_response(
-                {**overrides_document(self._control.lifecycle.overrides), "not_saved": failure}
+                {**overrides_document(self._controlled.addresses.lifecycle.overrides), "not_saved": failure}
             )
 
         return handle
 
     async def history(self, _request: web.Request) -> web.Response:
         """Tell the sets that a roll-back can choose from, the newest first."""
-        return web.json_response(history_document(self._control.lifecycle.overrides))
+        return web.json_response(history_document(self._controlled.addresses.lifecycle.overrides))
 
     async def canary(self, _request: web.Request) -> web.Response:
         """Tell which new sets of addresses are on trial."""
-        return web.json_response({"canary": canary_document(self._control.lifecycle.canary())})
+        return web.json_response({"canary": canary_document(self._controlled.addresses.lifecycle.canary())})
 
 
 def _pin(body: dict[str, Any]) -> Command:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -143,20 +145,43 @@ def history(
     _tell(document)
 
 
-def reload(config: ConfigOption = DEFAULT_CONFIG, admin: AdminOption = None) -> None:
+def reload(
+    config: ConfigOption = DEFAULT_CONFIG,
+    admin: AdminOption = None,
+    pid: Annotated[
+        int | None,
+        typer.Option(min=1, help="Process to send SIGHUP to if its admin endpoint cannot be asked."),
+    ] = None,
+) -> None:
     """Have a running proxy take its changed configuration: all of it, or nothing and exit code 1."""
+    from dnsproxy.config import load  # noqa: PLC0415 - as in `options`
+    from dnsproxy.ops.client import AdminError  # noqa: PLC0415 - the same
+
     try:
+        if pid is not None:
+            load(config)
         document = ask(config, admin, "POST", "/api/v1/reload", {})
     except ConfigError as exc:
         # The proxy would say the same; where it can be asked stands in this very file.
         for problem in exc.problems:
             typer.echo(problem, err=True)
         raise typer.Exit(1) from exc
-    for key in document["changed"]:
+    except AdminError as exc:
+        if pid is None or exc.answered:
+            raise
+        # The endpoint is off, or is another one in the changed file, which is free of mistakes.
+        try:
+            os.kill(pid, signal.SIGHUP)
+        except OSError as failure:
+            raise AdminError(f"process {pid}: {failure.strerror}") from exc
+        typer.echo(f"sent SIGHUP to process {pid}, whose log has the outcome: {exc}")
+        return
+    files = document.get("changed_files", [])  # a proxy of an earlier version does not report them
+    for key in (*document["changed"], *files):
         typer.echo(f"changed: {key}")
     for key in document["need_restart"]:
         typer.echo(f"changes at the next start: {key}")
-    if not document["changed"] and not document["need_restart"]:
+    if not document["changed"] and not files and not document["need_restart"]:
         typer.echo("nothing has changed")
 
 

@@ -24,6 +24,8 @@ class Failure(StrEnum):
     HTTP = "http"
     # More queries wait on its connections than they may carry.
     BUSY = "busy"
+    # This host had no descriptor, port or memory for a socket, or refused to send: no fault of the upstream.
+    LOCAL = "local"
 
 
 @dataclass(frozen=True, slots=True)

@@ -237,6 +237,10 @@ class Engine:
         """Answer for what exists here only, or nowhere; or not at all."""
         special = self.special.find(query.key) if zone == DEFAULT_ZONE else None
         if special is not None:
+            # A private address of an owned name has that name.
+            owned = self.rules.find_reverse(query.key)
+            if owned is not None:
+                return self._answer_reverse(query, owned, special, now, request)
             rcode, counts, sections = self.special.answer(special, query.key, query.qtype)
             response = wire.respond(query, wire.AA | wire.RA, rcode, counts, sections)
             number = response_number(rcode, LOCAL)
@@ -255,6 +259,27 @@ class Engine:
             rcode = wire.NXDOMAIN
             response = wire.respond(query, wire.RA, rcode, (0, 1, 0), cut.record(now))
         self.stats.count_response(response_number(rcode, LOCAL))
+        return response
+
+    def _answer_reverse(
+        self, query: Query, owned: list[Owned], special: bytes, now: float, request: int | None
+    ) -> bytes:
+        """Answer for the address of the names in ``owned``, or for a name above one, which has no records."""
+        given = [held for entry in owned if (held := entry.at(now)) is not None]
+        stale, until, options = False, float("inf"), b""
+        rcode, counts, sections = wire.NOERROR, (0, 1, 0), self.special.soa(special)
+        if given and (query.qtype == wire.PTR or query.qtype == wire.ANY):  # noqa: PLR1714 - a set is made for each `in`
+            stale = any(now >= entry.stale_at for entry in owned)
+            records = [message.ptr_record(message.QUESTION_NAME, entry.name, entry.ttl) for entry in given]
+            counts, sections = (len(records), 0, 0), b"".join(records)
+            options = wire.error_option(EDE_STALE) if stale else b""
+        for entry in owned:
+            until = min(until, entry.gone_at if now >= entry.stale_at else entry.stale_at)
+        response = wire.respond(query, wire.AA | wire.RA, rcode, counts, sections, options)
+        number = response_number(rcode, STALE if stale else LEARNED)
+        self.stats.count_response(number)
+        if request is not None and now < until:
+            self.prepared.keep(query, Prepared([response[2:]], request, number, until))
         return response
 
     # -- exchanges --------------------------------------------------------

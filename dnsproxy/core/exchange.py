@@ -432,12 +432,13 @@ class Exchange:
             return
         if reason is Failure.TIMEOUT:
             self._record_timeout(attempt, now)
-        else:
+            return
+        if reason is not Failure.LOCAL:  # then the upstream was not asked
             if self._blame(attempt):
                 attempt.upstream.record_failure(reason, now)
             else:
                 attempt.upstream.stats.failures[reason] += 1
-            self._pass_on(reason)
+        self._pass_on(reason)
 
     def may_resend(self, now: float, *, is_answering: bool) -> bool:
         """Tell whether an attempt that was lost with its connection is sent again, which is not another send.

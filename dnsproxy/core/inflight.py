@@ -10,7 +10,12 @@ from __future__ import annotations
 from typing import Final
 
 from dnsproxy.core import answers, wire
-from dnsproxy.core.answers import EDE_NETWORK_ERROR, EDE_NO_REACHABLE_AUTHORITY
+from dnsproxy.core.answers import (
+    EDE_NETWORK_ERROR,
+    EDE_NO_REACHABLE_AUTHORITY,
+    EDE_NOT_READY,
+    EDE_NOT_SUPPORTED,
+)
 from dnsproxy.core.attempt import Failure, Limits
 from dnsproxy.core.cache import Cache, Entry
 from dnsproxy.core.chains import Chains
@@ -22,6 +27,7 @@ from dnsproxy.core.failures import Failures
 from dnsproxy.core.fairness import Fairness
 from dnsproxy.core.features import Features
 from dnsproxy.core.group import Group
+from dnsproxy.core.memory import LONGEST_FORWARDED, WAITER, WAITERS
 from dnsproxy.core.policy import DEFAULT_ZONE, Ruleset
 from dnsproxy.core.prober import LOOK_EVERY, Prober
 from dnsproxy.core.returns import LABEL
@@ -29,6 +35,8 @@ from dnsproxy.core.stats import ERROR, FORWARD, STALE, Stats, response_number
 from dnsproxy.core.wire import Query
 from dnsproxy.errors import DropReason
 
+# Bytes of all queries that have joined an exchange.
+MAX_WAITING_BYTES = WAITERS
 # RFC 8767 §5, the client response timer: who waits longer than this for an answer gets a stale one.
 CLIENT_WAIT: Final = 1.8
 # Exchanges that nobody waits for, at the most one in so many of those that may be in flight.
@@ -74,6 +82,9 @@ class InFlight:
         self._fairness = Fairness(most, limits.total, clients or Clients())
         self._crowded = self._fairness.crowded
         self._refreshing = 0
+        # Bytes of the queries that have joined an exchange, by its key, and of all of them.
+        self._joined: dict[bytes, int] = {}
+        self._joined_bytes = 0
         # Clients that get a stale answer at a time, if theirs has not come by then; in that order.
         self._timed: list[tuple[float, Exchange]] = []
 
@@ -85,6 +96,10 @@ class InFlight:
         """How many clients wait for an answer."""
         return len(self.late) + sum(len(exchange.waiters) for exchange in self._exchanges.values())
 
+    def waited(self) -> list[Exchange]:
+        """Return the exchanges that clients wait for."""
+        return [exchange for exchange in self._exchanges.values() if exchange.waiters]
+
     def waiting(self, key: bytes) -> int | None:
         """Return how many clients wait for the answer of ``key``; None when it is not being asked for."""
         return len(self._exchanges[key].waiters) if key in self._exchanges else None
@@ -95,6 +110,9 @@ class InFlight:
         self, query: Query, key: bytes, zone: bytes, source: bytes, now: float
     ) -> Forward | bytes | DropReason:
         """Ask upstream for the client at ``source``, together with others that ask the same now."""
+        if len(query.data) > LONGEST_FORWARDED:
+            self._stats.count_response(response_number(wire.REFUSED, ERROR))
+            return answers.error(query, wire.REFUSED, EDE_NOT_SUPPORTED)
         exchange = self._exchanges.get(key)
         if exchange is not None:
             return self._join(exchange, query, source, now)
@@ -126,8 +144,12 @@ class InFlight:
             entry = self._stale_entry(exchange.key, now)
             if entry is not None:
                 return self._stale(query, entry)
-        client = self._fairness.join(exchange, source)
+        cost = len(query.data) + WAITER
+        has_room = self._joined_bytes + cost <= MAX_WAITING_BYTES
+        client = self._fairness.join(exchange, source) if has_room else None
         if client is not None:
+            self._joined[exchange.key] = self._joined.get(exchange.key, 0) + cost
+            self._joined_bytes += cost
             return Forward(exchange, query, is_new=False, client=client)
         self._stats.drops[DropReason.TOO_MANY_WAITERS] += 1
         return DropReason.TOO_MANY_WAITERS
@@ -142,6 +164,10 @@ class InFlight:
             return False
         self._stats.drops[DropReason.DUPLICATE] += 1
         return True
+
+    def _release(self, key: bytes) -> None:
+        """Note that those that have joined the exchange of ``key`` wait no longer."""
+        self._joined_bytes -= self._joined.pop(key, 0)
 
     def _start_otherwise(self, exchange: Exchange, query: Query, now: float) -> bytes | None:
         """Do what only some configurations, or failures, ask for; return a stale answer if one is due."""
@@ -169,6 +195,7 @@ class InFlight:
         exchange, is_fair = found
         self._fairness.end(exchange)
         del self._exchanges[exchange.key]
+        self._release(exchange.key)
         reason = DropReason.OVER_SHARE if is_fair else DropReason.OVERLOADED
         self._stats.drops[reason] += len(exchange.waiters)
         for waiter in exchange.waiters:
@@ -259,6 +286,8 @@ class InFlight:
         # One that had given way is not there any more, but perhaps one that asks the same again.
         if self._exchanges.get(key) is exchange:
             del self._exchanges[key]
+            if self._joined:
+                self._release(key)
         if exchange.share is not None:
             self._fairness.end(exchange)
         response = exchange.response
@@ -306,7 +335,11 @@ class InFlight:
     def _failed(self, exchange: Exchange, now: float) -> list[bytes]:
         network = exchange.last_failure in _NETWORK_FAILURES
         ede = exchange.error or (EDE_NETWORK_ERROR if network else EDE_NO_REACHABLE_AUTHORITY)
-        self.failures.remember(exchange.key, ede, now)
+        if exchange.last_failure is Failure.LOCAL:
+            # Nothing is known of the name: the next query may be asked.
+            ede = exchange.error or EDE_NOT_READY
+        else:
+            self.failures.remember(exchange.key, ede, now)
         entry = self._stale_entry(exchange.key, now)
         if entry is not None:
             return [self._stale(waiter[0], entry) for waiter in exchange.waiters]
@@ -336,6 +369,7 @@ class InFlight:
             self.late.append((waiter, self._stale(waiter[0], entry)))
         current.waiters.clear()
         self._fairness.forget_waiters(current)
+        self._release(current.key)
         if current.purpose == PLAIN and current.partner is None:
             current.purpose = REFRESH
             self._refreshing += 1

@@ -8,9 +8,10 @@ from typing import Final
 
 from dnsproxy.core.access import AccessList
 from dnsproxy.core.clients import Clients
+from dnsproxy.core.memory import CLIENT_RATE, CLIENT_RATES
 from dnsproxy.core.recent import Recent
 
-# About 250 octets each. Who comes back after being forgotten starts with a full bucket.
+# A client that is evicted and returns starts with a full bucket.
 MAX_BUCKETS: Final = 65_536
 # Of the queries over the limit, one in so many gets TC instead of nothing: a real client then comes back
 # over TCP, which no forged address can do (as BIND's and NSD's "slip").
@@ -48,7 +49,7 @@ class RateLimiter:
         self._per_second = per_second
         self._exempt = AccessList(exempt)
         self._clients = clients or Clients()
-        self._buckets: Recent[_Bucket] = Recent(MAX_BUCKETS)
+        self._buckets: Recent[_Bucket] = Recent(MAX_BUCKETS, CLIENT_RATES, CLIENT_RATE)
 
     def __len__(self) -> int:
         return len(self._buckets)

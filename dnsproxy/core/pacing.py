@@ -11,6 +11,7 @@ from collections import deque
 from typing import Any, Final
 
 from dnsproxy.core.clients import Clients
+from dnsproxy.core.memory import PACED
 
 # Bytes for one client at once: 53 of the largest responses over UDP, less than a socket buffer holds.
 BURST: Final = 64 * 1024
@@ -19,7 +20,7 @@ BURST: Final = 64 * 1024
 RATE: Final = 8 * 1024 * 1024
 # Bytes that wait for one client, an eighth of a second, and for all together.
 MAX_HELD: Final = 1024 * 1024
-MAX_HELD_IN_ALL: Final = 8 * 1024 * 1024
+MAX_HELD_IN_ALL: Final = PACED
 # Seconds between two releases: 16 KiB for each client.
 TICK: Final = 0.002
 

@@ -1,10 +1,12 @@
-"""How many connections there may be, in all and of one client, and which one is closed for another client."""
+"""How many connections there may be, of one client too, what memory they hold, and which one makes room."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
+from dnsproxy.core.budget import MemoryBudget
 from dnsproxy.core.clients import Clients
+from dnsproxy.core.memory import CLIENT_BUFFERS
 from dnsproxy.core.shares import Shares
 from dnsproxy.errors import DropReason
 
@@ -43,6 +45,8 @@ class Place:
 class Places:
     """At most ``total`` connections, and at most ``per_client`` of one of ``clients``.
 
+    ``buffers`` is what they may hold of unfinished messages and unread responses, all together.
+
     When all places are taken, a client that has two connections less than the one with the most gets a
     place: the connection of the latter that has been without a query for the longest time is closed.
     """
@@ -52,6 +56,7 @@ class Places:
         self._per_client = per_client
         self._clients = clients or Clients()
         self._shares: Shares[Place] = Shares()
+        self.buffers = MemoryBudget(CLIENT_BUFFERS)
 
     def resize(self, total: int, per_client: int, clients: Clients) -> None:
         """Change the limits; connections beyond them stay until they end."""

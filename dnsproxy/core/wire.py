@@ -33,6 +33,7 @@ DO_OCTET: Final = 0x80  # the same in the first octet of the flags
 A: Final = 1
 NS: Final = 2
 CNAME: Final = 5
+PTR: Final = 12
 SOA: Final = 6
 TXT: Final = 16
 AAAA: Final = 28

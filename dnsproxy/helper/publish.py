@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -31,9 +32,10 @@ from dnsproxy.http_connection import MAX_BODY, read_body, watch_request
 from dnsproxy.http_listener import HttpListener, Limits, open_socket, spare_files
 from dnsproxy.keys import read_private_key
 from dnsproxy.settings import Settings
+from dnsproxy.settings.learning import HelperSettings
 from dnsproxy.settings.values import Endpoint
 from dnsproxy.supervise import supervise
-from dnsproxy.system import expand_resolvers, raise_file_limit
+from dnsproxy.system import FOLLOW_SECONDS, ResolvConf, expand_resolvers, raise_file_limit
 from dnsproxy.tokens import is_bearer, read_token
 from dnsproxy.transport.reasons import os_reason
 
@@ -220,6 +222,7 @@ async def serve_helper(
         StartError: a key, token, certificate or port cannot be had, or there is nothing to learn.
     """
     options = settings.helper
+    resolv_conf = ResolvConf() if "system" in options.resolvers else None
     resolvers = expand_resolvers(options.resolvers)
     token = None
     if options.token_file is not None:
@@ -263,7 +266,8 @@ async def serve_helper(
             on_listening(endpoint)
         shown = [str(resolver) for resolver in resolvers]
         log.info("helper.started", id=options.id, names=len(helper.wanted), resolvers=shown)
-        await _run_until(helper, stop)
+        following = None if resolv_conf is None else partial(follow, resolv_conf, options, resolvers, helper)
+        await _run_until(helper, stop, following)
     finally:
         helper.release()
         if listener is not None:
@@ -293,11 +297,41 @@ def _listen(
     return listener
 
 
-async def _run_until(helper: Helper, stop: asyncio.Event) -> None:
+async def follow(
+    resolv_conf: ResolvConf,
+    options: HelperSettings,
+    resolvers: list[Endpoint],
+    helper: Helper,
+    seconds: float = FOLLOW_SECONDS,
+) -> None:
+    """Replace the content of ``resolvers`` when resolv.conf names other servers; until cancelled."""
+    while True:
+        await asyncio.sleep(seconds)
+        found = resolv_conf.poll()
+        if resolv_conf.failure is not None:
+            log.warning("resolvers.not_followed", reason=resolv_conf.failure)
+        if found is None:
+            continue
+        try:
+            resolvers[:] = expand_resolvers(options.resolvers, resolv_conf.path)
+        except StartError as exc:
+            log.warning("resolvers.not_followed", reason=str(exc))
+            continue
+        resolv_conf.take()
+        log.info("resolvers.changed", resolvers=[str(resolver) for resolver in found])
+        helper.look_now()
+
+
+async def _run_until(
+    helper: Helper, stop: asyncio.Event, following: Callable[[], Awaitable[None]] | None
+) -> None:
     async with asyncio.TaskGroup() as group:
-        running = group.create_task(supervise("helper", helper.run))
+        works = [group.create_task(supervise("helper", helper.run))]
+        if following is not None:
+            works.append(group.create_task(supervise("resolv.conf", following)))
         await stop.wait()
-        running.cancel()
+        for work in works:
+            work.cancel()
 
 
 def _warn_when_open(endpoint: Endpoint, *, guarded: bool) -> None:

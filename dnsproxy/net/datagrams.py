@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Any, Protocol
 
+from dnsproxy.core.memory import UDP_RECEIVE
 from dnsproxy.errors import StartError
 from dnsproxy.net.mmsg import BatchMover, BatchSocket
 from dnsproxy.net.msghdr import BATCH, LINK_LOCAL, load_batch_calls
 from dnsproxy.net.syscalls import LONGEST
 
-# Enough for 0.2 s of load at 100,000 queries per second while something else runs.
-RECEIVE_BUFFER = 4 << 20
+RECEIVE_BUFFER = UDP_RECEIVE
 
 # Linux's numbers; Python's socket module has them only in part.
 _IP_PKTINFO, _IPV6_RECVPKTINFO = 8, 49

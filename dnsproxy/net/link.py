@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from time import monotonic
 from typing import Protocol, cast
 
@@ -21,6 +22,10 @@ MAX_UNSENT = 256 * 1024
 
 class Ends(Protocol):
     """What carries exchanges to their ends."""
+
+    @property
+    def local_failures(self) -> Counter[str]:
+        """Where failures of this host are counted, by use."""
 
     def settle(self, exchange: Exchange, verdict: Verdict, now: float) -> None:
         """A reply to ``exchange`` has come and been judged, other than IGNORED, or an attempt has ended."""

@@ -16,8 +16,17 @@ from dnsproxy.core.engine import Engine
 from dnsproxy.core.places import Place, Places
 from dnsproxy.errors import DropReason
 from dnsproxy.net import connection
+from dnsproxy.net.heap import trim
 from dnsproxy.net.loop import Readiness
-from dnsproxy.net.stream import EXHAUSTED_SECONDS, IDLE_LOOKS, bound_address, listen, note_exhausted
+from dnsproxy.net.stream import (
+    EXHAUSTED_SECONDS,
+    IDLE_LOOKS,
+    TCP_CLIENTS,
+    bound_address,
+    bound_buffers,
+    listen,
+    note_exhausted,
+)
 from dnsproxy.net.upstream import Forwarder
 
 if TYPE_CHECKING:
@@ -52,7 +61,7 @@ class TcpListener:
         Raises:
             StartError: the address cannot be bound.
         """
-        self._sock = listen("tcp", host, port, reuse_port=False) if sock is None else sock
+        self._sock = bound_buffers(listen("tcp", host, port, reuse_port=False) if sock is None else sock)
         self._ready.add(self._sock.fileno(), self._accept)
 
     @property
@@ -67,7 +76,7 @@ class TcpListener:
             try:
                 sock, peer = self._sock.accept()
             except OSError as exc:  # nobody waits any more, or the client has gone again
-                if note_exhausted("tcp clients", exc):
+                if note_exhausted(TCP_CLIENTS, exc, self.engine.stats.local_failures):
                     self._ready.remove(self._sock.fileno())
                     self._pause = self._loop.call_later(EXHAUSTED_SECONDS, self._resume)
                 return
@@ -106,10 +115,21 @@ class TcpListener:
     def _connection(self, sock: socket.socket, source: bytes, place: Place) -> connection.Connection:
         forget = partial(self._forget, place)
         if self._watch is None:
-            return connection.Connection(sock, source, self.engine, self.forwarder, self._ready, forget)
+            return connection.Connection(
+                sock, source, self.engine, self.forwarder, self._ready, self._places.buffers, forget
+            )
         from dnsproxy.net.watched import WatchedConnection  # noqa: PLC0415 - few proxies watch
 
-        return WatchedConnection(sock, source, self.engine, self.forwarder, self._ready, forget, self._watch)
+        return WatchedConnection(
+            sock,
+            source,
+            self.engine,
+            self.forwarder,
+            self._ready,
+            self._places.buffers,
+            forget,
+            self._watch,
+        )
 
     def _forget(self, place: Place, client: connection.Connection) -> None:
         self._connections.discard(client)
@@ -119,9 +139,10 @@ class TcpListener:
         now = monotonic()
         for client in list(self._connections):
             client.close_if_idle(now)
+        later = trim(self._places.buffers)
         again = (
             self._loop.call_later(connection.IDLE_SECONDS / IDLE_LOOKS, self._close_idle)
-            if self._connections
+            if self._connections or later
             else None
         )
         self._sweep = again
@@ -146,6 +167,11 @@ class TcpListener:
             if self._pause is None:
                 self._accept()
         self._stop_accepting()
+
+    @property
+    def has_clients(self) -> bool:
+        """Whether a connection is open."""
+        return bool(self._connections)
 
     def is_busy(self, since: float) -> bool:
         """Tell whether a client waits for an answer, or has asked anything since ``since``."""

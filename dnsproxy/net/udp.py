@@ -79,8 +79,14 @@ class UdpListener:
         """Answer what has come until now, and read no more. What waits is still answered, until `close`."""
         if not self._reads:
             return
+        self.drain()
         self._reads = False
         self._ready.remove(self._sock.fileno())
+
+    def drain(self) -> None:
+        """Answer what has come until now."""
+        if not self._reads:
+            return
         for _ in range(LAST_BATCHES):
             messages, sources = self._datagrams.receive()
             if not messages:

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Sequence
 from time import monotonic, time
 
+from dnsproxy.core.budget import MemoryBudget
 from dnsproxy.core.engine import Engine, Forward
 from dnsproxy.core.seen import Seen, receive_counted
 from dnsproxy.core.wire import Query
@@ -88,13 +89,14 @@ class WatchedConnection(Connection):
         engine: Engine,
         forwarder: Forwarder,
         ready: Readiness,
+        buffers: MemoryBudget,
         forget: Callable[[Connection], None],
         watch: Watch,
     ) -> None:
         self._watch = watch
         self._client_port = port_of(sock)
         self._server, self._server_port = server_of(sock)
-        super().__init__(sock, source, engine, forwarder, ready, forget)
+        super().__init__(sock, source, engine, forwarder, ready, buffers, forget)
 
     def _take(self, message: bytes, now: float) -> bool:
         step, number = receive_counted(self._engine, message, self.source, now, tcp=True)

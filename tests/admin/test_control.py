@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -88,7 +89,7 @@ def control() -> Control:
 
 async def asking(control: Control) -> AsyncIterator[Ask]:
     app = web.Application()
-    ControlApi(control).add_to(app)
+    ControlApi(SimpleNamespace(addresses=control)).add_to(app)
     async with TestClient(TestServer(app)) as client:
 
         async def ask(path: str, **options: Any) -> tuple[int, Any]:
@@ -126,7 +127,7 @@ async def test_orders_are_passed_on(
 
 async def test_the_canary_is_told(control: Control) -> None:
     app = web.Application()
-    ControlApi(control).add_to(app)
+    ControlApi(SimpleNamespace(addresses=control)).add_to(app)
     async with TestClient(TestServer(app)) as client, client.get("/api/v1/canary") as response:
         assert (response.status, await response.json()) == (200, {"canary": None})
 
@@ -211,7 +212,7 @@ def test_history_shows_what_each_serial_changed_newest_first() -> None:
 
 async def test_history_over_http(control: Control) -> None:
     app = web.Application()
-    ControlApi(control).add_to(app)
+    ControlApi(SimpleNamespace(addresses=control)).add_to(app)
     async with TestClient(TestServer(app)) as client, client.get("/api/v1/history") as response:
         assert (response.status, (await response.json())["history"]) == (200, [])
 

@@ -36,6 +36,7 @@ from dnsproxy.settings.learning import HelperSettings, TlsSettings
 from dnsproxy.settings.publishing import FileTarget
 from dnsproxy.settings.registries import NameSettings, RegistrySettings
 from dnsproxy.settings.values import Endpoint
+from dnsproxy.system import ResolvConf
 from tests.fakes.nameserver import Nameserver, closed_port, zone
 
 KEY = Ed25519PrivateKey.generate()
@@ -305,6 +306,31 @@ async def test_health_is_degraded_when_a_registry_does_not_tell(
     assert (await (await client.get("/health")).json())["status"] == "ok"
     monkeypatch.setattr(Helper, "failing", True)
     assert (await (await client.get("/health")).json())["status"] == "degraded"
+
+
+async def test_a_helper_replaces_its_resolvers_when_resolv_conf_does(source: Source, tmp_path: Path) -> None:
+    path = tmp_path / "resolv.conf"
+    path.write_text("nameserver 10.0.0.2\n")
+    conf = ResolvConf(path)
+    first = [Endpoint("10.0.0.9", 53), Endpoint("10.0.0.2", 53)]
+    resolvers = list(first)
+    options = HelperSettings(resolvers=[first[0], "system"])
+    following = asyncio.ensure_future(publish.follow(conf, options, resolvers, source.helper, 0.001))
+    with capture_logs() as logs:
+        path.write_text("")
+        async with asyncio.timeout(10):
+            while not logs:
+                await asyncio.sleep(0.001)
+            assert resolvers == first
+            path.write_text("nameserver 10.0.0.3\n")
+            while resolvers == first:
+                await asyncio.sleep(0.001)
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+    assert resolvers == [Endpoint("10.0.0.9", 53), Endpoint("10.0.0.3", 53)]
+    assert [entry["event"] for entry in logs if entry["event"] != "resolvers.not_followed"] == [
+        "resolvers.changed"
+    ]
 
 
 def write_certificate(folder: Path) -> tuple[Path, Path]:
