@@ -240,9 +240,14 @@ async def test_nameservers_that_are_refused_are_not_tried_again_at_once(file: Pa
             await until(lambda: len(logs) > 0)
             proxy.refusal = None
             # The same again is refused until later; a reload puts it in force.
-            await reloader.reload()
-            await until(lambda: len(proxy.taken) == 1)
-    assert [entry["event"] for entry in logs] == ["resolvers.not_followed", "config.reloaded"]
+            assert (await reloader.reload()).files == (str(conf),)
+            assert len(proxy.taken) == 1
+            assert await reloader.reload() == Outcome()
+    assert [entry["event"] for entry in logs] == [
+        "resolvers.not_followed",
+        "config.reloaded",
+        "config.unchanged",
+    ]
 
 
 async def test_resolv_conf_does_not_matter_where_no_list_names_it(file: Path, tmp_path: Path) -> None:
