@@ -20,7 +20,7 @@ QUERY_PATH = [
     ),
     *(
         f"dnsproxy/core/{name}.py"
-        for name in ("engine", "exchange", "failures", "fairness", "gate", "group", "inflight")
+        for name in ("attempt", "engine", "exchange", "failures", "fairness", "gate", "group", "inflight")
     ),
     *(
         f"dnsproxy/core/{name}.py"

@@ -11,12 +11,12 @@ from dnsproxy.certificate import Certificate, designated_name
 from dnsproxy.core import names
 from dnsproxy.core.access import AccessList
 from dnsproxy.core.addresses.table import ServedTable
+from dnsproxy.core.attempt import Limits
 from dnsproxy.core.cache import Cache, CachePolicy
 from dnsproxy.core.chance import Chance
 from dnsproxy.core.clients import Clients
 from dnsproxy.core.ddr import designations
 from dnsproxy.core.engine import Engine
-from dnsproxy.core.exchange import Limits
 from dnsproxy.core.features import Features
 from dnsproxy.core.group import Group
 from dnsproxy.core.limiter import RateLimiter

@@ -36,7 +36,8 @@ IDLE_TLS_CLIENT = 64 * memory.KIB
 BUFFERS = 4 * memory.MIB
 CACHE_BYTES = 20 * memory.MIB
 _PAGE = 4096
-_QUESTION = b"\x03www\x07example\x00\x00\x01\x00\x01"
+# TYPE65280, whose data may have any length.
+_QUESTION = b"\x03www\x07example\x00\xff\x00\x00\x01"
 
 
 def resident() -> int:
@@ -48,7 +49,7 @@ def resident() -> int:
 def response(records: int, size: int) -> Response:
     """Return a scanned response with ``records`` of ``size`` bytes of data each."""
     header = b"\0\0\x81\x80\0\1" + struct.pack(">H", records) + bytes(4)
-    record = b"\xc0\x0c\0\1\0\1" + struct.pack(">IH", 3600, size) + bytes(size)
+    record = b"\xc0\x0c\xff\0\0\1" + struct.pack(">IH", 3600, size) + bytes(size)
     return scan_response(header + _QUESTION + record * records, 12 + len(_QUESTION))
 
 

@@ -14,10 +14,10 @@ import dns.rrset
 
 from dnsproxy.core.access import AccessList
 from dnsproxy.core.addresses.table import ServedTable
+from dnsproxy.core.attempt import Limits
 from dnsproxy.core.cache import Cache, CachePolicy
 from dnsproxy.core.chance import Chance
 from dnsproxy.core.engine import Engine, Forward
-from dnsproxy.core.exchange import Limits
 from dnsproxy.core.features import Features
 from dnsproxy.core.group import Group
 from dnsproxy.core.limiter import RateLimiter

@@ -77,6 +77,9 @@ class Cache:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._entries
+
     def get(self, key: bytes, now: float) -> Entry | None:
         """Return the entry for ``key`` if it is fresh at ``now``."""
         entry = self._entries.get(key)

@@ -1,4 +1,4 @@
-"""The CNAME chain of an answer: where it leads, and the learned addresses at its end."""
+"""The CNAME chain of an answer: where it leads, what it began with, and the learned addresses at its end."""
 
 from __future__ import annotations
 
@@ -21,6 +21,23 @@ _VERSIONS: Final = {wire.A: 4, wire.AAAA: 6}
 _RCODE: Final = 0xF
 # Type and class of an alias.
 ALIAS: Final = struct.pack(">HH", wire.CNAME, wire.IN)
+
+
+class Origin:
+    """What an exchange was begun for, where that is not what it asks.
+
+    ``question`` is that of the client, ``spelled`` what is asked without random case, of the upstreams of
+    ``zone``. ``links`` are the TTLs and targets of the aliases that have led there. ``partial`` is an answer
+    that could not be used, with its message: it failed or was truncated, but has aliases.
+    """
+
+    __slots__ = ("links", "partial", "question", "spelled", "zone")
+
+    def __init__(self, question: bytes, zone: bytes) -> None:
+        self.question = self.spelled = question
+        self.zone = zone
+        self.links: list[Link] = []
+        self.partial: tuple[Response, bytes] | None = None
 
 
 def leading_out(

@@ -14,10 +14,11 @@ from typing import Final
 from dnsproxy.core import answers, message, names, wire
 from dnsproxy.core.access import AccessList
 from dnsproxy.core.answers import EDE_NOT_AUTHORITATIVE, EDE_NOT_READY, EDE_NOT_SUPPORTED, EDE_STALE
+from dnsproxy.core.attempt import Limits
 from dnsproxy.core.cache import Cache, Entry
 from dnsproxy.core.chance import Chance
 from dnsproxy.core.clients import Clients
-from dnsproxy.core.exchange import Exchange, Forward, Limits
+from dnsproxy.core.exchange import Exchange, Forward
 from dnsproxy.core.features import NO_FEATURES, Features
 from dnsproxy.core.gate import limit_client, refuse_client
 from dnsproxy.core.group import Group

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 from dnsproxy.core.clients import Clients
-from dnsproxy.core.exchange import Exchange, Forward, Share
-from dnsproxy.core.shares import Shares
+from dnsproxy.core.exchange import Exchange, Forward
+from dnsproxy.core.shares import Share, Shares
 
 # Further queries that may wait for one exchange, of all clients and of one. BIND's limit for all clients
 # together is 100 (max-clients-per-query).

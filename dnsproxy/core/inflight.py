@@ -16,23 +16,13 @@ from dnsproxy.core.answers import (
     EDE_NOT_READY,
     EDE_NOT_SUPPORTED,
 )
+from dnsproxy.core.attempt import Failure, Limits
 from dnsproxy.core.cache import Cache, Entry
 from dnsproxy.core.chains import Chains, Redirect
 from dnsproxy.core.chance import Chance
 from dnsproxy.core.clients import Clients
 from dnsproxy.core.cuts import Cuts
-from dnsproxy.core.exchange import (
-    GIVEN_UP,
-    PLAIN,
-    PROBE,
-    REFRESH,
-    SPENT,
-    Exchange,
-    Failure,
-    Forward,
-    Limits,
-    Waiter,
-)
+from dnsproxy.core.exchange import GIVEN_UP, PLAIN, PROBE, REFRESH, SPENT, Exchange, Forward, Waiter
 from dnsproxy.core.failures import Failures
 from dnsproxy.core.fairness import Fairness
 from dnsproxy.core.features import Features
@@ -88,7 +78,7 @@ class InFlight:
         self._times_clients = cache.stale_for > 0 and limits.total > CLIENT_WAIT
         races = any(group.races for group in groups.values())
         # One test for every miss in place of one for each of these.
-        self._is_plain = not (self._mixes_case or races or self._times_clients)
+        self._is_plain = not (self._mixes_case or races)
         self._exchanges: dict[bytes, Exchange] = {}
         self._fairness = Fairness(most, limits.total, clients or Clients())
         self._crowded = self._fairness.crowded
@@ -139,7 +129,7 @@ class InFlight:
             return self._unreachable(query, key, now)
         exchange = Exchange(key, query, order, self._limits, now, zone)
         exchange.source = source
-        if not (self._is_plain and order[0].usable):
+        if not (self._is_plain and order[0].usable) or (self._times_clients and key in self._cache):
             early = self._start_otherwise(exchange, query, now)
             if early is not None:
                 return early
@@ -290,6 +280,7 @@ class InFlight:
 
     def complete(self, exchange: Exchange, now: float) -> list[bytes]:
         """End ``exchange`` and return the responses to its waiters, in their order."""
+        exchange.ended = True
         if (exchange.purpose != PLAIN or exchange.partner is not None) and not self._ends(exchange, now):
             return []
         response = exchange.response
@@ -338,19 +329,26 @@ class InFlight:
         return self.chains.rewritten(exchange, response, self.rules, now, is_partial=True)
 
     def _follows(self, exchange: Exchange, redirect: Redirect) -> bool:
-        """Have ``exchange`` ask where its answer leads, for the same waiters; return whether it can."""
+        """Begin the exchange that asks where an answer leads, for the same waiters; return whether it can."""
         order = self._groups[redirect.zone].order()
         if not order:
             return False
         if exchange.purpose == GIVEN_UP:
             return True  # no client waits, and it must send nothing more
-        exchange.follow(redirect.links, redirect.zone, order)
+        other = exchange.follow(redirect.links, redirect.zone, order)
         if self._mixes_case:
-            exchange.mix_case(self._chance)
-        if exchange.purpose == REFRESH:
+            other.mix_case(self._chance)
+        self._replace(exchange, other)
+        if other.purpose == REFRESH:
             self._refreshing += 1
-        self.begun.append(exchange)
+        self.begun.append(other)
         return True
+
+    def _replace(self, exchange: Exchange, other: Exchange) -> None:
+        """Let ``other`` answer those who wait for ``exchange`` or are still to come."""
+        if self._exchanges.get(exchange.key) is exchange:
+            self._exchanges[exchange.key] = other
+            self._fairness.replace(exchange, other)
 
     def _ends(self, exchange: Exchange, now: float) -> bool:
         """Take the end of a probe, a refresh or one that races; tell whether anybody's question has ended."""
@@ -368,15 +366,11 @@ class InFlight:
         if exchange.response is None:
             # The other one goes on, for all who wait or are still to come.
             exchange.waiters = []
-            if self._exchanges.get(exchange.key) is exchange:
-                self._exchanges[exchange.key] = other
-                self._fairness.replace(exchange, other)
+            self._replace(exchange, other)
             return False
         other.waiters = []
         other.purpose = SPENT
-        if self._exchanges.get(exchange.key) is other:
-            self._exchanges[exchange.key] = exchange
-            self._fairness.replace(other, exchange)
+        self._replace(other, exchange)
         return True
 
     def _failed(self, exchange: Exchange, now: float) -> list[bytes]:

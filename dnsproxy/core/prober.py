@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from dnsproxy.core import wire
+from dnsproxy.core.attempt import Failure, Limits
 from dnsproxy.core.chance import Chance
-from dnsproxy.core.exchange import PROBE, Exchange, Failure, Limits
+from dnsproxy.core.exchange import PROBE, Exchange
 from dnsproxy.core.group import Group
 from dnsproxy.core.names import MAX_NAME, ROOT
 from dnsproxy.core.returns import KEY_SIZE, PREFIX, Returns
@@ -98,7 +99,7 @@ class Prober:
     def complete(self, exchange: Exchange, now: float) -> None:
         """Take the end of a probe: when it is answered and none has come back since, there is no loop."""
         upstream = exchange.upstream
-        if upstream.looped and exchange.last_failure not in _SILENT:
+        if upstream.looped and (exchange.response is not None or exchange.last_failure not in _SILENT):
             begun = exchange.deadline - self._limits.total
             if self._returns.last[self._numbers[upstream]] < begun:
                 upstream.record_loop(now, looped=False)

@@ -2,7 +2,9 @@
 
 As in `wire`, nothing is decoded: the scan notes where the TTLs, the OPT and the
 CNAMEs are. A whole response is kept and passed on as the bytes it came
-in, so unknown record types go through untouched (RFC 3597).
+in, so unknown record types go through untouched (RFC 3597). What a resolver behind us would not read is
+malformed: a name whose pointers do not end, or record data that does not fit its type. Each label of a
+message is visited once, however many pointers lead to it.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Final
 
+from dnsproxy.core.names import MAX_LABEL, MAX_NAME
 from dnsproxy.core.native import mypyc_attr
 from dnsproxy.core.wire import (
     AAAA,
@@ -20,6 +23,7 @@ from dnsproxy.core.wire import (
     EXTENDED_ERROR,
     HEADER,
     HTTPS,
+    IN,
     MAX_OPTIONS,
     NXDOMAIN,
     OPT,
@@ -40,6 +44,13 @@ MAX_STRAYS: Final = 128
 # Records behind the OPT that may be kept; it is the last one of nearly every response.
 _MAX_KEPT: Final = 64
 _TTL: Final = struct.Struct(">I")
+# Labels and pointers of one name: 127 labels, each followed by one pointer.
+_MAX_PARTS: Final = 255
+# Types whose data is one name, and the bytes before it: NS, MD, MF, CNAME, MB, MG, MR, PTR, DNAME; MX, AFSDB,
+# RT, KX; SRV (RFC 1035 §3.3, RFC 1183, RFC 2230, RFC 2782, RFC 6672).
+_BEFORE_NAME: Final = dict.fromkeys((2, 3, 4, 5, 7, 8, 9, 12, 39), 0) | {15: 2, 18: 2, 21: 2, 36: 2, 33: 6}
+# Serial, refresh, retry, expire and minimum behind the two names of an SOA (RFC 1035 §3.3.13).
+_SOA_NUMBERS: Final = 20
 Age = Callable[[bytes, tuple[int, ...], int], bytes]
 _OPTION: Final = struct.Struct(">HH")
 
@@ -86,7 +97,8 @@ def scan_response(data: bytes, question_end: int) -> Response:
 
     Raises:
         TooManyRecordsError: more than `MAX_RECORDS`.
-        WireError: a length leads out of the message, or octets are left over.
+        WireError: a length or a name leads out of the message, a name does not end, or record data does not
+            fit its type. What follows the last record is ignored.
     """
     flags = data[2] << 8 | data[3]
     answers = data[6] << 8 | data[7]
@@ -98,7 +110,7 @@ def scan_response(data: bytes, question_end: int) -> Response:
     try:
         _scan_records(response, data, answers, authorities, additionals)
     except (IndexError, struct.error, MalformedError) as exc:
-        raise WireError("a record does not end inside the message") from exc
+        raise WireError("a record that does not end inside the message, or does not fit its type") from exc
     return response
 
 
@@ -115,14 +127,16 @@ def _scan_records(  # noqa: C901, PLR0912, PLR0915 - see above
     has_type = qtype == ANY and answers > 0
     owner = b""
     offsets: list[int] = []
+    # Where labels start that lead to the end of a name, with its length from there.
+    known: dict[int, int] = {}
     for index in range(before_additional + additionals):
         record = position
         # The owner of nearly every record is a pointer, two bytes, or the root.
         first = data[position]
-        if first >= 0xC0:
+        if first == 0xC0 and data[position + 1] == HEADER:
             position += 2
         else:
-            position = skip_name(data, position) if first else position + 1
+            position = _name_end(data, position, known) if first else position + 1
         rtype = data[position] << 8 | data[position + 1]
         record_ttl = data[position + 4] << 24 | data[position + 5] << 16 | data[position + 6] << 8
         record_ttl |= data[position + 7]
@@ -135,6 +149,17 @@ def _scan_records(  # noqa: C901, PLR0912, PLR0915 - see above
             response.rcode |= record_ttl >> 24 << 4
             position = end
             continue
+        if rtype == A:
+            if length != 4 and _is_internet(data, position):
+                raise MalformedError
+        elif rtype == AAAA:
+            if length != 16 and _is_internet(data, position):
+                raise MalformedError
+        elif rtype in _BEFORE_NAME:
+            if _name_end(data, position + 10 + _BEFORE_NAME[rtype], known) != end:
+                raise MalformedError
+        elif rtype == SOA:
+            _check_soa(data, position + 10, end, known)
         if record_ttl & 0x80000000:
             record_ttl = 0  # RFC 2181 §8
         # Not by `min` and `max`: a call of each takes as long as all of this.
@@ -159,8 +184,9 @@ def _scan_records(  # noqa: C901, PLR0912, PLR0915 - see above
             (minimum,) = _TTL.unpack_from(data, end - 4)
             soa_minimum = minimum if soa_minimum is None else min(minimum, soa_minimum)
         position = end
-    if position != len(data):
+    if position > len(data):
         raise MalformedError
+    all_end = position
     if opt:
         response.edns = True
         response.opt = opt
@@ -170,7 +196,7 @@ def _scan_records(  # noqa: C901, PLR0912, PLR0915 - see above
     response.counts = (answers, authorities, additionals)
     response.ttl_offsets = tuple(offsets)
     response.max_ttl = longest
-    if opt_end and opt_end != len(data):
+    if opt_end and opt_end != all_end:
         _keep_after_opt(response, data, opt_end)
     response.negative = response.rcode == NXDOMAIN or not has_type
     # A negative response lives as long as its SOA says, and without one not at all (RFC 2308 §5).
@@ -197,6 +223,67 @@ def scan_cut(data: bytes, question_end: int) -> Response:
     except (IndexError, MalformedError):
         pass  # where it was cut
     return response
+
+
+def _is_internet(data: bytes, position: int) -> bool:
+    """Return whether the record with its type at ``position`` has the class IN."""
+    return data[position + 3] == IN and not data[position + 2]
+
+
+def _check_soa(data: bytes, position: int, end: int, known: dict[int, int]) -> None:
+    position = _name_end(data, _name_end(data, position, known), known)
+    if position + _SOA_NUMBERS != end:
+        raise MalformedError
+
+
+def _name_end(data: bytes, position: int, known: dict[int, int]) -> int:
+    """Return the offset after the name at ``position``, whose pointer has been followed to its end."""
+    start = position
+    while length := data[position]:
+        if length >= 0xC0:
+            led = (length & 0x3F) << 8 | data[position + 1]
+            if led >= start:
+                raise MalformedError
+            tail = known[led] if led in known else _follow(data, led, known)
+            if position - start + tail > MAX_NAME:
+                raise MalformedError
+            return position + 2
+        position += length + 1
+        if length > MAX_LABEL or position - start >= MAX_NAME:
+            raise MalformedError
+    return position + 1
+
+
+def _follow(data: bytes, position: int, known: dict[int, int]) -> int:
+    """Return the length of the name that starts in the middle of another one, at ``position``."""
+    start = position
+    parts: list[tuple[int, int]] = []
+    tail = 0
+    while True:
+        if position in known:
+            tail = known[position]
+            break
+        length = data[position]
+        if start < HEADER or MAX_LABEL < length < 0xC0 or len(parts) >= _MAX_PARTS:
+            raise MalformedError
+        if length >= 0xC0:
+            parts.append((position, 0))
+            led = (length & 0x3F) << 8 | data[position + 1]
+            # Each part starts before the last one, so the walk ends.
+            if led >= start:
+                raise MalformedError
+            start = position = led
+            continue
+        parts.append((position, length + 1))
+        if not length:
+            break
+        position += length + 1
+    for offset, size in reversed(parts):
+        tail += size
+        if tail > MAX_NAME:
+            raise MalformedError
+        known[offset] = tail
+    return tail
 
 
 def _keep_after_opt(response: Response, data: bytes, position: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Entry = TypeVar("Entry")
 
@@ -68,3 +68,19 @@ class Shares(Generic[Entry]):
                 del self._levels[before]
         if after > self.most or self.most not in self._levels:
             self.most = after
+
+
+class Share:
+    """How an exchange counts among clients (see `fairness`).
+
+    ``holder`` is the client whose slot it takes, None while that is not counted. ``waiting`` counts the
+    queries besides the first by client, ``count`` all of them; ``peers`` has what tells two copies apart.
+    """
+
+    __slots__ = ("count", "holder", "peers", "waiting")
+
+    def __init__(self) -> None:
+        self.holder: bytes | None = None
+        self.count = 0
+        self.waiting: dict[bytes, int] = {}
+        self.peers: set[tuple[Any, bytes]] = set()

@@ -279,11 +279,19 @@ def respond(
 
     ``flags`` may hold AA, AD and RA; QR, opcode, RD and CD are put in here. A
     response over `Query.limit` octets becomes TC with the question and the OPT
-    alone (RFC 9715 §3). ``options`` are sent only to a client that sent an OPT.
+    alone (RFC 9715 §3). ``options`` are sent only to a client that sent an OPT; one that did not gets
+    SERVFAIL for an RCODE that needs an OPT. RA and CD are clear with NOTIMP: they say nothing there.
     """
     data = query.data
     question = data[HEADER : query.question_end]
-    flags |= QR | query.flags & (OPCODE | RD | CD) | rcode & 0xF
+    copied = OPCODE | RD | CD
+    if rcode > NXDOMAIN:
+        if rcode > 0xF and not query.edns:
+            rcode = SERVFAIL
+        elif rcode == NOTIMP:
+            copied = OPCODE | RD
+            flags &= ~RA
+    flags |= QR | query.flags & copied | rcode & 0xF
     answers, authorities, additionals = counts
     opt = b""
     if query.edns:

@@ -1,7 +1,8 @@
 """Ask resolvers for the addresses of a name; `observe` then decides what to publish.
 
-Only the answer section of a response is decoded, and only after header and
-question have been matched (RFC 5452 §9.1).
+What is sent when, and which reply counts, is decided by `core.exchange` as in the proxy: TCP after a
+truncated reply, no OPT after an error about it, late replies. Only the answer section of a response is
+decoded, and only after header and question have been matched (RFC 5452 §9.1).
 """
 
 from __future__ import annotations
@@ -10,47 +11,45 @@ import asyncio
 import os
 import secrets
 import struct
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import NamedTuple
 
 import asyncio_dgram
-from dnslib import EDNS0, RCODE, DNSHeader, DNSLabel, DNSQuestion, DNSRecord
 
-from dnsproxy.core import names
+from dnsproxy.core import names, wire
+from dnsproxy.core.attempt import Attempt, Failure, Limits, Verdict
+from dnsproxy.core.exchange import Exchange
 from dnsproxy.core.learned import canonical_addresses
 from dnsproxy.core.records import ADDRESS_LENGTHS, Names, Record, read_records
 from dnsproxy.core.registry import Wanted
-from dnsproxy.core.response import MAX_CNAMES
+from dnsproxy.core.response import MAX_CNAMES, scan_response
+from dnsproxy.core.upstreams import Upstream
 from dnsproxy.core.wire import skip_name
 from dnsproxy.errors import ResolveError, WireError
 from dnsproxy.helper.observe import Answer, Look, combine
 from dnsproxy.settings.values import Endpoint
 
-# Seconds for one exchange with a resolver, and how often it is tried.
+# Seconds for one attempt at a resolver, and for how many of them a lookup may take.
 TIMEOUT = 2.0
 ATTEMPTS = 2
 # Real chains have two or three links; BIND stops at 16, Unbound at 11.
 MAX_CHAIN = 8
 # Bytes. 250 A records fit.
 MAX_RESPONSE = 4096
-# Fits the smallest IPv6 MTU without fragments (RFC 9715 §3.1).
-EDNS_SIZE = 1232
 # Seconds between two looks for an ICMP error, which does not wake a waiting recv().
 _ERROR_POLL = 0.1
 
-_HEADER = 12
-_QR_OPCODE, _TC = 0xF800, 0x0200
-_QR_QUERY = 0x8000
 _IN = 1
 _A, _CNAME, _AAAA = 1, 5, 28
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long one exchange may take, in seconds, and how many are tried."""
+    """The most seconds for one attempt before the next, and how many of those a lookup may take in all."""
 
     timeout: float = TIMEOUT
     attempts: int = ATTEMPTS
@@ -150,120 +149,207 @@ class _Message:
     """The part of a response that is used here."""
 
     rcode: int
-    truncated: bool
     records: list[_Answer] = field(default_factory=list)
 
 
 async def _ask(key: bytes, qtype: int, resolver: Endpoint, patience: Patience) -> _Message:
-    """Return a matching response with rcode NOERROR; try again after silence or a broken connection."""
-    failure = ResolveError("not asked")
-    for _ in range(patience.attempts):
-        try:
-            message = await _exchange(key, qtype, resolver, patience.timeout)
-        except ResolveError as exc:
-            failure = exc
-            continue
-        if message.rcode:
-            raise ResolveError(f"{RCODE.get(message.rcode)} for {names.to_text(key)}")
-        return message
-    raise ResolveError(f"{failure} ({patience.attempts} attempts)")
+    """Return a matching response with rcode NOERROR."""
+    now = asyncio.get_running_loop().time()
+    lookup = _Lookup(key, qtype, _upstream(resolver), patience, now)
+    return await _Client(lookup, resolver).run()
 
 
-async def _exchange(key: bytes, qtype: int, resolver: Endpoint, seconds: float) -> _Message:
-    expected = _Expected(key, qtype)
-    if resolver.transport == "udp":
-        message = await _bounded(_over_udp(expected, resolver), expected, seconds)
-        if not message.truncated:
-            return message
-        expected = _Expected(key, qtype)
-    return await _bounded(_over_tcp(expected, resolver), expected, seconds)
+@lru_cache(maxsize=256)
+def _upstream(resolver: Endpoint) -> Upstream:
+    """Return what is known of ``resolver``, such as whether it does EDNS, for the life of the process."""
+    return Upstream(str(resolver), (resolver.host, resolver.port), tcp=resolver.transport == "tcp")
 
 
-async def _bounded(exchange: Awaitable[_Message], expected: _Expected, seconds: float) -> _Message:
-    """Wait for ``exchange``; map all that a socket can raise."""
-    try:
-        async with asyncio.timeout(seconds):
-            return await exchange
-    except TimeoutError as exc:
-        raise expected.refused or ResolveError(f"no response within {seconds:g} s") from exc
-    except (asyncio.IncompleteReadError, asyncio_dgram.TransportClosed) as exc:
-        raise expected.refused or ResolveError("the connection was closed before a response") from exc
-    except OSError as exc:
-        # asyncio puts a text of its own in place of the system's.
-        reason = os.strerror(exc.errno).lower() if exc.errno else str(exc)
-        raise ResolveError(reason) from exc
+class _Sent:
+    """An attempt with the id that it was sent with."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self.attempt = attempt
+        self.ident = secrets.token_bytes(2)
+        self.query = self.ident + attempt.payload
 
 
-async def _over_udp(expected: _Expected, resolver: Endpoint) -> _Message:
-    stream = await asyncio_dgram.connect((resolver.host, resolver.port))
-    try:
-        await stream.send(expected.query)
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_ERROR_POLL):
-                    data, _ = await stream.recv()
-                if (message := expected.receive(data)) is not None:
-                    return message
-    finally:
-        stream.close()
+class _Lookup:
+    """One question to one resolver: decides as the proxy does for its upstreams (`core.exchange`).
 
+    ``message`` is the response that was taken, ``refused`` why one was not, or why an attempt failed.
+    """
 
-async def _over_tcp(expected: _Expected, resolver: Endpoint) -> _Message:
-    reader, writer = await asyncio.open_connection(resolver.host, resolver.port)
-    try:
-        writer.write(struct.pack(">H", len(expected.query)) + expected.query)
-        while True:
-            (length,) = struct.unpack(">H", await reader.readexactly(2))
-            if (message := expected.receive(await reader.readexactly(length))) is not None:
-                return message
-    finally:
-        # Nothing is left to send, and a peer that does not read must not hold us.
-        writer.transport.abort()
-
-
-class _Expected:
-    """A query under way: the bytes to send, and which response belongs to it."""
-
-    def __init__(self, key: bytes, qtype: int) -> None:
+    def __init__(self, key: bytes, qtype: int, upstream: Upstream, patience: Patience, now: float) -> None:
+        self.message: _Message | None = None
         self.refused: ResolveError | None = None
-        self._id = secrets.randbits(16)
-        self._question = key + struct.pack(">HH", qtype, _IN)
-        record = DNSRecord(DNSHeader(id=self._id, rd=1), q=DNSQuestion(_label(key), qtype))
-        record.add_ar(EDNS0(udp_len=EDNS_SIZE))
-        self.query = bytes(record.pack())
+        self.sends = 0
+        self._key = key
+        self._seconds = patience.timeout
+        limits = Limits(patience.timeout, patience.timeout * patience.attempts)
+        question = key + struct.pack(">HH", qtype, wire.IN)
+        self._end = wire.HEADER + len(question)
+        query = wire.scan_query(b"\0\0" + wire.upstream_query(question, wire.RD, edns=False, do=False))
+        self.exchange = Exchange(key, query, (upstream,), limits, now)
 
-    def receive(self, data: bytes) -> _Message | None:
-        """Return the response in ``data``; None when it is not one to this query, or cannot be read."""
-        end = _HEADER + len(self._question)
-        if not end <= len(data):
+    def next_query(self, now: float) -> _Sent | None:
+        """Return what to send next, if anything."""
+        attempt = self.exchange.next_attempt(now)
+        if attempt is None:
             return None
-        identity, flags, questions, answers = struct.unpack_from(">HHHH", data)
-        if identity != self._id or flags & _QR_OPCODE != _QR_QUERY or questions != 1:
-            return None
-        # Lower case hurts neither type nor class here: A, AAAA and IN have no octet in A-Z.
-        if data[_HEADER:end].lower() != self._question:
-            return None
+        self.sends += 1
+        return _Sent(attempt)
+
+    def receive(self, sent: _Sent, data: bytes, now: float) -> Verdict:
+        """Judge ``data``, which came where ``sent`` went."""
+        if data[:2] != sent.ident:
+            return Verdict.IGNORED
         try:
-            truncated = bool(flags & _TC)
-            records = [] if truncated else _read_answers(data, end, answers)
-            return _Message(flags & 0xF, truncated, records)
+            message = self._read(data)
         except ResolveError as exc:
-            # It may be forged, so the wait goes on; when nothing better comes this is the reason.
+            # It may be forged, so the wait continues; when nothing better comes this is the reason.
             self.refused = exc
+            return Verdict.IGNORED
+        verdict = self.exchange.receive_reply(data, now, sent.attempt)
+        if verdict is Verdict.DONE:
+            self.message = message
+        elif verdict is Verdict.NEXT and message is not None:
+            self.refused = self._error(message.rcode)
+        return verdict
+
+    def _read(self, data: bytes) -> _Message | None:
+        """Return what is of use in ``data``; None when it is truncated, or does not answer the question."""
+        if len(data) < self._end or data[2] & wire.TC_OCTET or not self.exchange.matches(data):
             return None
+        if len(data) > MAX_RESPONSE:
+            raise ResolveError(f"a response of {len(data)} bytes; the limit is {MAX_RESPONSE}")
+        try:
+            response = scan_response(data, self._end)
+        except WireError as exc:
+            raise ResolveError(f"a response that cannot be decoded: {exc}") from exc
+        return _Message(response.rcode, _read_answers(data, self._end, response.counts[0]))
+
+    def result(self) -> _Message:
+        """Return the response.
+
+        Raises:
+            ResolveError: there is none, or one with another rcode than NOERROR.
+        """
+        if self.message is None:
+            plural = "attempt" if self.sends == 1 else "attempts"
+            reason = self.refused or ResolveError(f"no response within {self._seconds:g} s")
+            raise ResolveError(f"{reason} ({self.sends} {plural})")
+        if self.message.rcode:
+            raise self._error(self.message.rcode)
+        return self.message
+
+    def _error(self, rcode: int) -> ResolveError:
+        return ResolveError(f"{wire.rcode_name(rcode)} for {names.to_text(self._key)}")
 
 
-def _label(key: bytes) -> DNSLabel:
-    labels = []
-    while length := key[0]:
-        labels.append(key[1 : 1 + length])
-        key = key[1 + length :]
-    return DNSLabel(labels)
+class _Client:
+    """Carries out a lookup: a socket or connection for each attempt, open until the lookup ends."""
+
+    def __init__(self, lookup: _Lookup, resolver: Endpoint) -> None:
+        self._lookup = lookup
+        self._resolver = resolver
+        self._changed = asyncio.Event()
+        self._open: dict[_Sent, asyncio.Task[None]] = {}
+        self._clock = asyncio.get_running_loop().time
+
+    async def run(self) -> _Message:
+        """Return the response.
+
+        Raises:
+            ResolveError: see `_Lookup.result`.
+        """
+        exchange = self._lookup.exchange
+        async with asyncio.TaskGroup() as group:
+            while exchange.response is None:
+                if not exchange.is_waiting:
+                    sent = self._lookup.next_query(self._clock())
+                    if sent is not None:
+                        self._open[sent] = group.create_task(self._carry_out(sent))
+                if not exchange.listening:
+                    break
+                await self._wait()
+            for task in self._open.values():
+                task.cancel()
+        return self._lookup.result()
+
+    async def _wait(self) -> None:
+        """Wait until something has come, or the time of an attempt is over."""
+        self._changed.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(min(sent.attempt.deadline for sent in self._open)):
+                await self._changed.wait()
+        now = self._clock()
+        for sent, task in list(self._open.items()):
+            if sent.attempt.deadline <= now and not self._lookup.exchange.time_out(sent.attempt, now):
+                del self._open[sent]
+                task.cancel()
+
+    async def _carry_out(self, sent: _Sent) -> None:
+        """Send ``sent`` and judge what comes; map all that a socket can raise."""
+        try:
+            if sent.attempt.tcp:
+                while not await self._over_tcp(sent):
+                    pass
+            else:
+                await self._over_udp(sent)
+            self._open.pop(sent, None)
+        except (asyncio.IncompleteReadError, asyncio_dgram.TransportClosed):
+            self._fail(sent, "the connection was closed before a response")
+        except OSError as exc:
+            # asyncio puts a text of its own in place of the system's.
+            self._fail(sent, os.strerror(exc.errno).lower() if exc.errno else str(exc))
+        finally:
+            self._changed.set()
+
+    def _fail(self, sent: _Sent, reason: str) -> None:
+        if self._open.pop(sent, None) is not None:
+            self._lookup.refused = self._lookup.refused or ResolveError(reason)
+            self._lookup.exchange.fail_attempt(Failure.NETWORK, self._clock(), sent.attempt)
+
+    def _receive(self, sent: _Sent, data: bytes) -> bool:
+        """Judge ``data``; return whether nothing more is to come where it came from."""
+        verdict = self._lookup.receive(sent, data, self._clock())
+        if verdict is not Verdict.IGNORED:
+            self._changed.set()
+        return verdict not in {Verdict.IGNORED, Verdict.HINT}
+
+    async def _over_udp(self, sent: _Sent) -> None:
+        stream = await asyncio_dgram.connect((self._resolver.host, self._resolver.port))
+        try:
+            await stream.send(sent.query)
+            while True:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_ERROR_POLL):
+                        data, _ = await stream.recv()
+                    if self._receive(sent, data):
+                        return
+        finally:
+            stream.close()
+
+    async def _over_tcp(self, sent: _Sent) -> bool:
+        """Send ``sent`` over TCP; False where the connection was lost, and another one may be tried."""
+        reader, writer = await asyncio.open_connection(self._resolver.host, self._resolver.port)
+        try:
+            writer.write(struct.pack(">H", len(sent.query)) + sent.query)
+            while True:
+                (length,) = struct.unpack(">H", await reader.readexactly(2))
+                if self._receive(sent, await reader.readexactly(length)):
+                    return True
+        except (asyncio.IncompleteReadError, ConnectionResetError):
+            if not self._lookup.exchange.may_resend(self._clock(), is_answering=False):
+                raise
+            return False
+        finally:
+            # Nothing is left to send, and a peer that does not read must not hold us.
+            writer.transport.abort()
 
 
 def _read_answers(data: bytes, position: int, count: int) -> list[_Answer]:
-    if len(data) > MAX_RESPONSE:
-        raise ResolveError(f"a response of {len(data)} octets; the limit is {MAX_RESPONSE}")
     held = Names(data)
     try:
         return [_read_answer(data, held, record) for record in _of_use(read_records(data, position, count))]

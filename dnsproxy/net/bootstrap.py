@@ -10,8 +10,9 @@ from ipaddress import ip_address
 from time import monotonic
 
 from dnsproxy.core import names, wire
+from dnsproxy.core.attempt import Failure, Limits
 from dnsproxy.core.engine import Forward
-from dnsproxy.core.exchange import Exchange, Failure, Limits
+from dnsproxy.core.exchange import Exchange
 from dnsproxy.core.group import by_health
 from dnsproxy.core.question import cache_key
 from dnsproxy.core.records import addresses_in

@@ -1,8 +1,8 @@
 """Connections to one upstream that carry many queries each: which one, how many, for how long.
 
 RFC 7766 §6.2: connections are kept, and queries sent on without waiting for replies. What
-goes over a connection is a matter of `Link`'s subclasses. A query that was lost because
-its connection was closed as idle is sent once more on a fresh one (§6.2.4).
+goes over a connection is a matter of `Link`'s subclasses. Queries that were lost because the upstream
+closed their connection are sent again on a fresh one (§6.2.4).
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from time import monotonic
 
 import structlog
 
-from dnsproxy.core.exchange import Attempt, Exchange, Failure
+from dnsproxy.core.attempt import Attempt, Failure, Verdict
+from dnsproxy.core.exchange import Exchange
 from dnsproxy.core.text import printable
 from dnsproxy.core.upstreams import Upstream
 from dnsproxy.net.link import Ends, Link, Waiting
@@ -166,10 +167,10 @@ class Channel:
             self.context.remember(secured)
 
     def lose(self, link: Link, failure: Failure, text: str) -> None:
-        """Take leave of ``link``, which has ended: send its queries once more, or fail them.
+        """Remove ``link``, which has ended: send its queries again, or fail them.
 
-        They may be sent again if the link has served others before, and so was usable: closed as
-        idle, or after as many queries as the server allows.
+        They are sent again if the upstream has taken the connection and closed it: as idle, or after as many
+        queries as it answers on one.
         """
         if self._closed or link not in self._links:
             return
@@ -183,18 +184,25 @@ class Channel:
             log.warning(
                 "upstream.unreachable", upstream=self.upstream.name, reason=failure.value, detail=text
             )
-        again = [waiting for waiting in lost if link.has_replied and self._may_resend(waiting, now)]
+        is_usable = link.has_replied or (failure is Failure.NETWORK and link.transport is not None)
+        again = [waiting for waiting in lost if is_usable and self._may_resend(waiting, now, link.replied_at)]
         self._resend(again)
         for waiting in lost:
             if waiting not in again:
-                self.ends.fail(waiting.exchange, failure, now)
+                self.fail(waiting, failure, now)
 
-    def _may_resend(self, waiting: Waiting, now: float) -> bool:
-        return not waiting.resent and waiting.attempt.deadline > now and waiting.exchange.may_resend()
+    def fail(self, waiting: Waiting, failure: Failure, now: float) -> None:
+        """See `link.Keeper.fail`."""
+        waiting.exchange.fail_attempt(failure, now, waiting.attempt)
+        self.ends.settle(waiting.exchange, Verdict.NEXT, now)
+
+    def _may_resend(self, waiting: Waiting, now: float, replied_at: float) -> bool:
+        is_answering = replied_at > waiting.sent_at
+        return not waiting.is_given_up and waiting.exchange.may_resend(now, is_answering=is_answering)
 
     def send_again(self, waiting: Waiting, now: float) -> bool:
         """See `link.Keeper.send_again`."""
-        if not self._may_resend(waiting, now):
+        if not self._may_resend(waiting, now, 0.0):
             return False
         self._resend([waiting])
         return True
@@ -211,7 +219,7 @@ class Channel:
         )
         link = next(fresh, None) or self._open()
         for waiting in again:
-            waiting.resent = True
+            self.upstream.stats.sent += 1
             link.take(waiting)
             self._turn_by(waiting.attempt.deadline)
 
@@ -234,13 +242,13 @@ class Channel:
             self._timer = self._loop.call_at(at, self._turn)
 
     def _turn(self) -> None:
-        """Give up the queries whose time has come, and close idle connections."""
+        """Take the end of the time of queries, and close idle connections."""
         self._timer = None
         now = monotonic()
         for link in list(self._links):
-            for waiting in link.drop_late(now):
+            for waiting in link.time_out(now):
                 self.ended(link, now)
-                self.ends.fail(waiting.exchange, Failure.TIMEOUT, now)
+                self.ends.settle(waiting.exchange, Verdict.NEXT, now)
             if not link.load and link not in self._connecting and now - link.idle_since >= link.idle_seconds:
                 if link.retired:  # its other end has not taken what there was to be sent before
                     link.abort()

@@ -7,7 +7,8 @@ from collections import Counter
 from time import monotonic
 from typing import Protocol, cast
 
-from dnsproxy.core.exchange import GIVEN_UP, Attempt, Exchange, Failure, Verdict
+from dnsproxy.core.attempt import Attempt, Failure, Verdict
+from dnsproxy.core.exchange import GIVEN_UP, Exchange
 from dnsproxy.net.upstream_tls import ClientContext, name_failure
 
 # A connection without queries is closed after so many seconds, or what the server tells (RFC 7828), up
@@ -20,34 +21,30 @@ MAX_UNSENT = 256 * 1024
 
 
 class Ends(Protocol):
-    """Who is told how attempts ended."""
+    """What carries exchanges to their ends."""
 
     @property
     def local_failures(self) -> Counter[str]:
         """Where failures of this host are counted, by use."""
 
     def settle(self, exchange: Exchange, verdict: Verdict, now: float) -> None:
-        """A reply of ``exchange`` has come and been judged, other than IGNORED."""
-
-    def fail(self, exchange: Exchange, failure: Failure, now: float) -> None:
-        """The attempt of ``exchange`` under way gave nothing."""
+        """A reply to ``exchange`` has come and been judged, other than IGNORED, or an attempt has ended."""
 
 
 class Waiting:
     """A query on a channel: sent at ``sent_at``, or not yet sent."""
 
-    __slots__ = ("attempt", "exchange", "resent", "sent_at")
+    __slots__ = ("attempt", "exchange", "sent_at")
 
     def __init__(self, exchange: Exchange, attempt: Attempt) -> None:
         self.exchange = exchange
         self.attempt = attempt
         self.sent_at = 0.0
-        self.resent = False
 
     @property
     def is_given_up(self) -> bool:
-        """Whether no client waits for it any more, as its place has gone to another query."""
-        return self.exchange.purpose == GIVEN_UP and not self.exchange.waiters
+        """Whether it has been answered otherwise, or its place has gone to another query."""
+        return self.exchange.ended or (self.exchange.purpose == GIVEN_UP and not self.exchange.waiters)
 
 
 class Keeper(Protocol):
@@ -68,6 +65,9 @@ class Keeper(Protocol):
     def send_again(self, waiting: Waiting, now: float) -> bool:
         """Send ``waiting`` on another connection; False when that may not be done."""
 
+    def fail(self, waiting: Waiting, failure: Failure, now: float) -> None:
+        """``waiting`` gave nothing, and no reply to it can come."""
+
 
 class Link(asyncio.Protocol):
     """One connection; subclasses say what goes over it.
@@ -84,6 +84,7 @@ class Link(asyncio.Protocol):
         self.retired = False
         self.has_replied = False
         self.heard_at = 0.0
+        self.replied_at = 0.0
         self.idle_seconds = IDLE_SECONDS if channel.context is None else IDLE_SECONDS_TLS
         self.idle_since = monotonic()
 
@@ -164,10 +165,15 @@ class Link(asyncio.Protocol):
         waiting = self.waiting.get(key)
         if waiting is None:
             return False
-        verdict = waiting.exchange.receive_reply(data, now)
+        verdict = Verdict.WAIT
+        if not waiting.exchange.ended:
+            verdict = waiting.exchange.receive_reply(data, now, waiting.attempt)
         if verdict is Verdict.IGNORED:
             return False
         del self.waiting[key]
+        self.replied_at = now
+        if verdict is Verdict.HINT:  # nothing on a connection is forged
+            waiting.exchange.drop_attempt(waiting.attempt)
         if not self.has_replied:
             self.has_replied = True
             self.channel.proven(self)
@@ -175,33 +181,37 @@ class Link(asyncio.Protocol):
         self.channel.ends.settle(waiting.exchange, verdict, now)
         return True
 
-    def drop_late(self, now: float) -> list[Waiting]:
-        """Take out and return the queries whose time is over.
+    def time_out(self, now: float) -> list[Waiting]:
+        """Return the queries whose time is over, and take out those to which a reply is of no use any more.
 
         When nothing at all has come since one of them was sent the other end is perhaps
         gone without a word: the connection is not used for further queries.
         """
         late = [waiting for waiting in self.queued if waiting.attempt.deadline <= now]
-        if late:
-            self.queued = [waiting for waiting in self.queued if waiting.attempt.deadline > now]
+        for waiting in late:
+            if not waiting.exchange.time_out(waiting.attempt, now):
+                self.queued.remove(waiting)
         for key, waiting in list(self.waiting.items()):
             if waiting.attempt.deadline <= now:
-                del self.waiting[key]
-                self.give_up(key)
                 self.retired = self.retired or self.heard_at < waiting.sent_at
+                if not waiting.exchange.time_out(waiting.attempt, now):
+                    del self.waiting[key]
+                    self.give_up(key)
                 late.append(waiting)
         return late
 
     def drop_given_up(self) -> bool:
-        """Take out a query whose place has gone to another one; return whether there was any."""
+        """Take out a query that no client waits for any more; return whether there was any."""
         for key, waiting in self.waiting.items():
             if waiting.is_given_up:
                 del self.waiting[key]
                 self.give_up(key)
+                waiting.exchange.drop_attempt(waiting.attempt)
                 return True
         for index, waiting in enumerate(self.queued):
             if waiting.is_given_up:
                 del self.queued[index]
+                waiting.exchange.drop_attempt(waiting.attempt)
                 return True
         return False
 

@@ -16,8 +16,9 @@ from typing import Any, Final
 
 import structlog
 
+from dnsproxy.core.attempt import Attempt, Failure, Verdict
 from dnsproxy.core.engine import Engine, Forward
-from dnsproxy.core.exchange import PROBE, Attempt, Exchange, Failure, Verdict
+from dnsproxy.core.exchange import PROBE, Exchange
 from dnsproxy.core.stats import Ignored
 from dnsproxy.core.upstreams import Upstream
 from dnsproxy.core.wire import Query
@@ -37,6 +38,7 @@ TICK: Final = 0.025
 # Reading a member of an Enum costs 80 ns each time, and a flood reads one per datagram.
 _UNKNOWN_ID = Ignored.UNKNOWN_ID
 _NOT_OURS = Ignored.NOT_OURS
+_DONE: Final = Verdict.DONE
 
 Respond = Callable[[Any, bytes, Query], None]
 """Called with the token and query of a waiter and the response to it."""
@@ -153,7 +155,10 @@ class Forwarder:
     # -- one exchange ------------------------------------------------------------
 
     def _advance(self, exchange: Exchange, now: float) -> None:
-        """Carry out the next attempts until one is under way or none is left."""
+        """Carry out the next attempts until one is under way or none is left.
+
+        Then the exchange ends, unless replies to late attempts may come.
+        """
         while (attempt := exchange.next_attempt(now)) is not None:
             if attempt.tcp:
                 if self._ask_channel(exchange, attempt):
@@ -166,7 +171,13 @@ class Forwarder:
                 exchange.fail_attempt(self._failure(exc), now)
             else:
                 return
-        self._finish(exchange, now)
+        if not exchange.listening:
+            self._finish(exchange, now)
+
+    def resume(self, exchange: Exchange, now: float) -> None:
+        """Make the next attempt of ``exchange`` if one is due, or end it (see `link.Ends`)."""
+        if not (exchange.is_waiting or exchange.ended):
+            self._advance(exchange, now)
 
     def _finish(self, exchange: Exchange, now: float) -> None:
         responses = self._engine.complete(exchange, now)
@@ -187,7 +198,7 @@ class Forwarder:
             self._unsent.append(used)
         used.outbox.append(message_id + attempt.payload)
         used.left -= 1
-        used.pending[message_id] = exchange
+        used.pending[message_id] = exchange, attempt
         self._turn_by(attempt.deadline)
 
     def _socket(self, upstream: Upstream, now: float) -> UpstreamSocket:
@@ -237,22 +248,25 @@ class Forwarder:
             replies = []
             self._fail_all(used, exc, now)
         for data in replies:
-            exchange = pending.get(data[:2])
-            if exchange is None:
+            found = pending.get(data[:2])
+            if found is None or found[0].ended:
+                pending.pop(data[:2], None)  # its question has been answered by another reply
                 used.ignore(_UNKNOWN_ID)
                 continue
+            exchange, attempt = found
             if len(data) < LONGEST:
-                verdict = exchange.receive_reply(data, now)
+                verdict = exchange.receive_reply(data, now, attempt)
             else:
-                verdict = exchange.receive_cut(data, now)
-            if verdict is Verdict.IGNORED:
-                used.ignore(_NOT_OURS)
-                continue
-            del pending[data[:2]]
-            if verdict is Verdict.DONE:
+                verdict = exchange.receive_cut(data, now, attempt)
+            if verdict is _DONE:
+                del pending[data[:2]]
                 self._finish(exchange, now)
+            elif verdict is Verdict.IGNORED:
+                used.ignore(_NOT_OURS)
             else:
-                self._advance(exchange, now)
+                if verdict is not Verdict.HINT:
+                    del pending[data[:2]]
+                self.resume(exchange, now)
         if used.strays and used.is_guessed_at:
             self._leave(used, now)
         self.flush()
@@ -266,11 +280,12 @@ class Forwarder:
             del self._current[upstream]
             log.warning("upstream.replies_guessed", upstream=upstream.name, count=used.strays)
         # Nothing can be gained by answering a probe, and it must not go over TCP.
-        for message_id, exchange in list(used.pending.items()):
+        for message_id, (exchange, attempt) in list(used.pending.items()):
             if exchange.purpose != PROBE:
                 del used.pending[message_id]
-                exchange.distrust_datagrams()
-                self._advance(exchange, now)
+                if exchange.drop_attempt(attempt):
+                    exchange.distrust_datagrams()
+                self.resume(exchange, now)
 
     def _failure(self, exc: OSError) -> Failure:
         """Return what ``exc`` counts as; log and count what is a failure of this host."""
@@ -283,9 +298,9 @@ class Forwarder:
         failed = list(used.pending.values())
         used.pending.clear()
         used.left = 0
-        for exchange in failed:
-            exchange.fail_attempt(failure, now)
-            self._advance(exchange, now)
+        for exchange, attempt in failed:
+            exchange.fail_attempt(failure, now, attempt)
+            self.resume(exchange, now)
 
     def _turn_by(self, at: float) -> None:
         """Have `_turn` run at ``at``, or earlier."""
@@ -296,21 +311,25 @@ class Forwarder:
         self._timer = self._loop.call_at(at, self._turn)
 
     def _turn(self) -> None:
-        """Give up the attempts whose time has come, close sockets that nobody needs, and plan the next turn.
+        """Take the end of the time of attempts, close sockets that are not needed, and plan the next turn.
 
-        Every exchange in flight is looked at. That costs less than a wheel of deadlines,
+        Every attempt to which a reply may come is looked at. That costs less than a wheel of deadlines,
         which keeps answered exchanges in memory until their tick: 32,000 of them at 40,000
         queries per second and 0.8 s, where about 100 are in flight.
         """
         now = monotonic()
         self._turn_at = inf
         for used in list(self._sockets):
-            late = [item for item in used.pending.items() if item[1].attempt_deadline <= now]
-            for message_id, exchange in late:
-                del used.pending[message_id]
-                failure = Failure.LOCAL if message_id in used.unsent else Failure.TIMEOUT
-                exchange.fail_attempt(failure, now)
-                self._advance(exchange, now)
+            late = [item for item in used.pending.items() if item[1][1].deadline <= now]
+            for message_id, (exchange, attempt) in late:
+                if message_id in used.unsent:
+                    del used.pending[message_id]
+                    exchange.fail_attempt(Failure.LOCAL, now, attempt)
+                elif not exchange.time_out(attempt, now):
+                    del used.pending[message_id]
+                self.resume(exchange, now)
+            if late and used.upstream.probe_at <= now:
+                self._work.wake_at = now  # it is probed, to see whether it is down
         self.flush()
         for used in [used for used in self._sockets if not used.pending]:
             if self._current.get(used.upstream) is not used:
@@ -326,8 +345,8 @@ class Forwarder:
         for used in self._sockets:
             if not used.pending:
                 due = min(due, used.close_at)
-            for exchange in used.pending.values():
-                due = min(due, exchange.attempt_deadline)
+            for _, attempt in used.pending.values():
+                due = min(due, attempt.deadline)
         return due
 
     # -- channels --------------------------------------------------------------------
@@ -340,15 +359,9 @@ class Forwarder:
         return channel.ask(exchange, attempt)
 
     def settle(self, exchange: Exchange, verdict: Verdict, now: float) -> None:
-        """Go on after a reply that came over a channel (see `link.Ends`)."""
+        """Continue after a reply that came over a channel, or an attempt that ended (see `link.Ends`)."""
         if verdict is Verdict.DONE:
             self._finish(exchange, now)
         else:
-            self._advance(exchange, now)
-        self.flush()
-
-    def fail(self, exchange: Exchange, failure: Failure, now: float) -> None:
-        """Go on after an attempt over a channel that gave nothing (see `link.Ends`)."""
-        exchange.fail_attempt(failure, now)
-        self._advance(exchange, now)
+            self.resume(exchange, now)
         self.flush()

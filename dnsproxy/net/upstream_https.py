@@ -17,7 +17,7 @@ import h2.settings
 import structlog
 
 from dnsproxy.core import doh, options
-from dnsproxy.core.exchange import Failure
+from dnsproxy.core.attempt import Failure
 from dnsproxy.core.memory import UPSTREAM_REPLIES
 from dnsproxy.errors import WireError
 from dnsproxy.net.http2 import BoundedConnection, FrameBudget
@@ -234,4 +234,4 @@ class HttpsLink(Link):
         if waiting is not None:
             log.debug("upstream.bad_reply", detail=text)
             self.channel.ended(self, now)
-            self.channel.ends.fail(waiting.exchange, Failure.HTTP, now)
+            self.channel.fail(waiting, Failure.HTTP, now)

@@ -6,7 +6,7 @@ import os
 import ssl
 from pathlib import Path
 
-from dnsproxy.core.exchange import Failure
+from dnsproxy.core.attempt import Failure
 from dnsproxy.errors import StartError
 from dnsproxy.net.stream import LOCAL
 

@@ -12,6 +12,7 @@ import os
 import socket
 from typing import Final
 
+from dnsproxy.core.attempt import Attempt
 from dnsproxy.core.exchange import Exchange
 from dnsproxy.core.stats import Ignored
 from dnsproxy.core.upstreams import Upstream
@@ -37,7 +38,7 @@ MAX_STRAYS = 10
 
 
 class UpstreamSocket:
-    """A connected UDP socket and the exchanges that wait on it, by id.
+    """A connected UDP socket and the attempts to which a reply may come on it, by id, with their exchanges.
 
     ``left`` queries may still be sent: until ``fresh_until`` (monotonic), while there are many sockets
     until ``shared_until``, while no other can be opened until ``last_until``. At ``close_at`` it is closed
@@ -59,7 +60,7 @@ class UpstreamSocket:
         # when it is warm, more for a query that comes alone.
         self.sock = socket.SocketType(family, _KIND)
         self.upstream = upstream
-        self.pending: dict[bytes, Exchange] = {}
+        self.pending: dict[bytes, tuple[Exchange, Attempt]] = {}
         self.outbox: list[bytes] = []
         self.left = QUERIES_PER_SOCKET
         self.strays = 0

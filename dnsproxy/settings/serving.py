@@ -191,12 +191,18 @@ class ProbeSettings(Model):
 
 
 class TimeoutSettings(Model):
-    """Bounds of one forwarded query: for one attempt, and for all of them together."""
+    """Bounds of one forwarded query: for one attempt, and for all of them together.
+
+    The default leaves resolvers the time to find a name that they do not have in their cache, and still
+    answers before stub resolvers, which wait for 5 s.
+    """
 
     attempt: Annotated[Duration, Field(ge=0.01, le=30)] = 0.8
-    """Longest time of one attempt."""
-    total: Annotated[Duration, Field(ge=0.01, le=60)] = 1.8
-    """Longest time of all attempts for one query; then it is answered SERVFAIL, or with an expired answer."""
+    """Longest time until a query without a reply is sent again, to the next upstream if there is one; less
+    where replies are usually quicker. There are three attempts at most; a late reply to any of them counts.
+    """
+    total: Annotated[Duration, Field(ge=0.01, le=60)] = 4.8
+    """Longest time for one query; then it is answered SERVFAIL. Expired answers are sent after 1.8 s."""
 
 
 def _zones(value: object) -> object:

@@ -17,9 +17,9 @@ import dns.rrset
 import pytest
 
 from dnsproxy.core import chains, fairness, names, wire
+from dnsproxy.core.attempt import Failure, Verdict
 from dnsproxy.core.cache import CachePolicy
 from dnsproxy.core.engine import Engine, Forward
-from dnsproxy.core.exchange import Failure, Verdict
 from dnsproxy.core.features import Features
 from dnsproxy.core.limiter import RateLimiter
 from dnsproxy.core.policy import Owned, Ruleset, build_rules
@@ -639,7 +639,6 @@ def test_p12_wrong_replies_do_not_end_the_wait() -> None:
         good[:2] + b"\xa9" + good[3:],
         good[:4] + b"\0\0" + good[6:],
         good[:-1],
-        good + b"\0",
         good[:12] + b"\xff" * 40,
         reply_to(other, ["vvv.example. 60 IN A 192.0.2.66"]),
         reply_to(b"\x12\x34" + query("www.example.", "AAAA")[2:]),
@@ -1183,6 +1182,21 @@ def test_the_upstreams_of_every_zone_are_listed() -> None:
     extra = Upstream("corp", ("192.0.2.9", 53))
     made = engine(zones={names.to_key("corp.example."): (extra,)})
     assert [upstream.name for upstream in made.upstreams()] == ["one", "corp"]
+
+
+# -- 38: RCODEs that not every client can have
+
+
+def test_p38_an_extended_rcode_of_an_upstream_is_servfail_for_a_client_without_edns() -> None:
+    for edns, expected in ((-1, wire.SERVFAIL), (0, 23)):
+        made = engine()
+        assert read(resolve(made, query("www.example.", use_edns=edns), rcode=23)).rcode() == expected
+
+
+def test_p38_other_opcodes_get_notimp_without_ra_and_cd() -> None:
+    data = query("www.example.", flags=wire.RD | wire.CD)
+    response = answer(engine(), data[:2] + bytes((data[2] | 0x20,)) + data[3:])
+    assert (response[3] & 0xF, response[3] & 0x90, response[2] & 0x01) == (wire.NOTIMP, 0, 1)
 
 
 # -- 24: private reverse names of owned addresses

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from dnsproxy.core import names, wire
+from dnsproxy.core.attempt import Failure
 from dnsproxy.core.cache import CachePolicy
 from dnsproxy.core.engine import Engine, Forward
-from dnsproxy.core.exchange import Failure
 from dnsproxy.core.explain import (
     CachedView,
     Explanation,

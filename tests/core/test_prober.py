@@ -5,8 +5,9 @@ import random
 import pytest
 
 from dnsproxy.core import names
+from dnsproxy.core.attempt import Failure
 from dnsproxy.core.chance import Chance
-from dnsproxy.core.exchange import Exchange, Failure
+from dnsproxy.core.exchange import Exchange
 from dnsproxy.core.group import Group
 from dnsproxy.core.prober import Prober
 from dnsproxy.core.returns import AWAITED_FOR, KEY_SIZE, Returns

@@ -62,8 +62,8 @@ def test_p41_nothing_moves_that_something_behind_it_points_to() -> None:
     asked = query(NAME)
     reply = bytearray(reply_to(asked, SET, edns=False))
     reply[7], reply[11] = 3, 1
-    # An additional record whose owner is in the data of the first address.
-    inside = len(asked) + 12
+    # An additional record whose owner, the root, is in the data of the first address: 192.0.2.1.
+    inside = len(asked) + 13
     reply += bytes((0xC0, inside)) + bytes.fromhex("0001000100000e1000040a000001")
     held, end = entry(bytes(reply), asked)
     assert held.counts == (3, 0, 1)

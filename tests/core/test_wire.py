@@ -224,3 +224,17 @@ def test_a_cookie_is_left_out_and_nothing_else() -> None:
 @given(st.binary(max_size=40))
 def test_a_short_message_only_loses_its_id(data: bytes) -> None:
     assert data[2:].startswith(wire.without_cookie(data))
+
+
+@pytest.mark.parametrize("rcode", [16, 17, 23, 0xFFF])
+def test_p38_an_extended_rcode_is_servfail_without_an_opt(rcode: int) -> None:
+    for edns, expected in ((-1, wire.SERVFAIL), (0, rcode)):
+        scanned = scan_query(query("www.example.", use_edns=edns))
+        assert read(respond(scanned, wire.RA, rcode, (0, 0, 0), b"")).rcode() == expected
+
+
+def test_p38_notimp_has_neither_ra_nor_cd() -> None:
+    data = query("www.example.", flags=wire.RD | wire.CD)
+    for rcode, others in ((wire.NOTIMP, 0), (wire.REFUSED, wire.RA | wire.CD)):
+        response = respond(scan_query(data), wire.RA, rcode, (0, 0, 0), b"")
+        assert int.from_bytes(response[2:4], "big") == wire.QR | wire.RD | others | rcode

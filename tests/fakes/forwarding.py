@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from time import monotonic
 
+from dnsproxy.core.attempt import Limits
 from dnsproxy.core.engine import Engine, Forward
-from dnsproxy.core.exchange import Limits
 from dnsproxy.core.upstreams import Upstream
 from dnsproxy.core.wire import Query
 from dnsproxy.net.channel import Channel

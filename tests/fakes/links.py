@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from dnsproxy.core.exchange import Exchange, Failure, Limits, Verdict
+from dnsproxy.core.attempt import Failure, Limits, Verdict
+from dnsproxy.core.exchange import Exchange
 from dnsproxy.core.upstreams import Upstream
 from dnsproxy.core.wire import scan_query
 from dnsproxy.net.link import Ends, Link, Waiting
@@ -58,7 +59,7 @@ class Keeper:
     def settle(self, _exchange: Exchange, verdict: Verdict, _now: float) -> None:
         self.told.append(verdict)
 
-    def fail(self, _exchange: Exchange, failure: Failure, _now: float) -> None:
+    def fail(self, _waiting: Waiting, failure: Failure, _now: float) -> None:
         self.told.append(failure)
 
     def proven(self, _link: Link) -> None:

@@ -35,6 +35,7 @@ class Nameserver:
         self.handle = handle
         self.queries: Counter[tuple[str, str, str]] = Counter()
         self.over_tcp = False
+        self.peers: list[tuple[str | Any, int]] = []
         self.endpoint = Endpoint("127.0.0.1", 0)
         self._failures: list[Exception] = []
         self._transport: asyncio.DatagramTransport | None = None
@@ -67,6 +68,11 @@ class Nameserver:
         await asyncio.gather(*self._connections)
         if self._failures and exc is None:
             raise self._failures[0]
+
+    def answer_first(self, reply: DNSRecord) -> None:
+        """Send ``reply`` to the peer of the first query over UDP."""
+        assert self._transport is not None
+        self._transport.sendto(bytes(reply.pack()), self.peers[0])
 
     def replies_to(self, data: bytes, transport: str) -> list[bytes]:
         """Count the query in ``data`` and return the messages to send."""
@@ -110,6 +116,7 @@ class _Udp(asyncio.DatagramProtocol):
         self._transport = transport
 
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
+        self._server.peers.append(addr)
         for reply in self._server.replies_to(data, "udp"):
             self._transport.sendto(reply, addr)
 

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from dnsproxy.core.exchange import Limits
+from dnsproxy.core.attempt import Limits
 from dnsproxy.net import bootstrap
 from dnsproxy.net.bootstrap import Bootstrap
 from tests.fakes.forwarding import LONG, TC, at, world

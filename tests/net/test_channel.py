@@ -7,11 +7,12 @@ from time import monotonic
 import pytest
 from structlog.testing import capture_logs
 
-from dnsproxy.core.exchange import Failure, Forward, Limits
+from dnsproxy.core.attempt import Failure, Limits
+from dnsproxy.core.exchange import MAX_LOSSES, MAX_SENDS, Forward
 from dnsproxy.core.upstreams import Upstream
 from dnsproxy.net import channel, link
 from dnsproxy.net.dial import Dialer
-from tests.fakes.forwarding import at, numbered, respond, world
+from tests.fakes.forwarding import at, numbered, respond, truncate, world
 from tests.fakes.nameserver import closed_port
 from tests.fakes.upstream import Asked, FakeUpstream, silence, until
 from tests.messages import addresses, query, read
@@ -134,7 +135,7 @@ async def test_p17_a_query_is_not_sent_again_on_a_connection_that_has_just_faile
         assert fake.accepted == 2
 
 
-async def test_p12_a_query_that_closes_connections_is_sent_three_times_at_most() -> None:
+async def test_p12_a_query_that_closes_connections_is_sent_a_few_times() -> None:
     async def poisonous(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked.append(await reader.readexactly(2))
         data = await reader.readexactly(int.from_bytes(asked[-1], "big"))
@@ -151,28 +152,82 @@ async def test_p12_a_query_that_closes_connections_is_sent_three_times_at_most()
         await made.ask(query("good.example."))
         (response,) = await made.ask(query("evil.example."))
         assert read(response).rcode() == 2
-        # On the connection of the good one, once more on a fresh one, and one more attempt.
-        assert (len(asked), upstream.stats.sent) == (4, 4)
-        assert upstream.stats.failures == {"network": 2}
+        # On the connection of the good one, twice more on fresh ones, and two more attempts.
+        sends = MAX_SENDS + MAX_LOSSES
+        assert (len(asked), upstream.stats.sent) == (1 + sends, 1 + sends)
+        assert upstream.stats.failures == {"network": MAX_SENDS}
 
 
-async def test_a_connection_closed_before_any_reply_is_a_failure() -> None:
+async def test_p33_a_connection_closed_before_any_reply_is_replaced_a_few_times() -> None:
     async with (
         FakeUpstream(silence) as fake,
         FakeUpstream(respond) as other,
         world(at(fake, tcp=True), at(other)) as made,
     ):
         made.submit(query("www.example."))
-        await until(lambda: fake.asked)
-        await fake.hang_up()
+        for count in range(1, MAX_LOSSES + 2):
+            await until(lambda count=count: len(fake.asked) == count)  # type: ignore[misc]
+            assert made.responses == []
+            await fake.hang_up()
         await until(lambda: made.responses)
         assert addresses(made.responses[0]) == ["192.0.2.1"]
         assert [u.stats.failures for u in made.engine.upstreams()] == [{"network": 1}, {}]
-        assert len(fake.asked) == 1
+        assert (len(fake.asked), fake.accepted) == (MAX_LOSSES + 1, MAX_LOSSES + 1)
+
+
+class OneAnswer:
+    """A server that closes each connection after one answer, or for ``silent`` ones after none."""
+
+    def __init__(self, silent: int = 0) -> None:
+        self.silent = silent
+        self.accepted = 0
+        self.asked = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
+        data = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
+        self.asked += 1
+        if self.accepted > self.silent:
+            (reply,) = respond(Asked(data, None, tcp=True))
+            writer.write(len(reply).to_bytes(2, "big") + reply)
+            await writer.drain()
+        writer.close()
+
+
+async def test_p33_an_upstream_that_closes_after_each_answer_answers_all() -> None:
+    served = OneAnswer()
+    server = await asyncio.start_server(served.serve, "127.0.0.1", 0)
+    upstream = Upstream("one", server.sockets[0].getsockname()[:2], tcp=True)
+    async with server, world(upstream) as made:
+        responses = await made.ask(*numbered(8))
+        assert {addresses(data)[0] for data in responses} == {"192.0.2.1"}
+        assert (served.accepted, upstream.stats.failures, upstream.failing) == (8, {}, 0)
+
+
+async def test_p33_after_a_truncated_reply_one_lost_connection_costs_no_answer() -> None:
+    async with FakeUpstream(truncate) as fake, world(at(fake)) as made:
+        fake.hook = lambda asked: () if asked.tcp else truncate(asked)
+        made.submit(query("www.example."))
+        await until(lambda: len(fake.asked) == 2)
+        fake.hook = truncate
+        await fake.hang_up()
+        await until(lambda: made.responses)
+        assert addresses(made.responses[0]) == ["192.0.2.1"]
+        assert [asked.tcp for asked in fake.asked] == [False, True, True]
+
+
+async def test_p33_lost_queries_are_not_sent_again_after_the_time_of_their_question() -> None:
+    async with FakeUpstream(silence) as fake, world(at(fake, tcp=True), limits=Limits(0.05, 0.1)) as made:
+        (response,) = await made.ask(query("www.example."))
+        assert read(response).rcode() == 2
+        sends = len(fake.asked)
+        await fake.hang_up()
+        await until(lambda: not made.links)
+        assert len(fake.asked) == sends
 
 
 async def test_p17_a_connection_gone_without_a_word_is_not_used_again() -> None:
-    async with FakeUpstream(respond) as fake, world(at(fake, tcp=True), limits=Limits(0.1, 60)) as made:
+    async with FakeUpstream(respond) as fake, world(at(fake, tcp=True), limits=Limits(0.1, 1)) as made:
         await made.ask(query("first.example."))
         fake.hook = lambda asked: respond(asked) if fake.accepted == 2 else ()
         (response,) = await made.ask(query("second.example."))

@@ -14,7 +14,8 @@ import pytest
 from dnstap_pb import Dnstap, Message
 from structlog.testing import capture_logs
 
-from dnsproxy.core.exchange import Exchange, Limits
+from dnsproxy.core.attempt import Limits
+from dnsproxy.core.exchange import Exchange
 from dnsproxy.core.seen import Seen
 from dnsproxy.core.stats import LEARNED
 from dnsproxy.core.upstreams import Secure, Upstream

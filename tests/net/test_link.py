@@ -5,7 +5,7 @@ from typing import cast
 
 import pytest
 
-from dnsproxy.core.exchange import Failure, Verdict
+from dnsproxy.core.attempt import Failure, Verdict
 from dnsproxy.net import link
 from dnsproxy.net.link import Link, Waiting
 from tests.fakes.links import Keeper, Transport, waiting
@@ -64,11 +64,22 @@ def test_what_is_late_is_taken_out_and_silence_retires_the_link(keeper: Keeper) 
     for deadline in (1.0, 5.0, 1.0):
         made.take(waiting(deadline=deadline))
     made.heard_at = made.waiting[0].sent_at + 1
-    assert [late.attempt.deadline for late in made.drop_late(1.0)] == [1.0, 1.0]
+    assert [late.attempt.deadline for late in made.time_out(1.0)] == [1.0, 1.0]
     assert (made.load, made.retired) == (1, False)
     made.heard_at = 0.0
-    assert len(made.drop_late(5.0)) == 1
+    assert len(made.time_out(5.0)) == 1
     assert made.retired
+
+
+def test_p21_a_late_reply_is_still_of_use_until_the_question_ends(keeper: Keeper) -> None:
+    made, _ = connected(keeper)
+    late = waiting()
+    late.attempt.deadline = 1.0
+    made.take(late)
+    assert made.time_out(1.0) == [late]
+    assert (made.load, late.exchange.is_waiting) == (1, False)
+    made.data_received(b"\0" + reply_to(b"\0\0" + late.attempt.payload, ["www.example. 60 IN A 192.0.2.1"]))
+    assert keeper.told == ["proven", "ended", Verdict.DONE]
 
 
 def test_a_retired_link_sends_nothing_more(keeper: Keeper) -> None:

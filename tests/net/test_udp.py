@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import pytest
 
 from dnsproxy.core import fairness, pacing
+from dnsproxy.core.attempt import Limits
 from dnsproxy.core.engine import Engine
-from dnsproxy.core.exchange import Limits
 from dnsproxy.core.policy import Ruleset
 from dnsproxy.core.upstreams import Upstream
 from dnsproxy.core.wire import scan_query

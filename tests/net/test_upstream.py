@@ -14,7 +14,8 @@ import dns.rcode
 import pytest
 from structlog.testing import capture_logs
 
-from dnsproxy.core.exchange import Exchange, Limits
+from dnsproxy.core.attempt import Limits
+from dnsproxy.core.exchange import MAX_SENDS, Exchange
 from dnsproxy.core.policy import Owned, Ruleset
 from dnsproxy.core.upstreams import Upstream
 from dnsproxy.core.wire import scan_query
@@ -25,6 +26,8 @@ from tests.fakes.upstream import Asked, FakeUpstream, silence, until
 from tests.messages import CLIENT, addresses, query, read, reply_to
 
 SHORT = Limits(0.1, 0.5)
+# The defaults of `forward.timeout`.
+DEFAULT = Limits(0.8, 4.8)
 
 
 @pytest.fixture(params=["batch", "plain"], autouse=True)
@@ -82,7 +85,7 @@ async def test_p12_wrong_replies_are_passed_over_and_the_good_one_wins() -> None
             evil[:5],
             b"",
             evil[:-1],
-            evil + b"garbage",
+            evil[:29] + b"\xc0\xff" + evil[31:],
             asked.ident + b"\xff" * 500,
             good,
             evil,
@@ -267,13 +270,15 @@ async def test_p12_many_slow_exchanges_leave_each_port_few_queries() -> None:
     async with FakeUpstream(silence) as fake, world(at(fake)) as made:
         (to,) = made.engine.upstreams()
         waiting = Exchange(b"", scan_query(query("a.example.")), (to,), SHORT, monotonic())
+        attempt = waiting.next_attempt(monotonic())
+        assert attempt is not None
         started = monotonic()
         times: dict[upstream_udp.UpstreamSocket, list[float]] = {}
         for number in range(2_000):
             now = started + number / 1_000
             used = made.forwarder._socket(to, now)
             used.left -= 1
-            used.pending[number.to_bytes(2, "big")] = waiting
+            used.pending[number.to_bytes(2, "big")] = waiting, attempt
             times.setdefault(used, []).append(now)
         assert max(map(len, times.values())) <= 1_000 * upstream_udp.SHARED_SECONDS + 1
         assert max(held[-1] - held[0] for held in times.values()) <= upstream_udp.SHARED_SECONDS
@@ -367,17 +372,163 @@ async def test_late_answers_are_ignored() -> None:
         assert len(made.responses) == 2
 
 
-async def test_a_late_answer_of_a_slow_attempt_is_not_taken_for_the_next() -> None:
+async def test_p12_a_late_answer_to_an_open_question_is_taken_and_ends_it() -> None:
     def after_the_slow_one(asked: Asked) -> Iterable[bytes]:
-        slow.send(respond(slow.asked[0]), slow.asked[0].peer)
-        return [reply_to(asked.data, ["www.example. 60 IN A 192.0.2.2"])]
+        first = slow.asked[0]
+        other = reply_to(first.data, ["www.example. 60 IN A 203.0.113.66"])
+        # Right but for the id, or from where the first query did not go.
+        quick.send([other], first.peer)
+        slow.send([bytes((other[0] ^ 1,)) + other[1:], *respond(first)], first.peer)
+        return ()
 
     async with (
         FakeUpstream(silence) as slow,
         FakeUpstream(after_the_slow_one) as quick,
-        world(at(slow), at(quick), limits=Limits(0.05, 60)) as made,
+        world(at(slow), at(quick), limits=Limits(0.05, 10)) as made,
     ):
-        assert addresses((await made.ask(query("www.example.")))[0]) == ["192.0.2.2"]
+        assert addresses((await made.ask(query("www.example.")))[0]) == ["192.0.2.1"]
+        # The reply of the other one comes too late for anything.
+        quick.send(respond(quick.asked[0]), quick.asked[0].peer)
+        quick.hook = slow.hook = respond
+        await made.ask(query("next.example."))
+        assert len(made.responses) == 2
+
+
+DELAYS = [0.05, 0.9, 1.7, 3.5]
+
+
+@pytest.mark.parametrize("seconds", DELAYS)
+async def test_p21_an_upstream_that_takes_its_time_is_used(seconds: float) -> None:
+    def later(asked: Asked) -> Iterable[bytes]:
+        asyncio.get_running_loop().call_later(seconds, fake.send, respond(asked), asked.peer)
+        return ()
+
+    async with FakeUpstream(later) as fake, world(at(fake), limits=DEFAULT) as made:
+        started = monotonic()
+        assert addresses((await made.ask(query("www.example.")))[0]) == ["192.0.2.1"]
+        assert monotonic() - started >= seconds
+        name = query("www.example.")[12:-11]
+        assert sum(name in asked.data for asked in fake.asked) <= MAX_SENDS
+        up = next(made.engine.upstreams())
+        assert (up.usable, up.failing) == (True, 0)
+
+
+async def test_p21_a_dead_first_upstream_costs_a_second_at_most() -> None:
+    async with (
+        FakeUpstream(silence) as dead,
+        FakeUpstream(respond) as alive,
+        world(at(dead), at(alive), limits=DEFAULT) as made,
+    ):
+        started = monotonic()
+        assert addresses((await made.ask(query("www.example.")))[0]) == ["192.0.2.1"]
+        assert monotonic() - started < DEFAULT.total / 2
+        (exchange_sent, *_) = [asked for asked in dead.asked if b"www" in asked.data]
+        assert exchange_sent
+        assert DEFAULT.attempt <= 1.0
+
+
+async def test_p12_late_attempts_are_bounded_and_leave_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(upstream_udp, "SECONDS_PER_SOCKET", 0.05)
+    async with FakeUpstream(silence) as fake, world(at(fake), limits=Limits(0.02, 0.4)) as made:
+        made.submit(*numbered(50))
+        await until(lambda: sum(b"example" in asked.data for asked in fake.asked) == 50 * MAX_SENDS)
+        pending = [found for used in made.forwarder._sockets for found in used.pending.values()]
+        assert len(pending) <= 50 * MAX_SENDS + 1  # and a probe
+        await until(lambda: len(made.responses) == 50)
+        await until(lambda: not made.forwarder._sockets)
+
+
+async def test_p32_names_without_an_answer_do_not_mark_upstreams_as_down() -> None:
+    def some(asked: Asked) -> Iterable[bytes]:
+        return () if b"silent" in asked.data else respond(asked)
+
+    async with (
+        FakeUpstream(some) as one,
+        FakeUpstream(some) as two,
+        world(at(one), at(two), limits=Limits(0.05, 0.3)) as made,
+    ):
+        for number in range(5):
+            responses = await made.ask(*numbered(8, f"silent{number}-"))
+            assert {read(data).rcode() for data in responses} == {dns.rcode.SERVFAIL}
+            assert all(up.usable for up in made.engine.upstreams())
+        assert addresses((await made.ask(query("www.example.")))[0]) == ["192.0.2.1"]
+
+
+def malformed(asked: Asked) -> list[bytes]:
+    """Replies to ``asked`` that a resolver behind us would not read."""
+    good = reply_to(asked.data, ["www.example. 60 IN A 203.0.113.66"], edns=False)
+    return [
+        good[:29] + b"\xc0\x1d" + good[31:],
+        good[:29] + b"\xff\xff" + good[31:],
+        good[:29] + b"\xc0\x2d" + good[31:],
+        good[:-5] + b"\3" + good[-4:-1],
+        good[:7] + b"\2" + good[8:],
+        good[:9] + b"\1" + good[10:],
+    ]
+
+
+@pytest.mark.parametrize("number", range(6))
+async def test_p31_a_malformed_reply_leads_to_the_next_upstream_and_is_not_kept(number: int) -> None:
+    async with (
+        FakeUpstream(lambda asked: [malformed(asked)[number]]) as bad,
+        FakeUpstream(respond) as good,
+        world(at(bad), at(good), limits=Limits(0.05, 10)) as made,
+    ):
+        for _ in range(2):
+            assert addresses((await made.ask(query("www.example.")))[0]) == ["192.0.2.1"]
+            made.engine.flush(None)
+        # It is there, and so it is not down.
+        assert next(made.engine.upstreams()).failing == 0
+
+
+async def test_p31_a_malformed_reply_is_neither_relayed_nor_kept_where_there_is_no_other_upstream() -> None:
+    def hook(asked: Asked) -> Iterable[bytes]:
+        return malformed(asked)
+
+    async with FakeUpstream(hook) as fake, world(at(fake), limits=Limits(0.05, 0.3)) as made:
+        assert read((await made.ask(query("www.example.")))[0]).rcode() == dns.rcode.SERVFAIL
+        assert len(made.engine.cache) == 0
+
+
+async def test_p31_a_reply_with_bytes_behind_it_is_used() -> None:
+    def trailing(asked: Asked) -> Iterable[bytes]:
+        return [data + b"\0" for data in respond(asked)]
+
+    for tcp in (False, True):
+        async with FakeUpstream(trailing) as fake, world(at(fake, tcp=tcp)) as made:
+            assert addresses((await made.ask(query("www.example.")))[0]) == ["192.0.2.1"]
+            assert len(fake.asked) == 1
+
+
+async def test_p30_one_type_that_fails_does_not_cost_others_edns() -> None:
+    def hook(asked: Asked) -> Iterable[bytes]:
+        question = read(asked.data).question[0]
+        if question.rdtype == 65280:
+            return [reply_to(asked.data, rcode=dns.rcode.FORMERR, edns=False)]
+        return respond(asked)
+
+    async with FakeUpstream(hook) as fake, world(at(fake)) as made:
+        (response,) = await made.ask(query("www.example.", "TYPE65280"))
+        assert read(response).rcode() == dns.rcode.SERVFAIL
+        await made.ask(query("signed.example.", want_dnssec=True))
+        assert [read(asked.data).edns for asked in fake.asked] == [0, -1, 0]
+        assert read(fake.asked[-1].data).ednsflags == 0x8000
+
+
+@pytest.mark.parametrize("bare", [True, False])
+async def test_p30_an_upstream_without_edns_is_remembered_once_it_answers(bare: bool) -> None:
+    def hook(asked: Asked) -> Iterable[bytes]:
+        if read(asked.data).edns == -1:
+            return [reply_to(asked.data, ["www.example. 60 IN A 192.0.2.1"], edns=False)]
+        refused = reply_to(asked.data, rcode=dns.rcode.FORMERR, edns=False)
+        return [refused[:4] + bytes(8) if bare else refused]
+
+    async with FakeUpstream(hook) as fake, world(at(fake)) as made:
+        assert addresses((await made.ask(query("www.example.")))[0]) == ["192.0.2.1"]
+        await made.ask(query("www.example.", "TXT"))
+        assert [read(asked.data).edns for asked in fake.asked] == [0, -1, -1]
 
 
 # -- failures
@@ -390,7 +541,8 @@ async def test_p21_a_silent_upstream_gives_way_to_the_next() -> None:
         world(at(dead), at(alive), limits=Limits(0.05, 60)) as made,
     ):
         assert addresses((await made.ask(query("www.example.")))[0]) == ["192.0.2.1"]
-        assert (len(dead.asked), len(alive.asked)) == (1, 1)
+        # And a probe, to see whether it is down.
+        assert (sum(b"www" in asked.data for asked in dead.asked), len(alive.asked)) == (1, 1)
         assert [u.stats.failures for u in made.engine.upstreams()] == [{"timeout": 1}, {}]
 
 
@@ -436,7 +588,7 @@ async def test_p21_all_silent_is_servfail_within_the_total_time() -> None:
         (response,) = await made.ask(query("www.example.", use_edns=0))
         assert read(response).rcode() == 2
         assert read(response).options[0].to_wire() == b"\0\x16"
-        assert len(fake.asked) == 3
+        assert sum(b"www" in asked.data for asked in fake.asked) == MAX_SENDS
 
 
 async def test_an_upstream_without_a_route_is_servfail_at_once() -> None:
@@ -537,7 +689,7 @@ async def test_tcp_that_never_answers_ends_with_the_attempt(reply: list[bytes]) 
         world(at(fake, tcp=True), limits=Limits(0.05, 0.5)) as made,
     ):
         assert read((await made.ask(query("www.example.")))[0]).rcode() == 2
-        assert [link.load for link in made.links] in ([], [0])
+        assert not any(link.load for link in made.links)
 
 
 async def test_tcp_that_is_cut_in_the_middle_gives_way() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dnsproxy.core import options
-from dnsproxy.core.exchange import Failure
+from dnsproxy.core.attempt import Failure
 from dnsproxy.core.upstreams import Secure, Upstream
 from dnsproxy.errors import StartError
 from dnsproxy.net import channel

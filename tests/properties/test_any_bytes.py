@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dnsproxy.core import wire
+from dnsproxy.core.attempt import Failure, Limits
 from dnsproxy.core.cache import CachePolicy
 from dnsproxy.core.engine import Engine, Forward
-from dnsproxy.core.exchange import Exchange, Failure, Limits
+from dnsproxy.core.exchange import Exchange
 from dnsproxy.core.features import Features
 from dnsproxy.core.limiter import RateLimiter
 from dnsproxy.core.wire import scan_query

@@ -26,7 +26,7 @@ from dnsproxy.admin.standing import standing_metrics
 from dnsproxy.core import seal
 from dnsproxy.core.addresses.lifecycle import MAX_ISSUERS, AddressLifecycle, OpenedSnapshot
 from dnsproxy.core.addresses.name_state import AddressPolicy
-from dnsproxy.core.exchange import Failure
+from dnsproxy.core.attempt import Failure
 from dnsproxy.core.learned import Snapshot
 from dnsproxy.core.stats import SOURCES, Stats, request_number, response_number
 from dnsproxy.core.text import LIMIT

@@ -7,7 +7,7 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dnsproxy.core.exchange import Verdict
+from dnsproxy.core.attempt import Verdict
 from tests.messages import CLIENT, OSS, engine, forward, hangzhou, query, reply_to
 
 NAME = "www.example."

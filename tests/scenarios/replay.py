@@ -22,8 +22,8 @@ of the authority section after ``AUTHORITY``.
     LOOP one                      its oldest question comes back to us as a query, and gets SERVFAIL
     REPLY one NOERROR             one's reply to the oldest question it has; then tc, ad, plain, id=wrong,
                                   lower: the name as it was not asked for, junk: records that are missing,
-                                  cut: larger than the room for it
-    TIMEOUT one                   the oldest question that one has gets no reply: the clock goes on
+                                  cut: larger than the room for it, late: to the oldest one after its TIMEOUT
+    TIMEOUT one                   the oldest question that one has gets no reply in time: the clock goes on
     REFUSED one                   the same, by a network error, now
     DEAD one two                  they answer nothing from now on, and what is sent to them need not be named
     ALIVE one two                 they can be asked again
@@ -51,9 +51,10 @@ import dns.rdatatype
 import dns.rrset
 
 from dnsproxy.core import fairness, names
+from dnsproxy.core.attempt import Attempt, Failure, Limits, Verdict
 from dnsproxy.core.cache import CachePolicy
 from dnsproxy.core.engine import Engine, Forward
-from dnsproxy.core.exchange import PROBE, Attempt, Exchange, Failure, Limits, Verdict
+from dnsproxy.core.exchange import PROBE, Exchange
 from dnsproxy.core.features import Features
 from dnsproxy.core.limiter import RateLimiter
 from dnsproxy.core.policy import build_rules
@@ -104,7 +105,7 @@ def parse(path: Path) -> list[Step]:
     return steps
 
 
-@dataclass
+@dataclass(eq=False)
 class Asked:
     """A question that an upstream has and has not answered."""
 
@@ -122,6 +123,8 @@ class Replay:
         self.engine: Engine = engine()
         self.limits = Limits(0.8, 1.8)
         self.open: list[Asked] = []
+        # Those that have timed out; a reply to them still counts.
+        self.late: list[Asked] = []
         self.unnamed: list[Asked] = []
         self.answers: dict[str, bytes | DropReason] = {}
         self.waiters = fairness.MAX_WAITERS
@@ -207,15 +210,17 @@ class Replay:
 
     def do_elapse(self, step: Step) -> None:
         until = self.now + float(step.words[0])
+        self.open = [asked for asked in self.open if not asked.exchange.ended]
         late = [asked for asked in self.open if asked.attempt.deadline < until and not self._is_dead(asked)]
         assert not late, f"{step.place}: an attempt would have timed out before"
         while True:
-            silent = min(filter(self._is_dead, self.open), key=lambda a: a.attempt.deadline, default=None)
+            candidates = [*filter(self._is_dead, self.open), *self._late()]
+            silent = min(candidates, key=lambda asked: asked.attempt.deadline, default=None)
             wake_at = self.engine.exchanges.wake_at
             if silent is not None and silent.attempt.deadline <= min(wake_at, until):
                 self.now = max(silent.attempt.deadline, self.now)
-                self.lost[silent.attempt.upstream.name] += 1
-                self._fail(silent, Failure.TIMEOUT)
+                self.lost[silent.attempt.upstream.name] += silent in self.open
+                self._time_out(silent)
             elif wake_at <= until:
                 self.now = max(wake_at, self.now)
                 self._tick()
@@ -345,8 +350,8 @@ class Replay:
 
     def do_reply(self, step: Step) -> None:
         name, rcode = step.words[:2]
-        flags = step.has("tc", "ad", "plain", "id=wrong", "lower", "junk", "cut")
-        asked = self._oldest(step, name)
+        flags = step.has("tc", "ad", "plain", "id=wrong", "lower", "junk", "cut", "late")
+        asked = self._oldest(step, name, late=flags["late"])
         data = reply_to(
             asked.message[:12] + asked.message[12:].lower() if flags["lower"] else asked.message,
             [line for line in step.lines if not line.startswith("AUTHORITY")],
@@ -363,35 +368,48 @@ class Replay:
             # It announces one record more than there is.
             data = data[:7] + bytes([data[7] + 1]) + data[8:10] + bytes(2) + data[12 : len(asked.message)]
         receive = asked.exchange.receive_cut if flags["cut"] else asked.exchange.receive_reply
-        verdict = receive(data, self.now)
+        verdict = receive(data, self.now, asked.attempt)
         if verdict is Verdict.IGNORED:
             return
-        self.open.remove(asked)
+        (self.late if flags["late"] else self.open).remove(asked)
         if verdict is Verdict.DONE:
             self._finish(asked.exchange)
         else:
-            self._advance(asked.exchange)
+            self._resume(asked.exchange)
 
     def do_timeout(self, step: Step) -> None:
         asked = self._oldest(step, step.words[0])
         self.now = max(self.now, asked.attempt.deadline)
-        self._fail(asked, Failure.TIMEOUT)
+        self._time_out(asked)
 
     def do_refused(self, step: Step) -> None:
-        self._fail(self._oldest(step, step.words[0]), Failure.NETWORK)
+        asked = self._oldest(step, step.words[0])
+        self.open.remove(asked)
+        asked.exchange.fail_attempt(Failure.NETWORK, self.now, asked.attempt)
+        self._resume(asked.exchange)
 
-    def _oldest(self, step: Step, name: str) -> Asked:
-        found = [asked for asked in self.open if asked.attempt.upstream.name == name]
+    def _late(self) -> list[Asked]:
+        self.late = [asked for asked in self.late if not asked.exchange.ended]
+        return self.late
+
+    def _oldest(self, step: Step, name: str, *, late: bool = False) -> Asked:
+        asked_of = self._late() if late else [asked for asked in self.open if not asked.exchange.ended]
+        found = [asked for asked in asked_of if asked.attempt.upstream.name == name]
         assert found, f"{step.place}: it has no question"
         assert found[0] not in self.unnamed, f"{step.place}: name what was sent first"
         return found[0]
 
     # -- what the shell does
 
+    def _resume(self, exchange: Exchange) -> None:
+        if not (exchange.is_waiting or exchange.ended):
+            self._advance(exchange)
+
     def _advance(self, exchange: Exchange) -> None:
         attempt = exchange.next_attempt(self.now)
         if attempt is None:
-            self._finish(exchange)
+            if not exchange.listening:
+                self._finish(exchange)
             return
         asked = Asked(exchange, attempt, b"\x12\x34" + attempt.payload)
         self.open.append(asked)
@@ -400,10 +418,13 @@ class Replay:
             return
         (self.probes if exchange.purpose == PROBE else self.unnamed).append(asked)
 
-    def _fail(self, asked: Asked, reason: Failure) -> None:
-        self.open.remove(asked)
-        asked.exchange.fail_attempt(reason, self.now)
-        self._advance(asked.exchange)
+    def _time_out(self, asked: Asked) -> None:
+        (self.open if asked in self.open else self.late).remove(asked)
+        if asked.exchange.time_out(asked.attempt, self.now):
+            self.late.append(asked)
+        self._resume(asked.exchange)
+        if asked.attempt.upstream.probe_at <= self.now:
+            self.engine.exchanges.wake_at = self.now
 
     def _finish(self, exchange: Exchange) -> None:
         responses = self.engine.complete(exchange, self.now)

@@ -20,9 +20,9 @@ from dnsproxy.core import doh, names, seal, wire
 from dnsproxy.core.addresses.lifecycle import AddressLifecycle
 from dnsproxy.core.addresses.name_state import AddressPolicy
 from dnsproxy.core.addresses.state_file import encode
+from dnsproxy.core.attempt import Verdict
 from dnsproxy.core.challenge import default_bucket, judge_bearer, judge_redirect, parse_challenges
 from dnsproxy.core.engine import Forward
-from dnsproxy.core.exchange import Verdict
 from dnsproxy.core.features import Features
 from dnsproxy.core.learned import Scope, Snapshot, judge_content
 from dnsproxy.core.records import Names

@@ -12,17 +12,19 @@ from typing import NamedTuple
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from dnsproxy.core import doh, names, options, seal, wire
+from dnsproxy.core.attempt import Verdict
 from dnsproxy.core.cache import CachePolicy
 from dnsproxy.core.chains import Chains
 from dnsproxy.core.challenge import MAX_HEADER, default_bucket, judge_bearer, parse_challenges
 from dnsproxy.core.engine import Engine, Forward
-from dnsproxy.core.exchange import Exchange, Verdict
+from dnsproxy.core.exchange import Exchange
 from dnsproxy.core.features import Features
 from dnsproxy.core.policy import Owned
 from dnsproxy.core.question import cache_key
 from dnsproxy.core.response import scan_response
+from dnsproxy.core.upstreams import Upstream
 from dnsproxy.errors import DiscoverError, SnapshotError, WireError
-from dnsproxy.helper.resolve import MAX_RESPONSE, _Expected
+from dnsproxy.helper.resolve import MAX_RESPONSE, Patience, _Lookup
 from dnsproxy.net import doh_reply
 from dnsproxy.net.syscalls import LONGEST
 from tests.faults.slowest import seeds
@@ -196,9 +198,11 @@ def over_https(data: bytes) -> Run:
 def helper(data: bytes) -> Run:
     """A reply to the helper's resolver."""
     key = names.to_key("www.example.")
-    expected = _Expected(key, wire.A)
-    reply = expected.query[:2] + _answering(data)[2:]
-    return lambda: expected.receive(reply)
+    lookup = _Lookup(key, wire.A, Upstream("one", ("192.0.2.1", 53)), Patience(), NOW)
+    sent = lookup.next_query(NOW)
+    assert sent is not None
+    reply = sent.query[:2] + _answering(data)[2:]
+    return lambda: lookup.receive(sent, reply, NOW)
 
 
 def challenge(data: bytes) -> Run:
