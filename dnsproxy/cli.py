@@ -22,6 +22,7 @@ from dnsproxy.commands.options import (
     JsonOption,
     ask,
     domain_name,
+    fail,
     set_admin_files,
 )
 from dnsproxy.errors import ConfigError, DnsproxyError
@@ -29,6 +30,8 @@ from dnsproxy.version import __version__
 
 # What a write to standard output or standard error fails with.
 _OUTPUT_FAILURES = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO})
+# 128 + SIGINT, as shells have it.
+_INTERRUPTED = 130
 
 app = typer.Typer(
     name="dnsproxy",
@@ -135,7 +138,7 @@ def keygen(folder: Annotated[Path, typer.Argument(help="Folder for helper.key an
 def status(
     *, config: ConfigOption = DEFAULT_CONFIG, admin: AdminOption = None, as_json: JsonOption = False
 ) -> None:
-    """Show what a running proxy has learned. Exit code 1 when a name has no address."""
+    """Show what a running proxy has learned. Exit code 1, with the reason, when a name has no address."""
     document = ask(config, admin, "GET", "/api/v1/status")
     if as_json:
         typer.echo(json.dumps(document, indent=2))
@@ -149,7 +152,9 @@ def status(
         if document.get("workers"):  # one of an earlier version does not tell
             console.print(tables.workers_table(document))
     if not document["ready"]:
-        raise typer.Exit(1)
+        from dnsproxy.ops.health import not_ready  # noqa: PLC0415
+
+        fail(not_ready(document))
 
 
 @app.command()
@@ -187,7 +192,8 @@ def demo(
     """Run the whole thing on loopback: a source-region resolver, a helper, a proxy."""
     from dnsproxy.ops.demo import run_demo  # noqa: PLC0415
 
-    sys.exit(asyncio.run(run_demo(listen, change_after=change_after, once=once)))
+    if asyncio.run(run_demo(listen, change_after=change_after, once=once)):
+        fail("dnsproxy: a check of the demo failed, or the demo was stopped before every check")
 
 
 control.register(app)
@@ -212,6 +218,8 @@ def _run() -> str | int | None:
     try:
         app()
     except SystemExit as exc:
+        if exc.code == _INTERRUPTED:  # typer's, which prints nothing
+            output.print_error("dnsproxy: interrupted")
         return exc.code
     except ConfigError as exc:
         for problem in exc.problems:
@@ -221,7 +229,8 @@ def _run() -> str | int | None:
         output.print_error(f"dnsproxy: {exc}")
         return 1
     except KeyboardInterrupt:
-        return 130
+        output.print_error("dnsproxy: interrupted")
+        return _INTERRUPTED
     except OSError as exc:
         if exc.errno not in _OUTPUT_FAILURES or output.is_queued():
             raise

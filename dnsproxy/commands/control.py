@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Mapping
 from enum import StrEnum
@@ -19,6 +18,7 @@ from dnsproxy.commands.options import (
     JsonOption,
     ask,
     domain_name,
+    fail,
     ip_addresses,
 )
 from dnsproxy.errors import ConfigError
@@ -149,9 +149,7 @@ def reload(config: ConfigOption = DEFAULT_CONFIG, admin: AdminOption = None) -> 
         document = ask(config, admin, "POST", "/api/v1/reload", {})
     except ConfigError as exc:
         # The proxy would say the same; where it can be asked stands in this very file.
-        for problem in exc.problems:
-            typer.echo(problem, err=True)
-        raise typer.Exit(1) from exc
+        fail(*map(str, exc.problems))
     for key in document["changed"]:
         typer.echo(f"changed: {key}")
     for key in document["need_restart"]:
@@ -171,8 +169,7 @@ def _order(config: Path, admin: str | None, order: str, body: dict[str, Any], *,
     if tell:
         _tell(document)
     if document["not_saved"]:
-        typer.echo(f"in force, but not kept over a restart: {document['not_saved']}", file=sys.stderr)
-        raise typer.Exit(1)
+        fail(f"in force, but not kept over a restart: {document['not_saved']}")
 
 
 def _tell(document: Mapping[str, Any]) -> None:
