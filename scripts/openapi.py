@@ -107,6 +107,7 @@ NAME = _object(
     status={"enum": ["ok", "stale", "missing", "pinned"]},
     pinned=FLAG,
     frozen=FLAG,
+    ports={"type": "array", "items": WHOLE},
     details=_list(**DETAIL),
 )
 STATUS = _object(
@@ -119,6 +120,7 @@ STATUS = _object(
     ready=FLAG,
     draining=FLAG,
     missing=TEXTS,
+    undiscovered=_list(registry=TEXT, role=TEXT),
     state=_object(file=TEXT, failure=_or_null(TEXT)),
     names={"type": "array", "items": NAME},
     sources=_list(
@@ -157,6 +159,10 @@ CHANGE = {"name": TEXT, "old": TEXTS, "new": TEXTS}
 HISTORY = _object(
     **ORDERS,
     history=_list(serial=WHOLE, issuer=TEXT, taken_at=WHOLE, names=WHOLE, changes=_list(**CHANGE)),
+)
+REGISTRIES = _object(
+    registries=_list(name=TEXT, provider=TEXT, discovers_auth=FLAG, routed=TEXTS),
+    verify=_object(ports={"type": "array", "items": WHOLE}, tls=FLAG, ca_file=_or_null(TEXT)),
 )
 EXPLANATION = _object(
     name=TEXT,
@@ -225,6 +231,10 @@ ADMIN: Json = {
     ),
     "/metrics": _get("Metrics, for Prometheus.", (200, _reply("Format 0.0.4.", TEXT, "text/plain"))),
     "/api/v1/status": _get("All that the proxy knows.", (200, _reply("Times are Unix seconds.", STATUS))),
+    "/api/v1/registries": _get(
+        "The settings of registries and of probes, for commands on hosts without the configuration.",
+        (200, _reply("Those in force.", REGISTRIES)),
+    ),
     "/api/v1/explain": _get(
         "What would be done with a query, without doing it.",
         (200, _reply("The path of the query.", EXPLANATION)),

@@ -16,6 +16,7 @@ from dnsproxy.admin.control import Control, ControlApi
 from dnsproxy.admin.lifecycle import LifecycleApi
 from dnsproxy.admin.metrics import render
 from dnsproxy.admin.page import StatusPage, harden
+from dnsproxy.admin.registries import registries_document
 from dnsproxy.admin.standing import standing_document
 from dnsproxy.admin.status import Facts, status_document
 from dnsproxy.certificate import http_certificate
@@ -25,6 +26,7 @@ from dnsproxy.core.totals import Outcome
 from dnsproxy.errors import StartError
 from dnsproxy.http_connection import MAX_BODY, read_body, watch_request
 from dnsproxy.http_listener import HttpListener, Limits, open_socket, spare_files
+from dnsproxy.settings import Settings
 from dnsproxy.settings.serving import AdminSettings
 from dnsproxy.settings.values import Endpoint
 
@@ -38,6 +40,10 @@ PER_CLIENT = 64
 
 class Operated(Protocol):
     """What the endpoint needs of the running proxy."""
+
+    @property
+    def settings(self) -> Settings:
+        """The configuration in force."""
 
     @property
     def addresses(self) -> Control:
@@ -92,6 +98,7 @@ def create_app(operated: Operated, access: Access) -> web.Application:
     app.router.add_get("/ready", api.ready)
     app.router.add_get("/metrics", api.metrics)
     app.router.add_get("/api/v1/status", api.status)
+    app.router.add_get("/api/v1/registries", api.registries)
     app.router.add_get("/api/v1/explain", api.explain)
     app.router.add_post("/api/v1/refresh", api.refresh)
     app.router.add_post("/api/v1/flush", api.flush)
@@ -123,6 +130,9 @@ class _Api:
         await self._operated.gather()
         facts = self._operated.facts()
         return web.json_response(status_document(facts) | standing_document(facts))
+
+    async def registries(self, _request: web.Request) -> web.Response:
+        return web.json_response(registries_document(self._operated.settings))
 
     async def explain(self, request: web.Request) -> web.Response:
         return await explain.answer(self._operated, request)

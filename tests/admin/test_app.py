@@ -26,6 +26,7 @@ from dnsproxy.core.stats import Stats
 from dnsproxy.core.totals import Outcome
 from dnsproxy.errors import StartError
 from dnsproxy.http_listener import open_socket
+from dnsproxy.settings import Settings
 from dnsproxy.settings.serving import AdminSettings, AdminTlsSettings
 from dnsproxy.settings.values import Endpoint
 from tests.admin.test_control import Control
@@ -40,6 +41,7 @@ class Operated:
     """A proxy that wants one name and notes what it is told."""
 
     def __init__(self) -> None:
+        self.settings = Settings()
         self.table = ServedTable()
         self.draining = False
         self.refreshed = self.restarts = 0
@@ -372,3 +374,9 @@ async def test_requests_are_not_logged(start: Start) -> None:
     with capture_logs() as logs:
         await ask("GET", "/health")
     assert logs == []
+
+
+async def test_registries(start: Start) -> None:
+    ask = await start()
+    verify = {"ports": [443], "tls": True, "ca_file": None}
+    assert await ask("GET", "/api/v1/registries") == (200, {"registries": [], "verify": verify})

@@ -83,6 +83,7 @@ def test_audit_names_place_and_line(config: Path, file: Path, line: str, words: 
     done = run("audit", file, "--config", config)
     assert done.exit_code == 1
     assert done.stdout.startswith(f"{file}:3: {words}")
+    assert done.stderr.startswith(f"{file}: 1 of its lines are used in place of the answers of ")
     document = json.loads(run("audit", file, "--config", config, "--json").stdout)
     assert (document["ok"], [found["number"] for found in document["lines"]]) == (False, [3])
 
