@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,22 +41,26 @@ def pin(
     admin: AdminOption = None,
 ) -> None:
     """Answer NAME with these addresses only, until unpin; what is learned of it waits."""
-    _order(config, admin, "pin", {"name": name, "addresses": addresses})
+    with _order(config, admin, "pin", {"name": name, "addresses": addresses}) as done:
+        typer.echo(f"pinned: {_plain(done)} to {', '.join(done['addresses'])}")
 
 
 def unpin(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG, admin: AdminOption = None) -> None:
     """Answer NAME as it is learned again."""
-    _order(config, admin, "unpin", {"name": name})
+    with _order(config, admin, "unpin", {"name": name}) as done:
+        typer.echo(f"unpinned: {_plain(done)}, answered as it is learned")
 
 
 def freeze(config: ConfigOption = DEFAULT_CONFIG, admin: AdminOption = None) -> None:
     """Keep the addresses in service: take no changes until unfreeze."""
-    _order(config, admin, "freeze", {})
+    with _order(config, admin, "freeze", {}) as done:
+        typer.echo(_frozen(done))
 
 
 def unfreeze(config: ConfigOption = DEFAULT_CONFIG, admin: AdminOption = None) -> None:
     """Follow what is learned again, after freeze or rollback."""
-    _order(config, admin, "unfreeze", {})
+    with _order(config, admin, "unfreeze", {}) as done:
+        typer.echo(f"unfrozen: {done['names']} names follow what is learned")
 
 
 def rollback(
@@ -64,7 +69,8 @@ def rollback(
     admin: AdminOption = None,
 ) -> None:
     """Go back to the addresses learned with SERIAL, and keep them until unfreeze."""
-    _order(config, admin, "rollback", {"serial": serial})
+    with _order(config, admin, "rollback", {"serial": serial}) as done:
+        typer.echo(_frozen(done))
 
 
 class CanaryOrder(StrEnum):
@@ -94,7 +100,18 @@ def canary(
     if (order is None) != (name is None):
         raise typer.BadParameter("give promote or rollback together with a name, or neither")
     if order is not None:
-        _order(config, admin, f"canary/{order.value}", {"name": name}, tell=False)
+        with _order(config, admin, f"canary/{order.value}", {"name": name}) as done:
+            if as_json:
+                typer.echo(json.dumps(done, indent=2))
+            else:
+                new, old = (", ".join(done[key]) for key in ("new", "old"))
+                kept = f"new addresses of {_plain(done)}: {new}"
+                typer.echo(
+                    f"promoted: {kept} (before: {old or '-'})"
+                    if order is CanaryOrder.PROMOTE
+                    else f"rolled back: {kept} are refused, {old or '-'} stay"
+                )
+        return
     document = ask(config, admin, "GET", "/api/v1/canary")
     if as_json:
         typer.echo(json.dumps(document, indent=2))
@@ -109,8 +126,7 @@ def canary(
 
 
 def _tell_trial(trial: Mapping[str, Any]) -> None:
-    name = trial["name"].removesuffix(".")
-    typer.echo(f"{name}: {', '.join(trial['old'])} → {', '.join(trial['new'])}")
+    typer.echo(f"{_plain(trial)}: {', '.join(trial['old'])} → {', '.join(trial['new'])}")
     if trial["state"] == "rolled_back":
         typer.echo(f"    rolled back at {_clock(trial['ended_at'])}: {trial['detail']}")
         return
@@ -137,7 +153,8 @@ def history(
         )
         for change in record["changes"]:
             old, new = (", ".join(change[key]) or "-" for key in ("old", "new"))
-            typer.echo(f"    {change['name'].removesuffix('.')}: {old} → {new}")
+            held = f" (held: {change['held']})" if change["held"] else ""
+            typer.echo(f"    {_plain(change)}: {old} → {new}{held}")
     if not document["history"]:
         typer.echo("nothing was learned yet")
     _tell(document)
@@ -164,22 +181,31 @@ def restart_workers(config: ConfigOption = DEFAULT_CONFIG, admin: AdminOption = 
     typer.echo("restart of the workers asked for")
 
 
-def _order(config: Path, admin: str | None, order: str, body: dict[str, Any], *, tell: bool = True) -> None:
+@contextmanager
+def _order(config: Path, admin: str | None, order: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Give an order; yield its result, which the caller prints, then fail if it is not kept over a restart.
+
+    What is printed is the result and not what holds later, which another order may have changed.
+    """
     document = ask(config, admin, "POST", f"/api/v1/{order}", body)
-    if tell:
-        _tell(document)
+    yield document["result"]
     if document["not_saved"]:
         fail(f"in force, but not kept over a restart: {document['not_saved']}")
 
 
 def _tell(document: Mapping[str, Any]) -> None:
     for held in document["pinned"]:
-        typer.echo(f"pinned: {held['name'].removesuffix('.')} to {', '.join(held['addresses'])}")
+        typer.echo(f"pinned: {_plain(held)} to {', '.join(held['addresses'])}")
     frozen = document["frozen"]
-    if frozen is None:
-        typer.echo("not frozen")
-    elif frozen["rolled_back_to"] is None:
-        typer.echo(f"frozen: {frozen['names']} names keep what they have until `dnsproxy unfreeze`")
-    else:
-        back = f"rolled back to {frozen['rolled_back_to']}"
-        typer.echo(f"frozen: {back}, {frozen['names']} names stay there until `dnsproxy unfreeze`")
+    typer.echo("not frozen" if frozen is None else _frozen(frozen))
+
+
+def _frozen(freeze: Mapping[str, Any]) -> str:
+    if freeze["rolled_back_to"] is None:
+        return f"frozen: {freeze['names']} names keep what they have until `dnsproxy unfreeze`"
+    back = f"rolled back to {freeze['rolled_back_to']}"
+    return f"frozen: {back}, {freeze['names']} names stay there until `dnsproxy unfreeze`"
+
+
+def _plain(document: Mapping[str, Any]) -> str:
+    return str(document["name"]).removesuffix(".")
