@@ -32,6 +32,8 @@ from dnsproxy.version import __version__
 _OUTPUT_FAILURES = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO})
 # 128 + SIGINT, as shells have it.
 _INTERRUPTED = 130
+# Seconds. The proxy answers within 15, whatever its sources do.
+_REFRESH_SECONDS = 20.0
 
 app = typer.Typer(
     name="dnsproxy",
@@ -159,9 +161,16 @@ def status(
 
 @app.command()
 def refresh(config: ConfigOption = DEFAULT_CONFIG, admin: AdminOption = None) -> None:
-    """Make a running proxy pull from all its sources now."""
-    ask(config, admin, "POST", "/api/v1/refresh", {})
-    typer.echo("refresh asked for")
+    """Make a running proxy pull from all its sources now. Exit code 1 when one of them fails."""
+    document = ask(config, admin, "POST", "/api/v1/refresh", {}, seconds=_REFRESH_SECONDS)
+    for source in document["sources"]:
+        if source["error"] is None:
+            typer.echo(f"{source['url']}: serial {source['serial']} of {source['issuer']}")
+    if not document["sources"]:
+        typer.echo("no sources are configured")
+    failed = [f"{source['url']}: {source['error']}" for source in document["sources"] if source["error"]]
+    if failed:
+        fail(*failed)
 
 
 @app.command()

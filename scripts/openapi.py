@@ -164,6 +164,7 @@ REGISTRIES = _object(
     registries=_list(name=TEXT, provider=TEXT, discovers_auth=FLAG, routed=TEXTS),
     verify=_object(ports={"type": "array", "items": WHOLE}, tls=FLAG, ca_file=_or_null(TEXT)),
 )
+PULLED = _object(sources=_list(url=TEXT, error=_or_null(TEXT), issuer=_or_null(TEXT), serial=_or_null(WHOLE)))
 EXPLANATION = _object(
     name=TEXT,
     type=TEXT,
@@ -262,7 +263,7 @@ ADMIN: Json = {
     "/api/v1/refresh": {
         "post": {
             "summary": "Pull from every source now.",
-            "responses": {"202": _reply("Started.", _object(refresh={"const": "started"}))},
+            "responses": {"200": _reply("What each pull did, within 15 s.", PULLED)},
         }
     },
     "/api/v1/flush": {

@@ -96,6 +96,22 @@ def test_status_prints_why_it_exits_with_1(
     assert capsys.readouterr().err == f"not ready: {reason}\n"
 
 
+def test_refresh_prints_what_each_source_did(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = {"url": "http://a/", "error": None, "issuer": "helper-a", "serial": 7}
+    sources = [good]
+    monkeypatch.setattr(cli, "ask", lambda *_, **__: {"sources": sources})
+    assert run(monkeypatch, "refresh") == 0
+    assert capsys.readouterr().out == "http://a/: serial 7 of helper-a\n"
+    sources.append({"url": "http://b/", "error": "Connection refused", "issuer": None, "serial": None})
+    assert run(monkeypatch, "refresh") == 1
+    assert capsys.readouterr() == ("http://a/: serial 7 of helper-a\n", "http://b/: Connection refused\n")
+    sources.clear()
+    assert run(monkeypatch, "refresh") == 0
+    assert capsys.readouterr().out == "no sources are configured\n"
+
+
 def test_a_failed_demo_prints_why(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

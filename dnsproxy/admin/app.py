@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from dataclasses import asdict
 from ipaddress import ip_address
 from typing import Any, Protocol
 
@@ -22,7 +23,7 @@ from dnsproxy.admin.status import Facts, status_document
 from dnsproxy.certificate import http_certificate
 from dnsproxy.core import names
 from dnsproxy.core.explain import Explanation
-from dnsproxy.core.totals import Outcome
+from dnsproxy.core.totals import Outcome, PullResult
 from dnsproxy.errors import StartError
 from dnsproxy.http_connection import MAX_BODY, read_body, watch_request
 from dnsproxy.http_listener import HttpListener, Limits, open_socket, spare_files
@@ -55,8 +56,8 @@ class Operated(Protocol):
     def facts(self) -> Facts:
         """Return all that there is to tell."""
 
-    def refresh(self) -> None:
-        """Pull from all sources now."""
+    async def refresh(self) -> list[PullResult]:
+        """Pull from all sources now; return what each pull did."""
 
     async def flush(self, name_key: bytes | None) -> int:
         """Forget the cached answers of a name, or all; return how many."""
@@ -138,8 +139,8 @@ class _Api:
         return await explain.answer(self._operated, request)
 
     async def refresh(self, _request: web.Request) -> web.Response:
-        self._operated.refresh()
-        return web.json_response({"refresh": "started"}, status=202)
+        results = await self._operated.refresh()
+        return web.json_response({"sources": [asdict(result) for result in results]})
 
     async def flush(self, request: web.Request) -> web.Response:
         try:

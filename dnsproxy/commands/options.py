@@ -115,9 +115,16 @@ def fail(reason: str, *more: str) -> NoReturn:
 
 
 def ask(
-    config: Path, admin: str | None, method: str, path: str, body: dict[str, Any] | None = None
+    config: Path,
+    admin: str | None,
+    method: str,
+    path: str,
+    body: dict[str, Any] | None = None,
+    **options: float,
 ) -> dict[str, Any]:
     """Return what the running proxy answers; ``admin`` is used in place of the configuration's endpoint.
+
+    ``options`` are those of `AdminClient.call`.
 
     Raises:
         AdminError: no usable answer.
@@ -128,4 +135,4 @@ def ask(
 
     files = admin_files()
     client = AdminClient(admin, files) if admin else AdminClient.from_settings(load(config).admin, files)
-    return client.call(method, path, body)
+    return client.call(method, path, body, **options)

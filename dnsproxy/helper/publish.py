@@ -52,6 +52,8 @@ _OTHER_CONNECTIONS = 1000
 _SPARE_FILES = 256
 # One client may have this part of the connections: many proxies may share an address behind NAT.
 _CLIENT_PART = 2
+# Seconds that a request waits for the first snapshot; proxies give up after 10.
+FIRST_WAIT = 5.0
 # Seconds after which a proxy that came too early should ask again: the first round takes about as long.
 RETRY_AFTER = "2"
 # Seconds that responses under way get at the end.
@@ -66,7 +68,14 @@ class _Api:
     """The handlers. Nothing here changes what the helper holds."""
 
     def __init__(
-        self, helper: Helper, token: str | None, wall: Callable[[], float], *, guarded: bool, most: int
+        self,
+        helper: Helper,
+        token: str | None,
+        wall: Callable[[], float],
+        *,
+        guarded: bool,
+        most: int,
+        first_wait: float,
     ) -> None:
         self._helper = helper
         self._token = token
@@ -74,6 +83,7 @@ class _Api:
         self._wall = wall
         self._waiters = 0
         self._most = most
+        self._first_wait = first_wait
 
     async def snapshot(self, request: web.Request) -> web.Response:
         if not self._authorized(request):
@@ -84,6 +94,8 @@ class _Api:
             return _error(400, str(exc))
         if serial is not None and self._waiters < self._most:
             await self._wait(serial, seconds)
+        if self._helper.current is None and self._waiters < self._most:
+            await self._wait_first()
         published = self._helper.current
         if published is None:
             return _error(503, "no snapshot yet", {"Retry-After": RETRY_AFTER})
@@ -100,6 +112,16 @@ class _Api:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._helper.wait_beyond(serial)
+        finally:
+            self._waiters -= 1
+
+    async def _wait_first(self) -> None:
+        """Wait while the helper starts: an error would make every proxy back off."""
+        self._waiters += 1
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._first_wait):
+                    await self._helper.wait_first()
         finally:
             self._waiters -= 1
 
@@ -156,12 +178,14 @@ def create_app(
     *,
     guarded: bool = False,
     most: int = MAX_WAITERS,
+    first_wait: float = FIRST_WAIT,
 ) -> web.Application:
     """Return the application that publishes ``helper``; ``token`` is asked of those who read the snapshot.
 
-    ``guarded`` when others are kept out by other means. ``most`` of them may wait at one time.
+    ``guarded`` when others are kept out by other means. ``most`` of them may wait at one time, ``first_wait``
+    seconds for the first snapshot.
     """
-    api = _Api(helper, token, wall, guarded=guarded, most=most)
+    api = _Api(helper, token, wall, guarded=guarded, most=most, first_wait=first_wait)
     app = web.Application(middlewares=[watch_request, read_body], client_max_size=MAX_BODY)
     app.on_response_prepare.append(_store_nothing_else)
     app.router.add_get("/v1/snapshot", api.snapshot)

@@ -90,6 +90,8 @@ class Helper:
         self._changed = asyncio.Event()
         self._released = False
         self._hurry = asyncio.Event()
+        self._rounds_begun = self._rounds_ended = 0
+        self._round_ended = asyncio.Event()
 
     @property
     def wanted(self) -> tuple[Wanted, ...]:
@@ -121,7 +123,11 @@ class Helper:
         while True:
             started = self._monotonic()
             self._hurry.clear()
+            self._rounds_begun += 1
             await self.round()
+            self._rounds_ended = self._rounds_begun
+            done, self._round_ended = self._round_ended, asyncio.Event()
+            done.set()
             # A TTL counts from when it was seen, so the time a slow round took is part of it.
             await self._pause(max(0.0, started + self.delay() - self._monotonic()))
 
@@ -244,6 +250,16 @@ class Helper:
         if self._bad_rounds:
             wanted.append(MIN_ROUND * 2.0 ** min(self._bad_rounds - 1, 16))
         return min(self._interval, max(MIN_ROUND, min(wanted, default=self._interval)))
+
+    @property
+    def next_round(self) -> int:
+        """The number of the round that begins next."""
+        return self._rounds_begun + 1
+
+    async def wait_round(self, number: int) -> None:
+        """Return when round ``number`` or a later one has ended. Bound it with a timeout."""
+        while self._rounds_ended < number:
+            await self._round_ended.wait()
 
     async def wait_first(self) -> None:
         """Return when there is a snapshot, or after `release`. Bound it with a timeout."""

@@ -23,7 +23,7 @@ from dnsproxy.core.addresses.table import ServedTable
 from dnsproxy.core.explain import Explanation, Question, explain
 from dnsproxy.core.registry import Wanted
 from dnsproxy.core.stats import Stats
-from dnsproxy.core.totals import Outcome
+from dnsproxy.core.totals import Outcome, PullResult
 from dnsproxy.errors import StartError
 from dnsproxy.http_listener import open_socket
 from dnsproxy.settings import Settings
@@ -69,8 +69,9 @@ class Operated:
             draining=self.draining,
         )
 
-    def refresh(self) -> None:
+    async def refresh(self) -> list[PullResult]:
         self.refreshed += 1
+        return [PullResult("http://a.example/", issuer="helper-a", serial=7)]
 
     async def flush(self, name_key: bytes | None) -> int:
         self.flushed.append(name_key)
@@ -147,7 +148,8 @@ async def test_status_and_metrics(operated: Operated, start: Start) -> None:
 
 async def test_refresh(operated: Operated, start: Start) -> None:
     ask = await start()
-    assert (await ask("POST", "/api/v1/refresh"))[0] == 202
+    result = {"url": "http://a.example/", "error": None, "issuer": "helper-a", "serial": 7}
+    assert await ask("POST", "/api/v1/refresh") == (200, {"sources": [result]})
     assert (await ask("GET", "/api/v1/refresh"))[0] == 405
     assert operated.refreshed == 1
 

@@ -72,8 +72,9 @@ def source() -> Source:
 async def connect(source: Source) -> AsyncIterator[Connect]:
     clients: list[Client] = []
 
-    async def start(token: str | None = None, most: int = 100) -> Client:
-        client = TestClient(TestServer(create_app(source.helper, token, lambda: source.wall, most=most)))
+    async def start(token: str | None = None, most: int = 100, first_wait: float = 0) -> Client:
+        app = create_app(source.helper, token, lambda: source.wall, most=most, first_wait=first_wait)
+        client = TestClient(TestServer(app))
         await client.start_server()
         clients.append(client)
         return client
@@ -145,6 +146,25 @@ async def test_what_a_cache_may_keep(source: Source, connect: Connect) -> None:
     assert response.headers["Vary"] == "Authorization"
     source.wall += 86400
     assert (await client.get("/v1/snapshot")).headers["Cache-Control"] == "no-store"
+
+
+async def test_while_the_helper_starts_a_request_waits_for_the_first_snapshot(
+    source: Source, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting, wait_first = asyncio.Event(), source.helper.wait_first
+
+    async def noted() -> None:
+        waiting.set()
+        await wait_first()
+
+    monkeypatch.setattr(source.helper, "wait_first", noted)
+    client = await connect(first_wait=20)
+    early = asyncio.ensure_future(client.get("/v1/snapshot"))
+    async with asyncio.timeout(10):
+        await waiting.wait()
+        assert not early.done()
+        await source.helper.round()
+        assert (await early).status == 200
 
 
 async def test_before_the_first_snapshot_it_is_503_with_a_time(connect: Connect) -> None:
