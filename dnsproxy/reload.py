@@ -1,11 +1,11 @@
-"""Another configuration for a running proxy: checked as a whole, then put in force, or not at all."""
+"""Another configuration for a running proxy or helper: checked as a whole, then in force, or not at all."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -29,6 +29,13 @@ FIXED = {
     "user": "the rights to become another user are gone",
     "group": "the same",
 }
+HELPER_FIXED = {
+    "helper.listen": "its socket is made at the start",
+    "user": "the rights to become another user are gone",
+    "group": "the same",
+}
+# Sections of which a helper makes something.
+HELPER_SECTIONS = frozenset({"registries", "helper", "log", "reload", "user", "group"})
 # Seconds between two looks at the file.
 WATCH_SECONDS = 2.0
 
@@ -36,25 +43,38 @@ _Stamp = tuple[int, int, int]
 
 
 class Changeable(Protocol):
-    """What is reloaded: an `app.Proxy`."""
+    """What is reloaded: an `app.Proxy` or a `helper.server.HelperServer`."""
 
     settings: Settings
     reloads: ReloadView
 
     async def change(self, settings: Settings) -> None:
-        """Go by ``settings`` from now on; raises `ReloadError`, and everything is as it was."""
+        """Go by ``settings`` from now on; raises `ReloadError` or `StartError`, and nothing has changed."""
 
 
 class Reloader:
-    """Reads ``file`` again when asked, one time after another."""
+    """Reads ``file`` again when asked, one time after another.
+
+    ``fixed`` are the keys that stay as they are until the next start, with the reasons. Changes are reported
+    of ``sections`` only, by default of all.
+    """
 
     def __init__(
-        self, file: Path, proxy: Changeable, notifier: Notifier, *, watch: float = WATCH_SECONDS
+        self,
+        file: Path,
+        proxy: Changeable,
+        notifier: Notifier,
+        *,
+        watch: float = WATCH_SECONDS,
+        fixed: Mapping[str, str] = FIXED,
+        sections: Collection[str] | None = None,
     ) -> None:
         self._file = file
         self._proxy = proxy
         self._notifier = notifier
         self._watch = watch
+        self._fixed = fixed
+        self._sections = sections
         self._lock = asyncio.Lock()
         self._asked = asyncio.Event()
         self._read = self._stamp()
@@ -98,8 +118,8 @@ class Reloader:
         before = self._proxy.settings
         try:
             settings = await in_thread(load, self._file)
-            fixed = [path for path in FIXED if _value(settings, path) != _value(before, path)]
-            await self._proxy.change(_with_fixed(settings, before))
+            fixed = [path for path in self._fixed if _value(settings, path) != _value(before, path)]
+            await self._proxy.change(_with_fixed(settings, before, self._fixed))
         except ConfigError as exc:
             return self._refuse([str(problem) for problem in exc.problems])
         except ReloadError as exc:
@@ -109,10 +129,13 @@ class Reloader:
         after = self._proxy.settings
         if after.log != before.log:
             logs.configure(after.log.level, after.log.format)
-        changed = await in_thread(_differences, before, after)
+        differing = await in_thread(_differences, before, after)
+        changed = tuple(
+            path for path in differing if self._sections is None or path.partition(".")[0] in self._sections
+        )
         log.info("config.reloaded", file=str(self._file), changed_keys=list(changed))
         for path in fixed:
-            log.warning("config.needs_restart", key=path, reason=FIXED[path])
+            log.warning("config.needs_restart", key=path, reason=self._fixed[path])
         return Outcome(changed, tuple(fixed))
 
     def _refuse(self, problems: list[str]) -> Outcome:
@@ -135,14 +158,15 @@ def _value(settings: Settings, path: str) -> object:
     return value
 
 
-def _with_fixed(settings: Settings, before: Settings) -> Settings:
-    """Return ``settings`` with what cannot be changed as it was ``before``."""
-    serve = settings.serve.model_copy(update={"workers": before.serve.workers})
-    log_settings = settings.log.model_copy(
-        update={"queries": before.log.queries, "dnstap": before.log.dnstap}
-    )
-    fixed = {"serve": serve, "log": log_settings, "user": before.user, "group": before.group}
-    return settings.model_copy(update=fixed)
+def _with_fixed(settings: Settings, before: Settings, fixed: Iterable[str]) -> Settings:
+    """Return ``settings`` with what is ``fixed`` as it was ``before``."""
+    for path in fixed:
+        section, _, key = path.partition(".")
+        value = getattr(before, section)
+        if key:
+            value = getattr(settings, section).model_copy(update={key: getattr(value, key)})
+        settings = settings.model_copy(update={section: value})
+    return settings
 
 
 def _differences(before: Settings, after: Settings) -> tuple[str, ...]:

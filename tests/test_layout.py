@@ -51,6 +51,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "output",
             "supervise",
             "writer",
+            "reload_socket",
         }
     ),
     frozenset({"net", "helper", "admin", "ops"}),
@@ -105,6 +106,7 @@ LOOSE_TASKS = {
     "net.tls": "kept until done, cancelled by close(); one that accepts, one per handshake",
     "net.channel": "kept in a dictionary until done, cancelled by close(); one per connection being made",
     "app": "awaited and cancelled where they are made; an endpoint that ends is awaited by close()",
+    "helper.server": "awaited and cancelled where they are made",
     "daemon": "cancelled by the function that made it",
     "supervise": "awaited and cancelled where it is made",
     "ops.demo": "the same",

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from dnsproxy import config
 from dnsproxy.core.totals import Outcome, ReloadView
 from dnsproxy.errors import ReloadError
-from dnsproxy.reload import FIXED, Reloader
+from dnsproxy.reload import FIXED, HELPER_FIXED, HELPER_SECTIONS, Reloader
 from dnsproxy.settings import Settings
 from tests.test_lifecycle import Told
 
@@ -153,3 +153,15 @@ async def test_a_change_is_enough_where_the_settings_say_so(file: Path) -> None:
         # Kubernetes swaps a link.
         swap(file, "reload: watch\nserve: {lameduck: 3s}\n")
         await until(lambda: [taken.serve.lameduck for taken in proxy.taken] == [2.0, 3.0])
+
+
+async def test_a_helper_keeps_its_address_and_reports_its_own_sections(file: Path) -> None:
+    proxy = Proxy(file)
+    reloader = Reloader(file, proxy, Told(), fixed=HELPER_FIXED, sections=HELPER_SECTIONS)
+    write(
+        file, "serve: {lameduck: 2s, workers: 4}\nhelper: {listen: '127.0.0.1:1', interval: 7s}\nuser: root\n"
+    )
+    outcome = await reloader.reload()
+    assert outcome == Outcome(("helper.interval",), ("helper.listen", "user"))
+    assert (proxy.settings.helper.listen.port, proxy.settings.helper.interval) == (8953, 7.0)
+    assert (proxy.settings.user, proxy.settings.serve.workers) == (None, 4)

@@ -160,13 +160,39 @@ def history(
     _tell(document)
 
 
-def reload(config: ConfigOption = DEFAULT_CONFIG, admin: AdminOption = None) -> None:
-    """Have a running proxy take its changed configuration: all of it, or nothing and exit code 1."""
+def reload(
+    config: ConfigOption = DEFAULT_CONFIG,
+    admin: AdminOption = None,
+    *,
+    helper: Annotated[bool, typer.Option("--helper", help="The helper of this host, not the proxy.")] = False,
+) -> None:
+    """Have a running proxy or helper take its changed configuration.
+
+    All of it is put in force, or nothing, with every problem and exit code 1.
+    """
+    if helper:
+        if admin is not None:
+            raise typer.BadParameter("--admin is a proxy's; --helper asks the helper of --config")
+        _report_reload(_reload_helper(config))
+        return
     try:
         document = ask(config, admin, "POST", "/api/v1/reload", {})
     except ConfigError as exc:
         # The proxy would say the same; where it can be asked stands in this very file.
         fail(*map(str, exc.problems))
+    _report_reload(document)
+
+
+def _reload_helper(config: Path) -> dict[str, Any]:
+    from dnsproxy.reload_socket import ask as ask_helper  # noqa: PLC0415 - other commands do not need it
+
+    document = ask_helper(config)
+    if document["problems"]:
+        fail(*document["problems"])
+    return document
+
+
+def _report_reload(document: Mapping[str, Any]) -> None:
     for key in document["changed"]:
         typer.echo(f"changed: {key}")
     for key in document["need_restart"]:

@@ -152,8 +152,9 @@ class Helper:
             except OSError as exc:
                 log.warning("helper.restore_failed", file=str(self._file), reason=str(exc))
         found = [snapshot for place, token in published if (snapshot := self._own(place, token)) is not None]
-        if found:
-            latest = max(found, key=order)
+        latest = max(found, key=order, default=None)
+        # After a reload it has what it published, which no file has later.
+        if latest is not None and (self._last is None or order(self._last) < order(latest)):
             self.resume(latest)
             log.info("helper.restored", serial=latest.serial, names=len(latest.names))
 
@@ -175,6 +176,13 @@ class Helper:
             self._seeker.findings.restore(snapshot.found)
         if self.jury is not None:
             self.jury.ruling.restore(snapshot.names)
+
+    def take_over(self, earlier: Helper) -> None:
+        """Continue in place of ``earlier``, which other settings made, with what it has published."""
+        self.current = earlier.current
+        if earlier._last is not None and earlier._issuer == self._issuer:
+            self.resume(earlier._last)
+            self._begins = earlier._begins
 
     def adopt(self, published: Published) -> None:
         """Give what another helper of the group has published, and go on from it."""

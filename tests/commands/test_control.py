@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from dnsproxy import cli
+from dnsproxy import cli, reload_socket
 from dnsproxy.commands import control
 
 NOTHING: dict[str, Any] = {"pinned": [], "frozen": None, "not_saved": None, "result": {}}
@@ -208,3 +209,21 @@ def test_an_order_to_the_canary_needs_a_name(admin: Admin) -> None:
 def test_the_canary_for_a_machine(admin: Admin) -> None:
     admin.document = trials(TRIAL)
     assert '"served_to": "all"' in run("canary", "--json").stdout
+
+
+def test_a_reload_of_the_helper(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer: dict[str, Any] = {"changed": ["helper.interval"], "need_restart": [], "problems": []}
+    asked: list[Path] = []
+
+    def ask(file: Path) -> dict[str, Any]:
+        asked.append(file)
+        return answer
+
+    monkeypatch.setattr(reload_socket, "ask", ask)
+    done = run("reload", "--helper", "--config", "/etc/helper.yaml")
+    assert (done.exit_code, done.stdout) == (0, "changed: helper.interval\n")
+    assert asked == [Path("/etc/helper.yaml")]
+    answer["problems"] = ["helper.token_file: gone", "helper.tls: gone"]
+    done = run("reload", "--helper")
+    assert (done.exit_code, done.stderr) == (1, "helper.token_file: gone\nhelper.tls: gone\n")
+    assert run("reload", "--helper", "--admin", "http://127.0.0.1:1").exit_code == 2

@@ -26,9 +26,11 @@ from dnsproxy.core import seal
 from dnsproxy.core.registry import Wanted
 from dnsproxy.errors import StartError
 from dnsproxy.helper import publish
+from dnsproxy.helper import server as helper_server
 from dnsproxy.helper.observe import Look
 from dnsproxy.helper.outlets import Outlets, make_targets
-from dnsproxy.helper.publish import create_app, serve_helper
+from dnsproxy.helper.publish import create_app
+from dnsproxy.helper.server import serve_helper
 from dnsproxy.helper.service import Helper
 from dnsproxy.keys import write_key_pair
 from dnsproxy.settings import Settings
@@ -498,7 +500,7 @@ async def test_a_changed_certificate_is_shown_to_the_next_connection(tmp_path: P
 async def test_half_sent_requests_keep_no_proxy_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each client has half of the connections; those without a request are closed first."""
     monkeypatch.setattr(publish, "MAX_WAITERS", 100)
-    monkeypatch.setattr(publish, "_OTHER_CONNECTIONS", 20)
+    monkeypatch.setattr(helper_server, "_OTHER_CONNECTIONS", 20)
     async with (
         Nameserver(zone("auth.example. 60 A 192.0.2.1")) as server,
         running(settings_for(tmp_path, server.endpoint)) as port,
@@ -542,7 +544,7 @@ async def test_nothing_to_learn_is_a_start_error(tmp_path: Path) -> None:
 ])  # fmt: skip
 def test_an_open_port_is_warned_of(host: str, guarded: bool, warned: bool) -> None:
     with capture_logs() as logs:
-        publish._warn_when_open(Endpoint(host, 8953), guarded=guarded)
+        helper_server._warn_when_open(Endpoint(host, 8953), guarded=guarded)
     assert [entry["event"] for entry in logs] == ["helper.open"] * warned
 
 
