@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 from aiohttp import web
@@ -60,6 +60,12 @@ class RecordedState:
 
     def canary(self) -> CanaryView:
         return CanaryView()
+
+    # No name is configured, so every change is held.
+    managed_by_name: ClassVar[dict[str, Wanted]] = {}
+
+    def served(self, _name: str) -> None:
+        return None
 
 
 class Control:
