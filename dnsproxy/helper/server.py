@@ -181,9 +181,14 @@ class HelperServer:
         """Look and publish, by one configuration after another, until ``stop`` is set; then close."""
         stopping = asyncio.ensure_future(stop.wait())
         try:
+            before: Helper | None = None
             while self._current is not None and not stop.is_set():
                 self._renewed.clear()
-                await self._work(self._current.helper, stopping)
+                helper = self._current.helper
+                if before is not None:
+                    helper.take_over(before)  # it may have published until it ended
+                await self._work(helper, stopping)
+                before = helper
         finally:
             stopping.cancel()
             await self._close()

@@ -179,7 +179,8 @@ class Helper:
 
     def take_over(self, earlier: Helper) -> None:
         """Continue in place of ``earlier``, which other settings made, with what it has published."""
-        self.current = earlier.current
+        if earlier.current is not None:
+            self._give(earlier.current)
         if earlier._last is not None and earlier._issuer == self._issuer:
             self.resume(earlier._last)
             self._begins = earlier._begins
@@ -288,7 +289,8 @@ class Helper:
         published = Published(snapshot, seal.sign(snapshot, self._key))
         if self.election is not None and not await self.election.publish(published):
             return False
-        if self.current is not None and order(self.current.snapshot) > order(snapshot):
+        held = None if self.current is None else self.current.snapshot
+        if held is not None and held.issuer == snapshot.issuer and order(held) > order(snapshot):
             # The answer came so late that a successor has published meanwhile, and that was adopted.
             return True
         self._last = snapshot

@@ -3,19 +3,16 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
-from typing import Any, ClassVar
 
 import hcl2
 import pytest
 from typer.testing import CliRunner, Result
 
 from dnsproxy import cli
-from dnsproxy.admin.registries import registries_document
 from dnsproxy.config import load
 from dnsproxy.ops.client import AdminError
+from tests.fakes.admin import AdminEndpoint, admin_endpoint
 
 PINS = """\
 registries:
@@ -106,39 +103,10 @@ def test_doctor_asks_addresses_only(config: Path) -> None:
     assert run("doctor", "--config", config, "--resolver", "dns.example").exit_code == 2
 
 
-class AdminEndpoint(BaseHTTPRequestHandler):
-    """A proxy with one name that is served, and documents that a test changes."""
-
-    documents: ClassVar[dict[str, Any]]
-
-    def do_GET(self) -> None:
-        body = json.dumps(self.documents[self.path]).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Nothing."""
-
-
 @pytest.fixture
 def proxy(config: Path) -> Iterator[str]:
-    settings = load(config)
-    entry = {"source": "helper-a", "serial": 7, "age": 1.0, "ports": [443], "status": "ok"}
-    detail = {"address": "10.1.2.3", "state": "serving", "probe": {"443": "ok"}}
-    name = {"name": "registry.example.", "role": "registry", "registry": "hz", "addresses": ["10.1.2.3"]}
-    AdminEndpoint.documents = {
-        "/api/v1/status": {"names": [name | entry | {"details": [detail]}], "serial": 7, "undiscovered": []},
-        "/api/v1/registries": registries_document(settings),
-    }
-    with ThreadingHTTPServer(("127.0.0.1", 0), AdminEndpoint) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with admin_endpoint(load(config)) as url:
+        yield url
 
 
 def test_with_admin_routes_needs_no_configuration(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,6 +66,8 @@ async def test_other_names_and_another_token_are_in_force_without_a_gap(tmp_path
         async with running(settings) as (server, url):
             first = await get(url, tmp_path)
             waiting = asyncio.create_task(get(f"{url}?wait={first.serial}&timeout=60", tmp_path))
+            while server._api is None or not server._api._waiters:
+                await asyncio.sleep(0.01)
             other = with_helper(with_names(settings, "auth.example", "other.example"), token_file=token)
             await server.change(other)
             # What was published last is given until the first round of the new settings has ended.
