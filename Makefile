@@ -137,7 +137,7 @@ docs: ## Build the site of docs/ into build/site
 	@scripts/setup.sh dev
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 
-lock: ## Write requirements.lock and requirements-dev.lock; ARGS="--upgrade" takes newer versions
+lock: ## Write the lock files (requirements*.lock); ARGS="--upgrade" takes newer versions
 	@scripts/setup.sh dev
 	scripts/lock.sh $(ARGS)
 

@@ -16,13 +16,19 @@ from setuptools import Extension, setup
 QUERY_PATH = [
     *(
         f"dnsproxy/core/{name}.py"
-        for name in ("access", "answers", "cache", "chains", "chance", "cname", "cuts")
+        for name in ("access", "answers", "cache", "chains", "chance", "clients", "cname", "cuts", "memory")
     ),
-    *(f"dnsproxy/core/{name}.py" for name in ("engine", "exchange", "failures", "gate", "group", "inflight")),
-    *(f"dnsproxy/core/{name}.py" for name in ("limiter", "names", "options", "policy", "prepared", "prober")),
     *(
         f"dnsproxy/core/{name}.py"
-        for name in ("question", "recent", "records", "response", "seen", "special")
+        for name in ("engine", "exchange", "failures", "fairness", "gate", "group", "inflight")
+    ),
+    *(
+        f"dnsproxy/core/{name}.py"
+        for name in ("limiter", "names", "options", "pacing", "policy", "prepared", "prober")
+    ),
+    *(
+        f"dnsproxy/core/{name}.py"
+        for name in ("question", "recent", "records", "response", "seen", "shares", "special")
     ),
     *(f"dnsproxy/core/{name}.py" for name in ("stats", "times", "upstreams", "wire")),
     *(

@@ -170,7 +170,7 @@ def measure(names: int, workers: int, seconds: float) -> dict[str, list[float]]:
 
             phases: dict[str, Callable[[], None]] = {
                 "idle": lambda: None,
-                "reload, another file": reload(forward={"policy": "sequential"}),
+                "reload, nothing changed": reload(forward={"policy": "sequential"}),
                 "reload, `forward` changed": reload(forward={"policy": "random"}),
                 "reload, `learn` changed": reload(learn={"ttl": 31, "history": 5}),
                 "snapshot that confirms": lambda: site.publish(1),

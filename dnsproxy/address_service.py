@@ -133,6 +133,7 @@ class AddressService:
             for file in filter(Path.exists, damaged):
                 set_aside(file, self._wall())
             is_new = bool(problems) or overrides_path(path).exists()
+        ages = lifecycle.revision - lifecycle.urgent
         while not lifecycle.settle(SLICE, time.monotonic(), self._wall()):
             pass
         table = lifecycle.table()
@@ -147,7 +148,8 @@ class AddressService:
         self._pass_over(lifecycle.names)
         self.convergence.record(dict(table.sets), self._wall())
         if not is_new:
-            self._revision, self._urgent = lifecycle.revision, lifecycle.urgent
+            # The clock may have been set back: then the file has other ages.
+            self._revision, self._urgent = ages + lifecycle.urgent, lifecycle.urgent
         self._wake_up()
 
     def configure(self, settings: AddressSettings, opened: Iterable[OpenedSnapshot] | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from importlib import import_module
 from time import monotonic, time
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from dnsproxy.errors import ReloadError, StartError
 from dnsproxy.learning import LearningPipeline
 from dnsproxy.net.doors import ADMIN, Door, Doorkeeper, proxy_doors
 from dnsproxy.net.puller import SnapshotPuller
+from dnsproxy.net.source_address import refusal
 from dnsproxy.plane import Change, Plane, tune_interpreter
 from dnsproxy.server import Server
 from dnsproxy.settings import Settings
@@ -84,7 +86,7 @@ class Proxy:
         """Return all that status and metrics are made from."""
         from dnsproxy.facts import facts_of  # noqa: PLC0415 - not needed to answer queries
 
-        return facts_of(
+        facts = facts_of(
             self.settings,
             self.addresses,
             self.puller,
@@ -94,6 +96,7 @@ class Proxy:
             draining=self.draining,
             reloads=self.reloads,
         )
+        return replace(facts, sockets_missing=self.keeper.missing)
 
     async def refresh(self) -> list[PullResult]:
         """Pull from all sources now, and resolve again where this process resolves; return the results."""
@@ -161,6 +164,7 @@ class Proxy:
             names=len(self.addresses.lifecycle.managed()),
             serial=self.addresses.lifecycle.serial,
         )
+        _report_source(self.settings)
         tune_interpreter()
 
     async def _open_admin(self, settings: Settings) -> AdminServer | None:
@@ -275,6 +279,8 @@ class Proxy:
         if settings.admin != before.admin:
             self._replace_admin(admin)
         self.keeper.keep(proxy_doors(settings))
+        if settings.forward.source != before.forward.source:
+            _report_source(settings)
 
     def _replace_admin(self, admin: AdminServer | None) -> None:
         before, self._admin = self._admin, admin
@@ -301,3 +307,11 @@ class Proxy:
         self.keeper.close()
         await self.addresses.close()
         log.info("proxy.stopped")
+
+
+def _report_source(settings: Settings) -> None:
+    """Log that `forward.source` cannot be used. It may come later, as by DHCP: this is no reason to end."""
+    source = settings.forward.source
+    reason = None if source is None else refusal(source)
+    if reason is not None:
+        log.warning("upstream.source_unusable", source=str(source), reason=reason)

@@ -1,4 +1,7 @@
-"""The command line. Exit codes: 0 ok, 1 a check or a start failed, 2 bad usage or configuration."""
+"""The command line.
+
+Exit codes: 0 ok, 1 a check or a start failed, 2 bad usage or configuration, 3 the host refuses a system call.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import asyncio
 import errno
 import json
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -25,7 +29,7 @@ from dnsproxy.commands.options import (
     fail,
     set_admin_files,
 )
-from dnsproxy.errors import ConfigError, DnsproxyError
+from dnsproxy.errors import ConfigError, DnsproxyError, HostError
 from dnsproxy.version import __version__
 
 # What a write to standard output or standard error fails with.
@@ -34,6 +38,12 @@ _OUTPUT_FAILURES = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO
 _INTERRUPTED = 130
 # Seconds. The proxy answers within 15, whatever its sources do.
 _REFRESH_SECONDS = 20.0
+
+
+class _Role(StrEnum):
+    SERVE = "serve"
+    HELPER = "helper"
+
 
 app = typer.Typer(
     name="dnsproxy",
@@ -64,29 +74,43 @@ def _root(
 
 
 @app.command()
-def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
+def serve(
+    *,
+    config: ConfigOption = DEFAULT_CONFIG,
+    expect_sockets: Annotated[
+        bool,
+        typer.Option(
+            "--expect-sockets", help="Warn of each address for which the service manager gives no socket."
+        ),
+    ] = False,
+) -> None:
     """Run the proxy in the remote VPC or data centre."""
     from dnsproxy import logs  # noqa: PLC0415 - `check` and `--version` start faster without these
-    from dnsproxy.config import load  # noqa: PLC0415
+    from dnsproxy.config import examine  # noqa: PLC0415
     from dnsproxy.daemon import Service  # noqa: PLC0415
+    from dnsproxy.host_calls import check_calls  # noqa: PLC0415
 
     output.queue_standard_error(logs.report_lost)
-    settings = load(config)
-    logs.configure(settings.log.level, settings.log.format)
-    service = Service(settings, config)
-    if settings.serve.workers != 1:
+    # No variable here holds the settings: this frame lives as long as the process, and they until a reload.
+    checked = examine(config)
+    service = Service(checked.settings, config, expects_sockets=expect_sockets)
+    logs.configure(service.settings.log.level, service.settings.log.format)
+    logs.report_warnings(checked.warnings)
+    del checked
+    check_calls()
+    if service.settings.serve.workers != 1:
         from dnsproxy.workers.start import serve_in_workers, worker_count  # noqa: PLC0415
 
-        count = worker_count(settings.serve.workers)
+        count = worker_count(service.settings.serve.workers)
         if count > 1:
             serve_in_workers(service, count)
             return
     from dnsproxy.daemon import run_proxy  # noqa: PLC0415
     from dnsproxy.net.doors import proxy_doors  # noqa: PLC0415 - workers must be forked before more is there
-    from dnsproxy.net.loop import HotLoop  # noqa: PLC0415
+    from dnsproxy.net.loop import open_loop  # noqa: PLC0415
 
-    keeper = service.open(proxy_doors(settings))
-    with asyncio.Runner(loop_factory=HotLoop) as runner:
+    keeper = service.open(proxy_doors(service.settings))
+    with asyncio.Runner(loop_factory=open_loop) as runner:
         runner.run(run_proxy(service, keeper))
 
 
@@ -94,28 +118,57 @@ def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
 def helper(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Run the helper in the source region: resolve the names there and publish them."""
     from dnsproxy import logs  # noqa: PLC0415
-    from dnsproxy.config import load  # noqa: PLC0415
+    from dnsproxy.config import examine  # noqa: PLC0415
     from dnsproxy.daemon import Service, run_helper  # noqa: PLC0415
-    from dnsproxy.lifecycle import ServiceLoop  # noqa: PLC0415
+    from dnsproxy.host_calls import check_calls, open_service_loop  # noqa: PLC0415
     from dnsproxy.net.doors import helper_doors  # noqa: PLC0415
 
     output.queue_standard_error(logs.report_lost)
-    settings = load(config)
+    checked = examine(config)
+    settings = checked.settings
     logs.configure(settings.log.level, settings.log.format)
+    logs.report_warnings(checked.warnings)
+    check_calls()
     service = Service(settings, config)
-    with asyncio.Runner(loop_factory=ServiceLoop) as runner:
+    with asyncio.Runner(loop_factory=open_service_loop) as runner:
         runner.run(run_helper(service, service.open(helper_doors(settings))))
 
 
 @app.command()
-def check(file: Annotated[Path, typer.Argument(help="Configuration file.")] = DEFAULT_CONFIG) -> None:
-    """Check a configuration file and print every problem with its line and key path."""
-    from dnsproxy.config import load  # noqa: PLC0415
+def check(
+    *,
+    file: Annotated[Path, typer.Argument(help="Configuration file.")] = DEFAULT_CONFIG,
+    role: Annotated[
+        _Role | None,
+        typer.Option(help="Command that this host runs: files that it needs must be there."),
+    ] = None,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="Also print how much memory the proxy may take, and for what.")
+    ] = False,
+) -> None:
+    """Check a configuration file and print every problem with its line and key path.
 
-    settings = load(file)
+    Exit code 2 with problems. Warnings are printed too: what may be a mistake, and key, token and certificate
+    files that cannot be read here. With --role these are problems, and files of the other command do not
+    matter.
+    """
+    from dnsproxy.config import examine  # noqa: PLC0415
+    from dnsproxy.config_files import missing_files  # noqa: PLC0415
+
+    checked = examine(file)
+    settings = checked.settings
+    missing = [checked.place(place, reason) for place, reason in missing_files(settings, role and role.value)]
+    for warning in (*checked.warnings, *(missing if role is None else ())):
+        output.print_error(f"{warning.place}: warning: {warning.text}")
+    if role is not None and missing:
+        raise ConfigError(missing)
     sought = len(settings.sought())
     more = f", {sought} more to be discovered" if sought else ""
     typer.echo(f"{file}: ok, {len(settings.wanted())} names of {len(settings.registries)} registries{more}")
+    if memory:
+        from dnsproxy.commands.memory import memory_table  # noqa: PLC0415
+
+        typer.echo("\n".join(memory_table(settings)))
 
 
 @app.command()
@@ -236,7 +289,7 @@ def _run() -> str | int | None:
         return 2
     except DnsproxyError as exc:
         output.print_error(f"dnsproxy: {exc}")
-        return 1
+        return 3 if isinstance(exc, HostError) else 1
     except KeyboardInterrupt:
         output.print_error("dnsproxy: interrupted")
         return _INTERRUPTED

@@ -3,6 +3,7 @@
     DnsproxyError
     ├── ConfigError        the configuration file: every problem at once
     ├── StartError         a port, key or folder that start-up needs cannot be had
+    ├── HostError          this host refuses a system call that the program cannot run without
     ├── ReloadError        a configuration that a running proxy was given and did not take
     ├── WireError          bytes that are not a DNS message we can use
     ├── ForeignError       quotes others, printable and of bounded length:
@@ -14,6 +15,7 @@
     │   └── DiscoverError  a registry did not tell, or told what must not be believed, with its Doubt
     ├── OrderError         a pin, freeze or roll-back that cannot be obeyed
     └── WorkerError        a worker process cannot be started, or does not answer
+        └── MessageError   bytes between control process and worker that are not a message
 
 Anything else that leaves a public function is a bug.
 """
@@ -51,8 +53,17 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}" if self.line else self.file
-        return f"{place}: {self.path}: {self.message}" if self.path else f"{place}: {self.message}"
+        return f"{self.place}: {self.text}"
+
+    @property
+    def place(self) -> str:
+        """The file, with the line where there is one."""
+        return f"{self.file}:{self.line}" if self.line else self.file
+
+    @property
+    def text(self) -> str:
+        """The message, behind the key path where there is one."""
+        return f"{self.path}: {self.message}" if self.path else self.message
 
 
 class ConfigError(DnsproxyError):
@@ -71,6 +82,10 @@ class StartError(DnsproxyError):
         super().__init__("; ".join(reasons))
 
 
+class HostError(DnsproxyError):
+    """The host refuses a system call that the program cannot run without; the message names it."""
+
+
 class ReloadError(DnsproxyError):
     """Another configuration was not taken; ``problems`` holds every reason, a line each."""
 
@@ -87,10 +102,22 @@ class DropReason(StrEnum):
     SEND_FAILED = "send_failed"
     TCP_CLIENTS = "tcp_clients"
     TCP_PER_CLIENT = "tcp_per_client"
+    # All connections were taken: this one, of the client with the most, was closed for another client's.
+    TCP_DISPLACED = "tcp_displaced"
     TLS_HANDSHAKE = "tls_handshake"
     HTTP_FLOOD = "http_flood"
     REFUSED_CLIENT = "refused_client"
     OVERLOADED = "overloaded"
+    # All exchanges were taken: this query, of the client with the most, gave way to another client's.
+    OVER_SHARE = "over_share"
+    # So many queries of this client, or of all, wait for the answer to the same question, or in all.
+    TOO_MANY_WAITERS = "too_many_waiters"
+    # A response for which there was no room among those that are sent to one client little by little.
+    PACED = "paced"
+    # A copy of a query that waits: same address, port, id and question.
+    DUPLICATE = "duplicate"
+    # A connection was closed, as all together held too much of what is unfinished or unread.
+    MEMORY = "memory"
     RATE_LIMITED = "rate_limited"
 
 
@@ -195,3 +222,7 @@ class DiscoverError(ForeignError):
 
 class WorkerError(DnsproxyError):
     """A worker process cannot be started or told, or none answers."""
+
+
+class MessageError(WorkerError):
+    """Bytes between the control process and a worker that are not a message, or one that is too large."""

@@ -55,22 +55,41 @@ EVENTS = {
     "service.user": Event("info", "Root was given up for this user.", ("user", "uid", "gid")),
     "service.socket_missing": Event(
         "warning",
-        "The service manager gave sockets, but none for this address, which is bound directly: a socket unit "
+        "The service manager gave no socket for this address, which is bound directly: a socket unit "
         "failed or lacks it. What clients send during a restart is lost there.",
         ("listen",),
     ),
     "service.unwell": Event(
         "error", "No query is answered; the service manager hears nothing until one is.", ("detail",)
     ),
-    "config.reloaded": Event("info", "Another configuration is in force.", ("file", "changed_keys")),
+    "config.reloaded": Event(
+        "info",
+        "Another configuration, or a changed file that it names, is in force.",
+        ("file", "changed_keys", "changed_files"),
+    ),
+    "config.unchanged": Event(
+        "info",
+        "A reload found the settings in force, and the files that they name as they were: nothing was done.",
+        ("file",),
+    ),
     "config.not_taken": Event(
         "error", "What keeps a configuration from being taken; the one before stays.", ("problem",)
     ),
+    "config.doubtful": Event("warning", "What a configuration says and may not mean.", ("problem",)),
     "config.needs_restart": Event(
         "warning", "A key that has changed and cannot while the program runs.", ("key", "reason")
     ),
     "config.reload_crashed": Event(
         "error", "A mistake of this program; the configuration is the one before.", ("file", "exception")
+    ),
+    "resolvers.changed": Event(
+        "info", "resolv.conf names other servers, which `system` means from now on.", ("resolvers",)
+    ),
+    "resolvers.not_followed": Event(
+        "warning",
+        "resolv.conf cannot be read, or its servers cannot be used; those before stay.",
+        ("reason",),
+        ("reason",),
     ),
     # -- what was learned
     "canary.started": Event(
@@ -185,6 +204,11 @@ EVENTS = {
         ("upstream", "reason", "detail"),
         ("upstream", "reason", "detail"),
     ),
+    "upstream.source_unusable": Event(
+        "warning",
+        "This host cannot send from `forward.source` now: upstreams fail until it can.",
+        ("source", "reason"),
+    ),
     "upstream.replies_guessed": Event(
         "warning",
         "Somebody guesses at the ids of open questions; they go over TCP.",
@@ -195,10 +219,27 @@ EVENTS = {
     # -- listeners
     "host.exhausted": Event(
         "error",
-        "This host has no descriptor or memory left for a socket. Failures of upstreams and refused clients "
-        "follow from it.",
+        "This host has no descriptor, port or memory left for a socket. Queries that cannot be forwarded and "
+        "refused clients follow from it; upstreams are not to blame.",
         ("use", "reason"),
         ("use", "reason"),
+    ),
+    "host.refused": Event(
+        "error",
+        "This host refuses a system call or a packet: a seccomp profile, a security module or a firewall. "
+        "Queries that cannot be forwarded follow from it; upstreams are not to blame.",
+        ("use", "reason"),
+        ("use", "reason"),
+    ),
+    "host.call_replaced": Event(
+        "warning",
+        "This host refuses a system call, or does not have it; another one is used, which costs more.",
+        ("call", "reason", "instead"),
+    ),
+    "host.call_refused": Event(
+        "error",
+        "This host refuses a system call that nothing replaces; the program ends with exit code 3.",
+        ("call", "reason"),
     ),
     "tls.certificate_expired": Event(
         "error", "The certificate in use has expired; clients refuse it.", ("file", "not_after")
@@ -223,12 +264,6 @@ EVENTS = {
     "workers.started": Event("info", "All workers answer.", ("pids",)),
     "workers.not_all_flushed": Event(
         "warning", "A worker did not say that it has emptied its cache.", ("answered", "workers")
-    ),
-    "workers.table_too_large": Event(
-        "error",
-        "The table of answers is too large to be sent to workers; they keep the one before.",
-        ("reason",),
-        (),
     ),
     "worker.started": Event(
         "info", "A worker has taken the place of one that ended.", ("worker", "restarts")

@@ -58,7 +58,7 @@ def facts_of(
         recent=recent,
         ttl=settings.learn.ttl,
         # Each worker may fill a cache of its own.
-        cache_size=settings.cache.size * max(1, len(traffic.workers)),
+        cache_size=settings.cache.entries * max(1, len(traffic.workers)),
         host=os.uname().nodename,
         state_file=str(settings.learn.state_file),
         disk_failure=addresses.disk_failure,

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from math import inf
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from dnsproxy.core.repeats import Repeats
 from dnsproxy.core.text import printable, printable_lines
+from dnsproxy.errors import Problem
 from dnsproxy.events import EVENTS
 
 if TYPE_CHECKING:
@@ -107,6 +108,13 @@ def report_lost(count: int) -> None:
     """Log that ``count`` lines of this log were lost, now that it can be written again."""
     log = structlog.get_logger()
     log.warning("log.records_lost", log="program", count=count)
+
+
+def report_warnings(problems: Iterable[Problem]) -> None:
+    """Log what a configuration says and may not mean."""
+    log = structlog.get_logger()
+    for problem in problems:
+        log.warning("config.doubtful", problem=str(problem))
 
 
 def _safely(processor: structlog.types.Processor) -> structlog.types.Processor:

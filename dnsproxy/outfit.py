@@ -13,6 +13,7 @@ from dnsproxy.core.access import AccessList
 from dnsproxy.core.addresses.table import ServedTable
 from dnsproxy.core.cache import Cache, CachePolicy
 from dnsproxy.core.chance import Chance
+from dnsproxy.core.clients import Clients
 from dnsproxy.core.engine import Engine
 from dnsproxy.core.exchange import Limits
 from dnsproxy.core.features import Features
@@ -49,8 +50,8 @@ class Outfit:
         self.settings = settings
         # Names that are new must not be forwarded; those that are gone leave with the next table.
         self.made_from = table
-        self._wanted = settings.wanted()
-        self.table = (table or ServedTable()).managing(self._wanted)
+        self._wanted = {entry.name: entry for entry in settings.wanted()}
+        self.table = (table or ServedTable()).managing(self._wanted.values())
         self.zones = [names.to_key(zone) for zone in settings.forward.zones]
         self.limits = limits_of(settings)
         complaints: list[str] = []
@@ -75,7 +76,7 @@ class Outfit:
     def swap_table(self, table: ServedTable, earlier: Engine | None) -> None:
         """Answer with the addresses of ``table``; ``earlier`` is the engine that did so before."""
         # The table may be older than these settings, whose names must not be forwarded.
-        table, learn = table.managing(self._wanted), self.settings.learn
+        table, learn = table.managing(self._wanted.values()), self.settings.learn
         now, wall_now = monotonic(), time()
         rules = build_rules(
             table,
@@ -93,11 +94,12 @@ class Outfit:
         """Answer ``names`` by ``table`` from now on; all others are as before."""
         self.table, learn = table, self.settings.learn
         times = Times(learn.ttl, learn.max_stale, monotonic(), time())
-        managed = table.by_name
+        # The same, in a worker: it may have these settings first.
+        managed = {name: table.by_name.get(name) or self._wanted.get(name) for name in names}
         self.engine.update_rules(
             {
-                name: owned_name(managed[name], table.sets.get(name), times) if name in managed else None
-                for name in names
+                name: None if entry is None else owned_name(entry, table.sets.get(name), times)
+                for name, entry in managed.items()
             }
         )
 
@@ -151,12 +153,17 @@ def build_engine(settings: Settings, earlier: Engine | None = None, returns: Ret
         for zone, hosts in ((".", forward.upstreams), *forward.zones.items())
     }
     limit = serve.rate_limit
+    clients = Clients(limit.ipv4_prefix, limit.ipv6_prefix)
     return Engine(
         AccessList(serve.allow),
         groups,
         limits=limits_of(settings),
         max_in_flight=forward.max_in_flight,
-        cache=Cache(cache.size, CachePolicy(cache.min_ttl, cache.max_ttl, cache.negative_ttl, cache.stale)),
+        cache=Cache(
+            cache.entries,
+            CachePolicy(cache.min_ttl, cache.max_ttl, cache.negative_ttl, cache.stale),
+            max_bytes=cache.max_bytes,
+        ),
         chance=chance,
         features=Features(
             prefetch=cache.prefetch,
@@ -168,11 +175,8 @@ def build_engine(settings: Settings, earlier: Engine | None = None, returns: Ret
             probe_interval=forward.probe.interval,
             returns=returns,
         ),
-        limiter=RateLimiter(
-            limit.per_client, limit.exempt, ipv4_prefix=limit.ipv4_prefix, ipv6_prefix=limit.ipv6_prefix
-        )
-        if limit.per_client
-        else None,
+        limiter=RateLimiter(limit.per_client, limit.exempt, clients) if limit.per_client else None,
+        clients=clients,
         stats=None if earlier is None else earlier.stats,
     )
 
@@ -208,4 +212,5 @@ def _upstream(settings: Settings, endpoint: Endpoint) -> Upstream:
         secure=secure,
         rise=probe.rise,
         fall=probe.fall,
+        source=settings.forward.source,
     )

@@ -69,6 +69,7 @@ async def _answer(peer: socket.socket, reload: Reload) -> dict[str, Any]:
     outcome = await reload()
     return {
         "changed": list(outcome.changed),
+        "changed_files": list(outcome.files),
         "need_restart": list(outcome.need_restart),
         "problems": list(outcome.problems),
     }

@@ -64,7 +64,7 @@ class Server:
         self._retired: dict[Forwarder, Engine] = {}
         self._left: list[UdpListener | TcpListener | TlsListener] = []
         serve = settings.serve
-        self._places = Places(serve.max_tcp_clients, serve.max_tcp_per_client)
+        self._places = Places(serve.max_tcp_clients, serve.max_tcp_per_client, self.engine.clients)
         self._udp: dict[Door, UdpListener] = {}
         self._streams: dict[Door, TcpListener | TlsListener] = {}
 
@@ -72,6 +72,11 @@ class Server:
     def engine(self) -> Engine:
         """What decides at this time."""
         return self._outfit.engine
+
+    @property
+    def doors(self) -> list[Door]:
+        """The doors that are served."""
+        return [*self._udp, *self._streams]
 
     def swap_table(self, table: ServedTable) -> None:
         """Answer with the addresses of ``table`` from now on."""
@@ -162,14 +167,14 @@ class Server:
             outfit.swap_table(before.table.managing(outfit.table.managed), before.engine)
         self._forwarder = self._make_forwarder(outfit)
         serve = outfit.settings.serve
-        self._places.resize(serve.max_tcp_clients, serve.max_tcp_per_client)
-        for udp in self._udp.values():
-            udp.refit(outfit.engine, self._forwarder)
-        for stream in self._streams.values():
-            if isinstance(stream, TcpListener):
+        self._places.resize(serve.max_tcp_clients, serve.max_tcp_per_client, outfit.engine.clients)
+        # Sockets and connections of addresses that are served no more answer until they are closed.
+        for stream in (*self._udp.values(), *self._streams.values(), *self._left):
+            if isinstance(stream, UdpListener | TcpListener):
                 stream.refit(outfit.engine, self._forwarder)
-            elif outfit.certificate is not None:
+            else:
                 stream.refit(outfit.engine, self._forwarder, outfit.certificate, serve.tls.path)
+        outfit.made_from = None
         before.engine.stats_now()  # what it has not counted yet is not lost
         await self._listen(sockets)
         if forwarder is not None:
@@ -187,12 +192,30 @@ class Server:
         asyncio.get_running_loop().call_later(outfit.limits.total + _SPARE_SECONDS, close)
 
     def _leave(self, listener: UdpListener | TcpListener | TlsListener) -> None:
-        """Stop listening; who waits is answered still, and connections last as long as they are used."""
-        listener.finish()
+        """Stop listening: over UDP when no client waits any more, over TCP at once but for open connections.
+
+        A UDP socket that is open and not read would lose queries; of a closed one clients learn at once.
+        """
         self._left.append(listener)
+        if not isinstance(listener, UdpListener):
+            listener.finish()
+        self._release_later(listener)
+
+    def _release_later(self, listener: UdpListener | TcpListener | TlsListener) -> None:
+        seconds = self._outfit.limits.total + _SPARE_SECONDS
+        asyncio.get_running_loop().call_later(seconds, self._release, listener)
+
+    def _release(self, listener: UdpListener | TcpListener | TlsListener) -> None:
+        """Forget a listener that has been left, once it has no client."""
+        if listener not in self._left:
+            return
         if isinstance(listener, UdpListener):
-            seconds = self._outfit.limits.total + _SPARE_SECONDS
-            asyncio.get_running_loop().call_later(seconds, listener.close)
+            listener.finish()
+            listener.close()
+        elif listener.has_clients:
+            self._release_later(listener)
+            return
+        self._left.remove(listener)
 
     async def _forget_outdated(self, before: Outfit) -> None:
         zones = self._outfit.outdated_zones(before)
@@ -211,24 +234,59 @@ class Server:
 
     # -- the end -------------------------------------------------------------------------------
 
-    async def finish(self, quiet: float | None = None, most: float | None = None) -> None:
-        """Answer what has come until now, then close.
+    async def finish(
+        self,
+        held: Iterable[Door] | None = None,
+        quiet: float | None = None,
+        most: float | None = None,
+    ) -> None:
+        """Answer what clients have sent, then close.
 
-        Connections are closed when nobody waits on any of them, and with ``quiet`` nobody has asked for so
-        many seconds. That is waited for up to ``most`` seconds, by default as long as a forwarded query
-        may take.
+        The sockets of ``held`` (by default those that the keeper was given) stay open in another process,
+        which reads their queues next: they are read to the end of the queue once, and not again. The queue of
+        any other socket ends with it. So these are read until all clients have their answers, and are closed
+        when the queue is empty and no client waits.
+
+        Connections are closed when no client waits on any of them, and with ``quiet`` no client has asked for
+        so many seconds. That is waited for up to ``most`` seconds, by default as long as a forwarded query
+        may take. A client that still waits then gets a stale answer or SERVFAIL.
         """
+        held = frozenset(self._keeper.given if held is None else held)
         self._keeper.close()
-        for listener in (*self._udp.values(), *self._streams.values()):
-            listener.finish()
+        for door, listener in (*self._udp.items(), *self._streams.items()):
+            if door in held:
+                listener.finish()
         deadline = monotonic() + (self._outfit.limits.total if most is None else most)
-        while True:
-            # First of all what connections have received is read.
+        accepts = True
+        while monotonic() < deadline:
+            if not self._is_busy(self._since(quiet)):
+                if not accepts and self._has_drained():
+                    break
+                # First the connections that wait to be accepted, and what they have sent.
+                accepts = False
+                for stream in self._streams.values():
+                    stream.finish()
             await asyncio.sleep(_LOOK_SECONDS)
-            now = monotonic()
-            if now >= deadline or not self._is_busy(inf if quiet is None else now - quiet):
-                break
+        self._close_datagrams()
         await self.close()
+
+    def _has_drained(self) -> bool:
+        """Answer what has come over UDP; return whether no client waits for an upstream then."""
+        for udp in self._udp.values():
+            udp.drain()
+        return not self._is_busy(inf)
+
+    def _since(self, quiet: float | None) -> float:
+        return inf if quiet is None else monotonic() - quiet
+
+    def _close_datagrams(self) -> None:
+        """Answer what has come over UDP, and close these sockets, with no other work in between."""
+        for udp in self._udp.values():
+            udp.finish()
+        for forwarder in (*self._retired, *([self._forwarder] if self._forwarder else [])):
+            forwarder.answer_waiters()
+        for udp in self._udp.values():
+            udp.close()
 
     def _is_busy(self, since: float) -> bool:
         engines = (self._outfit.engine, *self._retired.values())
@@ -248,6 +306,7 @@ class Server:
         for forwarder in (*self._retired, *([self._forwarder] if self._forwarder else [])):
             forwarder.close()
         self._retired.clear()
+        self._left.clear()
         if self._watch is not None:
             await self._watch.close()
 

@@ -17,7 +17,11 @@ RESOLV_CONF = Path("/etc/resolv.conf")
 DNS_PORT = 53
 
 
-def system_resolvers(path: Path = RESOLV_CONF) -> list[Endpoint]:
+# Seconds between two reads of resolv.conf where the configuration says ``system``.
+FOLLOW_SECONDS = 2.0
+
+
+def system_resolvers(path: Path | None = None) -> list[Endpoint]:
     """Return the ``nameserver`` lines of ``path`` (resolv.conf(5)) in order, each address once.
 
     Addresses with a scope id (``fe80::1%eth0``) are passed over: they mean
@@ -26,6 +30,7 @@ def system_resolvers(path: Path = RESOLV_CONF) -> list[Endpoint]:
     Raises:
         StartError: the file cannot be read, or names no usable resolver.
     """
+    path = path or RESOLV_CONF
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as exc:
@@ -47,8 +52,40 @@ def _nameserver(line: str) -> Endpoint | None:
         return None
 
 
+class ResolvConf:
+    """Follows resolv.conf: reports other nameservers once two reads in a row have found the same ones.
+
+    A file that cannot be read, or names no server, changes nothing; ``failure`` is the reason of the last
+    read then, else None.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+        self.failure: str | None = None
+        self._in_force = self._seen = self._read()
+
+    def poll(self) -> list[Endpoint] | None:
+        """Read the file; return its nameservers if they are not in force and no longer change."""
+        before, self._seen = self._seen, self._read()
+        is_settled = self._seen is not None and self._seen == before
+        return self._seen if is_settled and self._seen != self._in_force else None
+
+    def take(self) -> None:
+        """Record that the nameservers that are in the file now are in force."""
+        self._in_force = self._seen = self._read()
+
+    def _read(self) -> list[Endpoint] | None:
+        try:
+            found = system_resolvers(self.path)
+        except StartError as exc:
+            self.failure = str(exc)
+            return None
+        self.failure = None
+        return found
+
+
 def expand_resolvers(
-    resolvers: Sequence[Endpoint | Literal["system"]], path: Path = RESOLV_CONF
+    resolvers: Sequence[Endpoint | Literal["system"]], path: Path | None = None
 ) -> list[Endpoint]:
     """Return ``resolvers`` with ``system`` replaced by the host's own, each endpoint once.
 

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from dnsproxy.errors import StartError
 
+# Header of a response of the admin endpoint: what the token of the request is good for.
+TOKEN_SCOPE = "X-Dnsproxy-Token"  # noqa: S105 - its name
+ORDERS, READS = "orders", "reads"
 # Characters. No token in use comes near; a path that leads elsewhere is not read whole.
 _MAX_TOKEN = 16_384
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable
 from threading import Condition, RLock, Thread
 from time import monotonic
@@ -150,7 +151,7 @@ class BackgroundWriter:
         Where that fails it is retried with a later record, and what waits is written here if it can be.
         """
         now = monotonic()
-        if now < self._start_at:
+        if now < self._start_at or sys.is_finalizing():  # a thread would not run any more
             self._write_here()
             return False
         self._start_at = now + START_SECONDS

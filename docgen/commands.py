@@ -17,6 +17,7 @@ Generated from the program by `make pages`; `dnsproxy COMMAND --help` tells the 
 | 0 | all is well |
 | 1 | a check failed, or the program could not start or reach what it needs: one line on standard error |
 | 2 | wrong usage, or mistakes in the configuration: a line for each, with file, line and key path |
+| 3 | the host refuses a system call that nothing replaces (a seccomp profile); standard error names it |
 | 130 | ended by the keyboard (SIGINT) while a command ran |
 
 `dnsproxy --version` prints the version. Commands that ask a running proxy take two options in front of the

@@ -15,7 +15,8 @@ HEAD = """\
 Generated from the models in `dnsproxy/settings` by `make pages`.
 
 One YAML file serves helper and proxy; each uses its part. `config.example.yaml` holds every key with
-remarks. `dnsproxy check FILE` reports every mistake at once, with its line and key path, and exits 2.
+remarks. `dnsproxy check FILE` reports every mistake at once, with its line and key path, and exits 2;
+what may be a mistake is a warning.
 `dnsproxy schema` prints the JSON schema of the file: an editor that takes one checks and completes while
 you write.
 

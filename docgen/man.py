@@ -59,6 +59,9 @@ A check failed, or the program could not start or reach what it needs; one line 
 .B 2
 Wrong usage, or mistakes in the configuration: all of them, one per line, each with file, line and key path.
 .TP
+.B 3
+The host refuses a system call that nothing replaces, as a seccomp profile does; standard error names it.
+.TP
 .B 130
 Ended by the keyboard (SIGINT) while a command ran.
 .SH ENVIRONMENT

@@ -290,8 +290,8 @@ ADMIN: Json = {
         "Take the changed configuration, all of it or nothing.",
         200,
         _reply(
-            "It is in force; which keys changed, and which do only at the next start.",
-            _object(changed=TEXTS, need_restart=TEXTS),
+            "It is in force; which keys and files changed, and which keys do only at the next start.",
+            _object(changed=TEXTS, changed_files=TEXTS, need_restart=TEXTS),
         ),
         _reply("It was not taken, for these reasons.", _object(error=TEXT, problems=TEXTS)),
     ),

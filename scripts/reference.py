@@ -51,6 +51,7 @@ _PARTS = {
     "program": "Both daemons",
     "task": "Background tasks",
     "config": "Reload",
+    "resolvers": "Resolvers of the system",
     "host": "The host",
     "service": "Root, and the service manager",
     "proxy": "The proxy",

@@ -353,6 +353,26 @@ async def test_the_last_confirmation_is_on_disk_after_a_stop(world: World) -> No
     assert world.state_of_disk().table().sets[A].learned.observed_at == int(world.wall)
 
 
+@pytest.mark.parametrize("is_running", [True, False])
+async def test_an_age_that_a_clock_step_changes_is_on_disk_after_a_stop(
+    world: World, *, is_running: bool
+) -> None:
+    """That of a set which no helper states any more. The clock is set back while it runs or does not run."""
+    await world.take(OLD)
+    world.dead.add(NEW)
+    await world.take(NEW)
+    await world.service.close()
+    world.wall -= 3600
+    if not is_running:
+        world.restart()
+    await world.settled()
+    set_back_at = int(world.wall)
+    world.wall += 100
+    await world.service.close()
+    held = world.state_of_disk().table().sets[A].learned
+    assert (held.addresses, held.observed_at) == ((OLD,), set_back_at)
+
+
 async def test_whatever_is_answered_is_answered_after_a_restart(world: World) -> None:
     """A restart at any time answers what the last table answered."""
     async with world.running():
@@ -461,6 +481,17 @@ async def test_mere_confirmations_are_written_once_in_a_while(world: World, disk
     assert world.tables[-1].sets[A].learned.observed_at == int(world.wall)
     await world.take(OLD, NEW)
     assert disk.writes == writes + 1
+
+
+async def test_a_mere_confirmation_is_written_after_a_while(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(address_service, "REFRESH_GAP", 0.05)
+    await world.take(OLD)
+    async with world.running():
+        world.wall += 1
+        world.accept(OLD)
+        await until(lambda: world.state_of_disk().table().sets[A].learned.observed_at == int(world.wall))
 
 
 async def test_an_order_that_is_cancelled_while_it_waits_is_answered(world: World, disk: Disk) -> None:
@@ -574,6 +605,7 @@ async def test_a_restart_answers_as_before_and_writes_nothing(
 ) -> None:
     await world.take(OLD)
     async with world.running():
+        world.accept(OLD, issuer="helper-b")
         world.dead.add(NEW)
         world.accept(NEW)
         await until(lambda: world.alive(NEW) is False)

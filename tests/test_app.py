@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from dnsproxy import config
 from dnsproxy.app import Proxy
@@ -22,7 +23,7 @@ from dnsproxy.keys import read_private_key, write_key_pair
 from dnsproxy.server import Server
 from dnsproxy.settings import Settings
 from dnsproxy.settings.learning import SourceSettings
-from dnsproxy.settings.values import Endpoint
+from dnsproxy.settings.values import Endpoint, parse_source
 from tests.fakes.nameserver import Nameserver, zone
 from tests.strategies import learned
 
@@ -96,6 +97,24 @@ async def test_it_learns_follows_a_change_and_starts_again_from_disk(
     assert await again.flush(None) == 0
     await again.close()
     assert again.facts().draining
+
+
+async def test_a_source_address_that_is_absent_is_reported_and_keeps_nothing_from_starting(
+    settings: Settings,
+) -> None:
+    def using(source: str | None) -> Settings:
+        found = None if source is None else parse_source(source)
+        return settings.model_copy(update={"forward": settings.forward.model_copy(update={"source": found})})
+
+    proxy = Proxy(using("192.0.2.99"))
+    with capture_logs() as logs:
+        await proxy.start()
+        await proxy.change(using("absent0"))
+        await proxy.change(using("127.0.0.1"))
+        await proxy.change(using(None))
+    await proxy.close()
+    told = [(e["source"], e["reason"]) for e in logs if e["event"] == "upstream.source_unusable"]
+    assert told == [("192.0.2.99", "Cannot assign requested address"), ("absent0", "No such device")]
 
 
 async def test_cancelling_it_leaves_no_task_behind(settings: Settings) -> None:

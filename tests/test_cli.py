@@ -53,6 +53,49 @@ def test_check_prints_each_problem_and_exits_2(
     ]
 
 
+DOUBTFUL = """\
+registries:
+  - {name: a, instance: x, region: cn-hangzou}
+admin: {token_file: FOLDER/token}
+helper:
+  signing_key_file: FOLDER/helper.key
+"""
+
+
+@pytest.fixture
+def doubtful(tmp_path: Path) -> str:
+    path = tmp_path / "doubtful.yaml"
+    path.write_text(DOUBTFUL.replace("FOLDER", str(tmp_path)))
+    return str(path)
+
+
+def test_check_prints_warnings_and_exits_0(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], doubtful: str
+) -> None:
+    assert run(monkeypatch, "check", doubtful) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith(f"{doubtful}: ok, ")
+    assert [line.split(": ")[:3] for line in printed.err.splitlines()] == [
+        [f"{doubtful}:2", "warning", "registries[0].region"],
+        [f"{doubtful}:5", "warning", "helper.signing_key_file"],
+        [f"{doubtful}:3", "warning", "admin.token_file"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("role", "place"),
+    [("serve", ":3: admin.token_file: "), ("helper", ":5: helper.signing_key_file: ")],
+)
+def test_check_for_a_role_wants_its_files(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], doubtful: str, role: str, place: str
+) -> None:
+    assert run(monkeypatch, "check", doubtful, "--role", role) == 2
+    warning, problem = capsys.readouterr().err.splitlines()
+    assert ": warning: registries[0].region: " in warning
+    assert problem.startswith(doubtful + place)
+    assert problem.endswith(f"No such file or directory; `dnsproxy {role}` needs it")
+
+
 def test_bad_usage_exits_2(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(monkeypatch, "status", "--nonsense") == 2
 

@@ -80,8 +80,10 @@ def test_duplicates_and_other_mistakes_come_together() -> None:
 
 
 def test_an_unknown_section() -> None:
-    assert [str(p) for p in problems("serve: {}\nserver: {}\n")] == ["c.yaml:2: server: unknown key"]
-    assert [str(p) for p in problems("server:\n")] == ["c.yaml:1: server: unknown key"]
+    assert [str(p) for p in problems("serve: {}\nserver: {}\n")] == [
+        "c.yaml:2: server: unknown key; did you mean serve?"
+    ]
+    assert [str(p) for p in problems("server:\n")] == ["c.yaml:1: server: unknown key; did you mean serve?"]
 
 
 @pytest.mark.parametrize(
@@ -131,9 +133,16 @@ registries:
     ]
 
 
-@pytest.mark.parametrize("text", ["", "\n", "# nothing\n", "---\n", "log:\nregistries:\nhelper:\n"])
-def test_empty_files_and_sections_give_the_defaults(text: str) -> None:
+@pytest.mark.parametrize("text", ["{}", "--- {}\n", "log:\nregistries:\nhelper:\n"])
+def test_empty_sections_give_the_defaults(text: str) -> None:
     assert config.parse(text) == Settings()
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# nothing\n", "---\n", "null\n"])
+def test_an_empty_file_is_a_mistake(text: str) -> None:
+    # Cut off, or being written: taken for one without registries it would forward every owned name.
+    (problem,) = problems(text)
+    assert str(problem) == "c.yaml: the file is empty; {} means all defaults"
 
 
 def test_values_are_read() -> None:
@@ -306,3 +315,177 @@ def test_what_the_example_shows_behind_a_hash_is_valid_and_the_default() -> None
     helper = full.helper.model_copy(update={"publish": []})
     back = {"registries": [registry], "forward": forward, "helper": helper, "learn": learn}
     assert full.model_copy(update=back) == plain
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        # The same in two spellings.
+        (
+            "forward:\n  zones:\n    corp.example: [10.0.0.1]\n    Corp.Example.: [10.0.0.2]\n",
+            ["4: forward.zones.Corp.Example.: the same zone as corp.example"],
+        ),
+        (
+            (
+                "registries:\n  - name: a\n    provider: generic\n    names:\n"
+                "      - name: a.example\n      - name: A.Example.\n"
+            ),
+            ["6: registries[0].names[1].name: a.example is names[0] already"],
+        ),
+        # Names that are no zones.
+        (
+            "forward:\n  zones:\n    .: [10.0.0.1]\n    '*.corp.example': [10.0.0.2]\n",
+            [
+                "3: forward.zones..: not a zone: the servers for all names are forward.upstreams",
+                "4: forward.zones.*.corp.example: write corp.example: a zone holds every name below it",
+            ],
+        ),
+        # Ranges that match no client.
+        (
+            (
+                "serve:\n  allow:\n    - ::ffff:10.0.0.0/104\n    - ::/0\n    - 224.0.0.0/4\n"
+                "  rate_limit:\n    exempt: ['::ffff:0:0/96']\n"
+            ),
+            [
+                "3: serve.allow[0]: matches no client: IPv4 clients are compared as IPv4; write 10.0.0.0/8",
+                "5: serve.allow[2]: matches no client: a multicast address is never a source",
+                (
+                    "7: serve.rate_limit.exempt[0]: matches no client: IPv4 clients are compared as IPv4; "
+                    "write 0.0.0.0/0"
+                ),
+            ],
+        ),
+        # Addresses of which one holds the other; IPv6 sockets take no IPv4.
+        (
+            (
+                "serve:\n  listen:\n    - 0.0.0.0:53\n    - '[::]:53'\n    - 127.0.0.1:53\n    - '[::1]:53'\n"
+                "    - '[::]:53'\n    - 127.0.0.1:5353\n"
+            ),
+            [
+                "5: serve.listen[2]: 127.0.0.1:53: overlaps 0.0.0.0:53 (serve.listen[0] in line 3)",
+                "6: serve.listen[3]: [::1]:53: overlaps [::]:53 (serve.listen[1] in line 4)",
+                "7: serve.listen[4]: [::]:53: given already (serve.listen[1] in line 4)",
+            ],
+        ),
+        (
+            (
+                "serve:\n  listen: [127.0.0.1:443]\n  tls:\n    listen: [0.0.0.0:443]\n    cert_file: a\n"
+                "    key_file: b\nadmin: {listen: '127.0.0.2:443'}\n"
+            ),
+            [
+                "4: serve.tls.listen[0]: 0.0.0.0:443: overlaps 127.0.0.1:443 (serve.listen[0] in line 2)",
+                "7: admin.listen: 127.0.0.2:443: overlaps 0.0.0.0:443 (serve.tls.listen[0] in line 4)",
+            ],
+        ),
+        (
+            "serve: {listen: ['[::ffff:127.0.0.1]:53']}\n",
+            ["1: serve.listen[0]: an IPv4 address in IPv6 form; write 127.0.0.1:53"],
+        ),
+        (
+            "cache:\n  size: 5\n  min_ttl: 2m\n  max_ttl: 30s\n",
+            ["3: cache.min_ttl: 120s is above max_ttl, which is 30s"],
+        ),
+        ("cache:\n  min_ttl: 1h\n  max_ttl: 59m\n", ["2: cache.min_ttl: 1h is above max_ttl, which is 59m"]),
+        # Numbers that YAML reads in another base.
+        (
+            "learn: {ttl: 010}\ncache: {size: 0755}\nserve:\n  lameduck: 1:30\nhelper: {interval: 1:30.5}\n",
+            [
+                "1: learn.ttl: YAML reads 010 in base 8, as 8; write 10 or 8, or put it in quotes",
+                "2: cache.size: YAML reads 0755 in base 8, as 493; write 755 or 493, or put it in quotes",
+                "4: serve.lameduck: YAML reads 1:30 in base 60, as 90; write 90, or put it in quotes",
+                "5: helper.interval: YAML reads 1:30.5 in base 60, as 90.5; write 90.5, or put it in quotes",
+            ],
+        ),
+        # Ports that are usual for the key.
+        (
+            "serve:\n  listen: ['::', 127.0.0.1, 53]\nhelper: {listen: 10.0.0.1}\nadmin: {listen: '::1'}\n",
+            [
+                "2: serve.listen[0]: '::' has no port; write for example [::]:53",
+                "2: serve.listen[1]: '127.0.0.1' has no port; write for example 127.0.0.1:53",
+                "2: serve.listen[2]: not an address; write for example 0.0.0.0:53",
+                "3: helper.listen: '10.0.0.1' has no port; write for example 10.0.0.1:8953",
+                "4: admin.listen: '::1' has no port; write for example [::1]:9153",
+            ],
+        ),
+        # Keys that are nearly those of their place.
+        (
+            (
+                "registries:\n  - {name: a, provider: generic, names: [{name: a.example, adresses: []}]}\n"
+                "learn:\n  trusted_key: []\n  sources:\n    - {type: etcd, endpoint: [], key: a}\n"
+                "forward:\n  timeouts: {}\n  timeout: {all: 1s}\nserve:\n  rate-limit: {}\n"
+            ),
+            [
+                "2: registries[0].names[0].adresses: unknown key; did you mean addresses?",
+                "4: learn.trusted_key: unknown key; did you mean trusted_keys?",
+                "6: learn.sources[0].endpoint: unknown key; did you mean endpoints?",
+                "6: learn.sources[0].endpoints: must be given",
+                "8: forward.timeouts: unknown key; did you mean timeout?",
+                "9: forward.timeout.all: unknown key",
+                "11: serve.rate-limit: unknown key; did you mean rate_limit?",
+            ],
+        ),
+        # What holds between sections is checked beside mistakes in others.
+        (
+            "learn: {ttl: 0}\nserve:\n  listen: [0.0.0.0:9153]\nadmin:\n  listen: 127.0.0.1:9153\n",
+            [
+                "1: learn.ttl: Input should be greater than or equal to 1",
+                "5: admin.listen: 127.0.0.1:9153: overlaps 0.0.0.0:9153 (serve.listen[0] in line 3)",
+            ],
+        ),
+    ],
+)
+def test_what_could_not_work_as_it_is_meant(text: str, expected: list[str]) -> None:
+    assert [str(problem).removeprefix("c.yaml:") for problem in problems(text)] == expected
+
+
+ZONED = "has an IPv6 zone id, which is not supported"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "serve: {listen: ['[fe80::1%eth0]:53']}\n",
+        "serve: {tls: {listen: ['[fe80::1%eth0]:853'], cert_file: a, key_file: b}}\n",
+        "admin: {listen: '[fe80::1%2]:9153'}\n",
+        "helper: {listen: '[fe80::1%2]:8953'}\n",
+        "helper: {resolvers: ['fe80::1%eth0']}\n",
+        "helper: {canary: {proxies: ['http://[fe80::1%25eth0]:9153']}}\n",
+        "forward: {upstreams: ['fe80::1%eth0']}\n",
+        "forward: {upstreams: ['tcp://[fe80::1%eth0]:53']}\n",
+        "forward: {upstreams: ['tls://[fe80::1%eth0]#dns.example']}\n",
+        "forward: {zones: {corp.example: ['fe80::1%eth0']}}\n",
+        "forward: {bootstrap: ['fe80::1%eth0']}\n",
+        "learn: {sources: [{url: 'dns://[fe80::1%eth0]'}]}\n",
+        "learn: {trusted_keys: [a], sources: [{url: 'http://[fe80::1%eth0]:8953/v1/snapshot'}]}\n",
+    ],
+)
+def test_an_ipv6_zone_id_is_named(text: str) -> None:
+    (problem,) = problems(text)
+    assert ZONED in problem.message
+
+
+def test_an_unknown_region_is_a_warning_with_a_suggestion() -> None:
+    text = """\
+registries:
+  - {name: a, instance: x, region: cn-hangzou}
+  - name: b
+    provider: ecr
+    region: eu-central-9
+    account: '123456789012'
+  - {name: c, provider: swr, region: cn-north-4, storage: none}
+  - {name: d, provider: tcr, instance: x, region: nowhere-else, storage: none}
+"""
+    checked = config.examine_text(text, "c.yaml")
+    assert [str(warning) for warning in checked.warnings] == [
+        "c.yaml:2: registries[0].region: no region of acr that is known here; did you mean cn-hangzhou?",
+        "c.yaml:5: registries[1].region: no region of ecr that is known here; did you mean eu-central-2?",
+        "c.yaml:8: registries[3].region: no region of tcr that is known here",
+    ]
+
+
+@pytest.mark.parametrize("text", ["0", "7", "10", "1_000", "'010'", "0x10", "0.5", "-1"])
+def test_numbers_that_mean_what_they_look_like(text: str) -> None:
+    try:
+        config.parse(f"cache: {{size: {text}}}\n")
+    except ConfigError as exc:
+        assert "base" not in str(exc)  # noqa: PT017 - both outcomes are allowed

@@ -30,7 +30,7 @@ def handlers() -> Iterator[None]:
 
 
 def test_a_signal_to_reload_does_not_end_one_that_still_starts() -> None:
-    Service(config.parse(""), FILE)
+    Service(config.parse("{}"), FILE)
     os.kill(os.getpid(), signal.SIGHUP)
     os.kill(os.getpid(), signal.SIGUSR2)
 
@@ -63,10 +63,22 @@ def test_what_was_given_is_used_and_the_rest_bound() -> None:
 
 
 def test_workers_get_nothing_of_it() -> None:
-    service = Service(config.parse(""), FILE)
+    service = Service(config.parse("{}"), FILE)
     reading, writing = os.pipe()
     service.descriptors = {reading: ""}
     service.leave_to_others()
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(reading)
     os.close(writing)
+
+
+@pytest.mark.parametrize("expects", [False, True])
+def test_a_manager_that_gives_nothing_is_a_fault_where_it_should(expects: bool) -> None:
+    settings = config.parse(f'serve: {{listen: ["127.0.0.1:{free_port()}"]}}\n')
+    doors = dns_doors(settings)
+    with capture_logs() as logs:
+        keeper = Service(settings, FILE, expects_sockets=expects).open(doors)
+    expected = [("service.socket_missing", str(door)) for door in doors] if expects else []
+    assert [(entry["event"], entry["listen"]) for entry in logs] == expected
+    assert keeper.missing == len(expected)
+    keeper.close()

@@ -171,7 +171,7 @@ def test_links_between_files_lead_somewhere() -> None:
 
 
 def test_every_line_of_the_protocol_is_told_and_has_a_test() -> None:
-    lines = {f"{number:02}" for number in range(1, 30)}
+    lines = {f"{number:02}" for number in (*range(1, 30), 43)}
     rows = re.findall(
         r"^\| (\d+) \|", (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8"), re.MULTILINE
     )

@@ -30,6 +30,7 @@ LAYERS: tuple[frozenset[str], ...] = (
         {
             "settings",
             "config",
+            "config_files",
             "events",
             "eventfields",
             "logs",
@@ -45,6 +46,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "notify",
             "privileges",
             "lifecycle",
+            "host_calls",
             "certificate",
             "http_connection",
             "http_listener",
@@ -58,7 +60,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {"plane", "outfit", "server", "address_service", "embedded", "learning", "watching", "app", "workers"}
     )
-    | {"facts", "activation", "reload", "daemon"},
+    | {"facts", "activation", "referenced", "reload", "daemon"},
     frozenset({"cli", "commands", "__main__"}),
 )
 SIBLINGS = LAYERS[2]
@@ -246,6 +248,32 @@ def test_p29_dnslib_only_makes_messages() -> None:
             wrong += [f"{module}: {reads}"] if module not in DECODES else []
     assert wrong == []
     assert set(DECODES) == used, "exceptions that nothing needs"
+
+
+# Modules and functions that turn bytes into code or into objects of any class.
+EXECUTING = frozenset(
+    {"pickle", "_pickle", "marshal", "shelve", "copyreg", "dbm", "multiprocessing", "concurrent.interpreters"}
+    | {"code", "codeop", "runpy", "dill", "cloudpickle", "jsonpickle", "joblib"}
+)
+EXECUTING_CALLS = re.compile(
+    r"(builtins\.)?(eval|exec|compile)|yaml\.(unsafe_|full_)?load(_all)?|.*\.Unpickler"
+)
+
+
+def test_no_format_that_can_execute_code_is_read() -> None:
+    wrong = [
+        f"{module} imports {name}"
+        for module, tree in modules().items()
+        for name in imports(tree)
+        if part(name) in EXECUTING
+    ]
+    wrong += [
+        f"{module}:{node.lineno}: {ast.unparse(node.func)}"
+        for module, tree in modules().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and EXECUTING_CALLS.fullmatch(ast.unparse(node.func))
+    ]
+    assert wrong == []
 
 
 def test_core_decides_and_does_not_act() -> None:

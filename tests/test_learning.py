@@ -176,6 +176,6 @@ learn: {{sources: [{stores}], trusted_keys: [{folder}/helper.pub], state_file: {
     with pytest.raises(StartError) as caught:
         LearningPipeline(made)
     assert caught.value.reasons == (
-        "learn.sources: type s3 needs an extra: pip install 'dnsproxy[s3]'",
-        "learn.sources: type kubernetes needs an extra: pip install 'dnsproxy[kubernetes]'",
+        "learn.sources: type s3 needs another package: pip install 'obstore>=0.11,<0.13'",
+        "learn.sources: type kubernetes needs another package: pip install 'lightkube>=1.0.1,<2'",
     )

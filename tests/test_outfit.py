@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dnsproxy.core import names
+from dnsproxy.core.upstreams import Source
 from dnsproxy.errors import StartError
 from dnsproxy.outfit import Outfit, build_engine
 from dnsproxy.settings import Settings
@@ -67,6 +68,25 @@ def test_counts_and_the_health_of_upstreams_go_on() -> None:
     assert after.engine.stats is before.engine.stats
     known = {upstream.name: upstream.stats.rtt for upstream in after.engine.upstreams()}
     assert known == {"192.0.2.2:53": 0.25, "192.0.2.3:53": None, "tcp://192.0.2.1:53": None}
+
+
+def test_every_upstream_has_the_source_and_another_source_is_another_upstream() -> None:
+    def made(source: str | None, earlier: Outfit | None = None) -> Outfit:
+        forward = {
+            "upstreams": ["192.0.2.1"],
+            "zones": {"corp.example": ["tcp://192.0.2.2"]},
+            "bootstrap": ["192.0.2.3"],
+            "source": source,
+        }
+        serve = {"listen": ["127.0.0.1:5353"]}
+        return Outfit(Settings.model_validate({"forward": forward, "serve": serve}), earlier)
+
+    before = made("10.0.0.5")
+    held = list(before.engine.upstreams())
+    assert {upstream.source for upstream in (*held, *before.bootstrap)} == {Source("10.0.0.5")}
+    assert list(made("10.0.0.5", before).engine.upstreams()) == held
+    assert not set(made("eth0", before).engine.upstreams()) & set(held)
+    assert {upstream.source for upstream in made(None).engine.upstreams()} == {None}
 
 
 def test_an_upstream_that_is_judged_otherwise_is_another_one() -> None:

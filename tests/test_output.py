@@ -192,6 +192,21 @@ def test_standard_output_that_cannot_be_written_is_one_reason() -> None:
     assert output.finish_standard_output() is None
 
 
+def test_what_is_written_while_the_interpreter_ends_is_written_here() -> None:
+    """A finaliser that fails is reported when no thread can be started any more; it used to wait for one."""
+    code = (
+        "import sys; from dnsproxy import output\n"
+        "class Late:\n"
+        "    def __del__(self): raise OSError('too late')\n"
+        "sys.last_value = Late(); output.queue_standard_error()"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert run.returncode == 0
+    assert "too late" in run.stderr
+
+
 # --- lines
 
 

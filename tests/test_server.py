@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,13 +18,15 @@ from dnslib import RR, DNSRecord
 
 from dnsproxy import config
 from dnsproxy.errors import StartError
+from dnsproxy.net.doors import Doorkeeper, dns_doors
 from dnsproxy.server import Server
 from dnsproxy.settings import Settings
 from tests.certificates import make_certificate, server_context
 from tests.e2e.processes import Ports
 from tests.fakes.forwarding import respond
 from tests.fakes.nameserver import Nameserver, zone
-from tests.fakes.upstream import FakeUpstream
+from tests.fakes.upstream import Client, FakeUpstream
+from tests.messages import addresses, query
 from tests.strategies import learned, served_table, snapshot
 
 NAME = "abc-registry-vpc.cn-hangzhou.cr.aliyuncs.com."
@@ -58,8 +61,8 @@ forward:
 
 
 @contextlib.asynccontextmanager
-async def serving(given: Settings) -> AsyncIterator[tuple[Server, int]]:
-    server = Server(given)
+async def serving(given: Settings, keeper: Doorkeeper | None = None) -> AsyncIterator[tuple[Server, int]]:
+    server = Server(given, keeper=keeper)
     await server.open()
     try:
         yield server, given.serve.listen[0].port
@@ -99,6 +102,44 @@ async def test_p21_a_silent_upstream_ends_in_servfail() -> None:
     async with Nameserver(lambda _: None) as upstream, serving(settings(str(upstream.endpoint))) as (_, port):
         assert (await ask(port, "www.example.")).rcode() == dns.rcode.SERVFAIL
         assert upstream.total == 3
+
+
+async def test_an_address_that_a_reload_removes_answers_until_it_is_closed() -> None:
+    """No query to it waits for a timeout: each is answered, until "port unreachable"."""
+    first, second = free_port(), free_port()
+    given = settings("127.0.0.1:9", first, registries=(GENERIC,))
+    after = settings("127.0.0.1:9", second, registries=(GENERIC,))
+    keeper = Doorkeeper()
+    async with serving(given, keeper) as (server, _):
+        keeper.open(dns_doors(after))
+        await (await server.prepare(after)).commit()
+        keeper.keep(dns_doors(after))
+        asked = 0
+        with contextlib.suppress(ConnectionRefusedError), Client("127.0.0.1", first) as client:
+            while True:
+                assert addresses(await client.ask(query("p.example.", ident=asked))) == ["10.1.2.3"]
+                asked += 1
+        assert asked > 100
+        assert (await ask(second, "p.example.")).answer
+
+
+@pytest.mark.parametrize("policy", ["sequential", "race"])
+async def test_clients_that_still_wait_at_the_end_get_servfail(policy: str) -> None:
+    """Over UDP and over TCP, also from two exchanges that race; none is left without an answer."""
+    async with Nameserver(lambda _: None) as one, Nameserver(lambda _: None) as two:
+        port = free_port()
+        forward = {"upstreams": [str(one.endpoint), str(two.endpoint)], "policy": policy}
+        made = {"forward": forward, "serve": {"listen": [f"127.0.0.1:{port}"]}}
+        async with serving(Settings.model_validate(made)) as (server, _):
+            asked = [
+                asyncio.ensure_future(ask(port, f"n{number}.example.", tcp=number % 2 == 1))
+                for number in range(6)
+            ]
+            while server.engine.exchanges.waiters < len(asked):
+                await asyncio.sleep(0)
+            await server.finish(most=0.0)
+            assert {(await reply).rcode() for reply in asked} == {dns.rcode.SERVFAIL}
+            assert server.engine.exchanges.waiters == 0
 
 
 async def test_the_port_taken_over_tcp_leaves_nothing_open() -> None:
@@ -183,3 +224,40 @@ async def test_names_that_a_reload_adds_are_never_forwarded() -> None:
             assert (await ask(port, "added.example.")).rcode() == dns.rcode.SERVFAIL
             assert [str(rrset[0]) for rrset in (await ask(port, "p.example.")).answer] == ["10.1.2.3"]
         assert upstream.total == 0
+
+
+async def test_a_connection_of_a_listener_that_is_left_follows_every_reload(tmp_path: Path) -> None:
+    """Else it would be answered by the addresses of that time for as long as it is used."""
+    pem = make_certificate(tmp_path, "proxy.example")
+    kept, port, tls = free_port(), free_port(), free_port()
+    secured = f"{{listen: ['127.0.0.1:{tls}'], cert_file: {pem}, key_file: {pem}}}"
+    more = f"serve: {{listen: ['127.0.0.1:{port}'], tls: {secured}}}"
+    upstream = "forward: {upstreams: ['127.0.0.1:9'], timeout: {attempt: 10ms, total: 20ms}}"
+    before = config.parse(f"registries: [{ACR}]\n{more}\n{upstream}\n")
+    after = config.parse(f"registries: [{ACR}]\nserve: {{listen: ['127.0.0.1:{kept}']}}\n{upstream}\n")
+    context = ssl.create_default_context(cafile=str(pem))
+    context.check_hostname = False
+    keeper = Doorkeeper()
+    server = Server(before, keeper=keeper)
+    await server.open()
+    keeper.open(dns_doors(after))
+    try:
+        plain = await asyncio.open_connection("127.0.0.1", port)
+        secure = await asyncio.open_connection("127.0.0.1", tls, ssl=context)
+        for number in (1, 2, 3):
+            server.swap_table(served_table(snapshot(learned(NAME, (f"10.0.0.{number}",)))))
+            for reader, writer in (plain, secure):
+                query = dns.message.make_query(NAME, "A").to_wire()
+                writer.write(struct.pack("!H", len(query)) + query)
+                (length,) = struct.unpack("!H", await reader.readexactly(2))
+                reply = dns.message.from_wire(await reader.readexactly(length))
+                assert [str(rrset[0]) for rrset in reply.answer] == [f"10.0.0.{number}"]
+            await (await server.prepare(after)).commit()
+        assert len(server._left) == 3
+        for _, writer in (plain, secure):
+            writer.close()
+        async with asyncio.timeout(10):
+            while server._left:
+                await asyncio.sleep(0.01)
+    finally:
+        await server.close()

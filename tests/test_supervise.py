@@ -318,7 +318,7 @@ async def test_a_task_that_fails_is_started_again_while_queries_are_answered(
 
 @pytest.mark.usefixtures("collector")
 async def test_at_the_limit_of_tasks_it_starts_and_answers(
-    running: Callable[[], Awaitable[Client]], monkeypatch: pytest.MonkeyPatch
+    running: Callable[[], Awaitable[Client]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The hook, the state file, sources and the admin endpoint take threads; Python 3.11 for each process."""
     with monkeypatch.context() as limited, capture_logs() as logs:
@@ -330,6 +330,8 @@ async def test_at_the_limit_of_tasks_it_starts_and_answers(
     # What starts a process or a thread fails by itself, and no task with it.
     assert "can't start new thread" in {e["reason"] for e in logs if e["event"] == "learned.hook_failed"}
     assert all("can't start new thread" in repr(entry["exc_info"]) for entry in failed(logs))
+    file = tmp_path / "config.yaml"
+    file.write_text(file.read_text() + "cache: {size: 1000}\n")
     with capture_logs() as logs:
         os.kill(os.getpid(), signal.SIGHUP)
         await until_logged(logs, "config.reloaded")

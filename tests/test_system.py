@@ -8,7 +8,7 @@ import pytest
 
 from dnsproxy.errors import StartError
 from dnsproxy.settings.values import Endpoint
-from dnsproxy.system import expand_resolvers, is_own, raise_file_limit, system_resolvers
+from dnsproxy.system import ResolvConf, expand_resolvers, is_own, raise_file_limit, system_resolvers
 
 RESOLV_CONF = """\
 # made by hand
@@ -121,3 +121,34 @@ def test_the_limit_of_open_files_is_raised_as_far_as_it_may_be() -> None:
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_other_nameservers_are_reported_once_the_file_no_longer_changes(tmp_path: Path) -> None:
+    path = write(tmp_path, "nameserver 10.0.0.2\n")
+    conf = ResolvConf(path)
+    assert (conf.poll(), conf.failure) == (None, None)
+    # Other options, or the same servers in another spelling, are no change.
+    write(tmp_path, "options rotate\nnameserver  10.0.0.2 # the same\n")
+    assert [conf.poll() for _ in range(3)] == [None] * 3
+    write(tmp_path, "nameserver 10.0.0.3\n")
+    assert conf.poll() is None
+    write(tmp_path, "nameserver 10.0.0.3\nnameserver 10.0.0.4\n")
+    assert conf.poll() is None
+    found = [Endpoint("10.0.0.3", 53), Endpoint("10.0.0.4", 53)]
+    assert (conf.poll(), conf.poll()) == (found, found)
+    conf.take()
+    assert [conf.poll() for _ in range(3)] == [None] * 3
+
+
+@pytest.mark.parametrize("text", [None, "", "# being written\n"])
+def test_a_file_that_cannot_be_used_changes_nothing(tmp_path: Path, text: str | None) -> None:
+    path = write(tmp_path, "nameserver 10.0.0.2\n")
+    conf = ResolvConf(path)
+    path.unlink()
+    if text is not None:
+        write(tmp_path, text)
+    assert [conf.poll() for _ in range(3)] == [None] * 3
+    assert str(path) in (conf.failure or "")
+    write(tmp_path, "nameserver 10.0.0.2\n")
+    assert [conf.poll() for _ in range(3)] == [None] * 3
+    assert conf.failure is None

@@ -20,7 +20,7 @@ from aiohttp.typedefs import Middleware
 from dnsproxy.errors import StartError
 from dnsproxy.settings.serving import AdminSettings
 from dnsproxy.settings.values import Endpoint
-from dnsproxy.tokens import is_basic, is_bearer, read_token
+from dnsproxy.tokens import ORDERS, READS, TOKEN_SCOPE, is_basic, is_bearer, read_token
 
 # Probes of kubelets and load balancers carry no token, and learn nothing that a query would not tell.
 OPEN_PATHS = frozenset({"/health", "/ready"})
@@ -93,6 +93,15 @@ class Access:
             return None
         return _error("a bearer token is needed", 401, _CHALLENGE)
 
+    def scope(self, request: web.Request) -> str | None:
+        """Return what the bearer token of the request is good for; None where it has none, or needs none."""
+        given = request.headers.get("Authorization", "")
+        if self.token is None or not given:
+            return None
+        if is_bearer(given, self.token):
+            return ORDERS
+        return READS if self.read_token is not None and is_bearer(given, self.read_token) else None
+
     def knows_host(self, request: web.Request) -> bool:
         """Return whether each Host of the request is loopback, or a known name or address of the endpoint."""
         return all(self._knows(host_of(text), request) for text in request.headers.getall("Host", []))
@@ -119,6 +128,8 @@ def check_access(access: Access) -> Middleware:
         if refusal is not None:
             return refusal
         response = await handler(request)
+        if (scope := access.scope(request)) is not None and not response.prepared:
+            response.headers[TOKEN_SCOPE] = scope
         if access.token is None and request.path in OPEN_PATHS and not access.knows_host(request):
             # A load balancer's probe has another Host, and looks at the status alone.
             return web.json_response({}, status=response.status)

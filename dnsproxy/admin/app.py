@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from typing import Any, Protocol
 
 import structlog
-from aiohttp import web
+from aiohttp import web, web_app
 
 from dnsproxy.admin import explain
 from dnsproxy.admin.access import Access, check_access
@@ -85,6 +85,14 @@ class AdminServer:
         await self._listener.stop()
         await self._runner.cleanup()
         await self._listener.close()
+        _forget_handlers()
+
+
+def _forget_handlers() -> None:
+    """Clear the cache of aiohttp, which keeps 1,024 handlers, and with them tokens of closed endpoints."""
+    cached = getattr(web_app, "_cached_build_middleware", None)
+    if cached is not None:
+        cached.cache_clear()
 
 
 def create_app(operated: Operated, access: Access) -> web.Application:
@@ -103,7 +111,7 @@ def create_app(operated: Operated, access: Access) -> web.Application:
     app.router.add_get("/api/v1/explain", api.explain)
     app.router.add_post("/api/v1/refresh", api.refresh)
     app.router.add_post("/api/v1/flush", api.flush)
-    ControlApi(operated.addresses).add_to(app)
+    ControlApi(operated).add_to(app)
     LifecycleApi(operated).add_to(app)
     return app
 

@@ -37,11 +37,19 @@ class Control(Protocol):
         """Run ``command``; return why the state is not on disk, None when it is. Raises `OrderError`."""
 
 
+class Controlled(Protocol):
+    """Has what takes the commands, at each time: an `app.Proxy`."""
+
+    @property
+    def addresses(self) -> Control:
+        """What takes the commands."""
+
+
 class ControlApi:
     """The handlers. `access` has checked each request before."""
 
-    def __init__(self, control: Control) -> None:
-        self._control = control
+    def __init__(self, controlled: Controlled) -> None:
+        self._controlled = controlled
 
     def add_to(self, app: web.Application) -> None:
         """Add the routes."""
@@ -64,7 +72,9 @@ class ControlApi:
             result: Result = {}
             try:
                 change = order(await _body(request))
-                failure = await self._control.order(lambda state, now: result.update(change(state, now)))
+                failure = await self._controlled.addresses.order(
+                    lambda state, now: result.update(change(state, now))
+                )
             except ValueError as exc:
                 return _error(str(exc), 400)
             except OrderError as exc:
@@ -72,7 +82,7 @@ class ControlApi:
             return web.json_response(
                 {
                     "result": result,
-                    **overrides_document(self._control.lifecycle.overrides),
+                    **overrides_document(self._controlled.addresses.lifecycle.overrides),
                     "not_saved": failure,
                 }
             )
@@ -81,11 +91,11 @@ class ControlApi:
 
     async def history(self, _request: web.Request) -> web.Response:
         """Tell the sets that a roll-back can choose from, the newest first."""
-        return web.json_response(current_history(self._control.lifecycle))
+        return web.json_response(current_history(self._controlled.addresses.lifecycle))
 
     async def canary(self, _request: web.Request) -> web.Response:
         """Tell which new sets of addresses are on trial."""
-        return web.json_response({"canary": canary_document(self._control.lifecycle.canary())})
+        return web.json_response({"canary": canary_document(self._controlled.addresses.lifecycle.canary())})
 
 
 def _pin(body: dict[str, Any]) -> Change:

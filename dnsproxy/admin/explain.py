@@ -24,6 +24,7 @@ _ENDINGS = {
     Outcome.NOT_READY: "SERVFAIL (EDE 14): the name is owned and no address is known",
     Outcome.CACHE: "answered from the cache",
     Outcome.SPECIAL: "answered here: a special-use name that no zone of forward.zones holds",
+    Outcome.REVERSE: "answered here: a private address of owned names, which no zone of forward.zones holds",
     Outcome.MINIMAL_ANY: "answered with HINFO (RFC 8482): forward.minimal_any is on",
     Outcome.NXDOMAIN_CUT: "NXDOMAIN: a name above it does not exist (cache.nxdomain_cut)",
     Outcome.STALE_CACHE: "answered from the cache, marked stale (EDE 3), and asked for anew",

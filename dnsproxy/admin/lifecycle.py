@@ -37,7 +37,11 @@ class LifecycleApi:
             told = "\n".join(outcome.problems)
             return web.json_response({"error": told, "problems": list(outcome.problems)}, status=409)
         return web.json_response(
-            {"changed": list(outcome.changed), "need_restart": list(outcome.need_restart)}
+            {
+                "changed": list(outcome.changed),
+                "changed_files": list(outcome.files),
+                "need_restart": list(outcome.need_restart),
+            }
         )
 
     async def restart_workers(self, _request: web.Request) -> web.Response:

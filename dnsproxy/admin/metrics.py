@@ -60,6 +60,11 @@ class _FactsCollector(Collector):
         yield failed
         yield from _workers(facts)
         yield from _reloads(facts)
+        yield _gauge(
+            "dnsproxy_sockets_missing",
+            "Sockets that the service manager was expected to give at the start; they were bound directly.",
+            facts.sockets_missing,
+        )
         yield from standing_metrics(facts)
         build = InfoMetricFamily("dnsproxy_build", "Version of the program.")
         build.add_metric([], {"version": __version__, "python": platform.python_version()})
@@ -102,6 +107,14 @@ def _traffic(stats: Stats) -> Iterator[Metric]:
     for reason in ("prefetch", "stale"):
         refreshes.add_metric([reason], stats.refreshes[reason])
     yield refreshes
+    local = CounterMetricFamily(
+        "dnsproxy_local_failures",
+        "Sockets that this host had no descriptor, port or memory for, and calls that it refused.",
+        labels=["use"],
+    )
+    for use in ("upstreams", "tcp_clients", "tls_clients"):
+        local.add_metric([use], stats.local_failures[use])
+    yield local
     yield from _records(stats)
     yield _durations(stats)
 

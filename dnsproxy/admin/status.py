@@ -57,6 +57,7 @@ class Facts:
     empty where one process does everything. ``ttl`` is what clients are given with learned addresses, in
     seconds; ``cache_size`` counts entries, of all workers together; ``tasks`` are those of the event loop,
     ``task_failures`` counts by name those that have failed.
+    ``sockets_missing`` counts those that the service manager was expected to give and did not.
     ``identity`` is what it calls itself in place of its ``host``.
     """
 
@@ -86,6 +87,7 @@ class Facts:
     listen: Sequence[str] = ()
     tasks: int = 0
     task_failures: Mapping[str, int] = field(default_factory=dict)
+    sockets_missing: int = 0
     state_file: str = ""
     disk_failure: str | None = None
     identity: str | None = None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -163,6 +165,10 @@ def history(
 def reload(
     config: ConfigOption = DEFAULT_CONFIG,
     admin: AdminOption = None,
+    pid: Annotated[
+        int | None,
+        typer.Option(min=1, help="Process to send SIGHUP to if its admin endpoint cannot be asked."),
+    ] = None,
     *,
     helper: Annotated[bool, typer.Option("--helper", help="The helper of this host, not the proxy.")] = False,
 ) -> None:
@@ -170,16 +176,31 @@ def reload(
 
     All of it is put in force, or nothing, with every problem and exit code 1.
     """
+    from dnsproxy.config import load  # noqa: PLC0415 - as in `options`
+    from dnsproxy.ops.client import AdminError  # noqa: PLC0415 - the same
+
     if helper:
-        if admin is not None:
-            raise typer.BadParameter("--admin is a proxy's; --helper asks the helper of --config")
+        if admin is not None or pid is not None:
+            raise typer.BadParameter("--admin and --pid are a proxy's; --helper asks the helper of --config")
         _report_reload(_reload_helper(config))
         return
     try:
+        if pid is not None:
+            load(config)
         document = ask(config, admin, "POST", "/api/v1/reload", {})
     except ConfigError as exc:
         # The proxy would say the same; where it can be asked stands in this very file.
         fail(*map(str, exc.problems))
+    except AdminError as exc:
+        if pid is None or exc.answered:
+            raise
+        # The endpoint is off, or is another one in the changed file, which is free of mistakes.
+        try:
+            os.kill(pid, signal.SIGHUP)
+        except OSError as failure:
+            raise AdminError(f"process {pid}: {failure.strerror}") from exc
+        typer.echo(f"sent SIGHUP to process {pid}, whose log has the outcome: {exc}")
+        return
     _report_reload(document)
 
 
@@ -193,11 +214,12 @@ def _reload_helper(config: Path) -> dict[str, Any]:
 
 
 def _report_reload(document: Mapping[str, Any]) -> None:
-    for key in document["changed"]:
+    files = document.get("changed_files", [])  # a proxy of an earlier version does not report them
+    for key in (*document["changed"], *files):
         typer.echo(f"changed: {key}")
     for key in document["need_restart"]:
         typer.echo(f"changes at the next start: {key}")
-    if not document["changed"] and not document["need_restart"]:
+    if not document["changed"] and not files and not document["need_restart"]:
         typer.echo("nothing has changed")
 
 

@@ -19,6 +19,7 @@ from dnsproxy.commands.options import (
     fail,
     is_config_given,
 )
+from dnsproxy.core.text import printable
 
 hosts = typer.Typer(no_args_is_help=True, help="Hosts files: import, export, audit.")
 _DEFAULT = Path("/etc/hosts")
@@ -38,15 +39,25 @@ def import_(
         bool, typer.Option("--all", help="Also pin names that belong to no registry service.")
     ] = False,
 ) -> None:
-    """Print the `registries` section of a configuration that does what a hosts file did."""
-    from dnsproxy.ops.hosts import import_hosts  # noqa: PLC0415 - `check` and `--version` start faster without
-    from dnsproxy.ops.hostsfile import read_hosts  # noqa: PLC0415
+    """Print the `registries` section of a configuration that does what a hosts file did.
 
-    imported = import_hosts(read_hosts(file), pin=pin, everything=everything)
+    Exit code 1 when a line cannot be read, with its number and the reason; the others are printed.
+    """
+    from dnsproxy.ops.hosts import import_hosts  # noqa: PLC0415 - `check` and `--version` start faster without
+    from dnsproxy.ops.hostsfile import read_text, split_hosts  # noqa: PLC0415
+
+    imported = import_hosts(split_hosts(read_text(file)), pin=pin, everything=everything)
     typer.echo(f"# From {file} by dnsproxy hosts import. Check regions, instances and storage.")
     typer.echo(imported.text, nl=False)
     for line in imported.left_out:
         typer.echo(f"# left out: {line}")
+    problems = []
+    for unread in imported.unread:
+        text, reason = printable(unread.text), printable(unread.reason)
+        typer.echo(f"# not read: line {unread.number}: {text}: {reason}")
+        problems.append(f"{file}:{unread.number}: {text}: {reason}")
+    if problems:
+        fail(*problems)
 
 
 @hosts.command()

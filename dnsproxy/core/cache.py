@@ -1,6 +1,6 @@
 """The answer cache: positive answers, NXDOMAIN, NODATA and, briefly, failures (RFC 2308, RFC 9520).
 
-Bounded by entries and by octets. Eviction is CLOCK (second chance): a hand
+Bounded by entries and by bytes. Eviction is CLOCK (second chance): a hand
 sweeps a ring of keys, spares what was used since its last pass, and takes the
 first that was not; of `MAX_SPARED` in a row that were all used it takes the least
 used. It costs one list cell per entry and constant time per put, and a flood of
@@ -13,12 +13,10 @@ from collections.abc import Iterator
 from math import floor
 from typing import Final, NamedTuple
 
+from dnsproxy.core.memory import CACHE_BYTES_PER_ENTRY, CACHE_ENTRY, NUMBER
 from dnsproxy.core.response import Response, with_ttls
 from dnsproxy.core.wire import AD, NOERROR, NXDOMAIN
 
-# An entry's own cost beside its octets (dict slot, key header, slots object, two
-# floats, ring cell), measured with 1,000,000 names; used only for the octet bound.
-ENTRY_OVERHEAD: Final = 420
 # Used entries that are spared to evict one. Without a bound a million of them cost one query 60 ms.
 MAX_SPARED: Final = 64
 
@@ -58,25 +56,23 @@ DEFAULT_POLICY = CachePolicy()
 class Cache:
     """Entries by key (name, type, class and the flags that change an answer).
 
-    ``size`` is the most entries kept, ``max_octets`` the most octets of keys,
-    sections and overhead together. Both are hard bounds.
+    ``size`` is the maximum of entries, ``max_bytes`` that of the memory they cost, by default in proportion
+    to ``size``. Both are hard bounds.
     """
 
     def __init__(
-        self, size: int, policy: CachePolicy = DEFAULT_POLICY, *, max_octets: int | None = None
+        self, size: int, policy: CachePolicy = DEFAULT_POLICY, *, max_bytes: int | None = None
     ) -> None:
         self._size = size
         self._min_ttl = policy.min_ttl
         self._max_ttl = policy.max_ttl
         self._negative_ttl = policy.negative_ttl
         self.stale_for = policy.stale
-        # A kilobyte an entry is well over the mean of real traffic (about 150 octets
-        # of sections), and bounds a flood of names with 64 kB answers.
-        self._max_octets = max_octets if max_octets is not None else size * 1024
+        self._max_bytes = size * CACHE_BYTES_PER_ENTRY if max_bytes is None else max_bytes
         self._entries: dict[bytes, Entry] = {}
         self._ring: list[bytes] = []
         self._hand = 0
-        self.octets = 0
+        self.bytes = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -130,11 +126,11 @@ class Cache:
     def put(self, key: bytes, entry: Entry) -> None:
         """Keep ``entry``, evicting others as needed; one that alone exceeds a bound is not kept."""
         cost = _cost(key, entry)
-        if self._size == 0 or cost > self._max_octets:
+        if self._size == 0 or cost > self._max_bytes:
             return
         held = self._entries.get(key)
         if held is not None:
-            self.octets += cost - _cost(key, held)
+            self.bytes += cost - _cost(key, held)
             entry.slot = held.slot
             self._entries[key] = entry
         else:
@@ -143,8 +139,8 @@ class Cache:
             entry.slot = len(self._ring)
             self._ring.append(key)
             self._entries[key] = entry
-            self.octets += cost
-        while self.octets > self._max_octets:
+            self.bytes += cost
+        while self.bytes > self._max_bytes:
             self._evict()
 
     def remove(self, key: bytes) -> bool:
@@ -152,7 +148,7 @@ class Cache:
         entry = self._entries.pop(key, None)
         if entry is None:
             return False
-        self.octets -= _cost(key, entry)
+        self.bytes -= _cost(key, entry)
         # The last key takes its cell, so that the hand finds none that is empty.
         last = self._ring.pop()
         if entry.slot < len(self._ring):
@@ -166,7 +162,7 @@ class Cache:
         self._entries.clear()
         self._ring.clear()
         self._hand = 0
-        self.octets = 0
+        self.bytes = 0
         return count
 
     def take_over(self, other: Cache) -> None:
@@ -174,10 +170,10 @@ class Cache:
         self._entries, other._entries = other._entries, {}
         self._ring, other._ring = other._ring, []
         self._hand, other._hand = other._hand, 0
-        self.octets, other.octets = other.octets, 0
+        self.bytes, other.bytes = other.bytes, 0
         if self._size == 0:
             self.clear()
-        while len(self._entries) > self._size or self.octets > self._max_octets:
+        while len(self._entries) > self._size or self.bytes > self._max_bytes:
             self._evict()
 
     def keys(self) -> Iterator[bytes]:
@@ -202,4 +198,4 @@ class Cache:
 
 
 def _cost(key: bytes, entry: Entry) -> int:
-    return len(key) + len(entry.sections) + 8 * len(entry.ttl_offsets) + ENTRY_OVERHEAD
+    return len(key) + len(entry.sections) + NUMBER * len(entry.ttl_offsets) + CACHE_ENTRY

@@ -14,6 +14,7 @@ from typing import Final
 from dnsproxy.core import names
 from dnsproxy.core.cache import Entry
 from dnsproxy.core.exchange import Exchange
+from dnsproxy.core.memory import CUT, CUTS
 from dnsproxy.core.recent import Recent
 from dnsproxy.core.records import negative_soa
 from dnsproxy.core.wire import NXDOMAIN
@@ -46,7 +47,7 @@ class Cuts:
     """Names that do not exist, by zone that said so and key."""
 
     def __init__(self) -> None:
-        self._cuts: Recent[Cut] = Recent(MAX_CUTS)
+        self._cuts: Recent[Cut] = Recent(MAX_CUTS, CUTS, CUT)
         # Bytes of the longest name there has been: what is longer is not looked up.
         self._longest = 0
 
@@ -63,7 +64,7 @@ class Cuts:
         except WireError:
             return
         if soa is not None:
-            self._cuts.put(zone + key, Cut(soa, ttl, now))
+            self._cuts.put(zone + key, Cut(soa, ttl, now), len(soa))
             self._longest = max(self._longest, len(key))
 
     def learn(self, exchange: Exchange, entry: Entry, now: float) -> None:

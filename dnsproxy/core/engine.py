@@ -16,6 +16,7 @@ from dnsproxy.core.access import AccessList
 from dnsproxy.core.answers import EDE_NOT_AUTHORITATIVE, EDE_NOT_READY, EDE_NOT_SUPPORTED, EDE_STALE
 from dnsproxy.core.cache import Cache, Entry
 from dnsproxy.core.chance import Chance
+from dnsproxy.core.clients import Clients
 from dnsproxy.core.exchange import Exchange, Forward, Limits
 from dnsproxy.core.features import NO_FEATURES, Features
 from dnsproxy.core.gate import limit_client, refuse_client
@@ -45,6 +46,7 @@ class Engine:
     """Rules, cache and exchanges in flight, behind one function.
 
     ``groups`` are upstreams by zone key, ``limiter`` limits UDP; ``stats`` are those of an earlier engine.
+    ``clients`` says which addresses count as one, wherever something is shared out.
     """
 
     def __init__(  # noqa: PLR0913 - all but two are given by name
@@ -58,9 +60,11 @@ class Engine:
         chance: Chance,
         features: Features = NO_FEATURES,
         limiter: RateLimiter | None = None,
+        clients: Clients | None = None,
         stats: Stats | None = None,
     ) -> None:
         self.stats = stats or Stats()
+        self.clients = clients or Clients()
         self.times = Times(self.stats)
         self.cache = cache
         self.prepared = PreparedTable(self.stats)
@@ -69,13 +73,25 @@ class Engine:
         self.special = SpecialZones()
         self.features = features
         self.limiter = limiter
-        self.exchanges = InFlight(groups, limits, max_in_flight, cache, self.stats, chance, features)
+        self.exchanges = InFlight(
+            groups, limits, max_in_flight, cache, self.stats, chance, features, self.clients
+        )
         self._access = access
         self._denies = features.minimal_any or features.nxdomain_cut
         self._any_record = message.any_record(message.QUESTION_NAME, ANY_TTL)
         self._prefetch_part = PREFETCH_PART if features.prefetch else 0.0
 
     # -- queries ----------------------------------------------------------
+
+    def admits(self, source: bytes) -> bool:
+        """Tell whether the packed address ``source`` may connect at all; count a connection that may not.
+
+        A listener asks before anything is allocated for a connection: a slot, a buffer or a handshake.
+        """
+        if self._access.allows(source):
+            return True
+        self.stats.drops[DropReason.REFUSED_CLIENT] += 1
+        return False
 
     def receive_batch(
         self, messages: list[bytes], sources: Sequence[bytes], now: float
@@ -105,9 +121,9 @@ class Engine:
             tail = prepared.take_for_stream(now) if tcp else prepared.take(now)
             if tail is not None:
                 return data[:2] + tail
-        return self._decide(data, now, tcp=tcp)
+        return self._decide(data, source, now, tcp=tcp)
 
-    def _decide(self, data: bytes, now: float, *, tcp: bool) -> bytes | Forward | DropReason:
+    def _decide(self, data: bytes, source: bytes, now: float, *, tcp: bool) -> bytes | Forward | DropReason:
         # 4. Is it a query that can be answered?
         try:
             query = wire.scan_query(data)
@@ -135,10 +151,10 @@ class Engine:
                 self.stats.cache_hits += 1
                 return self._answer_cached(query, key, entry, now, None if tcp else request)
             self.stats.cache_misses += 1
-        return self._miss(query, key, now, None if tcp else request)
+        return self._miss(query, key, source, now, None if tcp else request)
 
     def _miss(
-        self, query: Query, key: bytes, now: float, request: int | None
+        self, query: Query, key: bytes, source: bytes, now: float, request: int | None
     ) -> bytes | Forward | DropReason:
         # 7. Is it a name that no upstream need be asked for?
         zone = self.rules.find_zone(query.key)
@@ -156,7 +172,7 @@ class Engine:
                 return remembered
 
         # 9. Ask upstream, together with whoever asks the same now.
-        return self.exchanges.start(query, key, zone, now)
+        return self.exchanges.start(query, key, zone, source, now)
 
     def _error(self, query: Query, rcode: int, *reasons: int) -> bytes:
         self.stats.count_response(response_number(rcode, ERROR))
@@ -220,6 +236,10 @@ class Engine:
         """Answer for what exists here only, or nowhere; or not at all."""
         special = self.special.find(query.key) if zone == DEFAULT_ZONE else None
         if special is not None:
+            # A private address of an owned name has that name.
+            owned = self.rules.find_reverse(query.key)
+            if owned is not None:
+                return self._answer_reverse(query, owned, special, now, request)
             rcode, counts, sections = self.special.answer(special, query.key, query.qtype)
             response = wire.respond(query, wire.AA | wire.RA, rcode, counts, sections)
             number = response_number(rcode, LOCAL)
@@ -238,6 +258,27 @@ class Engine:
             rcode = wire.NXDOMAIN
             response = wire.respond(query, wire.RA, rcode, (0, 1, 0), cut.record(now))
         self.stats.count_response(response_number(rcode, LOCAL))
+        return response
+
+    def _answer_reverse(
+        self, query: Query, owned: list[Owned], special: bytes, now: float, request: int | None
+    ) -> bytes:
+        """Answer for the address of the names in ``owned``, or for a name above one, which has no records."""
+        given = [held for entry in owned if (held := entry.at(now)) is not None]
+        stale, until, options = False, float("inf"), b""
+        rcode, counts, sections = wire.NOERROR, (0, 1, 0), self.special.soa(special)
+        if given and (query.qtype == wire.PTR or query.qtype == wire.ANY):  # noqa: PLR1714 - a set is made for each `in`
+            stale = any(now >= entry.stale_at for entry in owned)
+            records = [message.ptr_record(message.QUESTION_NAME, entry.name, entry.ttl) for entry in given]
+            counts, sections = (len(records), 0, 0), b"".join(records)
+            options = wire.error_option(EDE_STALE) if stale else b""
+        for entry in owned:
+            until = min(until, entry.gone_at if now >= entry.stale_at else entry.stale_at)
+        response = wire.respond(query, wire.AA | wire.RA, rcode, counts, sections, options)
+        number = response_number(rcode, STALE if stale else LEARNED)
+        self.stats.count_response(number)
+        if request is not None and now < until:
+            self.prepared.keep(query, Prepared([response[2:]], request, number, until))
         return response
 
     # -- exchanges --------------------------------------------------------

@@ -41,6 +41,8 @@ class Failure(StrEnum):
     HTTP = "http"
     # More queries wait on its connections than they may carry.
     BUSY = "busy"
+    # This host had no descriptor, port or memory for a socket, or refused to send: no fault of the upstream.
+    LOCAL = "local"
 
 
 class Verdict(Enum):
@@ -63,6 +65,8 @@ REFRESH: Final = 1
 PROBE: Final = 2
 # The slower one of two that raced.
 SPENT: Final = 3
+# Its place went to another one; what it still brings is kept.
+GIVEN_UP: Final = 4
 
 Waiter = tuple[Query, Any, Any, float]
 """A query with what its listener wants to be called with, and when it came."""
@@ -91,14 +95,34 @@ class Attempt:
 
 @mypyc_attr(free_list_len=1)
 class Forward:
-    """Ask upstream: ``exchange`` is shared by identical questions; ``is_new`` for the first of them."""
+    """Ask upstream: ``exchange`` is shared by identical questions; ``is_new`` for the first of them.
 
-    __slots__ = ("exchange", "is_new", "query")
+    ``client`` is what `fairness.Fairness.join` returned for a further one.
+    """
 
-    def __init__(self, exchange: Exchange, query: Query, *, is_new: bool) -> None:
+    __slots__ = ("client", "exchange", "is_new", "query")
+
+    def __init__(self, exchange: Exchange, query: Query, *, is_new: bool, client: bytes = b"") -> None:
         self.exchange = exchange
         self.query = query
         self.is_new = is_new
+        self.client = client
+
+
+class Share:
+    """How an exchange counts among clients (see `fairness`).
+
+    ``holder`` is the client whose slot it takes, None while that is not counted. ``waiting`` counts the
+    queries besides the first by client, ``count`` all of them; ``peers`` has what tells two copies apart.
+    """
+
+    __slots__ = ("count", "holder", "peers", "waiting")
+
+    def __init__(self) -> None:
+        self.holder: bytes | None = None
+        self.count = 0
+        self.waiting: dict[bytes, int] = {}
+        self.peers: set[tuple[Any, bytes]] = set()
 
 
 class Exchange:
@@ -108,13 +132,15 @@ class Exchange:
     final reply came; ``reply`` is its whole message. ``zone`` is the key of the zone whose upstreams
     are asked. Two exchanges that race for one answer are each other's ``partner``; they
     have one list of waiters and one number of sends. ``error`` is the reason that an upstream gave
-    for failing (RFC 8914), 0 without one.
+    for failing (RFC 8914), 0 without one. ``source`` is the packed address of the client that asked first,
+    empty for a question of our own.
     """
 
     __slots__ = (
         *("_case_lost", "_do", "_exact_case", "_flags", "_limits", "_sends", "_sent_edns", "_turn"),
         *("_upstreams", "_use_tcp", "attempt_deadline", "deadline", "error", "key", "last_failure"),
-        *("partner", "purpose", "question", "reply", "response", "sent_at", "upstream", "waiters", "zone"),
+        *("partner", "purpose", "question", "reply", "response", "sent_at", "share", "source", "upstream"),
+        *("waiters", "zone"),
     )
 
     def __init__(
@@ -129,6 +155,8 @@ class Exchange:
         self.key = key
         self.zone = zone
         self.purpose = PLAIN
+        self.source = b""
+        self.share: Share | None = None
         self.partner: Exchange | None = None
         self.error = 0
         self.question = query.data[wire.HEADER : query.question_end]
@@ -300,6 +328,10 @@ class Exchange:
     def fail_attempt(self, reason: Failure, now: float) -> None:
         """Record that the attempt under way gave nothing: no reply in time, or no connection."""
         upstream = self.upstream
+        if reason is Failure.LOCAL:
+            # The upstream was not asked. Others may be: a socket to them may be open.
+            self._pass_on(reason)
+            return
         if self._case_lost and reason is Failure.TIMEOUT:
             self._case_lost = False
             upstream.case_lost_until = now + CASE_LOST_FOR

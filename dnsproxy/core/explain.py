@@ -35,6 +35,7 @@ class Outcome(StrEnum):
     NOT_READY = "not_ready"
     CACHE = "cache"
     SPECIAL = "special"
+    REVERSE = "reverse"
     MINIMAL_ANY = "minimal_any"
     NXDOMAIN_CUT = "nxdomain_cut"
     STALE_CACHE = "stale_cache"
@@ -175,7 +176,7 @@ def _outcome(engine: Engine, question: Question, found: Explanation, now: float)
     if any(entry.ttl and entry.variant == "plain" for entry in found.cached):
         return Outcome.CACHE
     if found.special is not None:
-        return Outcome.SPECIAL
+        return Outcome.SPECIAL if engine.rules.find_reverse(question.key) is None else Outcome.REVERSE
     if engine.features.minimal_any and question.qtype == wire.ANY:
         return Outcome.MINIMAL_ANY
     cuts, zone = engine.exchanges.cuts, names.to_key(found.zone)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from dnsproxy.core.memory import FAILURE, FAILURES
 from dnsproxy.core.recent import Recent
 
 # Seconds for which a question that failed is not asked again (RFC 9520 §3.2: 1 s at least, 5 min at most).
@@ -11,7 +12,7 @@ FAILURE_TTL: Final = 2.0
 # Seconds for which a stale answer is given at once, and looked for anew behind the client's back. RFC 8767
 # §5 recommends not to look at all for 30 s; asking by way of health and `FAILURE_TTL` costs upstreams less.
 RECHECK: Final = 30.0
-# A flood of names that fail pushes out older failures and nothing else. About 300 octets each.
+# A flood of names that fail pushes out older failures and nothing else.
 MAX_FAILURES: Final = 10_000
 
 
@@ -32,7 +33,7 @@ class Failures:
     __slots__ = ("_last", "_recent", "active")
 
     def __init__(self) -> None:
-        self._recent: Recent[Failed] = Recent(MAX_FAILURES)
+        self._recent: Recent[Failed] = Recent(MAX_FAILURES, FAILURES, FAILURE)
         self._last = 0.0
         self.active = False
 

@@ -10,12 +10,19 @@ from __future__ import annotations
 from typing import Final
 
 from dnsproxy.core import answers, wire
-from dnsproxy.core.answers import EDE_NETWORK_ERROR, EDE_NO_REACHABLE_AUTHORITY
+from dnsproxy.core.answers import (
+    EDE_NETWORK_ERROR,
+    EDE_NO_REACHABLE_AUTHORITY,
+    EDE_NOT_READY,
+    EDE_NOT_SUPPORTED,
+)
 from dnsproxy.core.cache import Cache, Entry
 from dnsproxy.core.chains import Chains
 from dnsproxy.core.chance import Chance
+from dnsproxy.core.clients import Clients
 from dnsproxy.core.cuts import Cuts
 from dnsproxy.core.exchange import (
+    GIVEN_UP,
     PLAIN,
     PROBE,
     REFRESH,
@@ -27,8 +34,10 @@ from dnsproxy.core.exchange import (
     Waiter,
 )
 from dnsproxy.core.failures import Failures
+from dnsproxy.core.fairness import Fairness
 from dnsproxy.core.features import Features
 from dnsproxy.core.group import Group
+from dnsproxy.core.memory import LONGEST_FORWARDED, WAITER, WAITERS
 from dnsproxy.core.policy import DEFAULT_ZONE, Ruleset
 from dnsproxy.core.prober import LOOK_EVERY, Prober
 from dnsproxy.core.returns import LABEL
@@ -36,16 +45,12 @@ from dnsproxy.core.stats import ERROR, FORWARD, STALE, Stats, response_number
 from dnsproxy.core.wire import Query
 from dnsproxy.errors import DropReason
 
-# Queries that may wait for one exchange.
-MAX_WAITERS = 1_000
+# Bytes of all queries that have joined an exchange.
+MAX_WAITING_BYTES = WAITERS
 # RFC 8767 §5, the client response timer: who waits longer than this for an answer gets a stale one.
 CLIENT_WAIT: Final = 1.8
 # Exchanges that nobody waits for, at the most one in so many of those that may be in flight.
 REFRESH_PART: Final = 10
-# When all places are taken the oldest question gives way to a new one, if it has waited for so many
-# seconds: most that can be answered are by then. Those younger stay, or a flood would let none be
-# answered (as unbound's jostle-timeout, 200 ms).
-JOSTLE_AFTER: Final = 0.2
 _NETWORK_FAILURES: Final = frozenset({Failure.NETWORK, Failure.CERTIFICATE, Failure.TLS, Failure.HTTP})
 
 
@@ -61,6 +66,7 @@ class InFlight:
         stats: Stats,
         chance: Chance,
         features: Features,
+        clients: Clients | None = None,
     ) -> None:
         self.begun: list[Exchange] = []
         self.late: list[tuple[Waiter, bytes]] = []
@@ -83,7 +89,12 @@ class InFlight:
         # One test for every miss in place of one for each of these.
         self._is_plain = not (self._mixes_case or races or self._times_clients)
         self._exchanges: dict[bytes, Exchange] = {}
+        self._fairness = Fairness(most, limits.total, clients or Clients())
+        self._crowded = self._fairness.crowded
         self._refreshing = 0
+        # Bytes of the queries that have joined an exchange, by its key, and of all of them.
+        self._joined: dict[bytes, int] = {}
+        self._joined_bytes = 0
         # Clients that get a stale answer at a time, if theirs has not come by then; in that order.
         self._timed: list[tuple[float, Exchange]] = []
 
@@ -95,20 +106,30 @@ class InFlight:
         """How many clients wait for an answer."""
         return len(self.late) + sum(len(exchange.waiters) for exchange in self._exchanges.values())
 
+    def waited(self) -> list[Exchange]:
+        """Return the exchanges that clients wait for."""
+        return [exchange for exchange in self._exchanges.values() if exchange.waiters]
+
     def waiting(self, key: bytes) -> int | None:
         """Return how many clients wait for the answer of ``key``; None when it is not being asked for."""
         return len(self._exchanges[key].waiters) if key in self._exchanges else None
 
     # -- beginnings -----------------------------------------------------------
 
-    def start(self, query: Query, key: bytes, zone: bytes, now: float) -> Forward | bytes | DropReason:
-        """Ask upstream, together with whoever asks the same now."""
+    def start(
+        self, query: Query, key: bytes, zone: bytes, source: bytes, now: float
+    ) -> Forward | bytes | DropReason:
+        """Ask upstream for the client at ``source``, together with others that ask the same now."""
+        if len(query.data) > LONGEST_FORWARDED:
+            self._stats.count_response(response_number(wire.REFUSED, ERROR))
+            return answers.error(query, wire.REFUSED, EDE_NOT_SUPPORTED)
         exchange = self._exchanges.get(key)
         if exchange is not None:
-            return self._join(exchange, query, now)
+            return self._join(exchange, query, source, now)
         if query.key[0] == LABEL and self.prober.came_back(query.key, now):
             return self._fail(query, EDE_NO_REACHABLE_AUTHORITY)
-        if len(self._exchanges) >= self._most and not self._make_room(now):
+        crowded = len(self._exchanges) >= self._crowded
+        if crowded and len(self._exchanges) >= self._most and not self._make_room(source, now):
             self._stats.drops[DropReason.OVERLOADED] += 1
             return DropReason.OVERLOADED
         group = self._default_group if len(zone) == 1 else self._groups[zone]
@@ -116,22 +137,47 @@ class InFlight:
         if not order:
             return self._unreachable(query, key, now)
         exchange = Exchange(key, query, order, self._limits, now, zone)
+        exchange.source = source
         if not (self._is_plain and order[0].usable):
             early = self._start_otherwise(exchange, query, now)
             if early is not None:
                 return early
+        if crowded:
+            self._fairness.count(exchange, self._exchanges)
         self._exchanges[key] = exchange
         return Forward(exchange, query, is_new=True)
 
-    def _join(self, exchange: Exchange, query: Query, now: float) -> Forward | bytes | DropReason:
+    def _join(
+        self, exchange: Exchange, query: Query, source: bytes, now: float
+    ) -> Forward | bytes | DropReason:
         if exchange.purpose == REFRESH:
             entry = self._stale_entry(exchange.key, now)
             if entry is not None:
                 return self._stale(query, entry)
-        if len(exchange.waiters) < MAX_WAITERS:
-            return Forward(exchange, query, is_new=False)
-        self._stats.drops[DropReason.OVERLOADED] += 1
-        return DropReason.OVERLOADED
+        cost = len(query.data) + WAITER
+        has_room = self._joined_bytes + cost <= MAX_WAITING_BYTES
+        client = self._fairness.join(exchange, source) if has_room else None
+        if client is not None:
+            self._joined[exchange.key] = self._joined.get(exchange.key, 0) + cost
+            self._joined_bytes += cost
+            return Forward(exchange, query, is_new=False, client=client)
+        self._stats.drops[DropReason.TOO_MANY_WAITERS] += 1
+        return DropReason.TOO_MANY_WAITERS
+
+    def is_copy(self, forward: Forward, token: object) -> bool:
+        """Tell whether a query over UDP that has joined an exchange is a copy of one that waits for it.
+
+        ``token`` stands for the address and port that it came from. A copy is answered by the answer to the
+        other one. Over TCP each query has its answer (RFC 7766), as clients count them.
+        """
+        if forward.query.limit == wire.TCP_LIMIT or not self._fairness.is_copy(forward, token):
+            return False
+        self._stats.drops[DropReason.DUPLICATE] += 1
+        return True
+
+    def _release(self, key: bytes) -> None:
+        """Note that those that have joined the exchange of ``key`` wait no longer."""
+        self._joined_bytes -= self._joined.pop(key, 0)
 
     def _start_otherwise(self, exchange: Exchange, query: Query, now: float) -> bytes | None:
         """Do what only some configurations, or failures, ask for; return a stale answer if one is due."""
@@ -151,22 +197,29 @@ class InFlight:
             self.begun.append(exchange.race(query, now))
         return None
 
-    def _make_room(self, now: float) -> bool:
-        """Give up the oldest exchange, if it has waited long enough; tell whether there is room."""
-        oldest = next(iter(self._exchanges.values()))
-        if now - (oldest.deadline - self._limits.total) < JOSTLE_AFTER:
+    def _make_room(self, source: bytes, now: float) -> bool:
+        """Give up an exchange for a query from ``source``; return whether there is room."""
+        found = self._fairness.victim(source, now)
+        if found is None:
             return False
-        del self._exchanges[oldest.key]
-        self._stats.drops[DropReason.OVERLOADED] += len(oldest.waiters)
-        for waiter in oldest.waiters:
+        exchange, is_fair = found
+        self._fairness.end(exchange)
+        del self._exchanges[exchange.key]
+        self._release(exchange.key)
+        reason = DropReason.OVER_SHARE if is_fair else DropReason.OVERLOADED
+        self._stats.drops[reason] += len(exchange.waiters)
+        for waiter in exchange.waiters:
             query = waiter[0]
             if query.limit == wire.TCP_LIMIT:
                 # A connection waits for each of its answers.
                 self.late.append((waiter, answers.error(query, wire.SERVFAIL, EDE_NO_REACHABLE_AUTHORITY)))
-        oldest.waiters.clear()
-        oldest.give_up()
-        if oldest.partner is not None:
-            oldest.partner.give_up()
+        exchange.waiters.clear()
+        if exchange.purpose == REFRESH:
+            self._refreshing -= 1
+        for one in (exchange, exchange.partner):
+            if one is not None:
+                one.give_up()
+                one.purpose = GIVEN_UP
         return True
 
     # -- refreshes ------------------------------------------------------------
@@ -242,6 +295,10 @@ class InFlight:
         # One that had given way is not there any more, but perhaps one that asks the same again.
         if self._exchanges.get(key) is exchange:
             del self._exchanges[key]
+            if self._joined:
+                self._release(key)
+        if exchange.share is not None:
+            self._fairness.end(exchange)
         response = exchange.response
         if response is not None and response.cnames:
             response = self.chains.rewritten(exchange, response, self.rules, now)
@@ -275,17 +332,23 @@ class InFlight:
             exchange.waiters = []
             if self._exchanges.get(exchange.key) is exchange:
                 self._exchanges[exchange.key] = other
+                self._fairness.replace(exchange, other)
             return False
         other.waiters = []
         other.purpose = SPENT
         if self._exchanges.get(exchange.key) is other:
             self._exchanges[exchange.key] = exchange
+            self._fairness.replace(other, exchange)
         return True
 
     def _failed(self, exchange: Exchange, now: float) -> list[bytes]:
         network = exchange.last_failure in _NETWORK_FAILURES
         ede = exchange.error or (EDE_NETWORK_ERROR if network else EDE_NO_REACHABLE_AUTHORITY)
-        self.failures.remember(exchange.key, ede, now)
+        if exchange.last_failure is Failure.LOCAL:
+            # Nothing is known of the name: the next query may be asked.
+            ede = exchange.error or EDE_NOT_READY
+        else:
+            self.failures.remember(exchange.key, ede, now)
         entry = self._stale_entry(exchange.key, now)
         if entry is not None:
             return [self._stale(waiter[0], entry) for waiter in exchange.waiters]
@@ -314,6 +377,8 @@ class InFlight:
         for waiter in current.waiters:
             self.late.append((waiter, self._stale(waiter[0], entry)))
         current.waiters.clear()
+        self._fairness.forget_waiters(current)
+        self._release(current.key)
         if current.purpose == PLAIN and current.partner is None:
             current.purpose = REFRESH
             self._refreshing += 1

@@ -7,9 +7,11 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
 from dnsproxy.core.access import AccessList
+from dnsproxy.core.clients import Clients
+from dnsproxy.core.memory import CLIENT_RATE, CLIENT_RATES
 from dnsproxy.core.recent import Recent
 
-# About 250 octets each. Who comes back after being forgotten starts with a full bucket.
+# A client that is evicted and returns starts with a full bucket.
 MAX_BUCKETS: Final = 65_536
 # Of the queries over the limit, one in so many gets TC instead of nothing: a real client then comes back
 # over TCP, which no forged address can do (as BIND's and NSD's "slip").
@@ -32,27 +34,22 @@ class _Bucket:
 class RateLimiter:
     """``per_second`` queries a second for each client, as many at once after a second of silence.
 
-    A client is an IPv4 address, or all that share the first ``ipv4_prefix`` or ``ipv6_prefix``
-    bits. Those of ``exempt`` are not limited. Only queries over UDP are given to `verdict`: the
+    Those of ``exempt`` are not limited. Only queries over UDP are given to `verdict`: the
     address of a TCP client is its own, and connections are limited otherwise.
     """
 
-    __slots__ = ("_buckets", "_exempt", "_mask4", "_mask6", "_per_second", "_whole4")
+    __slots__ = ("_buckets", "_clients", "_exempt", "_per_second")
 
     def __init__(
         self,
         per_second: float,
         exempt: Iterable[IPv4Network | IPv6Network] = (),
-        *,
-        ipv4_prefix: int = 32,
-        ipv6_prefix: int = 64,
+        clients: Clients | None = None,
     ) -> None:
         self._per_second = per_second
         self._exempt = AccessList(exempt)
-        self._whole4 = ipv4_prefix == 32
-        self._mask4 = (1 << 32) - (1 << (32 - ipv4_prefix))
-        self._mask6 = (1 << 128) - (1 << (128 - ipv6_prefix))
-        self._buckets: Recent[_Bucket] = Recent(MAX_BUCKETS)
+        self._clients = clients or Clients()
+        self._buckets: Recent[_Bucket] = Recent(MAX_BUCKETS, CLIENT_RATES, CLIENT_RATE)
 
     def __len__(self) -> int:
         return len(self._buckets)
@@ -61,7 +58,7 @@ class RateLimiter:
         """Count a query from the packed address ``source``; return `PASS`, `SLIPS` or `DROP`."""
         if self._exempt.allows(source):
             return PASS
-        client = self._client(source)
+        client = self._clients.of(source)
         bucket = self._buckets.get(client)
         if bucket is None:
             bucket = _Bucket(self._per_second, now)
@@ -80,14 +77,7 @@ class RateLimiter:
         """Return how many queries the client may send at once, None for any number; nothing is changed."""
         if self._exempt.allows(source):
             return None
-        bucket = self._buckets.peek(self._client(source))
+        bucket = self._buckets.peek(self._clients.of(source))
         if bucket is None:
             return self._per_second
         return min(bucket.tokens + (now - bucket.at) * self._per_second, self._per_second)
-
-    def _client(self, source: bytes) -> bytes:
-        if len(source) == 4:
-            if self._whole4:
-                return source
-            return (int.from_bytes(source, "big") & self._mask4).to_bytes(4, "big")
-        return (int.from_bytes(source, "big") & self._mask6).to_bytes(16, "big")

@@ -1,56 +1,98 @@
-"""How many connections there may be, in all and of one client."""
+"""How many connections there may be, of one client too, what memory they hold, and which one makes room."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Protocol
 
+from dnsproxy.core.budget import MemoryBudget
+from dnsproxy.core.clients import Clients
+from dnsproxy.core.memory import CLIENT_BUFFERS
+from dnsproxy.core.shares import Shares
 from dnsproxy.errors import DropReason
 
-# One IPv6 client has a whole /64 to connect from.
-_IPV6_CLIENT: Final = 8
+
+class Holder(Protocol):
+    """A connection as its listener knows it."""
+
+    @property
+    def active(self) -> float:
+        """When its last query came (monotonic), or the connection itself."""
+
+    def abort(self) -> None:
+        """Close it at once."""
+
+
+class Place:
+    """The place of one connection of ``client``; its listener sets ``holder``.
+
+    ``displaced`` is the connection to close for it, if any.
+    """
+
+    __slots__ = ("client", "displaced", "holder", "is_taken")
+
+    def __init__(self, client: bytes) -> None:
+        self.client = client
+        self.holder: Holder | None = None
+        self.displaced: Holder | None = None
+        self.is_taken = True
+
+    @property
+    def active(self) -> float:
+        """When the connection was last used; none that is only being made is closed for another."""
+        return float("inf") if self.holder is None else self.holder.active
 
 
 class Places:
-    """At most ``total`` connections, and at most ``per_client`` of one client; addresses are packed."""
+    """At most ``total`` connections, and at most ``per_client`` of one of ``clients``.
 
-    def __init__(self, total: int, per_client: int) -> None:
+    ``buffers`` is what they may hold of unfinished messages and unread responses, all together.
+
+    When all places are taken, a client that has two connections less than the one with the most gets a
+    place: the connection of the latter that has been without a query for the longest time is closed.
+    """
+
+    def __init__(self, total: int, per_client: int, clients: Clients | None = None) -> None:
         self._total = total
         self._per_client = per_client
-        self._taken = 0
-        self._by_client: dict[bytes, int] = {}
+        self._clients = clients or Clients()
+        self._shares: Shares[Place] = Shares()
+        self.buffers = MemoryBudget(CLIENT_BUFFERS)
 
-    def resize(self, total: int, per_client: int) -> None:
-        """Change the bounds; connections beyond them stay until they end."""
+    def resize(self, total: int, per_client: int, clients: Clients) -> None:
+        """Change the limits; connections beyond them stay until they end."""
         self._total = total
         self._per_client = per_client
+        self._clients = clients
 
     @property
     def taken(self) -> int:
         """How many connections there are."""
-        return self._taken
+        return self._shares.total
 
-    def take(self, source: bytes) -> DropReason | None:
-        """Take a place for a connection from ``source``, or return why there is none."""
-        if self._taken >= self._total:
-            return DropReason.TCP_CLIENTS
-        client = _client(source)
-        held = self._by_client.get(client, 0)
+    def take(self, source: bytes) -> Place | DropReason:
+        """Take a place for a connection from the packed address ``source``, or return why there is none."""
+        shares, client = self._shares, self._clients.of(source)
+        held = shares.count(client)
         if held >= self._per_client:
             return DropReason.TCP_PER_CLIENT
-        self._by_client[client] = held + 1
-        self._taken += 1
-        return None
+        place = Place(client)
+        if shares.total >= self._total:
+            if shares.total > self._total or held + 1 >= shares.most:
+                return DropReason.TCP_CLIENTS
+            idle = min(shares.entries(shares.fullest()), key=_active)
+            if idle.holder is None:
+                return DropReason.TCP_CLIENTS
+            place.displaced = idle.holder
+            self.leave(idle)
+        shares.add(client, place)
+        return place
 
-    def leave(self, source: bytes) -> None:
-        """Give back a place that was taken for ``source``."""
-        client = _client(source)
-        self._taken -= 1
-        left = self._by_client[client] - 1
-        if left:
-            self._by_client[client] = left
-        else:
-            del self._by_client[client]
+    def leave(self, place: Place) -> None:
+        """Give back ``place``, if it has not been given to another client."""
+        if place.is_taken:
+            place.is_taken = False
+            self._shares.remove(place.client, place)
 
 
-def _client(source: bytes) -> bytes:
-    return source[:_IPV6_CLIENT] if len(source) > _IPV6_CLIENT else source
+def _active(place: Place) -> float:
+    return place.active

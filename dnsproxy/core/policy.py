@@ -13,6 +13,7 @@ from typing import NamedTuple
 from dnsproxy.core import message, names, wire
 from dnsproxy.core.addresses.table import ServedTable, Statement
 from dnsproxy.core.registry import Wanted
+from dnsproxy.core.reverse import ReverseIndex, digits_of_key
 
 Counts = tuple[int, int, int]
 DEFAULT_ZONE = names.ROOT
@@ -20,6 +21,8 @@ DEFAULT_ZONE = names.ROOT
 STALE_TTL = 30
 # Each query of a set gets the next rotation; a longer set is not worth more variants.
 MAX_ROTATIONS = 16
+# PTR records of one address; each takes some 25 us to make.
+MAX_REVERSE = 8
 # Bytes of a name that is looked up by the lengths of the wildcards rather than label by label, if these
 # have fewer lengths than such a name may have labels.
 _LONG = 64
@@ -139,10 +142,15 @@ def _rotations(alias: list[bytes], records: list[bytes]) -> list[tuple[Counts, b
 class Ruleset:
     """Owned names and forward zones, each by key. The exact name wins, then the longest suffix."""
 
-    __slots__ = ("_exact", "_wild", "_wild_lengths", "_zoned", "_zones")
+    __slots__ = ("_exact", "_reverse", "_wild", "_wild_lengths", "_zoned", "_zones")
 
-    def __init__(self, owned: Iterable[Owned] = (), zones: Iterable[bytes] = ()) -> None:
+    def __init__(
+        self, owned: Iterable[Owned] = (), zones: Iterable[bytes] = (), earlier: Ruleset | None = None
+    ) -> None:
+        """Take over from ``earlier``, which is not changed, what reverse lookup has of the same names."""
         self._exact: dict[bytes, Owned] = {}
+        self._reverse: ReverseIndex
+        before: dict[bytes, Owned]
         self._wild: dict[bytes, Owned] = {}
         self._zones = frozenset(zones) - {DEFAULT_ZONE}
         self._zoned = bool(self._zones)
@@ -152,6 +160,13 @@ class Ruleset:
             else:
                 self._exact[names.to_key(entry.name)] = entry
         self._wild_lengths = sorted({len(key) for key in self._wild}, reverse=True)
+        self._reverse, before = (ReverseIndex(), {}) if earlier is None else earlier.reverse_parts()
+        for key in before.keys() - self._exact.keys():
+            self._reverse.replace(before[key].name, before[key].addresses, ())
+        for key, entry in self._exact.items():
+            held = before.get(key)
+            if held is not entry:
+                self._reverse.replace(entry.name, () if held is None else held.addresses, entry.addresses)
 
     def find_owned(self, key: bytes) -> Owned | None:
         """Return the owned name that answers for ``key``, if any.
@@ -204,14 +219,38 @@ class Ruleset:
             owned = self._wild if name.startswith("*.") else self._exact
             key = names.to_key(name.removeprefix("*."))
             before = owned.get(key)
+            is_exact = owned is self._exact
             if entry is None:
                 is_other = owned.pop(key, None) is not None or is_other
+                if is_exact and before is not None:
+                    self._reverse.replace(name, before.addresses, ())
             elif before is not None and before.is_extended_by(entry):
                 before.stale_at, before.gone_at = entry.stale_at, entry.gone_at
             else:
                 owned[key] = entry
                 is_other = True
+                if is_exact:
+                    self._reverse.replace(name, () if before is None else before.addresses, entry.addresses)
         return is_other
+
+    def reverse_parts(self) -> tuple[ReverseIndex, dict[bytes, Owned]]:
+        """Return copies of what reverse lookup has, and of the names that it is of."""
+        # In this order: what another thread changes in between is then replaced by the caller.
+        index = self._reverse.copy()
+        return index, dict(self._exact)
+
+    def find_reverse(self, key: bytes) -> list[Owned] | None:
+        """Return the owned names whose address the reverse name ``key`` is, by name, at most `MAX_REVERSE`.
+
+        Empty where it is above such an address, and None where there is none. Wildcards have no name to give.
+        """
+        digits = digits_of_key(key)
+        if digits is None or not self._reverse.exists(digits):
+            return None
+        found = [
+            self._exact.get(names.to_key(name)) for name in sorted(self._reverse.find(digits, MAX_REVERSE))
+        ]
+        return [entry for entry in found if entry is not None]
 
     def owned(self) -> list[Owned]:
         """Return every owned name."""
@@ -241,7 +280,7 @@ def build_rules(
         owned_name(entry, table.sets.get(entry.name), times, before.get(entry.name))
         for entry in table.managed
     )
-    return Ruleset(owned, zones)
+    return Ruleset(owned, zones, earlier)
 
 
 class Times(NamedTuple):

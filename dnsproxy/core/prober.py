@@ -24,7 +24,7 @@ from dnsproxy.core.upstreams import Upstream
 LOOK_EVERY: Final = 1.0
 # Below a zone whose name leaves no room nothing can be asked.
 _LONGEST_ZONE: Final = MAX_NAME - PREFIX
-_SILENT: Final = frozenset({Failure.TIMEOUT, Failure.NETWORK})
+_SILENT: Final = frozenset({Failure.TIMEOUT, Failure.NETWORK, Failure.LOCAL})
 
 
 class Prober:

@@ -74,6 +74,7 @@ class Provider:
     ``auth`` is the default of that key; ``storage`` has what to take for that one, the first that can be had.
     The suffixes (templates) are the domains that hosts which the registry tells must be below.
     ``public`` admits ``network.allow_public``. ``tells_bucket``: the challenge names the default bucket.
+    ``regions`` are those that are known, for a warning: clouds add some every year.
     ``notes`` and ``sources`` are for documents, ``basic`` for those who wonder where a password comes from.
     """
 
@@ -88,6 +89,7 @@ class Provider:
     storage_suffixes: tuple[str, ...] = ()
     public: bool = True
     tells_bucket: bool = False
+    regions: frozenset[str] = field(default=frozenset(), repr=False)
     basic: str = ""
     notes: str = ""
     sources: tuple[str, ...] = field(default=(), repr=False)

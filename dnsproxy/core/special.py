@@ -16,7 +16,6 @@ from dnsproxy.core import message, names, wire
 # RFC 6303 §3 has 10800 s for the SOA of an empty zone.
 TTL: Final = 10_800
 _LOOPBACK: Final = {wire.A: "127.0.0.1", wire.AAAA: "::1"}
-_PTR: Final = 12
 
 _NAMES: Final = ("localhost", "invalid", "onion", "local", "home.arpa")
 _NETWORKS: Final = (
@@ -71,6 +70,10 @@ class SpecialZones:
             position += length + 1
         return None
 
+    def soa(self, zone: bytes) -> bytes:
+        """Return the SOA record of a negative answer below ``zone``, which `find` has returned."""
+        return self._zones[zone] or b""
+
     def answer(self, zone: bytes, key: bytes, qtype: int) -> tuple[int, tuple[int, int, int], bytes]:
         """Return the RCODE, the counts and the sections for a question below ``zone``."""
         if zone == _LOCALHOST:
@@ -80,7 +83,7 @@ class SpecialZones:
                 return wire.NOERROR, (1, 0, 0), record
             return wire.NOERROR, (0, 1, 0), self._zones[zone] or b""
         soa = self._zones[zone] or b""
-        if key in _LOOPBACK_NAMES and qtype in {_PTR, wire.ANY}:
+        if key in _LOOPBACK_NAMES and qtype in {wire.PTR, wire.ANY}:
             return wire.NOERROR, (1, 0, 0), message.ptr_record(message.QUESTION_NAME, "localhost", TTL)
         if key == zone and qtype in {wire.SOA, wire.ANY}:
             return wire.NOERROR, (1, 0, 0), soa

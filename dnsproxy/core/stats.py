@@ -75,6 +75,7 @@ class Stats:
     ``encrypted`` counts, by protocol (``tls``, ``https``), those of ``requests`` under ``tcp`` that came so.
     ``records`` and ``records_lost`` count what was written to each log, and what could not be
     (``program``, which has the events, ``queries``, ``dnstap``).
+    ``local_failures`` counts sockets that this host could not give, and calls that it refused, by use.
     ``durations`` counts per bucket of `DURATION_BOUNDS`, the last
     one unbounded; ``duration_sum`` is in seconds.
     """
@@ -88,6 +89,7 @@ class Stats:
     refreshes: Counter[str] = field(default_factory=Counter)
     records: Counter[str] = field(default_factory=Counter)
     records_lost: Counter[str] = field(default_factory=Counter)
+    local_failures: Counter[str] = field(default_factory=Counter)
     cache_hits: int = 0
     cache_misses: int = 0
     asked: dict[int, int] = field(default_factory=dict)

@@ -35,11 +35,15 @@ class ReloadView:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a reload did: key paths that ``changed``, those that ``need_restart``, or ``problems``."""
+    """What a reload did: key paths that ``changed``, those that ``need_restart``, or ``problems``.
+
+    ``files`` are those that the settings name and whose content has changed.
+    """
 
     changed: tuple[str, ...] = ()
     need_restart: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,12 +35,24 @@ class Secure:
     get: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What queries are sent from: an address of each family, an interface; empty: as the routes have it."""
+
+    ipv4: str = ""
+    ipv6: str = ""
+    interface: str = ""
+
+    def __str__(self) -> str:
+        return ", ".join([word for word in (self.ipv4, self.ipv6, self.interface) if word])
+
+
 class Upstream:
     """One resolver that queries can be forwarded to; times are monotonic seconds.
 
     ``name`` identifies it in logs and metrics, ``address`` is (host, port), ``tcp``
     tells that it is only asked over TCP, which is so for every ``secure`` one. Only a
-    ``secure`` one may have a host that is a name.
+    ``secure`` one may have a host that is a name. Queries leave from ``source``.
 
     ``usable`` is False while it is down or ``looped``: a probe sent to it has come back to us.
     ``failing`` counts its failures in a row. ``probe_at`` is when it should next be probed.
@@ -48,7 +60,7 @@ class Upstream:
 
     __slots__ = (
         *("_delay", "_fall", "_replies", "_rise", "address", "case_lost_until", "failing", "looped", "name"),
-        *("no_edns_until", "probe_at", "secure", "stats", "tcp", "usable"),
+        *("no_edns_until", "probe_at", "secure", "source", "stats", "tcp", "usable"),
     )
 
     def __init__(
@@ -60,11 +72,13 @@ class Upstream:
         secure: Secure | None = None,
         rise: int = RISE,
         fall: int = FALL,
+        source: Source | None = None,
     ) -> None:
         self.name = name
         self.address = address
         self.tcp = tcp or secure is not None
         self.secure = secure
+        self.source = source
         self.stats = UpstreamStats()
         self.no_edns_until = 0.0
         self.case_lost_until = 0.0
@@ -82,8 +96,11 @@ class Upstream:
 
     def is_like(self, other: Upstream) -> bool:
         """Tell whether ``other`` is asked in the same way, so that what is known of it holds here."""
-        mine = (self.name, self.address, self.tcp, self.secure, self._rise, self._fall)
-        return mine == (other.name, other.address, other.tcp, other.secure, other._rise, other._fall)
+        mine = (self.name, self.address, self.tcp, self.secure, self._rise, self._fall, self.source)
+        return mine == (
+            *(other.name, other.address, other.tcp, other.secure, other._rise, other._fall),
+            other.source,
+        )
 
     def record_response(self, rtt: float) -> None:
         """Record that it responded ``rtt`` seconds after the send, whatever the RCODE."""

@@ -33,6 +33,7 @@ DO_OCTET: Final = 0x80  # the same in the first octet of the flags
 A: Final = 1
 NS: Final = 2
 CNAME: Final = 5
+PTR: Final = 12
 SOA: Final = 6
 TXT: Final = 16
 AAAA: Final = 28
@@ -116,6 +117,10 @@ class Query:
     def __init__(self, data: bytes, flags: int) -> None:
         self.data = data
         self.flags = flags
+
+    def head(self) -> bytes:
+        """Return the id and the question as the client spelled it."""
+        return self.data[:2] + self.data[HEADER : self.question_end]
 
 
 def scan_query(data: bytes) -> Query:

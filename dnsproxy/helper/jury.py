@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
@@ -15,7 +16,7 @@ from dnsproxy.authorities import client_context
 from dnsproxy.core.ruling import Refusal, Ruling, refusals_from
 from dnsproxy.errors import SnapshotError, StartError
 from dnsproxy.settings.jury import JurySettings
-from dnsproxy.tokens import read_token
+from dnsproxy.tokens import ORDERS, TOKEN_SCOPE, read_token
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -33,15 +34,16 @@ class Jury:
         StartError: the token or the authority cannot be read.
     """
 
-    def __init__(self, settings: JurySettings) -> None:
-        self.ruling = Ruling(settings.proxies, settings.quorum)
+    def __init__(self, settings: JurySettings, *, wall: Callable[[], float] = time.time) -> None:
+        self.ruling = Ruling(settings.proxies, settings.votes_needed)
         self._settings = settings
+        self._wall = wall
         self._headers = {"Accept-Encoding": "identity"}
-        if settings.token_file is not None:
+        if settings.read_token_file is not None:
             try:
-                self._headers["Authorization"] = f"Bearer {read_token(settings.token_file)}"
+                self._headers["Authorization"] = f"Bearer {read_token(settings.read_token_file)}"
             except StartError as exc:
-                raise StartError(f"helper.canary.token_file: {exc}") from exc
+                raise StartError(f"helper.canary.read_token_file: {exc}") from exc
         try:
             self._tls = client_context(settings.ca_file)
         except (OSError, ValueError) as exc:
@@ -50,10 +52,10 @@ class Jury:
 
     async def run(self, changed: Callable[[], None]) -> None:
         """Ask again and again, and call ``changed`` when another set is refused; until cancelled."""
-        before: frozenset[Refusal] = self.ruling.refused()
+        before: frozenset[Refusal] = self.refused()
         while True:
             await self.ask_all()
-            refused = self.ruling.refused()
+            refused = self.refused()
             for name, addresses in sorted(refused - before):
                 log.warning("helper.set_refused", name=name, new=list(addresses))
             for name, addresses in sorted(before - refused):
@@ -62,6 +64,10 @@ class Jury:
                 changed()
             before = refused
             await asyncio.sleep(self._settings.interval)
+
+    def refused(self) -> frozenset[Refusal]:
+        """Return the sets that are refused now."""
+        return self.ruling.refused(self._wall())
 
     async def ask_all(self) -> None:
         """Ask every proxy once."""
@@ -88,10 +94,13 @@ class Jury:
             async with session.get(f"{proxy}/api/v1/canary", allow_redirects=False) as response:
                 if response.status != HTTPStatus.OK:
                     return f"status {response.status}"
+                if response.headers.get(TOKEN_SCOPE) == ORDERS:
+                    # An attacker who controls one of these proxies could give orders to all others.
+                    return "the token gives orders there; use the one of its admin.read_token_file"
                 body = await _read(response)
             if body is None:
                 return f"larger than {MAX_ANSWER} octets"
-            self.ruling.take(proxy, refusals_from(json.loads(body)))
+            self.ruling.take(proxy, refusals_from(json.loads(body)), self._wall())
         except TimeoutError:
             return f"no answer within {DEADLINE:g} s"
         except aiohttp.ClientConnectorError as exc:

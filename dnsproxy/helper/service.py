@@ -175,7 +175,7 @@ class Helper:
         if self._seeker is not None:
             self._seeker.findings.restore(snapshot.found)
         if self.jury is not None:
-            self.jury.ruling.restore(snapshot.names)
+            self.jury.ruling.restore(snapshot.names, self._wall())
 
     def take_over(self, earlier: Helper) -> None:
         """Continue in place of ``earlier``, which other settings made, with what it has published."""
@@ -220,7 +220,7 @@ class Helper:
             for wanted, (seen, seen_at) in zip(names, looks, strict=True)
         )
         if self.jury is not None:
-            entries = with_refusals(entries, self.jury.ruling.refused())
+            entries = with_refusals(entries, self.jury.refused())
         snapshot = next_snapshot(self._last, self._issuer, entries, wall_now, found, restarted=self._begins)
         done = True
         if self._publishes:

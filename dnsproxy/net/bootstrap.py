@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -10,7 +11,7 @@ from time import monotonic
 
 from dnsproxy.core import names, wire
 from dnsproxy.core.engine import Forward
-from dnsproxy.core.exchange import Exchange, Limits
+from dnsproxy.core.exchange import Exchange, Failure, Limits
 from dnsproxy.core.group import by_health
 from dnsproxy.core.question import cache_key
 from dnsproxy.core.records import addresses_in
@@ -54,17 +55,21 @@ class Bootstrap:
         known = self._known.get(host)
         if known is not None and monotonic() < known.until:
             return known.addresses
+        failures: list[Failure | None] = []
         for qtype in (wire.A, wire.AAAA):
-            found, ttl = await self._look(host, qtype)
+            found, ttl, failure = await self._look(host, qtype)
+            failures.append(failure)
             if found:
                 until = monotonic() + min(max(ttl, SHORTEST), LONGEST)
                 self._known[host] = _Known(tuple(found), until)
                 return found
         if known is not None:
             return known.addresses
-        raise OSError(f"forward.bootstrap has no address for {host}")
+        text = f"forward.bootstrap has no address for {host}"
+        # A failure of this host is none of the upstream, here as where a connection to it is made.
+        raise OSError(errno.ENOBUFS, text) if Failure.LOCAL in failures else OSError(text)
 
-    async def _look(self, host: str, qtype: int) -> tuple[list[str], int]:
+    async def _look(self, host: str, qtype: int) -> tuple[list[str], int, Failure | None]:
         now = monotonic()
         question = names.to_key(host) + qtype.to_bytes(2, "big") + wire.IN.to_bytes(2, "big")
         query = wire.scan_query(b"\0\0" + wire.upstream_query(question, wire.RD, edns=False, do=False))
@@ -79,6 +84,7 @@ class Bootstrap:
         self._forwarder.submit(Forward(exchange, query, is_new=True), take, None, now)
         self._forwarder.flush()
         try:
-            return addresses_in(await response)
+            found, ttl = addresses_in(await response)
         except WireError:
-            return [], 0
+            found, ttl = [], 0
+        return found, ttl, None if exchange.response is not None else exchange.last_failure

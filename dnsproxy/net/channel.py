@@ -8,6 +8,7 @@ its connection was closed as idle is sent once more on a fresh one (§6.2.4).
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
@@ -18,7 +19,8 @@ from dnsproxy.core.exchange import Attempt, Exchange, Failure
 from dnsproxy.core.text import printable
 from dnsproxy.core.upstreams import Upstream
 from dnsproxy.net.link import Ends, Link, Waiting
-from dnsproxy.net.stream import note_exhausted
+from dnsproxy.net.source_address import bind_source
+from dnsproxy.net.stream import UPSTREAMS, note_local
 from dnsproxy.net.upstream_tls import ClientContext, name_failure
 from dnsproxy.supervise import note_failure
 
@@ -92,7 +94,7 @@ class Channel:
         best = min(usable, key=lambda link: link.load, default=None)
         if best is None or (best.load >= GROW_AT and len(usable) < MAX_LINKS):
             return self._open()
-        return best if best.load < MAX_WAITING else None
+        return best if best.load < MAX_WAITING or best.drop_given_up() else None
 
     def _open(self) -> Link:
         link = self._make_link(self)
@@ -122,15 +124,15 @@ class Channel:
         self.lose(link, failure, text)
 
     async def _try(self, link: Link, address: str) -> tuple[Failure, str] | None:
-        port, secure = self.upstream.address[1], self.upstream.secure
+        secure = self.upstream.secure
         try:
+            sock = await self._connected(address)
             if self.context is None or secure is None:
-                await self._loop.create_connection(lambda: link, address, port)
+                await self._loop.create_connection(lambda: link, sock=sock)
             else:
                 await self._loop.create_connection(
                     lambda: link,
-                    address,
-                    port,
+                    sock=sock,
                     ssl=self.context,
                     server_hostname=secure.server_name,
                     ssl_handshake_timeout=CONNECT_SECONDS,
@@ -139,9 +141,22 @@ class Channel:
         except TimeoutError:  # the kernel's ETIMEDOUT
             return Failure.TIMEOUT, "timed out while connecting"
         except OSError as exc:
-            note_exhausted("queries to upstreams", exc)
+            note_local(UPSTREAMS, exc, self.ends.local_failures)
             return name_failure(exc)
         return None
+
+    async def _connected(self, address: str) -> socket.socket:
+        """Return a socket that is connected to ``address``, from the upstream's source; raises OSError."""
+        sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            if self.upstream.source is not None:
+                bind_source(sock, self.upstream.source)
+            await self._loop.sock_connect(sock, (address, self.upstream.address[1]))
+        except BaseException:  # a cancellation too
+            sock.close()
+            raise
+        return sock
 
     def proven(self, link: Link) -> None:
         """Note that ``link`` has given its first reply."""
@@ -163,7 +178,7 @@ class Channel:
         text = printable(text)
         now = monotonic()
         lost = link.take_all()
-        if not link.has_replied and text != self._told:
+        if not link.has_replied and text != self._told and failure is not Failure.LOCAL:
             self._told = text
             log.warning(
                 "upstream.unreachable", upstream=self.upstream.name, reason=failure.value, detail=text

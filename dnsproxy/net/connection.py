@@ -8,9 +8,11 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
+from dnsproxy.core.budget import MemoryBudget
 from dnsproxy.core.engine import Engine, Forward
 from dnsproxy.core.options import KEEPALIVE_ASKED, for_stream
 from dnsproxy.core.wire import Query
+from dnsproxy.errors import DropReason
 from dnsproxy.net.loop import Readiness
 from dnsproxy.net.upstream import Forwarder
 
@@ -36,7 +38,8 @@ class Connection:
     """A connected socket with its unfinished input, its unsent output and the queries that wait.
 
     Responses go out in any order (RFC 7766 §7). A client that has said all it wanted (half-closed)
-    or what is not DNS still gets the answers it is owed. ``forget`` is called at the end.
+    or what is not DNS still gets the answers it is owed. ``forget`` is called at the end. What it holds is
+    charged to ``buffers``.
     """
 
     def __init__(
@@ -46,26 +49,29 @@ class Connection:
         engine: Engine,
         forwarder: Forwarder,
         ready: Readiness,
+        buffers: MemoryBudget,
         forget: Callable[[Connection], None],
     ) -> None:
         self._sock = sock
         self._fd = sock.fileno()
-        self._source = source
+        self.source = source
         self._engine = engine
         self._forwarder = forwarder
         self._ready = ready
+        self._buffers = buffers
         self._forget = forget
         self._input = b""
         self._output: list[bytes] = []
         self._unsent = b""
         self._unread = 0
         self._waiting = 0
-        self._active = monotonic()
+        self.active = monotonic()
         self._ended = False
         self._closed = False
         self._flush_planned = False
         self._reads = True
         self._writes = False
+        self._charged = 0
         sock.setblocking(False)
         # A response is one segment; waiting to fill it would only delay it.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -122,7 +128,7 @@ class Connection:
                 if self._unread >= ENOUGH_UNREAD:
                     self._flush()
         if position:
-            self._active = now
+            self.active = now
             self._input = data[position:]
         self._forwarder.flush()
         if self._output:
@@ -134,7 +140,7 @@ class Connection:
 
     def _take(self, message: bytes, now: float) -> bool:
         """Have a message answered, now or later; tell whether it is."""
-        step = self._engine.receive(message, self._source, now, tcp=True)
+        step = self._engine.receive(message, self.source, now, tcp=True)
         if isinstance(step, bytes):
             self._put(message, step)
             return True
@@ -208,6 +214,16 @@ class Connection:
         if reads != self._reads or writes != self._writes:
             self._reads, self._writes = reads, writes
             self._ready.watch(self._fd, read=reads, write=writes)
+        held = len(self._input) + self._unread
+        if held != self._charged:
+            self._charged = held
+            self._buffers.charge(self, self.source, held)
+
+    def evict(self) -> None:
+        """See `budget.Holder`."""
+        self._charged = 0
+        self._engine.stats.drops[DropReason.MEMORY] += 1
+        self.abort()
 
     def refit(self, engine: Engine, forwarder: Forwarder) -> None:
         """Have these answer from the next query on."""
@@ -216,19 +232,20 @@ class Connection:
 
     def is_busy(self, since: float) -> bool:
         """Tell whether the client waits for an answer, has not read one, or has asked since ``since``."""
-        return bool(self._waiting or self._unsent or self._output) or self._active >= since
+        return bool(self._waiting or self._unsent or self._output) or self.active >= since
 
     def finish(self) -> None:
         """Answer what has come until now and can be answered at once, then close."""
         if self._reads and not self._closed:
             self._receive()
+        self._flush()
         if self._waiting or self._unsent:
             self.abort()
         self._close()
 
     def close_if_idle(self, now: float) -> None:
         """Close it when no whole message has come for `IDLE_SECONDS` and none is being answered."""
-        if not self._waiting and now - self._active >= IDLE_SECONDS:
+        if not self._waiting and now - self.active >= IDLE_SECONDS:
             self._close()
 
     def abort(self) -> None:
@@ -241,6 +258,9 @@ class Connection:
         if self._closed:
             return
         self._closed = True
+        if self._charged:
+            self._charged = 0
+            self._buffers.charge(self, self.source, 0)
         self._ready.remove(self._fd)
         self._sock.close()
         self._forget(self)

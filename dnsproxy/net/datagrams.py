@@ -15,19 +15,19 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Any, Protocol
 
+from dnsproxy.core.memory import UDP_RECEIVE
 from dnsproxy.errors import StartError
 from dnsproxy.net.mmsg import BatchMover, BatchSocket
 from dnsproxy.net.msghdr import BATCH, LINK_LOCAL, load_batch_calls
 from dnsproxy.net.syscalls import LONGEST
 
-# Enough for 0.2 s of load at 100,000 queries per second while something else runs.
-RECEIVE_BUFFER = 4 << 20
+RECEIVE_BUFFER = UDP_RECEIVE
 
 # Linux's numbers; Python's socket module has them only in part.
 _IP_PKTINFO, _IPV6_RECVPKTINFO = 8, 49
 
 Token = Any
-"""Where a response goes; only the socket that made it looks inside."""
+"""Where a response goes; only the socket that made it looks inside. Those of one client's port are equal."""
 
 
 class DatagramSocket(Protocol):
@@ -44,6 +44,9 @@ class DatagramSocket(Protocol):
 
     def token(self, index: int) -> Token:
         """Return where a later response to message ``index`` of the last `receive` goes."""
+
+    def address(self, token: Token) -> bytes:
+        """Return the packed address that the message of ``token`` came from."""
 
     def port(self, index: int) -> int:
         """Return the port that message ``index`` of the last `receive` came from."""
@@ -161,7 +164,7 @@ class PlainSocket:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._tokens: list[tuple[list[Any], Any]] = []
+        self._tokens: list[tuple[tuple[Any, ...], Any]] = []
         self._queue: list[tuple[Token, bytes]] = []
 
     def receive(self) -> tuple[list[bytes], list[bytes]]:
@@ -176,7 +179,7 @@ class PlainSocket:
                 break
             messages.append(data)
             sources.append(socket.inet_pton(self._sock.family, peer[0].partition("%")[0]))
-            self._tokens.append((control, peer))
+            self._tokens.append((tuple(control), peer))
         return messages, sources
 
     def answer(self, responses: Sequence[object]) -> int:
@@ -195,6 +198,10 @@ class PlainSocket:
     def token(self, index: int) -> Token:
         """See `DatagramSocket.token`."""
         return self._tokens[index]
+
+    def address(self, token: Token) -> bytes:
+        """See `DatagramSocket.address`."""
+        return socket.inet_pton(self._sock.family, str(token[1][0]).partition("%")[0])
 
     def port(self, index: int) -> int:
         """See `DatagramSocket.port`."""

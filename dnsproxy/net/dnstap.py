@@ -1,7 +1,7 @@
 """dnstap: queries and responses as protobuf messages in Frame Streams, to a collector's socket or a file.
 
 Formats: https://dnstap.info and https://farsightsec.github.io/fstrm. The messages are made by
-dnstap-pb, the control frames by fstrm, which the extra ``dnsproxy[dnstap]`` installs.
+dnstap-pb, the control frames by fstrm, which the extra ``dnstap`` installs.
 """
 
 from __future__ import annotations

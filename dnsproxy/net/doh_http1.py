@@ -61,7 +61,6 @@ class Http1Client(EncryptedClient):
     def _take_event(self, event: h11.Event) -> None:
         if isinstance(event, h11.Request):
             self._request = event
-            self._body.clear()
             self._parts = 0
         elif isinstance(event, h11.Data):
             self._body += event.data
@@ -72,7 +71,9 @@ class Http1Client(EncryptedClient):
                 self.house.engine.stats.drops[DropReason.HTTP_FLOOD] += 1
                 self._refuse(doh.BAD_REQUEST)
         elif isinstance(event, h11.EndOfMessage) and self._request is not None:
-            self._take_request(self._request, bytes(self._body))
+            body = bytes(self._body)
+            self._body = bytearray()
+            self._take_request(self._request, body)
         elif isinstance(event, h11.ConnectionClosed):
             self.close()
 
@@ -89,6 +90,10 @@ class Http1Client(EncryptedClient):
             self.ask(message, None)
         else:
             self._put(reply_to(message))
+
+    def held(self) -> int:
+        """See `EncryptedClient.held`."""
+        return len(self._body) + len(self._http.trailing_data[0])
 
     def answer(self, token: Hashable, query: bytes, response: bytes) -> None:  # noqa: ARG002 - one at a time
         """See `EncryptedClient.answer`."""

@@ -14,12 +14,13 @@ import h2.exceptions
 import h2.settings
 
 from dnsproxy.core import doh
+from dnsproxy.core.memory import HTTP2_STREAM
 from dnsproxy.core.options import for_encrypted
 from dnsproxy.errors import DropReason
 from dnsproxy.net import encrypted
 from dnsproxy.net.doh_reply import Reply, reply_to, status_of
 from dnsproxy.net.encrypted import EncryptedClient, House
-from dnsproxy.net.http2 import SENT_PER_FRAME, FrameBudget, HeaderDecoder
+from dnsproxy.net.http2 import SENT_PER_FRAME, BoundedConnection, FrameBudget
 
 _Codes = h2.settings.SettingCodes
 # Octets of a request's headers.
@@ -29,18 +30,24 @@ _MAX_BODIES = 1024 * 1024
 # Streams that a client may take back on one connection. Taking back as fast as asking costs it
 # nothing and us everything (CVE-2023-44487).
 MAX_RESETS = 100
+# Closed streams that are known as such: frames may still be on their way.
+_CLOSED_STREAMS = 256
+# Characters that are kept of a method and of a media type: longer ones are none that is known.
+_MAX_TOKEN = 64
 
 
 class _Request:
     """A request as far as it has come."""
 
-    __slots__ = ("body", "content_type", "method", "target")
+    __slots__ = ("body", "content_type", "method", "size", "target")
 
     def __init__(self, headers: dict[str, str]) -> None:
-        self.method = headers.get(":method", "")
-        self.target = headers.get(":path", "")
-        self.content_type = headers.get("content-type", "")
+        self.method = headers.get(":method", "")[:_MAX_TOKEN]
+        # One character more than is read, so that it is still known to be too long.
+        self.target = headers.get(":path", "")[: doh.MAX_TARGET + 1]
+        self.content_type = headers.get("content-type", "")[:_MAX_TOKEN]
         self.body = bytearray()
+        self.size = len(self.target)
 
 
 class Http2Client(EncryptedClient):
@@ -59,8 +66,12 @@ class Http2Client(EncryptedClient):
         self._unwritten = 0
         self._flush_planned = False
         self._frames = FrameBudget(encrypted.MAX_WAITING, is_server=True)
-        self._http = h2.connection.H2Connection(
-            h2.config.H2Configuration(client_side=False, header_encoding="utf-8")
+        # Bytes of `_requests` and `_bodies`.
+        self._unfinished = 0
+        self._http = BoundedConnection(
+            h2.config.H2Configuration(client_side=False, header_encoding="utf-8"),
+            max_headers=_MAX_HEADERS,
+            closed_streams=_CLOSED_STREAMS,
         )
         self._http.local_settings = h2.settings.Settings(
             client=False,
@@ -70,8 +81,6 @@ class Http2Client(EncryptedClient):
                 _Codes.MAX_HEADER_LIST_SIZE: _MAX_HEADERS,
             },
         )
-        # h2 announces the bound, and applies its default.
-        self._http.decoder = HeaderDecoder(_MAX_HEADERS)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
@@ -102,7 +111,8 @@ class Http2Client(EncryptedClient):
     def _take_event(self, event: h2.events.Event) -> None:
         if isinstance(event, h2.events.RequestReceived):
             headers = {str(name): str(value) for name, value in event.headers}
-            self._requests[event.stream_id] = _Request(headers)
+            request = self._requests[event.stream_id] = _Request(headers)
+            self._unfinished += request.size
         elif isinstance(event, h2.events.DataReceived):
             self._take_data(event)
         elif isinstance(event, h2.events.StreamEnded):
@@ -119,16 +129,35 @@ class Http2Client(EncryptedClient):
         if request is None:
             return
         request.body += event.data
+        # A bytearray that grows has an eighth in reserve.
+        grown = len(event.data) * 9 // 8
+        request.size += grown
+        self._unfinished += grown
         if len(request.body) > doh.MAX_MESSAGE:
-            del self._requests[stream]
+            self._pop_request(stream)
             self._asked.add(stream)
             self._put(stream, reply_to(doh.TOO_LARGE))
             # The rest of it is not wanted (RFC 9113 §8.1).
-            self._bodies.pop(stream, None)
+            self._pop_body(stream)
             self._http.reset_stream(stream, h2.errors.ErrorCodes.NO_ERROR)
 
-    def _take_end(self, stream: int) -> None:
+    def _pop_request(self, stream: int) -> _Request | None:
         request = self._requests.pop(stream, None)
+        if request is not None:
+            self._unfinished -= request.size
+        return request
+
+    def _pop_body(self, stream: int) -> bytes:
+        body = self._bodies.pop(stream, b"")
+        self._unfinished -= len(body)
+        return body
+
+    def held(self) -> int:
+        """See `EncryptedClient.held`."""
+        return self._unfinished + HTTP2_STREAM * len(self._http.streams)
+
+    def _take_end(self, stream: int) -> None:
+        request = self._pop_request(stream)
         if request is None:
             return
         self._asked.add(stream)
@@ -143,9 +172,9 @@ class Http2Client(EncryptedClient):
             self._put(stream, reply._replace(body=b"") if request.method == "HEAD" else reply)
 
     def _take_reset(self, stream: int) -> None:
-        self._requests.pop(stream, None)
+        self._pop_request(stream)
         self._asked.discard(stream)
-        self._bodies.pop(stream, None)
+        self._pop_body(stream)
         self._resets += 1
         if self._resets > MAX_RESETS:
             self._send_away()
@@ -176,6 +205,7 @@ class Http2Client(EncryptedClient):
             return  # it has ended the connection, and is about to be gone
         if reply.body:
             self._bodies[stream] = reply.body
+            self._unfinished += len(reply.body)
             self._pump()
         self._plan_flush()
 
@@ -192,11 +222,12 @@ class Http2Client(EncryptedClient):
             self.abort()
 
     def _pump_stream(self, stream: int) -> None:
-        http, body = self._http, self._bodies.pop(stream)
+        http, body = self._http, self._pop_body(stream)
         while body:
             room = min(http.local_flow_control_window(stream), http.max_outbound_frame_size, len(body))
             if room <= 0:
                 self._bodies[stream] = body
+                self._unfinished += len(body)
                 return
             http.send_data(stream, body[:room], end_stream=room == len(body))
             body = body[room:]

@@ -7,7 +7,11 @@ from typing import NamedTuple
 from dnsproxy.core import doh
 from dnsproxy.errors import DropReason
 
-_STATUSES = {DropReason.OVERLOADED: doh.BUSY, DropReason.REFUSED_CLIENT: doh.FORBIDDEN}
+_STATUSES = {
+    DropReason.OVERLOADED: doh.BUSY,
+    DropReason.TOO_MANY_WAITERS: doh.BUSY,
+    DropReason.REFUSED_CLIENT: doh.FORBIDDEN,
+}
 _MORE_HEADERS = {doh.METHOD_NOT_ALLOWED: [("allow", "GET, POST")], doh.BUSY: [("retry-after", "1")]}
 
 

@@ -68,12 +68,23 @@ def _http(kind: str, at: Endpoint) -> Door:
 
 
 class Doorkeeper:
-    """Owns the sockets. Each address has ``shares`` of them, or as many as were ``given`` for it."""
+    """Owns the sockets. Each address has ``shares`` of them, or as many as were ``given`` for it.
 
-    def __init__(self, given: Mapping[Door, socket.socket] | None = None, *, shares: int = 1) -> None:
+    ``missing`` counts those that the service manager was expected to give at the start and did not.
+    """
+
+    def __init__(
+        self, given: Mapping[Door, socket.socket] | None = None, *, shares: int = 1, missing: int = 0
+    ) -> None:
+        self.missing = missing
         self._given = dict(given or {})
         self._shares = shares
         self._open: dict[Door, socket.socket] = dict(self._given)
+
+    @property
+    def given(self) -> frozenset[Door]:
+        """The doors whose sockets another process, the service manager, has open too."""
+        return frozenset(self._given)
 
     def open(self, doors: Iterable[Door]) -> None:
         """Bind what is not open yet.

@@ -41,6 +41,10 @@ class DotClient(EncryptedClient):
             position = end
         self._input = data[position:]
 
+    def held(self) -> int:
+        """See `EncryptedClient.held`."""
+        return len(self._input)
+
     def answer(self, token: Hashable, query: bytes, response: bytes) -> None:  # noqa: ARG002 - none is needed
         """See `EncryptedClient.answer`."""
         message = for_encrypted(query, response, encrypted.IDLE_SECONDS)

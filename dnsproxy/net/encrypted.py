@@ -7,6 +7,7 @@ from collections.abc import Hashable
 from time import monotonic
 from typing import Protocol, cast
 
+from dnsproxy.core.budget import MemoryBudget
 from dnsproxy.core.engine import Engine, Forward
 from dnsproxy.core.wire import Query
 from dnsproxy.errors import DropReason
@@ -29,6 +30,7 @@ class House(Protocol):
     engine: Engine
     forwarder: Forwarder
     path: str
+    buffers: MemoryBudget
 
     def forget(self, client: EncryptedClient) -> None:
         """``client`` has left."""
@@ -44,9 +46,11 @@ class EncryptedClient(asyncio.Protocol):
         self.source = source
         self.transport: asyncio.Transport | None = None
         self.waiting = 0
-        self._active = monotonic()
+        self.active = monotonic()
         self._reads = True
         self._choked = False
+        # Bytes that are charged to the listener's budget.
+        self._charged = 0
 
     # -- for subclasses ----------------------------------------------------------------
 
@@ -61,13 +65,17 @@ class EncryptedClient(asyncio.Protocol):
         """Put ``response`` to ``query`` on the connection; ``token`` is what `ask` was given."""
         raise NotImplementedError
 
+    def held(self) -> int:
+        """Return the bytes of memory that unfinished requests and unsent responses take."""
+        raise NotImplementedError
+
     def decline(self, token: Hashable, reason: DropReason) -> None:
         """Say that there is no response, where that can be said."""
 
     def ask(self, query: bytes, token: Hashable) -> None:
         """Have ``query`` answered, now or later; `flush` afterwards."""
         house = self.house
-        now = self._active = monotonic()
+        now = self.active = monotonic()
         house.engine.stats.encrypted[self.proto] += 1
         step = house.engine.receive(query, self.source, now, tcp=True)
         if isinstance(step, bytes):
@@ -91,8 +99,11 @@ class EncryptedClient(asyncio.Protocol):
         if self.transport is None or self.transport.is_closing() or not data:
             return
         self.transport.write(data)
-        if self.transport.get_write_buffer_size() > MAX_UNREAD:
+        unread = self.transport.get_write_buffer_size()
+        if unread > MAX_UNREAD:
             self.abort()
+        elif unread:
+            self.account()
 
     def rest(self) -> None:
         """Read from the client, or do not, as suits what waits."""
@@ -103,6 +114,22 @@ class EncryptedClient(asyncio.Protocol):
             self.transport.resume_reading()
         else:
             self.transport.pause_reading()
+
+    def account(self) -> None:
+        """Charge what the connection holds now."""
+        transport = self.transport
+        held = 0
+        if transport is not None and not transport.is_closing():
+            held = self.held() + transport.get_write_buffer_size()
+        if held != self._charged:
+            self._charged = held
+            self.house.buffers.charge(self, self.source, held)
+
+    def evict(self) -> None:
+        """See `budget.Holder`."""
+        self._charged = 0
+        self.house.engine.stats.drops[DropReason.MEMORY] += 1
+        self.abort()
 
     def close(self) -> None:
         """Close the connection when what was written has been sent."""
@@ -120,6 +147,7 @@ class EncryptedClient(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - how it ended does not matter
         """See `asyncio.Protocol`."""
         self.transport = None
+        self.account()
         self.house.forget(self)
 
     def data_received(self, data: bytes) -> None:
@@ -129,6 +157,7 @@ class EncryptedClient(asyncio.Protocol):
         self.take(data)
         self.house.forwarder.flush()
         self.rest()
+        self.account()
 
     def pause_writing(self) -> None:
         """Take nothing more from a client that does not read."""
@@ -147,6 +176,7 @@ class EncryptedClient(asyncio.Protocol):
         if self.transport is None:
             return
         self.answer(token, query.data, response)
+        self.account()
         if not self._reads:
             # Not now: this is called while the forwarder goes through its replies.
             asyncio.get_running_loop().call_soon(self._go_on)
@@ -155,10 +185,11 @@ class EncryptedClient(asyncio.Protocol):
         self.take_rest()
         self.house.forwarder.flush()
         self.rest()
+        self.account()
 
     def is_busy(self, since: float) -> bool:
         """Tell whether the client waits for an answer, or has asked since ``since``."""
-        return bool(self.waiting) or self._active >= since
+        return bool(self.waiting) or self.active >= since
 
     def finish(self) -> None:
         """Close it; one that waits, or does not read, is cut."""
@@ -166,7 +197,7 @@ class EncryptedClient(asyncio.Protocol):
 
     def close_if_idle(self, now: float) -> None:
         """Close it when no whole query has come for `IDLE_SECONDS` and none is being answered."""
-        if not self.waiting and now - self._active >= IDLE_SECONDS:
+        if not self.waiting and now - self.active >= IDLE_SECONDS:
             # The goodbye of TLS may wait for ever in the buffer of a client that does not read.
             (self.abort if self._choked else self.close)()
 

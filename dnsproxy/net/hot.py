@@ -14,12 +14,15 @@ from math import inf
 from time import monotonic
 from typing import Any, Final
 
-from dnsproxy.net.syscalls import MAX_EVENTS, load_waiting
+from dnsproxy.host_calls import note_replaced
+from dnsproxy.net.syscalls import MAX_EVENTS, Waiting, load_waiting
 
 Serve = Callable[[], None]
 
 _READ: Final = select.EPOLLIN
 _WRITE: Final = select.EPOLLOUT
+# Seconds. A timer that rings without need does no harm.
+_FAR: Final = 1e6
 
 
 class HotSockets:
@@ -41,10 +44,25 @@ class HotSockets:
         self._ready: Any = None
         waiting = load_waiting()
         if waiting is not None:
-            self._ready, self._set_timer = waiting.ready, waiting.set_timer
-            self._alarm = waiting.open_timer()
-            self._alarm_at = inf  # when it will ring; never
-            self._epoll.register(self._alarm, _READ | select.EPOLLET)
+            self._open_alarm(waiting)
+
+    def _open_alarm(self, waiting: Waiting) -> None:
+        """Count the time of waits by a descriptor; by epoll where this host refuses timers."""
+        try:
+            alarm = waiting.open_timer()
+        except OSError as exc:
+            note_replaced("timerfd_create", exc.errno or 0, "epoll_wait")
+            return
+        try:
+            waiting.set_timer(alarm, monotonic() + _FAR)
+        except OSError as exc:
+            os.close(alarm)
+            note_replaced("timerfd_settime", exc.errno or 0, "epoll_wait")
+            return
+        self._ready, self._set_timer = waiting.ready, waiting.set_timer
+        self._alarm = alarm
+        self._alarm_at = inf  # when it will ring; never, for what it is asked for
+        self._epoll.register(alarm, _READ | select.EPOLLET)
 
     def add(self, fd: int, serve: Serve) -> None:
         """Call ``serve`` whenever ``fd`` is readable or has an error."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+import h2.config
+import h2.connection
 import hpack
 
 # Frames that a peer may send before its first query.
@@ -29,6 +31,8 @@ _HEADER: Final = 9
 _PREFACE: Final = 24
 _DATA: Final = 0
 _HEADERS: Final = 1
+# Bytes of our own header table, whatever the peer allows (RFC 7541 §4.2: it may be smaller).
+_TABLE: Final = 4096
 # Changes of the size of the header table in one header block (RFC 7541 §4.2).
 _MAX_SIZE_UPDATES: Final = 2
 
@@ -108,3 +112,33 @@ class HeaderDecoder(hpack.Decoder):
         if self._updates > _MAX_SIZE_UPDATES:
             raise hpack.HPACKDecodingError("too many changes of the header table size")
         self.header_table.maxsize = value
+
+
+class _HeaderEncoder(hpack.Encoder):
+    """Keeps a table of at most `_TABLE` bytes: a peer may allow 4 GiB, and hpack fills what is allowed."""
+
+    @property
+    def header_table_size(self) -> int:
+        """See `hpack.Encoder.header_table_size`."""
+        return self.header_table.maxsize
+
+    @header_table_size.setter
+    def header_table_size(self, value: int) -> None:
+        size = min(value, _TABLE)
+        if size != self.header_table.maxsize:
+            self.header_table.maxsize = size
+            self.table_size_changes.append(size)
+
+
+class BoundedConnection(h2.connection.H2Connection):
+    """h2's state of a connection, with bounds on what it keeps for a peer.
+
+    ``max_headers`` bounds header blocks (`HeaderDecoder`): h2 announces it, and applies a default of its own.
+    ``closed_streams`` are remembered, of 65,536 otherwise, which take 6 MiB.
+    """
+
+    def __init__(self, config: h2.config.H2Configuration, *, max_headers: int, closed_streams: int) -> None:
+        self.MAX_CLOSED_STREAMS = closed_streams
+        super().__init__(config)
+        self.decoder = HeaderDecoder(max_headers)
+        self.encoder = _HeaderEncoder()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from time import monotonic
 from typing import Protocol, cast
 
-from dnsproxy.core.exchange import Attempt, Exchange, Failure, Verdict
+from dnsproxy.core.exchange import GIVEN_UP, Attempt, Exchange, Failure, Verdict
 from dnsproxy.net.upstream_tls import ClientContext, name_failure
 
 # A connection without queries is closed after so many seconds, or what the server tells (RFC 7828), up
@@ -20,6 +21,10 @@ MAX_UNSENT = 256 * 1024
 
 class Ends(Protocol):
     """Who is told how attempts ended."""
+
+    @property
+    def local_failures(self) -> Counter[str]:
+        """Where failures of this host are counted, by use."""
 
     def settle(self, exchange: Exchange, verdict: Verdict, now: float) -> None:
         """A reply of ``exchange`` has come and been judged, other than IGNORED."""
@@ -38,6 +43,11 @@ class Waiting:
         self.attempt = attempt
         self.sent_at = 0.0
         self.resent = False
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether no client waits for it any more, as its place has gone to another query."""
+        return self.exchange.purpose == GIVEN_UP and not self.exchange.waiters
 
 
 class Keeper(Protocol):
@@ -181,6 +191,19 @@ class Link(asyncio.Protocol):
                 self.retired = self.retired or self.heard_at < waiting.sent_at
                 late.append(waiting)
         return late
+
+    def drop_given_up(self) -> bool:
+        """Take out a query whose place has gone to another one; return whether there was any."""
+        for key, waiting in self.waiting.items():
+            if waiting.is_given_up:
+                del self.waiting[key]
+                self.give_up(key)
+                return True
+        for index, waiting in enumerate(self.queued):
+            if waiting.is_given_up:
+                del self.queued[index]
+                return True
+        return False
 
     def take_all(self) -> list[Waiting]:
         """Take out and return all queries."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import TypeVarTuple
 
+from dnsproxy.host_calls import can_use_epoll, open_poll_loop
 from dnsproxy.lifecycle import ServiceLoop
 from dnsproxy.net.hot import HotSockets, Serve
 
@@ -64,6 +65,11 @@ class HotLoop(ServiceLoop):
         """As asyncio's."""
         self.hot.release()
         super().stop()
+
+
+def open_loop() -> asyncio.AbstractEventLoop:
+    """Return the event loop for the path of queries; without epoll asyncio's own, which costs more."""
+    return HotLoop() if can_use_epoll() else open_poll_loop()
 
 
 class Readiness:

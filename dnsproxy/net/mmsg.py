@@ -50,6 +50,7 @@ class BatchSocket:
         self._failed = 0
         # Where the address is in struct sockaddr_in6 and struct sockaddr_in, and how long.
         source_at, source_length = (8, 16) if inet6 else (4, 4)
+        self._address_at, self._address_end = source_at, source_at + source_length
         # All source addresses of a batch in one call: 20 ns each, against 150 by slicing.
         one = f"{source_at}x{source_length}s{SLOT - source_at - source_length}x"
         self._sources = [struct.Struct("=" + one * count).unpack_from for count in range(BATCH + 1)]
@@ -131,6 +132,10 @@ class BatchSocket:
     def token(self, index: int) -> Token:
         """See `DatagramSocket.token`."""
         return self._read(self._peers[index], PEER)
+
+    def address(self, token: Token) -> bytes:
+        """See `DatagramSocket.address`."""
+        return token[self._address_at : self._address_end]
 
     def port(self, index: int) -> int:
         """See `DatagramSocket.port`: the third and fourth octet of both kinds of sockaddr."""

@@ -7,6 +7,7 @@ structures cannot be.
 from __future__ import annotations
 
 import ctypes
+from functools import cache
 from typing import Final
 
 from dnsproxy.net.syscalls import LONGEST, SystemCalls, load_system_calls
@@ -48,6 +49,7 @@ class _Mmsghdr(ctypes.Structure):
 HEADER = ctypes.sizeof(_Mmsghdr)
 
 
+@cache
 def load_batch_calls() -> SystemCalls | None:
     """Return the calls where this layout is the kernel's, or None."""
     return load_system_calls() if HEADER == 64 else None

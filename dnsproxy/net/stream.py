@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections import Counter
 from math import inf
 from time import monotonic
 from typing import Final
 
 import structlog
 
+from dnsproxy.core.memory import CLIENT_RECEIVE, CLIENT_SEND
 from dnsproxy.errors import StartError
+from dnsproxy.host_calls import REFUSED
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -19,25 +22,41 @@ _BACKLOG: Final = 512
 # Out of descriptors or memory: the listening socket stays readable, so look again only after a while.
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 EXHAUSTED_SECONDS: Final = 1.0
+# All that a socket towards a peer fails with for a reason of this host: besides, no port is free for it.
+LOCAL: Final = EXHAUSTED | REFUSED | {errno.EADDRNOTAVAIL, errno.EAGAIN}
+# What sockets are for: labels of the metric and the event.
+UPSTREAMS: Final = "upstreams"
+TCP_CLIENTS: Final = "tcp_clients"
+TLS_CLIENTS: Final = "tls_clients"
 # How often idle connections are looked for within the time that they may be idle.
 IDLE_LOOKS: Final = 8
 
 
-# When what was last found short, by its use: a flood must not cost an event for each query.
-_noted: dict[str, float] = {}
+# When what last failed, by its use: a flood must not cost an event for each query.
+_noted: dict[tuple[str, int], float] = {}
 
 
-def note_exhausted(use: str, exc: OSError) -> bool:
-    """Return whether ``exc`` says that this host is short of descriptors or memory; log it then.
+def note_exhausted(use: str, exc: OSError, counts: Counter[str]) -> bool:
+    """Return whether ``exc`` says that this host is short of descriptors or memory; log and count it then."""
+    return exc.errno in EXHAUSTED and note_local(use, exc, counts)
 
-    It is a fault of this host, which the failures of upstreams and clients that follow from it do not show.
+
+def note_local(use: str, exc: OSError, counts: Counter[str]) -> bool:
+    """Return whether ``exc`` is a failure of this host and not of the peer; log and count it then.
+
+    It is no fault of the upstreams and clients whose queries and connections fail by it.
     """
-    if exc.errno not in EXHAUSTED:
+    number = exc.errno
+    if number is None or number not in LOCAL:
         return False
+    counts[use] += 1
     now = monotonic()
-    if now - _noted.get(use, -inf) >= EXHAUSTED_SECONDS:
-        _noted[use] = now
-        log.error("host.exhausted", use=use, reason=os.strerror(exc.errno))
+    if now - _noted.get((use, number), -inf) >= EXHAUSTED_SECONDS:
+        _noted[use, number] = now
+        if number in REFUSED:  # by a firewall, or a seccomp profile
+            log.error("host.refused", use=use, reason=os.strerror(number))
+        else:
+            log.error("host.exhausted", use=use, reason=os.strerror(number))
     return True
 
 
@@ -55,6 +74,13 @@ def listen(transport: str, host: str, port: int, *, reuse_port: bool) -> socket.
         reason = os.strerror(exc.errno) if exc.errno else str(exc)
         raise StartError(f"cannot listen on {transport} {host} port {port}: {reason}") from exc
     sock.setblocking(False)
+    return sock
+
+
+def bound_buffers(sock: socket.socket) -> socket.socket:
+    """Bound the kernel's buffers of connections that ``sock``, which listens, accepts from now on."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, CLIENT_RECEIVE)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, CLIENT_SEND)
     return sock
 
 

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import socket
 import sys
 from ctypes import c_int, c_size_t, c_uint, c_void_p
 from typing import Any, Final, Protocol
+
+from dnsproxy.host_calls import REFUSED, note_replaced
 
 LONGEST: Final = 1976
 """The most octets of a message, or of what else is copied to where the calls find it."""
@@ -71,10 +74,25 @@ class SystemCalls(Protocol):
 
 
 def load_system_calls() -> SystemCalls | None:
-    """Return the calls, or None where the system does not have them all, or in another form."""
+    """Return the calls, or None where the system does not have or allow them all, or in another form."""
     if sys.platform != "linux" or ctypes.sizeof(ctypes.c_void_p) != 8:
         return None
-    return _compiled() or _through_ctypes()
+    calls: SystemCalls | None = _compiled() or _through_ctypes()
+    return calls if calls is not None and _is_allowed(calls) else None
+
+
+def _is_allowed(calls: SystemCalls) -> bool:
+    """Return whether this host lets messages be moved in batches; log it where it does not."""
+    with socket.socket(type=socket.SOCK_DGRAM) as sock:
+        sock.setblocking(False)
+        # Without messages neither does anything.
+        if calls.recvmmsg(sock.fileno(), 0, 0) is None and (number := calls.last_error()) in REFUSED:
+            note_replaced("recvmmsg", number, "recvmsg")
+            return False
+        if calls.sendmmsg(sock.fileno(), 0, []) < 0 and (number := calls.last_error()) in REFUSED:
+            note_replaced("sendmmsg", number, "sendmsg")
+            return False
+    return True
 
 
 def load_waiting() -> Waiting | None:

@@ -13,10 +13,20 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from dnsproxy.core.engine import Engine
-from dnsproxy.core.places import Places
+from dnsproxy.core.places import Place, Places
+from dnsproxy.errors import DropReason
 from dnsproxy.net import connection
+from dnsproxy.net.heap import trim
 from dnsproxy.net.loop import Readiness
-from dnsproxy.net.stream import EXHAUSTED_SECONDS, IDLE_LOOKS, bound_address, listen, note_exhausted
+from dnsproxy.net.stream import (
+    EXHAUSTED_SECONDS,
+    IDLE_LOOKS,
+    TCP_CLIENTS,
+    bound_address,
+    bound_buffers,
+    listen,
+    note_exhausted,
+)
 from dnsproxy.net.upstream import Forwarder
 
 if TYPE_CHECKING:
@@ -51,7 +61,7 @@ class TcpListener:
         Raises:
             StartError: the address cannot be bound.
         """
-        self._sock = listen("tcp", host, port, reuse_port=False) if sock is None else sock
+        self._sock = bound_buffers(listen("tcp", host, port, reuse_port=False) if sock is None else sock)
         self._ready.add(self._sock.fileno(), self._accept)
 
     @property
@@ -66,64 +76,88 @@ class TcpListener:
             try:
                 sock, peer = self._sock.accept()
             except OSError as exc:  # nobody waits any more, or the client has gone again
-                if note_exhausted("tcp clients", exc):
+                if note_exhausted(TCP_CLIENTS, exc, self.engine.stats.local_failures):
                     self._ready.remove(self._sock.fileno())
                     self._pause = self._loop.call_later(EXHAUSTED_SECONDS, self._resume)
                 return
             source = ip_address(str(peer[0]).partition("%")[0]).packed
-            refusal = self._places.take(source)
-            if refusal is not None:
-                # A full house: the client may try again or use UDP.
-                self.engine.stats.drops[refusal] += 1
+            if not self.engine.admits(source):
                 sock.close()
+                continue
+            place = self._places.take(source)
+            if isinstance(place, Place):
+                self._admit(sock, source, place)
             else:
-                self._admit(sock, source)
+                # The client may retry, or use UDP.
+                self.engine.stats.drops[place] += 1
+                sock.close()
 
     def _resume(self) -> None:
         self._pause = None
         if self._sock is not None:
             self._ready.add(self._sock.fileno(), self._accept)
 
-    def _admit(self, sock: socket.socket, source: bytes) -> None:
+    def _admit(self, sock: socket.socket, source: bytes, place: Place) -> None:
+        if place.displaced is not None:
+            self.engine.stats.drops[DropReason.TCP_DISPLACED] += 1
+            place.displaced.abort()
+            place.displaced = None
         try:
-            client = self._connection(sock, source)
+            client = place.holder = self._connection(sock, source, place)
         except Exception:  # the kernel watches no more sockets (epoll(7), max_user_watches)
-            self._places.leave(source)
+            self._places.leave(place)
             sock.close()
             raise
         self._connections.add(client)
         if self._sweep is None:
             self._sweep = self._loop.call_later(connection.IDLE_SECONDS / IDLE_LOOKS, self._close_idle)
 
-    def _connection(self, sock: socket.socket, source: bytes) -> connection.Connection:
-        forget = partial(self._forget, source)
+    def _connection(self, sock: socket.socket, source: bytes, place: Place) -> connection.Connection:
+        forget = partial(self._forget, place)
         if self._watch is None:
-            return connection.Connection(sock, source, self.engine, self.forwarder, self._ready, forget)
+            return connection.Connection(
+                sock, source, self.engine, self.forwarder, self._ready, self._places.buffers, forget
+            )
         from dnsproxy.net.watched import WatchedConnection  # noqa: PLC0415 - few proxies watch
 
-        return WatchedConnection(sock, source, self.engine, self.forwarder, self._ready, forget, self._watch)
+        return WatchedConnection(
+            sock,
+            source,
+            self.engine,
+            self.forwarder,
+            self._ready,
+            self._places.buffers,
+            forget,
+            self._watch,
+        )
 
-    def _forget(self, source: bytes, client: connection.Connection) -> None:
+    def _forget(self, place: Place, client: connection.Connection) -> None:
         self._connections.discard(client)
-        self._places.leave(source)
+        self._places.leave(place)
 
     def _close_idle(self) -> None:
         now = monotonic()
         for client in list(self._connections):
             client.close_if_idle(now)
+        later = trim(self._places.buffers)
         again = (
             self._loop.call_later(connection.IDLE_SECONDS / IDLE_LOOKS, self._close_idle)
-            if self._connections
+            if self._connections or later
             else None
         )
         self._sweep = again
 
     def refit(self, engine: Engine, forwarder: Forwarder) -> None:
-        """Have these answer from the next query on; what waits is answered by those before."""
+        """Have these answer from the next query on; what waits is answered by those before.
+
+        Connections of clients that ``engine`` does not admit are closed.
+        """
         self.engine = engine
         self.forwarder = forwarder
-        for client in self._connections:
+        for client in list(self._connections):
             client.refit(engine, forwarder)
+            if not engine.admits(client.source):
+                client.finish()
 
     def finish(self) -> None:
         """Take the connections that wait to be accepted, and no more."""
@@ -133,6 +167,11 @@ class TcpListener:
             if self._pause is None:
                 self._accept()
         self._stop_accepting()
+
+    @property
+    def has_clients(self) -> bool:
+        """Whether a connection is open."""
+        return bool(self._connections)
 
     def is_busy(self, since: float) -> bool:
         """Tell whether a client waits for an answer, or has asked anything since ``since``."""

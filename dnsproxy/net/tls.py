@@ -8,48 +8,56 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from functools import partial
 from ipaddress import ip_address
 from time import monotonic
-from typing import cast
 
 from dnsproxy.certificate import Certificate
 from dnsproxy.core.engine import Engine
-from dnsproxy.core.places import Places
+from dnsproxy.core.places import Place, Places
 from dnsproxy.errors import DropReason
 from dnsproxy.net import encrypted
 from dnsproxy.net.doh_http1 import Http1Client
 from dnsproxy.net.doh_http2 import Http2Client
 from dnsproxy.net.dot import DotClient
 from dnsproxy.net.encrypted import EncryptedClient
-from dnsproxy.net.stream import EXHAUSTED_SECONDS, IDLE_LOOKS, bound_address, listen, note_exhausted
+from dnsproxy.net.heap import trim
+from dnsproxy.net.stream import (
+    EXHAUSTED_SECONDS,
+    IDLE_LOOKS,
+    TLS_CLIENTS,
+    bound_address,
+    bound_buffers,
+    listen,
+    note_exhausted,
+)
+from dnsproxy.net.tls_transport import GOODBYE_SECONDS, Buffers, TlsTransport
 from dnsproxy.net.upstream import Forwarder
 from dnsproxy.net.watch import Watch
 from dnsproxy.net.watched_encrypted import watched_client
 from dnsproxy.supervise import supervise
 
-# Seconds for a handshake, and for the client's goodbye.
 HANDSHAKE_SECONDS = 5.0
-_GOODBYE_SECONDS = 1.0
 _LOOK_SECONDS = 0.01
+# Bytes of an idle connection, roughly.
+_IDLE = 32 * 1024
 # Connections taken at the end.
 _LAST_ACCEPTS = 512
 _SPOKEN: dict[str | None, type[EncryptedClient]] = {"h2": Http2Client, "http/1.1": Http1Client}
 
 
-class _Greeter(asyncio.Protocol):
-    """Hands a connection over to what the client speaks, once the handshake has told."""
+class _Handshake:
+    """A connection whose handshake is under way: the holder of ``place`` until then."""
 
-    def __init__(self, listener: TlsListener, source: bytes) -> None:
-        self._listener = listener
-        self._source = source
-        self.has_welcomed = False
+    def __init__(self, place: Place) -> None:
+        self.task: asyncio.Task[None] | None = None
+        self.active = monotonic()
+        place.holder = self
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See `asyncio.Protocol`."""
-        self.has_welcomed = True
-        self._listener.welcome(cast("asyncio.Transport", transport), self._source)
+    def abort(self) -> None:
+        """See `core.places.Holder`."""
+        if self.task is not None:
+            self.task.cancel()
 
 
 class TlsListener:
@@ -70,12 +78,14 @@ class TlsListener:
         self.engine = engine
         self.forwarder = forwarder
         self.path = path
+        self.buffers = places.buffers
         self._places = places
         self._certificate = certificate
         self._watch = watch
         self._loop = asyncio.get_running_loop()
+        self._buffers = Buffers()
         self._sock: socket.socket | None = None
-        self._clients: set[EncryptedClient] = set()
+        self._clients: dict[EncryptedClient, Place] = {}
         self._handshakes: set[asyncio.Task[None]] = set()
         self._accepting: asyncio.Task[None] | None = None
         self._sweep: asyncio.TimerHandle | None = None
@@ -86,7 +96,7 @@ class TlsListener:
         Raises:
             StartError: the address cannot be bound.
         """
-        self._sock = listen("tls", host, port, reuse_port=False) if sock is None else sock
+        self._sock = bound_buffers(listen("tls", host, port, reuse_port=False) if sock is None else sock)
         accept = partial(self._accept, self._sock)
         self._accepting = self._loop.create_task(supervise("TLS listener", accept))
 
@@ -101,7 +111,8 @@ class TlsListener:
                 sock, peer = await self._loop.sock_accept(listening)
             except OSError as exc:  # the client has gone again, or this host is short of something
                 # An error that lasts must not hold the loop up.
-                await asyncio.sleep(EXHAUSTED_SECONDS if note_exhausted("tls clients", exc) else 0)
+                is_short = note_exhausted(TLS_CLIENTS, exc, self.engine.stats.local_failures)
+                await asyncio.sleep(EXHAUSTED_SECONDS if is_short else 0)
                 continue
             try:
                 self._admit(sock, str(peer[0]))
@@ -111,51 +122,67 @@ class TlsListener:
 
     def _admit(self, sock: socket.socket, host: str) -> None:
         source = ip_address(host.partition("%")[0]).packed
-        refusal = self._places.take(source)
-        if refusal is not None:
-            self.engine.stats.drops[refusal] += 1
+        if not self.engine.admits(source):
             sock.close()
             return
-        task = self._loop.create_task(self._shake_hands(sock, source))
+        place = self._places.take(source)
+        if not isinstance(place, Place):
+            self.engine.stats.drops[place] += 1
+            sock.close()
+            return
+        if place.displaced is not None:
+            self.engine.stats.drops[DropReason.TCP_DISPLACED] += 1
+            place.displaced.abort()
+            place.displaced = None
+        handshake = _Handshake(place)
+        task = handshake.task = self._loop.create_task(self._shake_hands(sock, source, place))
         self._handshakes.add(task)
-        task.add_done_callback(self._handshakes.discard)
+        task.add_done_callback(partial(self._end_handshake, sock, handshake, place))
 
-    async def _shake_hands(self, sock: socket.socket, source: bytes) -> None:
-        greeter = _Greeter(self, source)
+    def _end_handshake(
+        self, sock: socket.socket, handshake: _Handshake, place: Place, task: asyncio.Task[None]
+    ) -> None:
+        self._handshakes.discard(task)
+        if place.holder is handshake:
+            # Of a task that is cancelled before its first step nothing else closes the socket.
+            sock.close()
+            self._places.leave(place)
+
+    async def _shake_hands(self, sock: socket.socket, source: bytes, place: Place) -> None:
+        transport = TlsTransport(self._certificate.context(), self._buffers)
+        has_started = False
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await self._loop.connect_accepted_socket(
-                lambda: greeter,
-                sock,
-                ssl=self._certificate.context(),
-                ssl_handshake_timeout=HANDSHAKE_SECONDS,
-                ssl_shutdown_timeout=_GOODBYE_SECONDS,
-            )
-        except (OSError, EOFError):  # ssl.SSLError is an OSError
+            await self._loop.connect_accepted_socket(lambda: transport, sock)
+            async with asyncio.timeout(HANDSHAKE_SECONDS):
+                await transport.handshake
+            has_started = True
+            self._start(transport, source, place)
+        except OSError:  # ssl.SSLError and TimeoutError are such
             self.engine.stats.drops[DropReason.TLS_HANDSHAKE] += 1
         finally:
-            if not greeter.has_welcomed:
-                self._places.leave(source)
+            if not has_started:
+                transport.abort()
 
-    def welcome(self, transport: asyncio.Transport, source: bytes) -> None:
+    def _start(self, transport: TlsTransport, source: bytes, place: Place) -> None:
         """Serve a client whose handshake is done."""
-        tls = transport.get_extra_info("ssl_object")
-        spoken = tls.selected_alpn_protocol() if isinstance(tls, ssl.SSLObject) else None
+        spoken = transport.get_extra_info("ssl_object").selected_alpn_protocol()
         if self._watch is None:
             client = _SPOKEN.get(spoken, DotClient)(self, source)
         else:
             client = watched_client(spoken, self, source, self._watch)
-        self._clients.add(client)
-        transport.set_protocol(client)
-        client.connection_made(transport)
+        place.holder = client
+        self._clients[client] = place
+        transport.serve(client)
         if self._sweep is None:
             self._plan_sweep()
 
     def forget(self, client: EncryptedClient) -> None:
         """See `encrypted.House.forget`."""
-        if client in self._clients:
-            self._clients.discard(client)
-            self._places.leave(client.source)
+        place = self._clients.pop(client, None)
+        if place is not None:
+            self.buffers.freed += _IDLE
+            self._places.leave(place)
 
     def _plan_sweep(self) -> None:
         self._sweep = self._loop.call_later(encrypted.IDLE_SECONDS / IDLE_LOOKS, self._close_idle)
@@ -165,15 +192,23 @@ class TlsListener:
         now = monotonic()
         for client in list(self._clients):
             client.close_if_idle(now)
-        if self._clients:
+        if trim(self.buffers) or self._clients:
             self._plan_sweep()
 
-    def refit(self, engine: Engine, forwarder: Forwarder, certificate: Certificate, path: str) -> None:
-        """Have these answer from the next query on, and greet from the next connection on."""
+    def refit(self, engine: Engine, forwarder: Forwarder, certificate: Certificate | None, path: str) -> None:
+        """Have these answer from the next query on, and greet from the next connection on.
+
+        Without a ``certificate`` this listener is left, and new connections are not accepted. Connections of
+        clients that ``engine`` does not admit are closed.
+        """
         self.engine = engine
         self.forwarder = forwarder
         self.path = path
-        self._certificate = certificate
+        if certificate is not None:
+            self._certificate = certificate
+        for client in list(self._clients):
+            if not engine.admits(client.source):
+                client.finish()
 
     def finish(self) -> None:
         """Take the connections that wait to be accepted, and no more."""
@@ -192,6 +227,11 @@ class TlsListener:
         self._loop.call_soon(self._sock.close)
         self._sock = None
 
+    @property
+    def has_clients(self) -> bool:
+        """Whether a connection is open, or being made."""
+        return bool(self._handshakes or self._clients)
+
     def is_busy(self, since: float) -> bool:
         """Tell whether a client is being greeted, waits for an answer, or has asked since ``since``."""
         return bool(self._handshakes) or any(client.is_busy(since) for client in self._clients)
@@ -209,7 +249,7 @@ class TlsListener:
             self._sock = None
         for client in list(self._clients):
             client.finish()
-        deadline = monotonic() + _GOODBYE_SECONDS
+        deadline = monotonic() + GOODBYE_SECONDS
         while self._clients and monotonic() < deadline:  # noqa: ASYNC110 - once, at the end of the program
             await asyncio.sleep(_LOOK_SECONDS)  # asyncio tells of no end but to the protocol
         for client in list(self._clients):

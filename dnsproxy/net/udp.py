@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from collections.abc import Sequence
 from typing import Final
 
 from dnsproxy.core.engine import Engine, Forward
+from dnsproxy.core.pacing import BURST, Late, Pacer
 from dnsproxy.core.wire import Query
 from dnsproxy.errors import DropReason
 from dnsproxy.net.datagrams import Token, bind_socket, fast_side
@@ -52,6 +54,10 @@ class UdpListener:
         self._batch = self._datagrams if isinstance(self._datagrams, BatchSocket) else None
         self._ready = Readiness()
         self._flush_planned = False
+        self._late: list[Late] = []
+        self._late_bytes = 0
+        self._pacer = Pacer(engine.clients, _clock())
+        self._release: asyncio.TimerHandle | None = None
         self._calm = True
         self._reads = True
         self._closed = False
@@ -67,13 +73,20 @@ class UdpListener:
         """Have these answer from the next query on; what waits is answered by those before."""
         self._engine = engine
         self._forwarder = forwarder
+        self._pacer.clients = engine.clients
 
     def finish(self) -> None:
         """Answer what has come until now, and read no more. What waits is still answered, until `close`."""
         if not self._reads:
             return
+        self.drain()
         self._reads = False
         self._ready.remove(self._sock.fileno())
+
+    def drain(self) -> None:
+        """Answer what has come until now."""
+        if not self._reads:
+            return
         for _ in range(LAST_BATCHES):
             messages, sources = self._datagrams.receive()
             if not messages:
@@ -90,6 +103,9 @@ class UdpListener:
             self._reads = False
             self._ready.remove(self._sock.fileno())
         self._flush()
+        if self._release is not None:
+            self._release.cancel()
+        self._send_late(self._pacer.take_all())
         self._sock.close()
 
     def _receive(self) -> None:
@@ -152,14 +168,46 @@ class UdpListener:
     def _respond(self, token: Token, response: bytes, _query: Query) -> None:
         if self._closed:
             return  # the number of our descriptor may be another socket's by now
-        self._datagrams.queue(token, response)
-        if not self._flush_planned:
+        self._late.append((token, response))
+        self._late_bytes += len(response)
+        if self._late_bytes >= BURST:
+            self._flush()  # what one round releases is not kept until its end
+        elif not self._flush_planned:
             self._flush_planned = True
             self._ready.after(self._flush)
 
     def _flush(self) -> None:
+        """Send responses that have waited for upstreams; not too much at once to one client."""
         self._flush_planned = False
-        self._count_failed(self._datagrams.flush())
+        late, self._late = self._late, []
+        size, self._late_bytes = self._late_bytes, 0
+        now = _clock()
+        pacer = self._pacer
+        if not pacer.passes(size, now):
+            dropped = pacer.dropped
+            address = self._datagrams.address
+            late = [one for one in late if pacer.offer(address(one[0]), one, now)]
+            if pacer.dropped != dropped:
+                self._engine.stats.drops[DropReason.PACED] += pacer.dropped - dropped
+            self._plan_release(now)
+        self._send_late(late)
+
+    def _send_late(self, late: list[Late]) -> None:
+        datagrams = self._datagrams
+        for token, response in late:
+            datagrams.queue(token, response)
+        self._count_failed(datagrams.flush())
+
+    def _plan_release(self, now: float) -> None:
+        wake_at = self._pacer.wake_at
+        if wake_at is not None and self._release is None:
+            self._release = asyncio.get_running_loop().call_later(max(wake_at - now, 0.0), self._release_due)
+
+    def _release_due(self) -> None:
+        self._release = None
+        now = _clock()
+        self._send_late(self._pacer.due(now))
+        self._plan_release(now)
 
     def _count_failed(self, failed: int) -> None:
         # The kernel refuses a response to source port 0, and to a peer without a route.

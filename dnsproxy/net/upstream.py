@@ -6,7 +6,9 @@ No task, future or timer per query on the UDP path.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
+from errno import ENOBUFS
 from functools import partial
 from math import inf
 from time import monotonic
@@ -23,7 +25,7 @@ from dnsproxy.net.channel import Channel
 from dnsproxy.net.datagrams import open_mover
 from dnsproxy.net.dial import Dialer
 from dnsproxy.net.loop import Readiness
-from dnsproxy.net.stream import note_exhausted
+from dnsproxy.net.stream import UPSTREAMS, note_local
 from dnsproxy.net.syscalls import LONGEST
 from dnsproxy.net.upstream_udp import MANY_SOCKETS, Ids, UpstreamSocket
 
@@ -63,12 +65,23 @@ class Forwarder:
         self._wake_at = inf
         self._waker = self._loop.call_soon(self._wake)
 
-    def submit(self, forward: Forward, respond: Respond, token: object, now: float) -> None:
-        """Add a waiter to the exchange of ``forward``, and start it if it is new; `flush` sends."""
+    @property
+    def local_failures(self) -> Counter[str]:
+        """See `link.Ends`."""
+        return self._engine.stats.local_failures
+
+    def submit(self, forward: Forward, respond: Respond, token: object, now: float) -> bool:
+        """Add a waiter to the exchange of ``forward``, and start it if it is new; `flush` sends.
+
+        False for a copy of a query that waits already; it gets no answer of its own.
+        """
         exchange = forward.exchange
+        if not forward.is_new and self._work.is_copy(forward, token):
+            return False
         exchange.waiters.append((forward.query, respond, token, now))
         if forward.is_new:
             self._advance(exchange, now)
+        return True
 
     def flush(self) -> None:
         """Send the queries gathered since the last flush: one system call per socket, not per query."""
@@ -82,10 +95,23 @@ class Forwarder:
                 while messages:
                     sent = self._mover.send(used.sock, messages)
                     if not sent:
-                        break  # the kernel's buffer is full: as good as lost, the attempt times out
+                        # As good as lost: their time runs out, which is no failure of the upstream.
+                        used.unsent.update(message[:2] for message in messages)
+                        note_local(UPSTREAMS, OSError(ENOBUFS, ""), self.local_failures)
+                        break
                     messages = messages[sent:]
-            except OSError:
-                self._fail_all(used, monotonic())
+            except OSError as exc:
+                self._fail_all(used, exc, monotonic())
+
+    def answer_waiters(self) -> None:
+        """Answer all clients that wait with what is known: a stale answer or SERVFAIL."""
+        now = monotonic()
+        # Of two exchanges that race, the other one takes the waiters over.
+        while waited := self._work.waited():
+            for exchange in waited:
+                exchange.give_up()
+                self._finish(exchange, now)
+        self._do_work()
 
     def close(self) -> None:
         """Give up everything in flight and close all sockets."""
@@ -136,8 +162,8 @@ class Forwarder:
                 continue
             try:
                 self._send_udp(exchange, attempt, now)
-            except OSError:
-                exchange.fail_attempt(Failure.NETWORK, now)
+            except OSError as exc:
+                exchange.fail_attempt(self._failure(exc), now)
             else:
                 return
         self._finish(exchange, now)
@@ -176,13 +202,14 @@ class Forwarder:
         try:
             used = UpstreamSocket(upstream, now)
         except OSError as exc:  # no descriptor or port is free
-            note_exhausted("queries to upstreams", exc)
             if held is None:
                 raise
             if held.left > 0 and now < held.last_until:
+                note_local(UPSTREAMS, exc, self.local_failures)
                 return held
             if held.pending:
                 raise
+            note_local(UPSTREAMS, exc, self.local_failures)
             # Its port has been used for long enough; its descriptor may be all that there is.
             del self._current[upstream]
             self._close_socket(held)
@@ -206,9 +233,9 @@ class Forwarder:
         pending = used.pending
         try:
             replies = self._mover.receive(used.sock, len(pending) or 1)
-        except OSError:  # ICMP says that nobody listens there
+        except OSError as exc:  # ICMP says that nobody listens there
             replies = []
-            self._fail_all(used, now)
+            self._fail_all(used, exc, now)
         for data in replies:
             exchange = pending.get(data[:2])
             if exchange is None:
@@ -245,13 +272,19 @@ class Forwarder:
                 exchange.distrust_datagrams()
                 self._advance(exchange, now)
 
-    def _fail_all(self, used: UpstreamSocket, now: float) -> None:
+    def _failure(self, exc: OSError) -> Failure:
+        """Return what ``exc`` counts as; log and count what is a failure of this host."""
+        is_local = note_local(UPSTREAMS, exc, self.local_failures)
+        return Failure.LOCAL if is_local else Failure.NETWORK
+
+    def _fail_all(self, used: UpstreamSocket, exc: OSError, now: float) -> None:
         """Fail what waits on ``used``; not on other ports: a balancer may have them answered elsewhere."""
+        failure = self._failure(exc)
         failed = list(used.pending.values())
         used.pending.clear()
         used.left = 0
         for exchange in failed:
-            exchange.fail_attempt(Failure.NETWORK, now)
+            exchange.fail_attempt(failure, now)
             self._advance(exchange, now)
 
     def _turn_by(self, at: float) -> None:
@@ -275,7 +308,8 @@ class Forwarder:
             late = [item for item in used.pending.items() if item[1].attempt_deadline <= now]
             for message_id, exchange in late:
                 del used.pending[message_id]
-                exchange.fail_attempt(Failure.TIMEOUT, now)
+                failure = Failure.LOCAL if message_id in used.unsent else Failure.TIMEOUT
+                exchange.fail_attempt(failure, now)
                 self._advance(exchange, now)
         self.flush()
         for used in [used for used in self._sockets if not used.pending]:

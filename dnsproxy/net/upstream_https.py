@@ -18,8 +18,9 @@ import structlog
 
 from dnsproxy.core import doh, options
 from dnsproxy.core.exchange import Failure
+from dnsproxy.core.memory import UPSTREAM_REPLIES
 from dnsproxy.errors import WireError
-from dnsproxy.net.http2 import FrameBudget, HeaderDecoder
+from dnsproxy.net.http2 import BoundedConnection, FrameBudget
 from dnsproxy.net.link import Keeper, Link, Waiting
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -27,12 +28,16 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 _Codes = h2.settings.SettingCodes
 # Octets of headers that a server may send for one reply.
 _MAX_HEADERS = 16_384
+# Characters that are kept of a field.
+_MAX_FIELD = 128
 # A query in full, with its padding: what the server's windows must have room for.
 _ROOM = 1024
 # Streams to have open before the server has told its bound; it should allow 100 (RFC 9113 §6.5.2).
 _FIRST_STREAMS = 100
 # Streams whose frames are allowed for, however many more the server allows.
 _MOST_STREAMS = 1000
+# Closed streams that are known as such: replies to queries that are given up may still come.
+_CLOSED_STREAMS = 8192
 # Id of every query: equal queries are then equal to HTTP caches (RFC 8484 §4.1).
 _ID = b"\0\0"
 
@@ -59,8 +64,13 @@ class HttpsLink(Link):
         self._headers = [(":scheme", "https"), (":authority", authority), ("accept", doh.MEDIA_TYPE)]
         self._replies: dict[int, _Reply] = {}
         self._flush_planned = False
+        self._unfinished = 0
         self._max_streams = _FIRST_STREAMS
-        self._http = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+        self._http = BoundedConnection(
+            h2.config.H2Configuration(header_encoding="utf-8"),
+            max_headers=_MAX_HEADERS,
+            closed_streams=_CLOSED_STREAMS,
+        )
         self._http.local_settings = h2.settings.Settings(
             client=True,
             initial_values={
@@ -69,8 +79,6 @@ class HttpsLink(Link):
                 _Codes.MAX_HEADER_LIST_SIZE: _MAX_HEADERS,
             },
         )
-        # h2 announces the bound, and applies its default.
-        self._http.decoder = HeaderDecoder(_MAX_HEADERS)
         self._frames = FrameBudget(_MOST_STREAMS, is_server=False)
 
     def begin(self, transport: asyncio.Transport) -> None:
@@ -113,13 +121,19 @@ class HttpsLink(Link):
         self._close_stream(key)
 
     def _close_stream(self, stream: int) -> None:
-        if self._replies.pop(stream, None) is None:
+        if self._pop_reply(stream) is None:
             return
         try:
             self._http.reset_stream(stream, h2.errors.ErrorCodes.CANCEL)
         except h2.exceptions.ProtocolError:
             return  # the server has ended it, or the connection, in the meantime
         self._plan_flush()
+
+    def _pop_reply(self, stream: int) -> _Reply | None:
+        reply = self._replies.pop(stream, None)
+        if reply is not None:
+            self._unfinished -= len(reply.body)
+        return reply
 
     def _plan_flush(self) -> None:
         if not self._flush_planned:
@@ -173,8 +187,8 @@ class HttpsLink(Link):
         headers = {str(name): str(value) for name, value in event.headers}
         status = headers.get(":status", "")
         reply.status = int(status) if status.isascii() and status.isdigit() else 0
-        reply.content_type = headers.get("content-type", "")
-        reply.age = headers.get("age", "")
+        reply.content_type = headers.get("content-type", "")[:_MAX_FIELD]
+        reply.age = headers.get("age", "")[:_MAX_FIELD]
 
     def _take_data(self, event: h2.events.DataReceived, now: float) -> None:
         self._http.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
@@ -182,12 +196,17 @@ class HttpsLink(Link):
         if reply is None:
             return
         reply.body += event.data
+        self._unfinished += len(event.data)
+        if self._unfinished > UPSTREAM_REPLIES:
+            self.channel.lose(self, Failure.HTTP, "too much of unfinished replies")
+            self.abort()
+            return
         if len(reply.body) > doh.MAX_MESSAGE:
             self._close_stream(event.stream_id)
             self._fail(event.stream_id, "a reply longer than a DNS message", now)
 
     def _take_end(self, stream: int, now: float) -> None:
-        reply = self._replies.pop(stream, None)
+        reply = self._pop_reply(stream)
         if reply is None:
             return
         try:
@@ -199,7 +218,7 @@ class HttpsLink(Link):
             self._fail(stream, "a reply to something else", now)
 
     def _take_reset(self, event: h2.events.StreamReset, now: float) -> None:
-        self._replies.pop(event.stream_id, None)
+        self._pop_reply(event.stream_id)
         waiting = self.waiting.get(event.stream_id)
         if waiting is None:
             return

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dnsproxy.core.exchange import Failure
 from dnsproxy.errors import StartError
+from dnsproxy.net.stream import LOCAL
 
 
 class ClientContext(ssl.SSLContext):
@@ -64,5 +65,6 @@ def name_failure(exc: Exception) -> tuple[Failure, str]:
     if isinstance(exc, ssl.SSLError):
         return Failure.TLS, f"TLS: {getattr(exc, 'reason', None) or exc}"
     number = exc.errno if isinstance(exc, OSError) else None
+    failure = Failure.LOCAL if number in LOCAL else Failure.NETWORK
     # asyncio puts a text of its own in place of the system's.
-    return Failure.NETWORK, os.strerror(number) if number else str(exc) or type(exc).__name__
+    return failure, os.strerror(number) if number else str(exc) or type(exc).__name__

@@ -15,6 +15,7 @@ from typing import Final
 from dnsproxy.core.exchange import Exchange
 from dnsproxy.core.stats import Ignored
 from dnsproxy.core.upstreams import Upstream
+from dnsproxy.net.source_address import bind_source
 
 # An off-path attacker must guess port and id. Queries that come alone have a port each (RFC 5452 §9.2), those
 # of one millisecond share one, 200 at the most: opening and closing one costs 10 us, 1 % of that time.
@@ -41,15 +42,15 @@ class UpstreamSocket:
     ``left`` queries may still be sent: until ``fresh_until`` (monotonic), while there are many sockets
     until ``shared_until``, while no other can be opened until ``last_until``. At ``close_at`` it is closed
     once nothing waits on it. ``outbox`` waits to be sent.
-    ``strays`` counts what came and answered nothing.
+    ``strays`` counts what came and answered nothing. ``unsent`` has the ids that the kernel had no room for.
 
     Raises:
-        OSError: there is no route, or no file descriptor.
+        OSError: there is no route, no source address, or no file descriptor.
     """
 
     __slots__ = (
         *("close_at", "fresh_until", "last_until", "left", "outbox", "pending", "shared_until"),
-        *("sock", "strays", "upstream"),
+        *("sock", "strays", "unsent", "upstream"),
     )
 
     def __init__(self, upstream: Upstream, now: float) -> None:
@@ -62,11 +63,14 @@ class UpstreamSocket:
         self.outbox: list[bytes] = []
         self.left = QUERIES_PER_SOCKET
         self.strays = 0
+        self.unsent: set[bytes] = set()
         self.fresh_until = now + FRESH_SECONDS
         self.shared_until = now + SHARED_SECONDS
         self.last_until = now + LAST_SECONDS
         self.close_at = now + SECONDS_PER_SOCKET
         try:
+            if upstream.source is not None:
+                bind_source(self.sock, upstream.source)
             self.sock.connect(upstream.address)
         except OSError:
             self.sock.close()

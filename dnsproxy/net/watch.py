@@ -171,7 +171,7 @@ class Watch:
 
 
 class Awaited:
-    """A token with what is known of the query that it is for."""
+    """A token with what is known of the query that it is for; equal to another one where its token is."""
 
     __slots__ = ("exchange", "is_first", "other", "seen", "token")
 
@@ -182,3 +182,9 @@ class Awaited:
         self.is_first = forward.is_new
         # Only now is it known: a race forgets the loser.
         self.other = forward.exchange.partner
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Awaited) and self.token == other.token
+
+    def __hash__(self) -> int:
+        return hash(self.token)

@@ -9,10 +9,13 @@ import socket
 from collections.abc import Callable, Sequence
 from time import monotonic, time
 
+from dnsproxy.core.budget import MemoryBudget
 from dnsproxy.core.engine import Engine, Forward
 from dnsproxy.core.seen import Seen, receive_counted
 from dnsproxy.core.wire import Query
+from dnsproxy.errors import DropReason
 from dnsproxy.net.connection import Connection
+from dnsproxy.net.datagrams import Token
 from dnsproxy.net.loop import Readiness
 from dnsproxy.net.udp import UdpListener
 from dnsproxy.net.upstream import Forwarder
@@ -55,11 +58,7 @@ class WatchedUdpListener(UdpListener):
                 if seen is not None:
                     answered.append((seen, step, number))
             elif isinstance(step, Forward):
-                token = datagrams.token(index)
-                if seen is None:
-                    self._forwarder.submit(step, self._respond, token, now)
-                else:
-                    self._forwarder.submit(step, self._respond_watched, Awaited(token, seen, step), now)
+                self._wait(step, datagrams.token(index), seen, now)
             elif seen is not None:
                 watch.drop(seen, step, now)
         if count:
@@ -68,6 +67,12 @@ class WatchedUdpListener(UdpListener):
         engine.times.record(sent - now, count)
         for seen, response, number in answered:
             watch.end(seen, response, number, sent)
+
+    def _wait(self, step: Forward, token: Token, seen: Seen | None, now: float) -> None:
+        if seen is None:
+            self._forwarder.submit(step, self._respond, token, now)
+        elif not self._forwarder.submit(step, self._respond_watched, Awaited(token, seen, step), now):
+            self._watch.drop(seen, DropReason.DUPLICATE, now)
 
     def _respond_watched(self, awaited: Awaited, response: bytes, query: Query) -> None:
         self._respond(awaited.token, response, query)
@@ -84,17 +89,18 @@ class WatchedConnection(Connection):
         engine: Engine,
         forwarder: Forwarder,
         ready: Readiness,
+        buffers: MemoryBudget,
         forget: Callable[[Connection], None],
         watch: Watch,
     ) -> None:
         self._watch = watch
         self._client_port = port_of(sock)
         self._server, self._server_port = server_of(sock)
-        super().__init__(sock, source, engine, forwarder, ready, forget)
+        super().__init__(sock, source, engine, forwarder, ready, buffers, forget)
 
     def _take(self, message: bytes, now: float) -> bool:
-        step, number = receive_counted(self._engine, message, self._source, now, tcp=True)
-        seen = self._watch.begin("tcp", self._source, self._client_port, message, now, time())
+        step, number = receive_counted(self._engine, message, self.source, now, tcp=True)
+        seen = self._watch.begin("tcp", self.source, self._client_port, message, now, time())
         if seen is not None:
             seen.server, seen.server_port = self._server, self._server_port
         if isinstance(step, bytes):

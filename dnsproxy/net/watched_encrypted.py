@@ -37,7 +37,7 @@ class _Watched(EncryptedClient):
     def ask(self, query: bytes, token: Hashable) -> None:
         """See `EncryptedClient.ask`."""
         house = self.house
-        now = self._active = monotonic()
+        now = self.active = monotonic()
         house.engine.stats.encrypted[self.proto] += 1
         step, number = receive_counted(house.engine, query, self.source, now, tcp=True)
         seen = self.watch.begin(self.proto, self.source, self._client_port, query, now, time())

@@ -26,9 +26,13 @@ _ABOUT_THE_REQUEST = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT})
 
 
 class AdminError(DnsproxyError):
-    """The running proxy could not be asked; the message says why. It may quote what answered."""
+    """The running proxy could not be asked; the message says why. It may quote what answered.
 
-    def __init__(self, message: str) -> None:
+    ``answered``: the proxy understood, and said what is wrong with what was asked.
+    """
+
+    def __init__(self, message: str, *, answered: bool = False) -> None:
+        self.answered = answered
         super().__init__(printable_lines(message))
 
 
@@ -127,7 +131,7 @@ class AdminClient:
         """Return what an answer without success says: its reason alone where that is about the request."""
         told = await _told(response)
         if told and response.status in _ABOUT_THE_REQUEST:
-            return AdminError(told)
+            return AdminError(told, answered=True)
         about = f": {told}" if told else ""
         return AdminError(f"{self._url}{path}: status {response.status} {response.reason}{about}")
 

@@ -12,7 +12,7 @@ from ipaddress import ip_address
 
 from dnsproxy.core.acr_patterns import Recognised, recognise
 from dnsproxy.core.vip_ranges import storage_region
-from dnsproxy.ops.hostsfile import HostsLine
+from dnsproxy.ops.hostsfile import HostsLine, UnreadLine
 from dnsproxy.ops.known import Known, KnownName
 
 # What YAML takes without quotes, and reads as text: starts with a letter, and is more than one word.
@@ -38,20 +38,28 @@ class _Copied:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """A ``registries`` section as YAML text, and the names that are not in it, each with the reason."""
+    """A ``registries`` section as YAML text, and the names that are not in it, each with the reason.
+
+    ``unread`` are lines, or parts of them, that could not be read.
+    """
 
     text: str
     left_out: tuple[str, ...]
+    unread: tuple[UnreadLine, ...] = ()
 
 
-def import_hosts(lines: Iterable[HostsLine], *, pin: bool = False, everything: bool = False) -> Imported:
+def import_hosts(
+    lines: Iterable[HostsLine | UnreadLine], *, pin: bool = False, everything: bool = False
+) -> Imported:
     """Return the configuration that does what the hosts file did.
 
     Names of the registry services are learned, or pinned to the file's addresses with
     ``pin``. Others are left out; with ``everything`` they are pinned.
     """
-    copied = _collect(lines)
-    left_out = []
+    listed = list(lines)
+    unread = tuple(line for line in listed if isinstance(line, UnreadLine))
+    left_out: list[str] = []
+    copied = _collect((line for line in listed if isinstance(line, HostsLine)), left_out)
     used = []
     for entry in copied:
         reason = _reason_to_leave(entry, pin=pin, everything=everything)
@@ -66,21 +74,34 @@ def import_hosts(lines: Iterable[HostsLine], *, pin: bool = False, everything: b
         registries.append(
             {"name": "hosts", "provider": "generic", "names": [_entry(e, pin=True) for e in others]}
         )
-    return Imported(_yaml(registries), tuple(left_out))
+    return Imported(_yaml(registries), tuple(left_out), unread)
 
 
-def _collect(lines: Iterable[HostsLine]) -> list[_Copied]:
+def _collect(lines: Iterable[HostsLine], left_out: list[str]) -> list[_Copied]:
     by_name: dict[str, _Copied] = {}
     for line in lines:
-        address = ip_address(line.address)
         # localhost, ip6-allnodes and the like.
-        if address.is_loopback or address.is_multicast or address.is_unspecified or address.is_link_local:
+        kind = _special(line.address)
+        if kind is not None:
+            shown = " ".join(map(_shown, line.names))
+            left_out.append(f"line {line.number}: {shown}: {line.address} is {kind}")
             continue
         for name in line.names:
             entry = by_name.setdefault(name, _Copied(name, recognise(name)))
             if line.address not in entry.addresses:
                 entry.addresses.append(line.address)
     return list(by_name.values())
+
+
+def _special(text: str) -> str | None:
+    address = ip_address(text)
+    if address.is_loopback:
+        return "a loopback address"
+    if address.is_unspecified:
+        return "the unspecified address"
+    if address.is_multicast:
+        return "a multicast address"
+    return "a link-local address" if address.is_link_local else None
 
 
 def _reason_to_leave(entry: _Copied, *, pin: bool, everything: bool) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from ipaddress import ip_address
 from itertools import product
 from typing import Annotated, Any, Literal, Self
 
@@ -22,7 +23,7 @@ from dnsproxy.settings.serving import (
     ServeSettings,
 )
 from dnsproxy.settings.sources import SourceSettings
-from dnsproxy.settings.values import Model
+from dnsproxy.settings.values import Endpoint, Model
 
 # A key path.
 Place = tuple[str | int, ...]
@@ -96,6 +97,38 @@ class Settings(Model):
         return self
 
     @model_validator(mode="after")
+    def _separate_addresses(self) -> Self:
+        """Refuse addresses of which one holds the other: the second could not be bound."""
+        wrong = []
+        places = list(self._listens())
+        for index, (place, at, kinds) in enumerate(places):
+            for first, other, others in places[:index]:
+                if kinds & others and _is_shared(at, other):
+                    same = "given already" if at == other else f"overlaps {other}"
+                    wrong.append(_misplaced(place, f"{at}: {same}", first))
+                    break
+        if wrong:
+            raise ValidationError.from_exception_data("Settings", wrong)
+        return self
+
+    def _listens(self) -> Iterator[tuple[Place, Endpoint, frozenset[str]]]:
+        """Yield where `dnsproxy serve` listens, with the key path and the transports."""
+        serve = self.serve
+        for index, at in enumerate(serve.listen):
+            yield ("serve", "listen", index), at, frozenset({"udp", "tcp"})
+        for index, at in enumerate(serve.tls.listen):
+            yield ("serve", "tls", "listen", index), at, frozenset({"tcp"})
+        if self.admin.listen is not None:
+            yield ("admin", "listen"), self.admin.listen, frozenset({"tcp"})
+
+    def doubts(self) -> Iterator[tuple[Place, str]]:
+        """Yield what is allowed and may be a mistake, with its key path."""
+        for index, registry in enumerate(self.registries):
+            doubt = registry.region_doubt
+            if doubt is not None:
+                yield ("registries", index, "region"), doubt
+
+    @model_validator(mode="after")
     def _separate_keys(self) -> Self:
         """Let keys be limited to registries that there are, and apart from what others might be told."""
         labels = {registry.name for registry in self.registries}
@@ -133,6 +166,14 @@ class Settings(Model):
             return self
         chosen = [registry for registry in self.registries if registry.name in labels]
         return self.model_copy(update={"registries": chosen})
+
+    def uses_system_resolvers(self) -> bool:
+        """Tell whether ``dnsproxy serve`` uses the resolvers of resolv.conf."""
+        embedded = any(
+            isinstance(source, SourceSettings) and source.is_local for source in self.learn.sources
+        )
+        lists = [self.forward.upstreams, *self.forward.zones.values()]
+        return any("system" in hosts for hosts in (*lists, *([self.helper.resolvers] if embedded else [])))
 
     def wanted(self) -> list[Wanted]:
         """Return the names of all registries; of several that use a service, the first owns its name."""
@@ -183,6 +224,16 @@ def _domains(registry: RegistrySettings) -> list[str]:
 
 def _overlap(one: str, other: str) -> bool:
     return one == other or lies_below(one, [other]) or lies_below(other, [one])
+
+
+def _is_shared(one: Endpoint, other: Endpoint) -> bool:
+    """Tell whether two sockets of one transport cannot have these addresses. IPv6 ones take no IPv4."""
+    first, second = ip_address(one.host), ip_address(other.host)
+    return (
+        one.port == other.port
+        and first.version == second.version
+        and (first == second or first.is_unspecified or second.is_unspecified)
+    )
 
 
 def _misplaced(place: Place, reason: str, first: Place | None = None) -> InitErrorDetails:

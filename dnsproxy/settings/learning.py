@@ -17,7 +17,7 @@ from dnsproxy.settings.sources import Source, SourceEntry, SourceSettings
 from dnsproxy.settings.values import (
     Duration,
     Endpoint,
-    Listen,
+    HelperListen,
     Model,
     Ports,
     Resolver,
@@ -61,7 +61,7 @@ class HelperSettings(Model):
 
     id: Annotated[str, AfterValidator(_printable)] = Field("helper", min_length=1, max_length=64)
     """Who signs. Give each helper its own."""
-    listen: Listen = Endpoint("127.0.0.1", 8953)
+    listen: HelperListen = Endpoint("127.0.0.1", 8953)
     """Address and port of the HTTP endpoint that proxies pull from."""
     tls: TlsSettings = TlsSettings()
     """Files that make the endpoint HTTPS."""
@@ -69,7 +69,8 @@ class HelperSettings(Model):
     """File with the bearer token that proxies must send; null: everybody may read."""
     resolvers: list[Resolver] = Field(default_factory=system_resolvers, min_length=1)
     """Resolvers to ask: `10.0.0.2`, `10.0.0.2:53`, `[fd00::2]:53`, `tcp://10.0.0.2`, or `system` for those of
-    /etc/resolv.conf.
+    /etc/resolv.conf: other servers in it are in force within seconds, and a file that cannot be read, or
+    names none, changes nothing.
     """
     interval: Annotated[Duration, Field(ge=1, le=3600)] = 30.0
     """Longest time between two looks at a name. Registries are asked every tenth time."""

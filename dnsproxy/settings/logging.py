@@ -26,6 +26,8 @@ QueryField = Literal[
     "ede",
     "reason",
 ]
+# Not through the name of this project: the package of that name on PyPI is another program.
+DNSTAP_PACKAGES = "'dnstap-pb>=0.11.3,<1' 'fstrm>=0.6,<1'"
 # A path with its end, in a sockaddr_un (unix(7)).
 _MAX_SOCKET_PATH = 107
 
@@ -66,7 +68,7 @@ class QueryLogSettings(Model):
 
 
 class DnstapSettings(Model):
-    """Queries and responses as dnstap messages in Frame Streams; needs the extra `dnsproxy[dnstap]`."""
+    """Queries and responses as dnstap messages in Frame Streams; needs the extra `dnstap`."""
 
     socket: Path | None = None
     """The Unix socket of a collector, which may come and go."""
@@ -92,7 +94,7 @@ class DnstapSettings(Model):
             raise ValueError(f"socket: the path of a socket has {_MAX_SOCKET_PATH} octets at most")
         missing = [name for name in ("dnstap_pb", "fstrm") if find_spec(name) is None]
         if self.enabled and missing:
-            raise ValueError(f"needs {' and '.join(missing)}; run: pip install 'dnsproxy[dnstap]'")
+            raise ValueError(f"needs {' and '.join(missing)}; run: pip install {DNSTAP_PACKAGES}")
         return self
 
 

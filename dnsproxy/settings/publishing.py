@@ -33,7 +33,7 @@ class S3Target(S3Place):
     """An object of an S3-compatible store."""
 
     type: Literal["s3"]
-    """`s3`: an object of an S3-compatible store, OSS for example; needs the extra `dnsproxy[s3]`."""
+    """`s3`: an object of an S3-compatible store, OSS for example; needs the extra `s3`."""
 
     @property
     def name(self) -> str:
@@ -46,7 +46,7 @@ class KubernetesTarget(KubernetesPlace):
 
     type: Literal["kubernetes"]
     """`kubernetes`: an entry of a ConfigMap or Secret, at most 1 MiB; needs the extra
-    `dnsproxy[kubernetes]`.
+    `kubernetes`.
     """
 
     @property

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from dnsproxy.core.addresses.filter import Limits
 from dnsproxy.core.provider import PARAMETERS, Provider
 from dnsproxy.core.providers import PROVIDERS
 from dnsproxy.core.registry import Override, Sought, Wanted, with_overrides
 from dnsproxy.settings.discovery import DiscoverSettings
-from dnsproxy.settings.values import Addresses, Model, Name, Network, Ports, Range, Role
+from dnsproxy.settings.suggestions import suggestion
+from dnsproxy.settings.values import Addresses, Model, Name, Network, Ports, Range, Role, misplaced
 
 
 def _in_quotes(value: object) -> object:
@@ -168,14 +168,20 @@ class RegistrySettings(Model):
         provider, variant = self._provider, self._variant
         if variant not in provider.variants:
             known = ", ".join(provider.variants)
-            raise _misplaced({"variant": f"{variant!r} is none of provider {provider.key}: it has {known}"})
+            raise misplaced({("variant",): f"{variant!r} is none of provider {provider.key}: it has {known}"})
         wrong = provider.complaints(self._given, variant)
         needed = provider.needed(variant)
         if not all(self._given.get(key) for key in needed):
             wrong[""] = f"provider {provider.key} needs {' and '.join(needed)}"
         wrong |= self._beyond_provider()
         if wrong:
-            raise _misplaced(wrong)
+            raise misplaced({(key,) if key else (): reason for key, reason in wrong.items()})
+        seen: dict[str, int] = {}
+        for index, entry in enumerate(self.names):
+            first = seen.setdefault(entry.name, index)
+            if first != index:
+                reason = f"{entry.name.removesuffix('.')} is names[{first}] already"
+                raise misplaced({("names", index, "name"): reason})
         if provider.key == "generic" and not self.names:
             raise ValueError("provider generic needs names")
         if self.sought() and not self.host:
@@ -213,6 +219,14 @@ class RegistrySettings(Model):
     @property
     def _given(self) -> dict[str, str]:
         return {key: value for key in PARAMETERS if (value := getattr(self, key)) is not None}
+
+    @property
+    def region_doubt(self) -> str | None:
+        """What makes one doubt the region; None where it is known, or the provider has none."""
+        known = self._provider.regions
+        if self.region is None or not known or self.region.lower() in known:
+            return None
+        return f"no region of {self.provider} that is known here{suggestion(self.region, known)}"
 
     def wanted(self) -> list[Wanted]:
         """Return the names to learn or pin for this registry."""
@@ -270,16 +284,3 @@ class RegistrySettings(Model):
         return [
             Sought(self.name, role, tuple(suffixes)) for role, value, suffixes in roles if value == "discover"
         ]
-
-
-def _misplaced(wrong: dict[str, str]) -> ValidationError:
-    """Return the complaints about the keys in ``wrong``, each at its place; one without key is about all."""
-    details = [
-        InitErrorDetails(
-            type=PydanticCustomError("value_error", "{reason}", {"reason": reason}),
-            loc=(key,) if key else (),
-            input=None,
-        )
-        for key, reason in wrong.items()
-    ]
-    return ValidationError.from_exception_data("RegistrySettings", details)

@@ -8,17 +8,27 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
+from dnsproxy.core import names
+from dnsproxy.core.memory import CACHE_BYTES_PER_ENTRY, CACHE_ENTRY
+from dnsproxy.settings.schema import duration_text
 from dnsproxy.settings.values import (
+    BYTE_SIZE,
+    AdminListen,
+    ByteSize,
+    ClientRange,
+    DnsListen,
     Duration,
     Endpoint,
     Forwarding,
-    Listen,
     Model,
     Name,
     Network,
     Numeric,
-    Range,
+    SourceText,
+    TlsListen,
     UrlPath,
+    misplaced,
+    parse_byte_size,
     system_resolvers,
 )
 
@@ -49,10 +59,40 @@ Workers = Annotated[
 ]
 
 
+# Entries; far above what a process of Python can look after.
+MAX_CACHE = 10_000_000
+_MOST_CACHE_BYTES = MAX_CACHE * CACHE_BYTES_PER_ENTRY
+
+
+def _cache_size(value: object) -> object:
+    if isinstance(value, str | ByteSize):
+        size = parse_byte_size(value)
+        if size.in_bytes > _MOST_CACHE_BYTES:
+            raise ValueError(f"larger than {ByteSize(_MOST_CACHE_BYTES)}")
+        return size
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_CACHE:
+        raise ValueError(f"not a size; write 0 to {MAX_CACHE} entries, or for example 64MiB")
+    return value
+
+
+CacheSize = Annotated[
+    int | ByteSize,
+    BeforeValidator(_cache_size),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": MAX_CACHE},
+                {"title": "size in bytes", "type": "string", "pattern": f"^(?:{BYTE_SIZE.pattern})$"},
+            ]
+        }
+    ),
+]
+
+
 class TlsListenSettings(Model):
     """Listeners for DNS over TLS (RFC 7858) and over HTTPS (RFC 8484); the client says which by ALPN."""
 
-    listen: list[Listen] = Field(default_factory=list)
+    listen: list[TlsListen] = Field(default_factory=list)
     """Numeric addresses with ports, such as 0.0.0.0:853 and 0.0.0.0:443. Both protocols are served on each:
     HTTPS for clients that offer h2 or http/1.1 by ALPN, TLS for others.
     """
@@ -79,10 +119,10 @@ class RateLimitSettings(Model):
     """Queries per second over UDP and client; 0 for no limit. Of those beyond it every second one is told to
     use TCP, the others are dropped.
     """
-    exempt: list[Range] = Field(default_factory=list)
+    exempt: list[ClientRange] = Field(default_factory=list)
     """Client ranges without a limit."""
     ipv4_prefix: int = Field(32, ge=8, le=32)
-    """IPv4 addresses that share so many bits are one client."""
+    """IPv4 addresses that share so many bits are one client, for all limits."""
     ipv6_prefix: int = Field(64, ge=16, le=128)
     """The same for IPv6."""
 
@@ -99,24 +139,30 @@ class IdentitySettings(Model):
 class ServeSettings(Model):
     """The DNS listeners."""
 
-    listen: list[Listen] = Field(
+    listen: list[DnsListen] = Field(
         default_factory=lambda: [Endpoint("0.0.0.0", 53), Endpoint("::", 53)], min_length=1
     )
     """Numeric addresses with ports; UDP and TCP on each."""
-    allow: list[Range] = Field(
+    allow: list[ClientRange] = Field(
         default_factory=lambda: _ranges(
             *("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"),
             *("::1/128", "fc00::/7", "fe80::/10"),
         )
     )
-    """Client ranges to answer; others get REFUSED. The list replaces the default."""
+    """Client ranges to answer; others get REFUSED over UDP, their connections are closed. The list replaces
+    the default.
+    """
     max_tcp_clients: int = Field(512, ge=1, le=100_000)
-    """TCP and TLS connections at one time, of all clients."""
+    """TCP and TLS connections at one time, of all clients. When all are taken, one of the client with the
+    most is closed for a client with fewer.
+    """
     max_tcp_per_client: int = Field(128, ge=1, le=100_000)
-    """The same, of one address; of one /64 for IPv6."""
-    lameduck: Annotated[Duration, Field(le=3600)] = 10.0
-    """How long queries are still answered after SIGTERM, while `/ready` tells load balancers to go elsewhere.
-    SIGINT, or a second SIGTERM, ends it at once.
+    """The same, of one client; which addresses are one client is set in `rate_limit`."""
+    lameduck: Annotated[Duration, Field(le=3600)] = 5.0
+    """How long queries are still answered after SIGTERM, while `/ready` has load balancers send queries
+    elsewhere. Queries in flight take up to `forward.timeout.total` more: with both defaults the stop is over
+    before `docker stop` kills after 10 s. 0 for a sidecar and wherever no load balancer is in front. SIGINT,
+    or a second SIGTERM, ends it at once.
     """
     workers: Workers = 1
     """Processes that answer, each with a cache of its own of `cache.size`; `auto`: one for each processor
@@ -152,6 +198,29 @@ class TimeoutSettings(Model):
     """Longest time of all attempts for one query; then it is answered SERVFAIL, or with an expired answer."""
 
 
+def _zones(value: object) -> object:
+    """Refuse zones that are the same in two spellings, and names that are no zones."""
+    if not isinstance(value, dict):
+        return value
+    seen: dict[str, str] = {}
+    wrong: dict[tuple[str | int, ...], str] = {}
+    for key in value:
+        try:
+            zone = names.canonical(str(key))
+        except ValueError:
+            continue  # reported as a name that is none
+        first = seen.setdefault(zone, key)
+        if zone == ".":
+            wrong[key,] = "not a zone: the servers for all names are forward.upstreams"
+        elif zone.startswith("*."):
+            wrong[key,] = f"write {zone[2:].removesuffix('.')}: a zone holds every name below it"
+        elif first != key:
+            wrong[key,] = f"the same zone as {first}"
+    if wrong:
+        raise misplaced(wrong)
+    return value
+
+
 class ForwardSettings(Model):
     """Where every other name is resolved."""
 
@@ -160,14 +229,20 @@ class ForwardSettings(Model):
     `https://10.0.0.5/dns-query#dns.example` (port 443, HTTP/2): the certificate must be for the name
     behind `#`, or else for the host as written.
     """
-    zones: dict[Name, list[Forwarding]] = Field(default_factory=dict)
+    zones: Annotated[dict[Name, list[Forwarding]], BeforeValidator(_zones)] = Field(default_factory=dict)
     """Zones with resolvers of their own, such as `corp.example.com: [10.0.0.53]`; the longest match counts.
     Special-use names (localhost, local, home.arpa, invalid, onion, reverse zones of private ranges) are
-    answered by the proxy itself unless a zone here holds them.
+    answered by the proxy itself unless a zone here holds them; a PTR query for a private address of learned
+    or pinned names with these names.
     """
     bootstrap: list[Numeric] = Field(default_factory=list)
     """Resolvers, as `10.0.0.2` or `tcp://10.0.0.2`, that tell the addresses of upstreams whose host is a
     name, such as `tls://dns.example`. Not this proxy. Without any, upstreams must be numeric.
+    """
+    source: SourceText | None = None
+    """What queries to upstreams are sent from: an address of this host, an interface such as `eth0`, or a
+    list of one IPv4 address, one IPv6 address and one interface; null: as the routes have it. While the host
+    does not have it, upstreams fail and learned names are answered.
     """
     ca_file: Path | None = None
     """PEM file of the authority of the upstreams' certificates; null: the system's."""
@@ -176,7 +251,9 @@ class ForwardSettings(Model):
     timeout: TimeoutSettings = TimeoutSettings()
     """Bounds of one forwarded query."""
     max_in_flight: int = Field(1000, ge=1, le=60_000)
-    """Forwarded queries at one time. Beyond that the oldest gives way if it has waited 0.2 s."""
+    """Forwarded queries at one time. When all are taken, the oldest of the client with the most gives way: at
+    once to a client with fewer, to another query of its own if it has waited 0.2 s.
+    """
     policy: Literal["fastest", "sequential", "random", "race"] = "fastest"
     """Which upstream is asked first, of those that answer: `fastest` (by the decaying mean of their times;
     one query in 50 tries another), `sequential` (the first in the list), `random`, or `race` (as fastest,
@@ -205,10 +282,12 @@ class ForwardSettings(Model):
 
 
 class CacheSettings(Model):
-    """The answer cache; ``size`` counts entries, 0 turns it off."""
+    """The answer cache; ``size`` counts entries or bytes, 0 turns it off."""
 
-    size: int = Field(100_000, ge=0, le=10_000_000)
-    """Entries; 0: no cache."""
+    size: CacheSize = 100_000
+    """Entries, which may take 1 KiB of memory each on average, or bytes of memory, such as `64MiB`; 0: no
+    cache. Answers that are used least are evicted. A usual answer costs 600 to 800 bytes.
+    """
     min_ttl: Annotated[Duration, Field(le=3600)] = 0.0
     """Lower bound put on the TTLs of answers."""
     max_ttl: Annotated[Duration, Field(ge=1, le=604_800)] = 3600.0
@@ -221,6 +300,23 @@ class CacheSettings(Model):
     """Ask anew for answers that are in use, in the last tenth of their life."""
     nxdomain_cut: bool = False
     """A name that does not exist has none below it (RFC 8020). Some servers deny names that do."""
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        if self.min_ttl > self.max_ttl:
+            lower, upper = duration_text(self.min_ttl), duration_text(self.max_ttl)
+            raise misplaced({("min_ttl",): f"{lower} is above max_ttl, which is {upper}"})
+        return self
+
+    @property
+    def entries(self) -> int:
+        """The maximum of entries."""
+        return self.size.in_bytes // CACHE_ENTRY if isinstance(self.size, ByteSize) else self.size
+
+    @property
+    def max_bytes(self) -> int:
+        """The maximum of bytes that they cost."""
+        return self.size.in_bytes if isinstance(self.size, ByteSize) else self.size * CACHE_BYTES_PER_ENTRY
 
 
 class AdminTlsSettings(Model):
@@ -241,7 +337,7 @@ class AdminTlsSettings(Model):
 class AdminSettings(Model):
     """The HTTP endpoint for operators."""
 
-    listen: Listen | None = Endpoint("127.0.0.1", 9153)
+    listen: AdminListen | None = Endpoint("127.0.0.1", 9153)
     """Numeric address and port; null: none."""
     token_file: Path | None = None
     """File with the bearer token to ask for; null: none is asked for, and orders are taken from this host

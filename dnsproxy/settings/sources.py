@@ -19,6 +19,7 @@ from dnsproxy.settings.values import Endpoint, Model, by_type, parse_endpoint
 # What stands in place of a URL where there is none, so that every source has a name of its own.
 EMBEDDED = "embedded:"
 _DNS = "dns://"
+_ZONE_ID = re.compile(r"https?://\[[^\]]*%")
 _HTTP_OR_FILE = re.compile(r"https?://[^/\s]+/\S*|file:///\S+")
 
 
@@ -64,6 +65,8 @@ class SourceSettings(Model):
             if "://" in host:
                 raise ValueError("write for example dns://10.0.0.5 or dns://10.0.0.5:53")
             parse_endpoint(host, 53)
+        elif _ZONE_ID.match(url):
+            raise ValueError(f"{url!r} has an IPv6 zone id, which is not supported")
         elif url not in {"", EMBEDDED} and not _HTTP_OR_FILE.fullmatch(url):
             raise ValueError("not an http://, https://, file:/// or dns:// URL")
         return url
@@ -102,7 +105,7 @@ class S3Source(S3Place):
     """An object of an S3-compatible store, looked at again every `learn.refresh`."""
 
     type: Literal["s3"]
-    """`s3`: an object of an S3-compatible store, OSS for example; needs the extra `dnsproxy[s3]`."""
+    """`s3`: an object of an S3-compatible store, OSS for example; needs the extra `s3`."""
 
     is_local: ClassVar[bool] = False
     can_wait: ClassVar[bool] = False
@@ -118,7 +121,7 @@ class KubernetesSource(KubernetesPlace):
 
     type: Literal["kubernetes"]
     """`kubernetes`: an entry of a ConfigMap or Secret, watched through the API server; needs the extra
-    `dnsproxy[kubernetes]`. Where it can be mounted, `url: file:///...` of the mounted file spares that.
+    `kubernetes`. Where it can be mounted, `url: file:///...` of the mounted file spares that.
     """
 
     is_local: ClassVar[bool] = False

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from importlib.util import find_spec
+from typing import Final
 
-_LIBRARIES = {"s3": "obstore", "kubernetes": "lightkube"}
+# Not through the name of this project: the package of that name on PyPI is another program.
+PACKAGES: Final = {"s3": "obstore>=0.11,<0.13", "kubernetes": "lightkube>=1.0.1,<2"}
+_LIBRARIES: Final = {"s3": "obstore", "kubernetes": "lightkube"}
 
 
 def needs_extra(kind: str) -> str:
     """Return what to say where the library of ``kind`` is not installed."""
-    return f"{kind} needs an extra: pip install 'dnsproxy[{kind}]'"
+    return f"{kind} needs another package: pip install '{PACKAGES[kind]}'"
 
 
 def missing_extras(kinds: Collection[str]) -> list[str]:

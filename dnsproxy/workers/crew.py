@@ -12,6 +12,7 @@ import structlog
 
 from dnsproxy.core.totals import WorkerView
 from dnsproxy.errors import WorkerError
+from dnsproxy.net.doors import Door
 from dnsproxy.supervise import note_failure
 from dnsproxy.workers.messages import Content
 from dnsproxy.workers.seat import Seat
@@ -97,13 +98,16 @@ class Crew:
             self._phase = Phase.OPEN
         return self.failure
 
-    async def close(self, seconds: float) -> None:
-        """Have all end, and kill those that have not after ``seconds``."""
+    async def close(self, seconds: float, held: frozenset[Door] = frozenset()) -> None:
+        """Have all end, and kill those that have not after ``seconds``.
+
+        The service manager has ``held`` open.
+        """
         self._phase = Phase.CLOSING
         for timer in self._timers.values():
             timer.cancel()
         for seat in self.processes.values():
-            seat.stop()
+            seat.stop(held=held)
         await self._until(self._is_empty, seconds)
         for seat in list(self.processes.values()):
             log.warning("worker.killed", worker=seat.number)

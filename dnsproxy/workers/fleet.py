@@ -18,22 +18,23 @@ from dnsproxy.net.doors import Door, Doorkeeper, dns_doors
 from dnsproxy.outfit import Outfit
 from dnsproxy.plane import Change
 from dnsproxy.settings import Settings
+from dnsproxy.settings.plain import pack
 from dnsproxy.supervise import in_thread, supervise
 from dnsproxy.workers.channel import MAX_SOCKETS
 from dnsproxy.workers.crew import STOP_SECONDS, Crew, Starter
 from dnsproxy.workers.messages import (
+    MAX_SETTINGS,
     Begin,
     Content,
     Explain,
     Flush,
     Refit,
     Request,
-    TakeTable,
     TellTraffic,
-    frame,
 )
 from dnsproxy.workers.seat import Seat
 from dnsproxy.workers.start import MAX_UPSTREAMS, for_one_of
+from dnsproxy.workers.table_feed import SharedTable, TableFeed
 from dnsproxy.workers.worker import GENTLE_SECONDS
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -68,8 +69,8 @@ class Fleet:
         self._count = count
         self._keeper = keeper
         self._beat_seconds = beat_seconds
-        self._table = ServedTable()
-        self._framed = frame(TakeTable(self._table))
+        self._encoded = pack(settings)
+        self._shared = SharedTable(ServedTable())
         self._totals = Totals()
         self._version = 0
         self._crew = Crew(self, starter, count)
@@ -83,19 +84,15 @@ class Fleet:
 
     def swap_table(self, table: ServedTable) -> None:
         """Have every worker answer with the addresses of ``table`` from now on."""
-        self._table = table
-        try:
-            self._framed = frame(TakeTable(table))
-        except WorkerError as exc:
-            log.error("workers.table_too_large", reason=str(exc))  # noqa: TRY400 - the trace would say no more
-            return
-        for seat in self._crew.processes.values():
-            seat.offer(self._framed)
+        self._offer(self._shared.replace(table))
 
-    def update(self, table: ServedTable, names: Iterable[str]) -> None:  # noqa: ARG002 - the interface
-        """See `Plane.update`; workers get the whole table, once."""
-        if table is not self._table:
-            self.swap_table(table)
+    def update(self, table: ServedTable, names: Iterable[str]) -> None:
+        """See `Plane.update`."""
+        self._offer(self._shared.update(table, names))
+
+    def _offer(self, names: list[str]) -> None:
+        for seat in self._crew.processes.values():
+            seat.offer(names)
 
     async def open(self) -> None:
         """Start all workers; return when each of them answers.
@@ -103,7 +100,7 @@ class Fleet:
         Raises:
             StartError: one cannot; none is left.
         """
-        _check(self._settings)
+        _check(self._settings, self._encoded)
         self._keeper.open(dns_doors(self._settings))
         failure = await self._crew.open()
         if failure is not None:
@@ -133,9 +130,10 @@ class Fleet:
             await self._deal()
 
     async def finish(self) -> None:
-        """Have all workers answer what they have read, and end; kill those that do not in time."""
+        """Have all workers answer what clients have sent, and end; kill those that do not in time."""
+        held = self._keeper.given
         self._keeper.close()
-        await self._crew.close(self._settings.forward.timeout.total + STOP_SECONDS)
+        await self._crew.close(self._settings.forward.timeout.total + STOP_SECONDS, held)
 
     async def close(self) -> None:
         """As `finish`: workers that have nothing to do end at once."""
@@ -151,12 +149,13 @@ class Fleet:
     async def prepare(self, settings: Settings) -> Change:
         """See `plane.Plane.prepare`."""
         shared = await in_thread(for_one_of, settings, self._count)
-        await in_thread(_check, shared)
-        return _Refitting(self, shared)
+        encoded = await in_thread(pack, shared)
+        await in_thread(_check, shared, encoded)
+        return _Refitting(self, shared, encoded)
 
-    async def refit(self, settings: Settings) -> None:
+    async def refit(self, settings: Settings, encoded: bytes) -> None:
         """Have every worker answer by ``settings``, its part; one that cannot is replaced."""
-        self._settings = settings
+        self._settings, self._encoded = settings, encoded
         self._version += 1
         await self._deal()
 
@@ -164,8 +163,8 @@ class Fleet:
         """See `crew.Owner.brief`."""
         seat.served = (self._version, (seat.number,))
         sockets = self._sockets([seat.number])
-        begin = Begin(self._settings, tuple(sockets))
-        seat.begin(process, sock, begin, sockets.values(), self._framed)
+        begin = Begin(self._encoded, tuple(sockets))
+        seat.begin(process, sock, begin, sockets.values(), TableFeed(self._shared))
 
     async def _deal(self) -> None:
         """See that all sockets are served, each by its worker or, until that one is back, by another one."""
@@ -197,7 +196,7 @@ class Fleet:
         reason = "it does not read what it is told"
         while seat.is_open and loop.time() < deadline:
             sockets = self._sockets(dealt[1])
-            asked = seat.ask(Refit(self._settings, tuple(sockets)), sockets.values())
+            asked = seat.ask(Refit(self._encoded, tuple(sockets)), sockets.values())
             if asked is None:
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
@@ -270,23 +269,28 @@ class Fleet:
 
 
 class _Refitting:
-    """See `plane.Change`; ``settings`` are one worker's part."""
+    """See `plane.Change`; ``settings`` are one worker's part, ``encoded`` the same as it is sent."""
 
-    def __init__(self, fleet: Fleet, settings: Settings) -> None:
+    def __init__(self, fleet: Fleet, settings: Settings, encoded: bytes) -> None:
         self._fleet = fleet
         self._settings = settings
+        self._encoded = encoded
 
     async def commit(self) -> None:
         """See `plane.Change.commit`."""
-        await self._fleet.refit(self._settings)
+        await self._fleet.refit(self._settings, self._encoded)
 
 
-def _check(settings: Settings) -> None:
+def _check(settings: Settings, encoded: bytes) -> None:
     """See that workers can answer by ``settings``, so that what is wrong is said once.
 
     Raises:
-        StartError: as `Outfit`, or there are more addresses than can be handed to a worker.
+        StartError: as `Outfit`, or there is more than can be sent to a worker.
     """
+    if len(encoded) > MAX_SETTINGS:
+        raise StartError(
+            f"the configuration is too large for workers: {len(encoded)} bytes, of {MAX_SETTINGS}"
+        )
     doors = len(dns_doors(settings))
     # One worker may have the share of another one as well.
     if 2 * doors > MAX_SOCKETS:

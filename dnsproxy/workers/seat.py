@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 
 from dnsproxy.core.restarts import Pulse, Restarts
 from dnsproxy.core.totals import WorkerView
+from dnsproxy.net.doors import Door
 from dnsproxy.workers.channel import Channel
 from dnsproxy.workers.messages import (
     Ask,
@@ -20,7 +21,9 @@ from dnsproxy.workers.messages import (
     Request,
     Stop,
     TellTraffic,
+    ToControl,
 )
+from dnsproxy.workers.table_feed import TableFeed
 
 
 class Seat:
@@ -49,6 +52,7 @@ class Seat:
         self._gone = gone
         self._heard = heard
         self._channel: Channel | None = None
+        self._feed: TableFeed | None = None
         self._pid: int | None = None
         self._pulse = Pulse()
         self._asked: dict[int, asyncio.Future[Content]] = {}
@@ -60,24 +64,30 @@ class Seat:
     # -- one process after another ---------------------------------------------------------
 
     def begin(
-        self, process: int, sock: socket.socket, begin: Begin, sockets: Iterable[socket.socket], table: bytes
+        self,
+        process: int,
+        sock: socket.socket,
+        begin: Begin,
+        sockets: Iterable[socket.socket],
+        feed: TableFeed,
     ) -> None:
-        """Take ``process`` behind ``sock``; it opens when it has ``begin`` and ``table`` (framed)."""
+        """Take ``process`` behind ``sock``; it opens when it has ``begin`` and the table of ``feed``."""
         self.process = process
-        self._channel = Channel(sock, self._take, lambda: self._gone(self))
+        self._feed = feed
+        self._channel = Channel(sock, ToControl, self._take, lambda: self._gone(self), feed.next)
         self._pulse = Pulse()
         self._beat = None
         self._began, self._began_wall = time.monotonic(), time.time()
         self.reason = None
         self.is_being_ended = False
         self._channel.send(begin, sockets)
-        self._channel.offer(table)
+        self._channel.offer()
 
     def end(self) -> float:
         """Forget the process, which has ended; return the seconds that it lived."""
         if self._channel is not None:
             self._channel.close()
-            self._channel = None
+            self._channel = self._feed = None
         self.is_open = False
         self._pid = None
         for future in self._asked.values():
@@ -97,10 +107,11 @@ class Seat:
 
     # -- what it is told and asked ------------------------------------------------------------
 
-    def offer(self, table: bytes) -> None:
-        """Have it answer from this table as soon as it reads; a newer one replaces one that waits."""
-        if self._channel is not None:
-            self._channel.offer(table)
+    def offer(self, names: Iterable[str]) -> None:
+        """Have it answer ``names`` by the newest table as soon as it reads."""
+        if self._channel is not None and self._feed is not None:
+            self._feed.want(names)
+            self._channel.offer()
 
     def ask(self, request: Request, sockets: Iterable[socket.socket] = ()) -> asyncio.Future[Content] | None:
         """Return what will hold the reply, cancelled if the process ends; None when it cannot be asked.
@@ -127,10 +138,10 @@ class Seat:
             self._beat = self.ask(TellTraffic())
         return self._pulse.beat(answered=answered)
 
-    def stop(self, *, gently: bool = False) -> None:
-        """Ask it to end."""
+    def stop(self, *, gently: bool = False, held: frozenset[Door] = frozenset()) -> None:
+        """Ask it to end; see `Stop`."""
         if self._channel is not None:
-            self._channel.send(Stop(gently))
+            self._channel.send(Stop(gently, held))
 
     def view(self, queries: int) -> WorkerView:
         """Return what the status shows."""

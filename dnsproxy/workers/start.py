@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 
 from dnsproxy.core.returns import KEY_SIZE, Returns
 from dnsproxy.daemon import Service
-from dnsproxy.lifecycle import ServiceLoop
+from dnsproxy.host_calls import open_service_loop
 from dnsproxy.net.doors import proxy_doors
 from dnsproxy.processors import usable_processors
 from dnsproxy.settings import Settings
@@ -46,7 +46,8 @@ def serve_in_workers(service: Service, count: int) -> None:
         from dnsproxy.workers.fleet import Fleet  # noqa: PLC0415
 
         fleet = Fleet(nursery, shared, count, keeper)
-        with asyncio.Runner(loop_factory=ServiceLoop) as runner:
+        del shared  # this frame lives as long as the process, and they until a reload
+        with asyncio.Runner(loop_factory=open_service_loop) as runner:
             runner.run(run_proxy(service, keeper, fleet))
     finally:
         nursery.close()

@@ -14,11 +14,13 @@ from dnsproxy import logs
 from dnsproxy.core.addresses.table import ServedTable
 from dnsproxy.core.explain import explain
 from dnsproxy.core.returns import Returns
-from dnsproxy.errors import StartError
+from dnsproxy.errors import MessageError, StartError
 from dnsproxy.net.doors import Door
-from dnsproxy.net.loop import HotLoop
+from dnsproxy.net.loop import open_loop
 from dnsproxy.plane import tune_interpreter
 from dnsproxy.server import Server
+from dnsproxy.settings import Settings
+from dnsproxy.settings.plain import unpack
 from dnsproxy.supervise import in_thread
 from dnsproxy.watching import open_watch
 from dnsproxy.workers.channel import Channel
@@ -34,8 +36,10 @@ from dnsproxy.workers.messages import (
     Reply,
     Request,
     Stop,
-    TakeTable,
+    TakeNames,
+    ToWorker,
 )
+from dnsproxy.workers.table_feed import with_entries
 
 # Seconds. A connection on which nobody has asked for the first is quiet; after the second all are ended.
 QUIET_SECONDS = 1.0
@@ -48,7 +52,7 @@ def run_worker(number: int, sock: socket.socket, returns: Returns) -> int:
     ``sock`` stays open for the control process, which takes its end for that of this process.
     """
     structlog.contextvars.bind_contextvars(worker=number)
-    with asyncio.Runner(loop_factory=HotLoop) as runner:
+    with asyncio.Runner(loop_factory=open_loop) as runner:
         return runner.run(Worker(number, returns).run(sock.dup()))
 
 
@@ -60,7 +64,8 @@ class Worker:
         self._returns = returns
         self._begin: Begin | None = None
         self._sockets: dict[Door, socket.socket] = {}
-        self._table: ServedTable | None = None
+        self._table = ServedTable()
+        self._has_table = False
         self._server: Server | None = None
         self._told = asyncio.Event()
         self._stop: Stop | None = None
@@ -68,10 +73,12 @@ class Worker:
 
     async def run(self, sock: socket.socket) -> int:
         """Do what is said on ``sock`` until it ends or says stop; return the exit code."""
-        channel = Channel(sock, lambda message: self._take(message, channel), lambda: self._end(Stop()))
+        channel = Channel(
+            sock, ToWorker, lambda message: self._take(message, channel), lambda: self._end(Stop())
+        )
         code = 0
         try:
-            while self._stop is None and (self._begin is None or self._table is None):
+            while self._stop is None and (self._begin is None or not self._has_table):
                 await self._wait()
             if self._stop is None:
                 code = await self._serve(channel)
@@ -89,14 +96,13 @@ class Worker:
 
     async def _serve(self, channel: Channel) -> int:
         assert self._begin is not None  # noqa: S101 - `run` has seen to it
-        assert self._table is not None  # noqa: S101 - the same
+        begin, self._begin = self._begin, None  # megabytes, with 10,000 names
         try:
-            watch = open_watch(self._begin.settings, self._number)
-            self._server = server = Server(self._begin.settings, watch, self._returns)
+            self._server = server = self._make_server(unpack(begin.settings))
             server.swap_table(self._table)
             sockets, self._sockets = self._sockets, {}
             await server.open(sockets)
-        except StartError as exc:
+        except (StartError, MessageError) as exc:
             channel.send(NotOpened(str(exc)))
             return 1
         channel.send(Opened(os.getpid()))
@@ -108,20 +114,24 @@ class Worker:
                     number, refit, sockets = self._refits.pop(0)
                     channel.send(Reply(number, await _refit(server, refit, sockets)))
             if self._stop.gently:
-                await server.finish(QUIET_SECONDS, GENTLE_SECONDS)
+                await server.finish(server.doors, QUIET_SECONDS, GENTLE_SECONDS)
             else:
-                await server.finish()
+                await server.finish(self._stop.held)
         return 0
+
+    def _make_server(self, settings: Settings) -> Server:
+        return Server(settings, open_watch(settings, self._number), self._returns)
 
     def _end(self, stop: Stop) -> None:
         self._stop = stop
         self._told.set()
 
     def _take(self, message: object, channel: Channel) -> None:
-        if isinstance(message, TakeTable):
-            self._table = message.table
+        if isinstance(message, TakeNames):
+            self._table = with_entries(self._table, message.entries)
+            self._has_table = self._has_table or message.is_complete
             if self._server is not None:
-                self._server.swap_table(message.table)
+                self._server.update(self._table, [entry.name for entry in message.entries])
         elif isinstance(message, Begin):
             self._begin = message
             self._sockets = _by_door(message.doors, channel)
@@ -141,10 +151,10 @@ def _by_door(doors: Sequence[Door], channel: Channel) -> dict[Door, socket.socke
 
 
 async def _refit(server: Server, refit: Refit, sockets: dict[Door, socket.socket]) -> str:
-    settings = refit.settings
     try:
+        settings = await in_thread(unpack, refit.settings)
         outfit = await in_thread(server.outfit, settings)
-    except StartError as exc:
+    except (StartError, MessageError) as exc:
         for sock in sockets.values():
             sock.close()
         return str(exc)

@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 from pydantic import ValidationError
 
 from dnsproxy.admin.access import Access, host_of, is_loopback
@@ -191,6 +192,13 @@ async def test_the_read_only_token_reads_and_gives_no_orders(operated: Operated,
         headers = {"Authorization": f"Basic {basic}", **JSON}
         assert (await ask(method, path, data=b"{}", headers=headers))[0] == 401
     assert untouched(operated)
+
+
+async def test_a_response_says_what_the_token_is_good_for() -> None:
+    async with TestClient(TestServer(create_app(Operated(), Access("s3cret", "reader")))) as client:
+        for given, expected in (("s3cret", "orders"), ("reader", "reads"), ("other", None)):
+            response = await client.get("/api/v1/canary", headers={"Authorization": f"Bearer {given}"})
+            assert response.headers.get("X-Dnsproxy-Token") == expected
 
 
 async def test_both_tokens_differ_and_there_is_a_first(start: Start) -> None:

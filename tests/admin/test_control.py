@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from types import SimpleNamespace
 from typing import Any, ClassVar, cast
 
 import pytest
@@ -98,7 +99,7 @@ def control() -> Control:
 
 async def asking(control: Control) -> AsyncIterator[Ask]:
     app = web.Application()
-    ControlApi(control).add_to(app)
+    ControlApi(SimpleNamespace(addresses=control)).add_to(app)
     async with TestClient(TestServer(app)) as client:
 
         async def ask(path: str, **options: Any) -> tuple[int, Any]:
@@ -136,7 +137,7 @@ async def test_orders_are_passed_on(
 
 async def test_the_canary_is_told(control: Control) -> None:
     app = web.Application()
-    ControlApi(control).add_to(app)
+    ControlApi(SimpleNamespace(addresses=control)).add_to(app)
     async with TestClient(TestServer(app)) as client, client.get("/api/v1/canary") as response:
         assert (response.status, await response.json()) == (200, {"canary": None})
 
@@ -285,7 +286,7 @@ async def test_the_result_is_what_the_order_changed() -> None:
 
 async def test_history_over_http(control: Control) -> None:
     app = web.Application()
-    ControlApi(control).add_to(app)
+    ControlApi(SimpleNamespace(addresses=control)).add_to(app)
     async with TestClient(TestServer(app)) as client, client.get("/api/v1/history") as response:
         assert (response.status, (await response.json())["history"]) == (200, [])
 

@@ -50,8 +50,9 @@ async def ask(program: Program) -> AsyncIterator[Ask]:
 
 
 async def test_what_a_reload_changed(program: Program, ask: Ask) -> None:
-    program.outcome = Outcome(("serve.allow",), ("user",))
-    assert await ask("reload", json={}) == (200, {"changed": ["serve.allow"], "need_restart": ["user"]})
+    program.outcome = Outcome(("serve.allow",), ("user",), files=("/etc/dnsproxy/helper.pub",))
+    changed = {"changed": ["serve.allow"], "changed_files": ["/etc/dnsproxy/helper.pub"]}
+    assert await ask("reload", json={}) == (200, {**changed, "need_restart": ["user"]})
 
 
 async def test_every_reason_why_it_did_not(program: Program, ask: Ask) -> None:

@@ -46,7 +46,7 @@ def test_the_configuration_of_dnsproxy_is_valid_and_complete() -> None:
     assert {(entry.name.rstrip("."), *entry.addresses) for entry in settings.wanted()} == set(OWNED)
     assert settings.cache.size == 1234
     assert settings.admin.listen is not None
-    assert settings.serve.allow == config.parse("").serve.allow
+    assert settings.serve.allow == config.parse("{}").serve.allow
 
 
 def test_the_backend_answers_any_name() -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from dnsproxy import cli, reload_socket
 from dnsproxy.commands import control
+from dnsproxy.ops.client import AdminError
 
 NOTHING: dict[str, Any] = {"pinned": [], "frozen": None, "not_saved": None, "result": {}}
 PIN = {"name": "a.example.", "addresses": ["10.0.0.1", "fd00::1"], "since": 1000}
@@ -132,15 +136,52 @@ def test_wrong_usage_names_the_place(arguments: tuple[str, ...], place: str, adm
 
 
 def test_a_reload_tells_what_changed_and_what_has_to_wait(admin: Admin) -> None:
-    admin.document = {"changed": ["serve.allow", "learn.ttl"], "need_restart": ["user"]}
-    done = run("reload")
-    assert done.stdout == "changed: serve.allow\nchanged: learn.ttl\nchanges at the next start: user\n"
+    changed = {"changed": ["serve.allow", "learn.ttl"], "changed_files": ["/a.pub"]}
+    admin.document = {**changed, "need_restart": ["user"]}
+    lines = run("reload").stdout.splitlines()
+    assert lines[:3] == ["changed: serve.allow", "changed: learn.ttl", "changed: /a.pub"]
+    assert lines[3:] == ["changes at the next start: user"]
     assert admin.asked == [("POST", "/api/v1/reload", {})]
 
 
 def test_a_reload_of_the_same(admin: Admin) -> None:
-    admin.document = {"changed": [], "need_restart": []}
+    admin.document = {"changed": [], "changed_files": [], "need_restart": []}
     assert run("reload").stdout == "nothing has changed\n"
+
+
+def test_a_reload_without_an_endpoint_is_a_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only where the file has no mistakes, and the proxy has not answered that it does not take it."""
+    file = tmp_path / "config.yaml"
+    file.write_text("admin: {listen: null}\n")
+    arguments = ("reload", "--config", str(file), "--pid", str(os.getpid()))
+    taken: list[int] = []
+    before = signal.signal(signal.SIGHUP, lambda number, _: taken.append(number))
+    try:
+        done = run(*arguments)
+        assert (done.exit_code, taken) == (0, [signal.SIGHUP])
+        assert done.stdout.startswith(f"sent SIGHUP to process {os.getpid()}, whose log has the outcome")
+
+        def refuse(*_: object) -> None:
+            raise AdminError("the certificate has gone", answered=True)
+
+        monkeypatch.setattr(control, "ask", refuse)
+        assert isinstance(run(*arguments).exception, AdminError)
+        file.write_text("admin: {listen: no}\n")
+        done = run(*arguments)
+        assert (done.exit_code, len(taken)) == (1, 1)
+        assert f"{file}:1: admin.listen" in done.stderr
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_reload_of_a_process_that_has_gone(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("admin: {listen: null}\n")
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    done = run("reload", "--config", str(file), "--pid", str(ended.pid))
+    assert isinstance(done.exception, AdminError)
+    assert f"process {ended.pid}: No such process" in str(done.exception)
 
 
 def test_a_restart_of_the_workers(admin: Admin) -> None:

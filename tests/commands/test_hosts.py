@@ -51,6 +51,24 @@ def test_import_prints_a_configuration(file: Path) -> None:
     assert "10.0.0.9" in run("import", file, "--all").stdout
 
 
+def test_import_names_each_line_that_it_cannot_read_and_exits_1(file: Path) -> None:
+    registry = "xxxxxx-registry-vpc.cn-hangzhou.cr.aliyuncs.com"
+    file.write_bytes(f"\ufeff10.94.205.198 {registry}\r\n${{IP}} a.example\r\n10.0.0.1\r\n".encode())
+    done = run("import", file)
+    assert done.exit_code == 1
+    # What could be read is a configuration all the same.
+    assert [registry.instance for registry in parse(done.stdout).registries] == ["xxxxxx"]
+    expected = [
+        f"{file}:2: ${{IP}} a.example: ${{IP}} has a variable, which is replaced elsewhere",
+        f"{file}:3: 10.0.0.1: no name",
+    ]
+    assert done.stderr.splitlines() == expected
+    assert done.stdout.count("# not read: line ") == 2
+    file.write_bytes("10.94.205.198 a\n".encode("utf-16-le"))
+    refused = run("import", file)
+    assert (refused.exit_code, refused.stdout) == (1, "")
+
+
 @pytest.mark.parametrize("command", ["import", "audit"])
 def test_no_file_is_bad_usage(tmp_path: Path, command: str) -> None:
     # Not 1, which says that the file was read and has lines that are wrong.

@@ -101,7 +101,7 @@ def test_p29_one_put_spares_a_bounded_number_of_entries() -> None:
 
 def test_p29_the_hand_passes_no_empty_cells() -> None:
     """Many small entries have made place for a few large ones."""
-    cache = Cache(10_000, max_octets=10_000 * 500)
+    cache = Cache(10_000, max_bytes=10_000 * 500)
     for number in range(10_000):
         cache.put(b"%d" % number, entry())
     for number in range(300):
@@ -110,11 +110,11 @@ def test_p29_the_hand_passes_no_empty_cells() -> None:
     assert all(cache.peek(key) is not None for key in cache._ring)
 
 
-def test_p20_bounded_by_octets() -> None:
-    cache = Cache(1000, max_octets=10_000)
+def test_p20_bounded_by_bytes() -> None:
+    cache = Cache(1000, max_bytes=10_000)
     for number in range(100):
         cache.put(b"%d" % number, entry(2000))
-    assert cache.octets <= 10_000
+    assert cache.bytes <= 10_000
     assert 0 < len(cache) < 5
     cache.put(b"giant", entry(20_000))
     assert cache.get(b"giant", 0.0) is None
@@ -126,12 +126,12 @@ def test_size_zero_turns_it_off() -> None:
     assert len(cache) == 0
 
 
-def test_put_again_replaces_and_counts_octets_once() -> None:
+def test_put_again_replaces_and_counts_bytes_once() -> None:
     cache = Cache(10)
     cache.put(b"k", entry(10))
-    first = cache.octets
+    first = cache.bytes
     cache.put(b"k", entry(30))
-    assert (len(cache), cache.octets) == (1, first + 20)
+    assert (len(cache), cache.bytes) == (1, first + 20)
 
 
 def test_remove_and_clear() -> None:
@@ -143,7 +143,7 @@ def test_remove_and_clear() -> None:
     cache.put(b"c", entry())
     assert set(cache.keys()) == {b"b", b"c"}
     assert cache.clear() == 2
-    assert (len(cache), cache.octets) == (0, 0)
+    assert (len(cache), cache.bytes) == (0, 0)
     cache.put(b"d", entry())
     assert len(cache) == 1
 
@@ -156,7 +156,7 @@ OPERATIONS = st.lists(
 
 @given(OPERATIONS, st.integers(1, 8))
 def test_p20_bounds_hold_whatever_happens(operations: list[tuple[str, int, int]], size: int) -> None:
-    cache = Cache(size, max_octets=6000)
+    cache = Cache(size, max_bytes=6000)
     for verb, number, octets in operations:
         key = b"%d" % number
         if verb == "put":
@@ -166,12 +166,12 @@ def test_p20_bounds_hold_whatever_happens(operations: list[tuple[str, int, int]]
         else:
             cache.remove(key)
         assert len(cache) <= size
-        assert 0 <= cache.octets <= 6000
+        assert 0 <= cache.bytes <= 6000
         assert sorted(cache._ring) == sorted(cache.keys())
         assert all((held := cache.peek(key)) and cache._ring[held.slot] == key for key in cache.keys())  # noqa: SIM118 - not a dict
     for key in list(cache.keys()):
         assert cache.remove(key)
-    assert cache.octets == 0
+    assert cache.bytes == 0
 
 
 def test_one_cache_takes_over_another() -> None:
@@ -180,11 +180,11 @@ def test_one_cache_takes_over_another() -> None:
         before.put(b"%d" % number, entry())
     before.get(b"5", 1.0)
     after.take_over(before)
-    assert (len(before), before.octets, len(after)) == (0, 0, 3)
+    assert (len(before), before.bytes, len(after)) == (0, 0, 3)
     assert after.get(b"5", 1.0) is not None, "what is used is the last to go"
     alone = Cache(3)
     alone.put(b"0", entry())
-    assert after.octets == 3 * alone.octets
+    assert after.bytes == 3 * alone.bytes
     # Both go on by themselves.
     before.put(b"late", entry())
     after.put(b"new", entry())
@@ -195,4 +195,4 @@ def test_a_cache_that_is_off_takes_nothing_over() -> None:
     before, after = Cache(10), Cache(0)
     before.put(b"k", entry())
     after.take_over(before)
-    assert (len(after), after.octets) == (0, 0)
+    assert (len(after), after.bytes) == (0, 0)

@@ -10,11 +10,13 @@ import dns.edns
 import dns.flags
 import dns.message
 import dns.name
+import dns.rcode
 import dns.rdatatype
+import dns.reversename
 import dns.rrset
 import pytest
 
-from dnsproxy.core import chains, inflight, names, wire
+from dnsproxy.core import chains, fairness, names, wire
 from dnsproxy.core.cache import CachePolicy
 from dnsproxy.core.engine import Engine, Forward
 from dnsproxy.core.exchange import Failure, Verdict
@@ -584,7 +586,9 @@ def test_p10_longest_allowed_name_and_label_are_forwarded() -> None:
 def test_p10_a_message_of_the_largest_size_takes_no_time_worth_mentioning() -> None:
     records = b"\xc0\x0c\0\1\0\1\0\0\0\0\0\0" * 5000
     data = PLAIN[:6] + b"\0\0" * 2 + struct.pack(">H", 5000) + PLAIN[12:] + records
-    assert forward(engine(), data, tcp=True).is_new
+    refused = engine().receive(data, CLIENT, 1.0, tcp=True)
+    assert isinstance(refused, bytes)
+    assert read(refused).rcode() == wire.REFUSED, "nothing that waits is longer than 4 KiB"
 
 
 # -- 11: names of any octets
@@ -689,12 +693,12 @@ def test_p12_at_most_three_sends_for_a_failing_question_which_is_remembered() ->
 
 
 def test_p12_waiters_of_one_exchange_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inflight, "MAX_WAITERS", 3)
+    monkeypatch.setattr(fairness, "MAX_WAITERS", 3)
     made = engine()
     for ident in range(3):
         forward(made, query("www.example.", ident=ident))
-    assert made.receive(query("www.example.", ident=9), CLIENT, 1.0) is DropReason.OVERLOADED
-    assert made.stats.drops == {DropReason.OVERLOADED: 1}
+    assert made.receive(query("www.example.", ident=9), CLIENT, 1.0) is DropReason.TOO_MANY_WAITERS
+    assert made.stats.drops == {DropReason.TOO_MANY_WAITERS: 1}
 
 
 # -- 13: unknown types
@@ -1178,3 +1182,92 @@ def test_the_upstreams_of_every_zone_are_listed() -> None:
     extra = Upstream("corp", ("192.0.2.9", 53))
     made = engine(zones={names.to_key("corp.example."): (extra,)})
     assert [upstream.name for upstream in made.upstreams()] == ["one", "corp"]
+
+
+# -- 24: private reverse names of owned addresses
+
+REVERSE = "198.205.94.10.in-addr.arpa."
+
+
+def pointers(data: bytes) -> list[str]:
+    """The PTR records of the answer section."""
+    return [str(record) for rrset in read(data).answer for record in rrset]
+
+
+def test_p24_a_private_address_of_owned_names_has_their_names() -> None:
+    owned = [*hangzhou(), Owned("a.example.", addresses=("10.94.205.198", "fd00::1"), ttl=20)]
+    made = engine(owned)
+    response = answer(made, query(REVERSE, "PTR"))
+    assert pointers(response) == sorted(["a.example.", REGISTRY])
+    assert flags(response) == "QR AA RD RA"
+    assert min(rrset.ttl for rrset in read(response).answer) == 20
+    assert pointers(answer(made, query(REVERSE, "ANY"))) == pointers(response)
+    assert pointers(answer(made, query(dns.reversename.from_address("fd00::1").to_text(), "PTR"))) == [
+        "a.example."
+    ]
+    # A wildcard has no name to give; its parent has.
+    assert pointers(answer(made, query("43.28.118.100.in-addr.arpa", "PTR"))) == [OSS]
+    # Over TCP, and from what was prepared.
+    assert pointers(answer(made, query(REVERSE, "PTR"), tcp=True)) == pointers(response)
+    assert answer(made, query(REVERSE, "PTR")) == response
+
+
+@pytest.mark.parametrize(
+    ("name", "qtype", "rcode"),
+    [
+        (REVERSE, "A", "NOERROR"),
+        # What lies above a name that exists does too (RFC 8020).
+        ("205.94.10.in-addr.arpa.", "PTR", "NOERROR"),
+        ("94.10.in-addr.arpa.", "NS", "NOERROR"),
+        ("10.in-addr.arpa.", "NS", "NOERROR"),
+        ("199.205.94.10.in-addr.arpa.", "PTR", "NXDOMAIN"),
+        (f"1.{REVERSE}", "PTR", "NXDOMAIN"),
+        ("95.10.in-addr.arpa.", "PTR", "NXDOMAIN"),
+        ("x.10.in-addr.arpa.", "PTR", "NXDOMAIN"),
+    ],
+)
+def test_p24_names_around_it_have_no_data(name: str, qtype: str, rcode: str) -> None:
+    response = read(answer(engine(hangzhou()), query(name, qtype)))
+    assert (dns.rcode.to_text(response.rcode()), response.answer) == (rcode, [])
+    assert str(response.authority[0].name).endswith("10.in-addr.arpa.")
+
+
+def test_p24_public_addresses_and_zones_of_the_operator_are_forwarded() -> None:
+    public = Owned("b.example.", addresses=("8.8.8.8",))
+    upstream = Upstream("corp", ("192.0.2.53", 53))
+    zones: dict[bytes, tuple[Upstream, ...]] = {names.to_key("10.in-addr.arpa"): (upstream,)}
+    made = engine([*hangzhou(), public], zones=zones)
+    assert forward(made, query("8.8.8.8.in-addr.arpa.", "PTR"))
+    made.swap_rules(Ruleset([*hangzhou(), public], zones))
+    assert forward(made, query(REVERSE, "PTR"))
+
+
+def test_p24_it_follows_the_addresses() -> None:
+    made = engine(hangzhou())
+    assert pointers(answer(made, query(REVERSE, "PTR"))) == [REGISTRY]
+    made.update_rules({REGISTRY: Owned(REGISTRY, addresses=("10.0.0.7",))})
+    assert pointers(answer(made, query(REVERSE, "PTR"))) == []
+    assert pointers(answer(made, query("7.0.0.10.in-addr.arpa.", "PTR"))) == [REGISTRY]
+    made.update_rules({REGISTRY: None})
+    assert read(answer(made, query("7.0.0.10.in-addr.arpa.", "PTR"))).rcode() == dns.rcode.NXDOMAIN
+    made.swap_rules(Ruleset(hangzhou(), earlier=made.rules))
+    assert pointers(answer(made, query(REVERSE, "PTR"))) == [REGISTRY]
+    made.swap_rules(Ruleset((), earlier=made.rules))
+    assert read(answer(made, query(REVERSE, "PTR"))).rcode() == dns.rcode.NXDOMAIN
+
+
+def test_p24_it_becomes_stale_and_ends_with_them() -> None:
+    made = engine()
+    made.swap_rules(aged_rules(ttl=60, max_stale=100.0))
+    fresh = answer(made, query(REVERSE, "PTR"), NOW)
+    assert (read(fresh).answer[0].ttl, ede(fresh)) == (60, [])
+    stale = answer(made, query(REVERSE, "PTR", use_edns=True), STALE_AT + 1)
+    assert (read(stale).answer[0].ttl, ede(stale)) == (30, [3])
+    assert pointers(answer(made, query(REVERSE, "PTR"), STALE_AT + 101)) == []
+
+
+def test_p24_many_names_of_one_address_are_bounded() -> None:
+    made = engine([Owned(f"n{number}.example.", addresses=("10.0.0.1",)) for number in range(1000)])
+    reply = read(answer(made, query("1.0.0.10.in-addr.arpa.", "PTR"), tcp=True))
+    assert len(reply.answer[0]) == 8
+    assert len(answer(made, query("1.0.0.10.in-addr.arpa.", "PTR", use_edns=False))) <= 512

@@ -197,6 +197,9 @@ def test_special_names_unless_a_zone_holds_them() -> None:
         names.to_key("10.in-addr.arpa"): (Upstream("corp", ("192.0.2.9", 53)),)
     }
     assert outcome(engine(zones=zones), "1.2.3.10.in-addr.arpa", "PTR") is Outcome.FORWARD
+    # An address of an owned name.
+    assert outcome(engine(hangzhou()), "198.205.94.10.in-addr.arpa", "PTR") is Outcome.REVERSE
+    assert outcome(engine(hangzhou()), "199.205.94.10.in-addr.arpa", "PTR") is Outcome.SPECIAL
 
 
 def test_what_features_answer() -> None:

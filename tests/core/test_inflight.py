@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import struct
+
 import dns.edns
 import pytest
 
-from dnsproxy.core import inflight, names, wire
+from dnsproxy.core import fairness, inflight, memory, names, wire
 from dnsproxy.core.cache import CachePolicy
 from dnsproxy.core.engine import Engine, Forward
 from dnsproxy.core.exchange import REFRESH, Exchange, Failure, Limits
+from dnsproxy.core.fairness import JOSTLE_AFTER
 from dnsproxy.core.features import Features
-from dnsproxy.core.inflight import CLIENT_WAIT, JOSTLE_AFTER
+from dnsproxy.core.inflight import CLIENT_WAIT
 from dnsproxy.core.upstreams import FALL, Upstream
 from dnsproxy.errors import DropReason
 from tests.messages import (
@@ -460,8 +463,44 @@ def test_p27_clients_over_tcp_are_told() -> None:
 
 
 def test_p27_waiters_of_one_exchange_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inflight, "MAX_WAITERS", 2)
+    monkeypatch.setattr(fairness, "MAX_WAITERS", 2)
     made = engine()
     for ident in range(2):
         forward(made, query("www.example.", ident=ident))
-    assert made.receive(query("www.example."), CLIENT, 1.0) is DropReason.OVERLOADED
+    assert made.receive(query("www.example."), CLIENT, 1.0) is DropReason.TOO_MANY_WAITERS
+
+
+def padded(name: str, size: int) -> bytes:
+    """A query of ``size`` bytes."""
+    made = query(name, use_edns=0)
+    room = size - len(made)
+    return made[:-2] + struct.pack(">HHH", room, 12, room - 4) + bytes(room - 4)
+
+
+def test_p20_a_query_that_is_longer_than_any_is_not_forwarded() -> None:
+    made = engine()
+    for size, forwarded in ((memory.LONGEST_FORWARDED, True), (memory.LONGEST_FORWARDED + 1, False)):
+        step = made.receive(padded(f"{size}.example.", size), CLIENT, 1.0, tcp=True)
+        assert isinstance(step, Forward) is forwarded
+        refused = step
+    assert isinstance(refused, bytes)
+    assert (read(refused).rcode(), ede(refused)) == (wire.REFUSED, [21])
+
+
+def test_p20_queries_that_wait_together_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inflight, "MAX_WAITING_BYTES", 10 * (1000 + memory.WAITER))
+    made = engine()
+    first = forward(made, padded("www.example.", 1000), 1.0)
+
+    def join(count: int) -> list[object]:
+        steps = [made.receive(padded("www.example.", 1000), CLIENT, 1.0, tcp=True) for _ in range(count)]
+        return [step for step in steps if not isinstance(step, Forward)]
+
+    assert join(13) == [DropReason.TOO_MANY_WAITERS] * 3
+    respond(made, first.exchange, WWW, 1.1)
+    assert made.exchanges._joined == {}
+    made.flush(None)
+    second = forward(made, padded("www.example.", 1000), 1.0)
+    assert join(10) == []
+    fail(made, second.exchange, 3.0)
+    assert made.exchanges._joined_bytes == 0

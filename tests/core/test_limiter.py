@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dnsproxy.core.clients import Clients
 from dnsproxy.core.limiter import DROP, MAX_BUCKETS, PASS, SLIPS, RateLimiter
 
 
@@ -48,7 +49,7 @@ def test_p26_a_client_is_an_ipv4_address_or_an_ipv6_network(one: str, other: str
 
 
 def test_p26_prefixes_can_be_chosen() -> None:
-    limiter = RateLimiter(1, ipv4_prefix=24, ipv6_prefix=128)
+    limiter = RateLimiter(1, clients=Clients(24, 128))
     assert [limiter.verdict(source, 0.0) for source in (ONE, TWO)] == [PASS, DROP]
     assert limiter.verdict(packed("192.0.3.1"), 0.0) == PASS
     assert [limiter.verdict(packed(a), 0.0) for a in ("fd00::1", "fd00::2", "fd00::2")] == [PASS, PASS, DROP]

@@ -87,6 +87,22 @@ def test_it_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(table.entries) == [query(f"n{number}.example.")[2:] for number in (7, 8, 9)]
 
 
+def test_p20_it_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepared, "MAX_BYTES", 10_000)
+    table = PreparedTable(Stats())
+    for number in range(30):
+        table.keep(scan_query(query(f"n{number}.example.")), made(b"one"))
+    assert list(table.entries)[-1] == query("n29.example.")[2:]
+    small = len(table)
+    assert table.size <= 10_000 < table.size * (small + 1) / small
+    for number in range(30):
+        table.keep(scan_query(query(f"n{number}.example.")), made(*[bytes(500)] * 4))
+        assert table.size <= 10_000
+    assert 0 < len(table) < small / 4
+    table.keep(scan_query(ASKED), made(bytes(20_000)))
+    assert (len(table), table.size) == (0, 0)
+
+
 def test_p29_a_full_table_gives_up_one_response_and_counts_its_hits(monkeypatch: pytest.MonkeyPatch) -> None:
     """To count those of 20,000 at once would cost one query 4 ms."""
     monkeypatch.setattr(prepared, "MAX_PREPARED", 2)

@@ -7,7 +7,7 @@ from dnsproxy.core.recent import Recent
 
 
 def test_what_is_used_stays_and_the_rest_goes() -> None:
-    held: Recent[int] = Recent(10)
+    held: Recent[int] = Recent(10, 100_000, 0)
     held.put(b"busy", 1)
     for number in range(1000):
         held.put(b"%d" % number, number)
@@ -17,8 +17,19 @@ def test_what_is_used_stays_and_the_rest_goes() -> None:
     assert held.get(b"999") == 999
 
 
+def test_p20_a_few_large_values_fill_it() -> None:
+    held: Recent[int] = Recent(1000, 3 * 500, 100)
+    for number in range(100):
+        held.put(b"%d" % (10 + number), number, 48)
+        assert len(held) + len(held._forgotten) <= 9
+    assert held.peek(b"109") == 99
+    held.put(b"giant", 1, 10_000)
+    held.put(b"giant", 2, 10_000)
+    assert (held.peek(b"giant"), len(held)) == (2, 1)
+
+
 def test_peeking_saves_nothing() -> None:
-    held: Recent[int] = Recent(10)
+    held: Recent[int] = Recent(10, 100_000, 0)
     held.put(b"seen", 1)
     for number in range(10):
         held.put(b"%d" % number, number)
@@ -27,7 +38,7 @@ def test_peeking_saves_nothing() -> None:
 
 
 def test_remove_and_clear() -> None:
-    held: Recent[int] = Recent(4)
+    held: Recent[int] = Recent(4, 100_000, 0)
     for number in range(4):
         held.put(b"%d" % number, number)
     held.remove(b"0")
@@ -39,7 +50,7 @@ def test_remove_and_clear() -> None:
 
 
 def test_p29_what_is_forgotten_is_freed_by_and_by() -> None:
-    held: Recent[int] = Recent(100)
+    held: Recent[int] = Recent(100, 100_000, 0)
     for number in range(151):
         held.put(b"%d" % number, number)
     kept = []
@@ -56,7 +67,7 @@ def test_p29_what_is_forgotten_is_freed_by_and_by() -> None:
     st.lists(st.tuples(st.sampled_from(["put", "get", "remove"]), st.binary(max_size=1)), max_size=150),
 )
 def test_it_is_bounded_and_tells_nothing_wrong(size: int, steps: list[tuple[str, bytes]]) -> None:
-    held: Recent[int] = Recent(size)
+    held: Recent[int] = Recent(size, 100_000, 0)
     model: dict[bytes, int] = {}
     for number, (verb, key) in enumerate(steps, 1):
         if verb == "put":

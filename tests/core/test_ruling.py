@@ -14,6 +14,12 @@ from tests.strategies import json_values, learned
 NAME = "a.example."
 NEW, OTHER = ("10.0.0.2",), ("10.0.0.3", "10.0.0.4")
 BACK = (NAME, NEW)
+NOW = 1_000_000.0
+DAY = 86_400.0
+
+
+def said(*refusals: Any) -> dict[Any, float | None]:
+    return dict.fromkeys(refusals)
 
 
 def answer(*trials: dict[str, Any]) -> dict[str, Any]:
@@ -38,7 +44,17 @@ def trial(**facts: Any) -> dict[str, Any]:
     ],
 )
 def test_what_counts_is_what_failed_on_trial(document: dict[str, Any], expected: set[Any]) -> None:
-    assert refusals_from(document) == expected
+    assert set(refusals_from(document)) == expected
+
+
+def test_when_a_set_was_rolled_back_is_read() -> None:
+    assert refusals_from(answer(trial(ended_at=1000))) == {BACK: 1000.0}
+    assert refusals_from(answer(trial(ended_at=None), trial(new=["10.0.0.9"]))) == {
+        BACK: None,
+        (NAME, ("10.0.0.9",)): None,
+    }
+    with pytest.raises(SnapshotError):
+        refusals_from(answer(trial(ended_at="1")))
 
 
 @pytest.mark.parametrize(
@@ -61,41 +77,79 @@ def test_an_answer_that_is_wrong_is_refused(document: object) -> None:
 @given(json_values)
 def test_any_answer_is_understood_or_refused(document: object) -> None:
     with suppress(SnapshotError):
-        assert isinstance(refusals_from({"canary": {"trials": [document]}}), frozenset)
+        assert isinstance(refusals_from({"canary": {"trials": [document]}}), dict)
 
 
 def test_a_quorum_decides() -> None:
     ruling = Ruling(["one", "two", "three"], 2)
-    ruling.take("one", frozenset({BACK}))
-    assert ruling.refused() == frozenset()
-    ruling.take("two", frozenset({BACK, (NAME, OTHER)}))
-    assert ruling.refused() == {BACK}
+    ruling.take("one", said(BACK), NOW)
+    assert ruling.refused(NOW) == frozenset()
+    ruling.take("two", said(BACK, (NAME, OTHER)), NOW)
+    assert ruling.refused(NOW) == {BACK}
     # One that is heard no more goes on saying what it said; one that says something else does not.
-    ruling.take("three", frozenset())
-    assert ruling.refused() == {BACK}
-    ruling.take("one", frozenset())
-    assert ruling.refused() == frozenset()
+    ruling.take("three", {}, NOW)
+    assert ruling.refused(NOW) == {BACK}
+    ruling.take("one", {}, NOW)
+    assert ruling.refused(NOW) == frozenset()
 
 
 def test_after_a_restart_what_was_refused_holds_until_all_are_heard() -> None:
     ruling = Ruling(["one", "two"], 1)
-    ruling.restore([learned(NAME, NEW, refused=(NEW,))])
-    assert ruling.refused() == {BACK}
-    ruling.take("one", frozenset())
-    assert ruling.refused() == {BACK}
-    ruling.take("two", frozenset())
-    assert ruling.refused() == frozenset()
+    ruling.restore([learned(NAME, NEW, refused=(NEW,))], NOW)
+    assert ruling.refused(NOW) == {BACK}
+    ruling.take("one", {}, NOW)
+    assert ruling.refused(NOW) == {BACK}
+    ruling.take("two", {}, NOW)
+    assert ruling.refused(NOW) == frozenset()
 
 
 def test_a_proxy_that_is_never_heard_keeps_no_refusal_alive_that_it_cannot_decide() -> None:
     ruling = Ruling(["one", "two", "gone"], 2)
-    ruling.restore([learned(NAME, NEW, refused=(NEW,))])
-    ruling.take("one", frozenset({BACK}))
-    assert ruling.refused() == {BACK}
-    ruling.take("two", frozenset())
-    assert ruling.refused() == {BACK}
-    ruling.take("one", frozenset())
-    assert ruling.refused() == frozenset()
+    ruling.restore([learned(NAME, NEW, refused=(NEW,))], NOW)
+    ruling.take("one", said(BACK), NOW)
+    assert ruling.refused(NOW) == {BACK}
+    ruling.take("two", {}, NOW)
+    assert ruling.refused(NOW) == {BACK}
+    ruling.take("one", {}, NOW)
+    assert ruling.refused(NOW) == frozenset()
+
+
+def test_a_vote_is_good_for_a_day_however_often_it_is_repeated() -> None:
+    ruling = Ruling(["one"], 1)
+    for hour in range(24):
+        ruling.take("one", said(BACK), NOW + hour * 3600)
+        assert ruling.refused(NOW + hour * 3600) == {BACK}
+    ruling.take("one", said(BACK), NOW + DAY)
+    assert ruling.refused(NOW + DAY) == frozenset()
+    # Another set is another vote; and so is the same one after the proxy has tried it again.
+    ruling.take("one", said((NAME, OTHER)), NOW + DAY)
+    assert ruling.refused(NOW + DAY) == {(NAME, OTHER)}
+    ruling.take("one", said(BACK), NOW + DAY + 1)
+    assert ruling.refused(NOW + DAY + 1) == {BACK}
+
+
+def test_the_vote_of_a_proxy_that_has_gone_expires_too() -> None:
+    ruling = Ruling(["one"], 1)
+    ruling.take("one", said(BACK), NOW)
+    assert ruling.refused(NOW + DAY - 1) == {BACK}
+    assert ruling.refused(NOW + DAY) == frozenset()
+
+
+def test_a_restart_of_the_helper_makes_no_vote_younger() -> None:
+    ruling = Ruling(["one"], 1)
+    ruling.take("one", {BACK: NOW - DAY + 60}, NOW)
+    assert ruling.refused(NOW + 59) == {BACK}
+    assert ruling.refused(NOW + 60) == frozenset()
+    # A proxy whose clock is ahead gains nothing by it.
+    ruling.take("one", {(NAME, OTHER): NOW + 10 * DAY}, NOW)
+    assert ruling.refused(NOW + DAY) == frozenset()
+
+
+def test_what_was_refused_before_a_restart_expires_while_no_proxy_answers() -> None:
+    ruling = Ruling(["one", "two"], 1)
+    ruling.restore([learned(NAME, NEW, refused=(NEW,))], NOW)
+    assert ruling.refused(NOW + DAY - 1) == {BACK}
+    assert ruling.refused(NOW + DAY) == frozenset()
 
 
 def test_each_name_has_its_refusals_while_it_has_the_addresses() -> None:
@@ -116,6 +170,6 @@ reports = st.frozensets(st.tuples(st.just(NAME), addresses), max_size=3)
 def test_a_larger_quorum_refuses_no_more(said: list[frozenset[Any]], quorum: int) -> None:
     small, large = Ruling(map(str, range(len(said))), quorum), Ruling(map(str, range(len(said))), quorum + 1)
     for number, report in enumerate(said):
-        small.take(str(number), report)
-        large.take(str(number), report)
-    assert large.refused() <= small.refused() <= frozenset().union(*said)
+        small.take(str(number), dict.fromkeys(report), NOW)
+        large.take(str(number), dict.fromkeys(report), NOW)
+    assert large.refused(NOW) <= small.refused(NOW) <= frozenset().union(*said)

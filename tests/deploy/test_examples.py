@@ -26,7 +26,10 @@ def test_every_provider_has_an_example() -> None:
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_the_program_finds_nothing_wrong(path: Path) -> None:
     done = run_command(*dnsproxy_argv("check", path))
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    # Its files are on the hosts that it is for.
+    wrong = [line for line in done.stderr.splitlines() if "warning" not in line or "No such file" not in line]
+    assert wrong == []
     assert f"{path}: ok, " in done.stdout
 
 

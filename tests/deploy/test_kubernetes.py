@@ -146,6 +146,11 @@ def test_the_end_leaves_time_for_lameduck(built: Built) -> None:
         assert pod_in(built, folder)[0]["terminationGracePeriodSeconds"] >= 20
 
 
+def test_a_sidecar_ends_at_once(built: Built, tmp_path: Path) -> None:
+    """It is stopped when the Pod's other containers have ended, and the Pod ends with it."""
+    assert settings_in(built, "sidecar", tmp_path).serve.lameduck == 0
+
+
 def test_no_proxy_asks_the_resolver_that_asks_it(built: Built, tmp_path: Path) -> None:
     for folder in ("base", "node", "sidecar"):
         settings = settings_in(built, folder, tmp_path)

@@ -87,10 +87,39 @@ def test_an_open_service_would_be_noticed(name: str, tool: Callable[[str], str],
 def test_a_service_is_told_of_and_watched(name: str) -> None:
     unit = Unit(SYSTEMD / name)
     assert unit.one("Type") == "notify"
-    assert unit.one("ExecReload") == "/bin/kill -HUP $MAINPID"
-    assert unit.one("RestartPreventExitStatus") == "2"
+    assert unit.one("RestartPreventExitStatus") == "2 3"
     assert int(unit.one("WatchdogSec").removesuffix("s")) >= 30
     assert unit.one("User") == "dnsproxy"
+
+
+def test_a_reload_waits_for_its_outcome() -> None:
+    """A signal would succeed whatever the file is; the helper, which takes no other, has no reload."""
+    service = Unit(SYSTEMD / "dnsproxy.service")
+    program, file = "/opt/dnsproxy/bin/dnsproxy", "/etc/dnsproxy/config.yaml"
+    assert service.one("ExecReload") == f"{program} reload --config {file} --pid $MAINPID"
+    helper = Unit(SYSTEMD / "dnsproxy-helper.service")
+    assert helper.one("ExecReload") == f"{program} reload --helper --config {file}"
+
+
+# Seconds that a start with a broken file takes, on a slow machine.
+SLOW_START = 1.8
+
+
+def test_only_starts_by_the_socket_exceed_the_limit() -> None:
+    """A start that fails is retried forever; the socket, which retries a broken file at once, is stopped."""
+    unit = Unit(SYSTEMD / "dnsproxy.service")
+    seconds, burst = (
+        int(unit.one("StartLimitIntervalSec").removesuffix("s")),
+        int(unit.one("StartLimitBurst")),
+    )
+    assert seconds / int(unit.one("RestartSec").removesuffix("s")) < burst <= seconds / SLOW_START
+
+
+def test_a_missing_socket_is_noticed() -> None:
+    unit = Unit(SYSTEMD / "dnsproxy.service")
+    assert "--expect-sockets" in unit.one("ExecStart").split()
+    assert "dnsproxy.socket" in unit.one("Wants").split()
+    assert "dnsproxy.socket" in unit.one("After").split()
 
 
 def test_the_state_folder_is_that_of_the_program() -> None:

@@ -99,3 +99,8 @@ def test_client_without_edns_gets_none(running: World) -> None:
 
 def test_unknown_edns_version_gets_badvers(running: World) -> None:
     assert running.server.dig(REGISTRY, "+edns=7", "+noednsnegotiation").rcode == "BADVERS"
+
+
+def test_p24_a_private_address_of_a_learned_name_has_its_name(running: World) -> None:
+    assert running.server.short("-x", ADDRESSES[REGISTRY]) == [f"{REGISTRY}."]
+    assert running.server.short("-x", "10.94.205.200") == []

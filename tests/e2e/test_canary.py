@@ -185,13 +185,16 @@ def test_what_one_proxy_has_rolled_back_others_drop_without_waiting(trial: Canar
     world = trial.world
     # The proxy outside the share would not look again for an hour.
     verify = {**world.configuration()["learn"]["verify"], "interval": "1h"}
+    read_token = world.folder / "read.token"
+    read_token.write_text("a-token-that-reads\n")
+    world.configure(admin={"read_token_file": str(read_token)})
     trial.configured()
     world.configure(
         learn={"verify": verify},
         helper={
             "canary": {
                 "proxies": [f"http://127.0.0.1:{trial.leader.admin_port}"],
-                "token_file": world.configuration()["admin"]["token_file"],
+                "read_token_file": str(read_token),
                 "interval": "1s",
             }
         },

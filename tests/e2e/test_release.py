@@ -38,6 +38,12 @@ def asked_for(extra: str) -> list[Requirement]:
 ALWAYS = [Requirement(text) for text in PROJECT["dependencies"]]
 LOCKS = {
     "requirements.lock": ALWAYS,
+    "requirements-extras.lock": [*ALWAYS, *asked_for("s3"), *asked_for("kubernetes"), *asked_for("dnstap")],
+    "requirements-build.lock": [
+        Requirement(line)
+        for line in (ROOT / "requirements-build.in").read_text(encoding="utf-8").splitlines()
+        if not line.startswith("#")
+    ],
     "requirements-dev.lock": [*ALWAYS, *asked_for("dev"), *asked_for("docs"), *asked_for("release")],
 }
 _PIN = re.compile(

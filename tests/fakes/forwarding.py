@@ -62,9 +62,9 @@ class World:
 
 @asynccontextmanager
 async def world(
-    *upstreams: Upstream, limits: Limits = LONG, dialer: Dialer | None = None
+    *upstreams: Upstream, limits: Limits = LONG, dialer: Dialer | None = None, max_in_flight: int = 5000
 ) -> AsyncIterator[World]:
-    made = engine(upstreams=upstreams, limits=limits, max_in_flight=5000)
+    made = engine(upstreams=upstreams, limits=limits, max_in_flight=max_in_flight)
     forwarder = Forwarder(made, dialer)
     try:
         yield World(made, forwarder)

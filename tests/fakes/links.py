@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from dnsproxy.core.exchange import Exchange, Failure, Limits, Verdict
@@ -52,6 +53,7 @@ class Keeper:
     def __init__(self) -> None:
         self.ends: Ends = self
         self.told: list[Any] = []
+        self.local_failures: Counter[str] = Counter()
 
     def settle(self, _exchange: Exchange, verdict: Verdict, _now: float) -> None:
         self.told.append(verdict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dnsproxy.core.budget import MemoryBudget
 from dnsproxy.core.engine import Engine
 from dnsproxy.net import encrypted
 from dnsproxy.net.encrypted import EncryptedClient
@@ -33,6 +34,7 @@ class House:
     def __init__(self) -> None:
         self.engine: Engine = engine(hangzhou())
         self.forwarder = Forwarder(self.engine)
+        self.buffers = MemoryBudget(1 << 20)
         self.left: list[EncryptedClient] = []
 
     def forget(self, client: EncryptedClient) -> None:

@@ -18,7 +18,8 @@ from dnsproxy.workers.messages import (
     Reply,
     Request,
     Stop,
-    TakeTable,
+    TakeNames,
+    ToWorker,
 )
 
 _NUMBER = struct.Struct("!i")
@@ -32,21 +33,23 @@ class FakeWorker:
         self.number = number
         self.pid = 1000 * number + len(starter.started)
         self.begun: list[Begin] = []
-        self.tables: list[TakeTable] = []
+        self.slices: list[TakeNames] = []
+        self.is_open = False
         self.stops: list[Stop] = []
         self.asked: list[Request] = []
         self.is_stopped = False
         self.answer: Callable[[Request], Content | None] = starter.answer
         self.refusal = starter.refusals.pop(number, None)
-        self._channel = Channel(sock, self._take, self.die)
+        self._channel = Channel(sock, ToWorker, self._take, self.die)
 
     def _take(self, message: object) -> None:
         if isinstance(message, Begin):
             self.begun.append(message)
             self._close(len(message.doors))
-        elif isinstance(message, TakeTable):
-            self.tables.append(message)
-            if len(self.tables) == 1:
+        elif isinstance(message, TakeNames):
+            self.slices.append(message)
+            if message.is_complete and not self.is_open:
+                self.is_open = True
                 self._open()
         elif isinstance(message, Ask):
             self.asked.append(message.request)
@@ -59,6 +62,11 @@ class FakeWorker:
             self.is_stopped = True
             self.stops.append(message)
             self.die()
+
+    @property
+    def serials(self) -> list[int | None]:
+        """Of the entries that have arrived."""
+        return [entry.serial for taken in self.slices for entry in taken.entries]
 
     def _close(self, count: int) -> None:
         sockets = self._channel.take_sockets(count)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import struct
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -158,6 +159,26 @@ class TcpClient:
                 return await self._reader.read(1) == b""
             except ConnectionResetError:
                 return True
+
+
+@contextmanager
+def idle(address: tuple[str, int], source: str) -> Iterator[socket.socket]:
+    """A connection from the address ``source``, over which nothing is sent; it does not block."""
+    with socket.socket() as sock:
+        sock.bind((source, 0))
+        sock.setblocking(False)
+        assert sock.connect_ex(address) in {0, errno.EINPROGRESS}
+        yield sock
+
+
+def has_ended(sock: socket.socket) -> bool:
+    """Tell whether the other side has closed a connection without a word."""
+    try:
+        return sock.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
 
 
 @asynccontextmanager

@@ -157,26 +157,28 @@ async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
 class Client:
     """A UDP client that takes answers only from the address that it asked."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, source: str | None = None) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._sock = socket.socket(family, socket.SOCK_DGRAM)
-        self._sock.setblocking(False)
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 21)
-        self._sock.connect((host, port))
+        self.sock = socket.socket(family, socket.SOCK_DGRAM)
+        self.sock.setblocking(False)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 21)
+        if source is not None:
+            self.sock.bind((source, 0))
+        self.sock.connect((host, port))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._sock.close()
+        self.sock.close()
 
     def send(self, data: bytes) -> None:
-        self._sock.send(data)
+        self.sock.send(data)
 
     async def receive(self) -> bytes:
         """The next answer; fails after ten seconds."""
         async with asyncio.timeout(10):
-            return await asyncio.get_running_loop().sock_recv(self._sock, 65535)
+            return await asyncio.get_running_loop().sock_recv(self.sock, 65535)
 
     async def ask(self, data: bytes) -> bytes:
         self.send(data)

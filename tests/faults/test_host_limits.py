@@ -77,10 +77,12 @@ def test_idle_clients_take_their_places_and_no_more(started: World) -> None:
         assert descriptors(started.proxy.pid) <= at_rest + PLACES + 10
         refused = sum(
             started.metric(f'dnsproxy_drops_total{{reason="{reason}"}}')
-            for reason in ("tcp_clients", "tcp_per_client")
+            for reason in ("tcp_clients", "tcp_per_client", "tcp_displaced")
         )
         assert refused >= IDLE - 2 * PLACES
         assert started.server.short(OTHER) == [OTHER_ADDRESS]
+        # A client without a connection gets one.
+        assert started.server.dig("+tcp", REGISTRY).data == [ADDRESSES[REGISTRY]]
         # Idle ones are closed, and their places are for others.
         wait_for(lambda: not still_open(clients), "idle clients are closed", 60)
         wait_for(
@@ -100,11 +102,14 @@ def test_without_descriptors_owned_names_are_answered(world: World) -> None:
         for _ in range(20):
             assert world.server.short(REGISTRY) == [ADDRESSES[REGISTRY]]
         # Others cannot be asked for: an answer all the same, and soon.
-        reply = world.server.dig(f"a.{OTHER}")
-        assert reply.rcode in {"SERVFAIL", "NXDOMAIN"}
+        replies = [world.server.dig(f"a{number}.{OTHER}") for number in range(10)]
+        assert {reply.rcode for reply in replies} <= {"SERVFAIL", "NXDOMAIN"}
         assert world.proxy.alive
         del clients
     wait_for(lambda: world.server.short(OTHER) == [OTHER_ADDRESS], "others are answered again")
+    # The upstream is not to blame, and was not left out.
+    assert not world.proxy.events("upstream.down")
+    assert world.proxy.events("host.exhausted")
     # Those that were never let in stand before it.
     wait_for(
         lambda: world.server.dig("+tcp", REGISTRY).data == [ADDRESSES[REGISTRY]],
@@ -113,6 +118,8 @@ def test_without_descriptors_owned_names_are_answered(world: World) -> None:
     world.source.replace(REGISTRY, f"A {NEW}")
     wait_for(lambda: world.server.short(REGISTRY) == [NEW], "changes are followed again")
     wait_for(lambda: world.admin("/api/v1/status").json()["state"]["failure"] is None, "and kept")
+    assert world.metric('dnsproxy_local_failures_total{use="upstreams"}') > 0
+    assert world.metric(f'dnsproxy_upstream_up{{upstream="{world.upstream.endpoint}"}}') == 1
     assert "Traceback" not in world.proxy.text()
 
 
@@ -185,8 +192,11 @@ def test_at_the_limit_of_tasks_owned_names_are_answered(
     proxy.start(lambda: bool(proxy.events("proxy.started")))
     with Asker(world.dns_port, pinned) as asker:
         wait_for(lambda: proxy.events("learned.hook_failed"), "no process for the hook")
+        world.configure(learn={"ttl": 7})
+        config.write_bytes(world.config.read_bytes())
         proxy.signal(signal.SIGHUP)
         wait_for(lambda: proxy.events("config.reloaded"), "a reload")
+        wait_for(lambda: len(asker.seconds) > 3, "queries are asked")
     assert asker.again == 0
     assert proxy.stop(20) == 0
     assert proxy.events("proxy.stopped")

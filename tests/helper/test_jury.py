@@ -28,6 +28,7 @@ class Proxy:
         self.answer: Any = ROLLED_BACK
         self.status = 200
         self.text: str | None = None
+        self.scope: str | None = None
         app = web.Application()
         app.router.add_get("/api/v1/canary", self._canary)
         self.server = TestServer(app)
@@ -37,7 +38,9 @@ class Proxy:
             return web.json_response({"error": "a bearer token is needed"}, status=401)
         if self.text is not None:
             return web.Response(text=self.text)
-        return web.json_response(self.answer, status=self.status)
+        return web.json_response(
+            self.answer, status=self.status, headers={"X-Dnsproxy-Token": self.scope} if self.scope else None
+        )
 
     @property
     def url(self) -> str:
@@ -67,7 +70,7 @@ def token(tmp_path: Path) -> Path:
 
 def settings(token: Path, *proxies: str, **keys: Any) -> JurySettings:
     return JurySettings.model_validate(
-        {"proxies": list(proxies), "token_file": str(token), "interval": "1s", **keys}
+        {"proxies": list(proxies), "read_token_file": str(token), "interval": "1s", **keys}
     )
 
 
@@ -78,14 +81,14 @@ async def test_what_a_proxy_has_rolled_back_is_refused(proxy: Proxy, token: Path
     try:
         async with asyncio.timeout(20):
             await changed.wait()
-            assert jury.ruling.refused() == {(NAME, NEW)}
+            assert jury.refused() == {(NAME, NEW)}
             changed.clear()
             proxy.answer = {"canary": None}
             await changed.wait()
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-    assert jury.ruling.refused() == frozenset()
+    assert jury.refused() == frozenset()
     told = [line["event"] for line in logs]
     assert told == ["helper.set_refused", "helper.set_refused_no_more"]
 
@@ -116,7 +119,7 @@ async def test_one_that_makes_no_sense_goes_on_saying_what_it_said(
         setattr(proxy, key, value)
     await jury.ask_all()
     await jury.ask_all()
-    assert jury.ruling.refused() == {(NAME, NEW)}
+    assert jury.refused() == {(NAME, NEW)}
     assert jury.failures[proxy.url].startswith(reason)
     proxy.text, proxy.status, proxy.answer = None, 200, {"canary": None}
     await jury.ask_all()
@@ -131,7 +134,7 @@ async def test_one_that_is_not_there_keeps_nobody_from_being_heard(proxy: Proxy,
     await closed.server.close()
     jury = Jury(settings(token, "http://127.0.0.1:1", proxy.url))
     await jury.ask_all()
-    assert jury.ruling.refused() == {(NAME, NEW)}
+    assert jury.refused() == {(NAME, NEW)}
     assert jury.failures == {"http://127.0.0.1:1": "Connection refused"}
 
 
@@ -141,7 +144,33 @@ async def test_without_the_token_nothing_is_told(proxy: Proxy) -> None:
     assert jury.failures == {proxy.url: "status 401"}
 
 
-@pytest.mark.parametrize("key", ["token_file", "ca_file"])
+@pytest.mark.parametrize("key", ["read_token_file", "ca_file"])
 def test_a_file_that_is_missing_is_named(key: str, tmp_path: Path) -> None:
     with pytest.raises(StartError, match=f"helper.canary.{key}"):
-        Jury(JurySettings.model_validate({"proxies": ["http://10.0.0.1:1"], key: str(tmp_path / "none")}))
+        Jury(JurySettings.model_validate({"proxies": ["https://10.0.0.1:1"], key: str(tmp_path / "none")}))
+
+
+async def test_a_token_that_gives_orders_is_reported_and_the_vote_does_not_count(
+    proxy: Proxy, token: Path, logs: list[Any]
+) -> None:
+    proxy.scope = "orders"
+    jury = Jury(settings(token, proxy.url))
+    await jury.ask_all()
+    assert jury.refused() == frozenset()
+    assert jury.failures[proxy.url].startswith("the token gives orders there")
+    proxy.scope = "reads"
+    await jury.ask_all()
+    assert jury.refused() == {(NAME, NEW)}
+    assert [line["event"] for line in logs] == ["helper.proxy_unheard", "helper.proxy_heard"]
+
+
+async def test_a_refusal_ends_after_a_day(proxy: Proxy, token: Path) -> None:
+    now = 1_000_000.0
+    jury = Jury(settings(token, proxy.url), wall=lambda: now)
+    for _ in range(2):
+        await jury.ask_all()
+        assert jury.refused() == {(NAME, NEW)}
+        now += 86_399.0 / 2
+    now += 1.0
+    await jury.ask_all()
+    assert jury.refused() == frozenset()

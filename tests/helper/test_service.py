@@ -502,15 +502,15 @@ async def test_the_document_says_when_the_addresses_of_each_name_changed(world: 
 
 
 async def test_what_proxies_have_rolled_back_is_refused_with_a_new_serial(world: World) -> None:
-    jury = Jury(JurySettings(proxies=["http://10.0.0.1:9153"]))
+    jury = Jury(JurySettings(proxies=["https://10.0.0.1:9153"]), wall=lambda: WALL)
     helper = world.helper(AUTH, jury=jury)
     first = await helper.round()
-    jury.ruling.take("http://10.0.0.1:9153", frozenset({("auth.example.", ("192.0.2.1",))}))
+    jury.ruling.take("https://10.0.0.1:9153", {("auth.example.", ("192.0.2.1",)): None}, WALL)
     second = await helper.round()
     assert second.names[0].refused == (("192.0.2.1",),)
     assert second.serial > first.serial
     # A helper in its place goes on with it until it has asked itself.
-    again = world.helper(AUTH, jury=Jury(JurySettings(proxies=["http://10.0.0.1:9153"])))
+    again = world.helper(AUTH, jury=Jury(JurySettings(proxies=["https://10.0.0.1:9153"]), wall=lambda: WALL))
     again.resume(second)
     assert (await again.round()).names[0].refused == (("192.0.2.1",),)
     world.says["auth.example."] = good("192.0.2.2")

@@ -5,13 +5,13 @@ addresses of the network namespace. It is restarted, killed and reloaded, and it
 event everything that it tells must become what the model says. Its wall clock stands still between two
 events, so ages are exact.
 
-An event that a kill interrupts may have happened or not, unless it was acknowledged: then there are two
-models, and the proxy must agree with one of them.
+An event that a kill interrupts may have happened or not, unless it was acknowledged, and what only confirmed
+a set may not be on disk (`tests.model.disk`): then there are several models, and the proxy must agree with
+one of them.
 """
 
 from __future__ import annotations
 
-import copy
 import itertools
 import json
 import math
@@ -27,6 +27,7 @@ from typing import Any
 from dnsproxy.address_service import CLOCK_STEP
 from dnsproxy.core import seal
 from tests.model.agreement import other_differences, probe_gaps, status_differences, wrong_reply
+from tests.model.disk import StoredModel, accepted, distinct, snapshots_of
 from tests.model.proxy import TYPES, Proxy, Starter
 from tests.model.reference import SKEW, Answer, Model, Outcome, Snapshot
 from tests.model.sequences import Story
@@ -114,7 +115,7 @@ class ProcessWorld:
         self._serials = dict.fromkeys(HELPERS, 0)
         self._used: dict[int, str] = {}
         self._published: dict[str, Snapshot] = {}
-        self._models = [Model(self._configuration.policy())]
+        self._models = [StoredModel(self._configuration.policy())]
         self._allowed: dict[str, set[Answer | str]] = {}
         self._was_killed = False
         for address in ADDRESSES:
@@ -168,8 +169,12 @@ class ProcessWorld:
 
     def _note(self) -> None:
         for model in self._models:
-            for name in NAMES:
-                self._allowed[name].add(model.answer(name))
+            self._note_one(model)
+
+    def _note_one(self, model: StoredModel) -> None:
+        model.note()
+        for name in NAMES:
+            self._allowed[name].add(model.answer(name))
 
     def _each(self, event: Callable[[Model], object]) -> None:
         for model in self._models:
@@ -181,25 +186,32 @@ class ProcessWorld:
         self._offer()
         self._probe()
         self._agree()
+        self._is_written()
+
+    def _is_written(self) -> None:
+        """Take note that everything but confirmations is on disk."""
+        for model in self._models:
+            model.is_written()
 
     def _offer(self) -> None:
         """Sources keep what they have: what was refused before may be accepted now, in any order."""
         current = [s for s in self._published.values() if s.issued_at - SKEW <= self._wall]
-        found: list[Model] = []
+        found: list[StoredModel] = []
         for model in self._models:
-            new = [snapshot for snapshot in current if copy.deepcopy(model).snapshot(snapshot, self._wall)]
+            new = [snapshot for snapshot in current if model.fork().snapshot(snapshot, self._wall)]
             for order in itertools.permutations(new):
-                found.append(copy.deepcopy(model) if len(new) > 1 else model)
+                found.append(model.fork() if len(new) > 1 else model)
                 for snapshot in order:
                     found[-1].snapshot(snapshot, self._wall)
+                    self._note_one(found[-1])
         self._models = found
-        self._note()
 
     def _probe(self) -> None:
         for _ in range(ROUNDS):
             for model in self._models:
                 for name, address in sorted(model.probed()):
                     model.probe(name, address, self._reach[address], self._wall)
+                    model.note()
                     self._allowed[name].add(model.answer(name))
         self._note()
 
@@ -239,7 +251,12 @@ class ProcessWorld:
         if all(differing):
             return min(differing, key=len)
         agreeing = [model for model, found in zip(self._models, differing, strict=True) if not found]
-        self._models = agreeing
+        # What changes no answer is on disk a little later.
+        on_disk = snapshots_of(self.proxy.state_file)
+        written = [model for model in agreeing if model.agrees(on_disk)]
+        if not written:
+            return [f"on disk: expected {[accepted(model) for model in agreeing]}, got {on_disk}"]
+        self._models = written
         return []
 
     def _refresh(self) -> None:
@@ -288,6 +305,11 @@ class ProcessWorld:
             raise MismatchError(f"it has ended: {self.proxy.text()[-2000:]}")
         self._was_killed = False
         self.proxy.wait()
+        snapshots = snapshots_of(self.proxy.state_file)
+        left = distinct(each for model in self._models for each in model.survivors(snapshots))
+        if not left:
+            raise MismatchError(f"on disk is no state that there was: {snapshots}")
+        self._models = left
         self._each(lambda model: model.restart(self._wall))
         self._start()
         self._offer()
@@ -314,6 +336,8 @@ class ProcessWorld:
 
     def _do_restart(self) -> None:
         self.proxy.stop()
+        for model in self._models:
+            model.is_stopped()
         self._each(lambda model: model.restart(self._wall))
         self._start()
 
@@ -338,6 +362,7 @@ class ProcessWorld:
         self._agree()
         self._place.struck["between" if self._was_killed else step] += 1
         if self._was_killed:
+            self._is_written()
             self.proxy.send_kill()
             self.proxy.wait()
 
@@ -371,7 +396,7 @@ class ProcessWorld:
             helper,
             self._serials[helper],
             now,
-            observed_at=lambda ago: self._observed_at(helper, now - ago),
+            used=self._used,
             real=self._reals,
             **stated,
         )
@@ -380,12 +405,6 @@ class ProcessWorld:
         token = seal.sign(published(snapshot, "127.0.0.1"), self._place.private[snapshot.key])
         self._place.sources.publish(kind, self._source(helper), token, snapshot.serial)
         self._refresh()
-
-    def _observed_at(self, helper: str, wanted: int) -> int:
-        """No two helpers confirm at one time: the documentation does not say which is the later."""
-        while self._used.setdefault(wanted, helper) != helper:
-            wanted -= 1
-        return wanted
 
     def _reals(self, addresses: Iterable[str]) -> frozenset[str]:
         return frozenset(map(self._place.real, addresses))
@@ -402,7 +421,7 @@ class ProcessWorld:
         if response is None:
             if not self._was_killed:
                 raise MismatchError(f"no response to {path}")
-            others = [copy.deepcopy(model) for model in self._models]
+            others = [model.fork() for model in self._models]
             self._each(event)
             self._models += others
             return
@@ -415,6 +434,8 @@ class ProcessWorld:
         self._models = [model for model, effect in effects if effect is None or effect is taken]
         if not self._models:
             raise MismatchError(f"{path}: {status} {text.decode()}")
+        if taken:
+            self._is_written()
 
     def _do_pin(self, name: str, addresses: list[str]) -> None:
         real = self._reals(addresses)

@@ -147,7 +147,6 @@ class Proxy:
             "hold": wanted.canary[0],
             "fall": wanted.canary[1],
         }
-        folder = self.folder / f"state{self.variant['moved']}"
         document = {
             "registries": [self._registry(wanted, registry) for registry in REGISTRIES],
             "learn": {
@@ -156,7 +155,7 @@ class Proxy:
                     str(keys[key]) if scope is None else {"file": str(keys[key]), "registries": list(scope)}
                     for key, scope in wanted.keys.items()
                 ],
-                "state_file": str(folder / "learned"),
+                "state_file": str(self.state_file),
                 "refresh": "200ms",
                 "ttl": self.variant["ttl"],
                 "max_stale": "forever" if wanted.max_stale is None else wanted.max_stale,
@@ -196,6 +195,11 @@ class Proxy:
             discover = {"host": FIXED[registry], "storage_suffixes": ["example"], "repository": "a/b"}
             found |= {ROLE: "discover", "discover": discover}
         return found
+
+    @property
+    def state_file(self) -> Path:
+        """What ``learn.state_file`` says."""
+        return self.folder / f"state{self.variant['moved']}" / "learned"
 
     def move_admin(self) -> None:
         """Have the next configuration name another port of the admin endpoint."""
@@ -245,7 +249,7 @@ class Proxy:
 
     def _reloads(self) -> int:
         text = self.text()
-        return text.count('"config.reloaded"') + text.count('"config.not_taken"')
+        return sum(text.count(f'"config.{outcome}"') for outcome in ("reloaded", "unchanged", "not_taken"))
 
     # --- questions
 

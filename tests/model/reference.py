@@ -127,6 +127,7 @@ class Name:
     owner: str | None = None
     proven: Held | None = None
     refused: AddressSet | None = None  # the candidate whose trial was rolled back
+    by_fleet: bool = False  # because the owner's statement reported that the fleet refused it
     tried_since: dict[str, float] = field(default_factory=dict)  # new addresses of the trial that runs
     answered: set[str] = field(default_factory=set)  # those of them that were alive since
     learned: Held | None = None  # the owner's statement, also when it is not usable any more
@@ -285,7 +286,7 @@ class Model:
         effective = name in self.names and self._on_trial(name)
         candidate = self._candidate(name) if effective else None
         if candidate is not None:
-            self.names[name].refused = candidate.set
+            self.names[name].refused, self.names[name].by_fleet = candidate.set, False
         self._apply()
         return effective
 
@@ -667,6 +668,8 @@ class Model:
         candidate = self._candidate(name)
         if candidate is None or candidate.set != state.refused:
             state.refused = None  # "until another one follows"
+        elif state.by_fleet and not self._fleet_refuses(state, candidate):
+            state.refused = None  # "until the owner's statement no longer reports it"
         if candidate is None or not self._on_trial(name):
             state.tried_since, state.answered = {}, set()
             return
@@ -677,6 +680,10 @@ class Model:
         if self._proven_works(name):
             state.answered |= {a for a in new if self.alive(name, a) == "alive"}
 
+    def _fleet_refuses(self, state: Name, candidate: Held) -> bool:
+        """Whether the owner's statement reports that the fleet refused the candidate."""
+        return candidate.set.addresses in state.statements[state.owner or ""].refused_sets
+
     def _end_trial(self, name: str) -> None:
         """The two ways in which a trial ends while the proven set works; refused by the fleet comes first."""
         state, canary = self.names[name], self.policy.canary
@@ -686,7 +693,8 @@ class Model:
         is_over = self.now >= max(state.tried_since.values()) + canary.hold
         new = {a: self.addresses[name, a] for a in state.tried_since if self._counts(name, candidate, a)}
         dead = {a for a in new if self._life(new[a]) == "dead"}
-        if candidate.set.addresses in state.statements[state.owner or ""].refused_sets or any(
+        state.by_fleet = self._fleet_refuses(state, candidate)
+        if state.by_fleet or any(
             (a in state.answered and new[a].failures >= canary.fall) or (is_over and a not in state.answered)
             for a in dead
         ):

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import pytest
 
+from dnsproxy.core.addresses.lifecycle import AddressLifecycle
+from dnsproxy.core.addresses.state_file import encode
 from tests.model import machine
 from tests.model.reference import Address, Answer, Held, Model, Outcome, Policy
 from tests.model.run import failing, report, seeds
 from tests.model.sequences import make_story
-from tests.model.subject import SUBJECT, ModelSubject
+from tests.model.subject import SUBJECT, LifecycleSubject, ModelSubject
+from tests.model.world import Clock, Configuration
 
 SEQUENCES = 5000
 PARTS = 10
+WATCHED = 500
 
 
 @pytest.mark.parametrize("part", range(PARTS))
@@ -31,6 +35,60 @@ def test_sequences_that_hypothesis_draws() -> None:
     if story is not None:
         story, note = report(story, SUBJECT)
         pytest.fail(f"{note}\n{story}")
+
+
+# --- what has the file written
+
+
+def without_ages(state: AddressLifecycle) -> object:
+    """What a file has, but for confirmations: SIGKILL must lose none of it."""
+    overrides = state.overrides
+    names = {
+        name: (
+            {
+                issuer: (s.statement.address_set, s.statement.learned.refused)
+                for issuer, s in held.stated.items()
+            },
+            held.owner,
+            held.proven and held.proven.address_set,
+            held.trial,
+            {address: health.alive for address, health in held.health.items()},
+        )
+        for name, held in state.names.items()
+    }
+    discovered = {key: discovery.found.names for key, discovery in state.discoveries.items()}
+    kept = overrides.freeze and {name: held.address_set for name, held in overrides.freeze.sets.items()}
+    history = [
+        (record.serial, {name: held.address_set for name, held in record.sets.items()})
+        for record in overrides.history
+    ]
+    return names, discovered, overrides.pins, kept, history
+
+
+class WatchedSubject(LifecycleSubject):
+    """Fails where an event changes what the file would have, and nothing has it written."""
+
+    def __init__(self, configuration: Configuration, at: Clock) -> None:
+        self._seen: tuple[AddressLifecycle, str, int, object, int] | None = None
+        super().__init__(configuration, at)
+
+    def _settle(self, at: Clock) -> None:
+        super()._settle(at)
+        state = self._machine
+        text = "\n".join(encode(state))
+        seen = state, text, state.revision, without_ages(state), state.urgent
+        if self._seen is not None and self._seen[0] is state:
+            _, old_text, revision, old, urgent = self._seen
+            assert text == old_text or state.revision > revision, f"{old_text} → {text}"
+            assert seen[3] == old or state.urgent > urgent, f"{old} → {seen[3]}"
+        self._seen = seen
+
+
+def test_whatever_changes_the_state_has_it_written() -> None:
+    failures = failing(seeds("watched", 0, WATCHED), WatchedSubject)
+    if failures:
+        story, note = report(make_story(failures[0]), WatchedSubject)
+        pytest.fail(f"{len(failures)} of {WATCHED}; {note}\n{story}")
 
 
 # --- the driver finds what it is for, and makes it short

@@ -144,23 +144,30 @@ def configuration_of(data: Mapping[str, Any]) -> Configuration:
     return Configuration(**plain)
 
 
+def _observed_at(used: dict[int, str], helper: str, wanted: int) -> int:
+    """No two helpers confirm at one time: the documentation does not say which is the later."""
+    while used.setdefault(wanted, helper) != helper:
+        wanted -= 1
+    return wanted
+
+
 def make_snapshot(
     helper: str,
     serial: int,
     now: int,
     *,
-    observed_at: Callable[[int], int],
+    used: dict[int, str],
     real: Callable[[Iterable[str]], frozenset[str]],
     names: Mapping[str, Mapping[str, Any]],
     key: str | None = None,
     found: list[str] | None = None,
     lifetime: int = 3600,
 ) -> Snapshot:
-    """The snapshot of an event: ``observed_at`` gets seconds before ``now``, ``real`` its addresses."""
+    """The snapshot of an event: ``used`` has the helper that confirms at a time, ``real`` gets addresses."""
     listed = {
         name: Listed(
             AddressSet(real(each["addresses"]), each.get("cname")),
-            observed_at(each.get("ago", 0)),
+            _observed_at(used, helper, now - each.get("ago", 0)),
             frozenset(real(refused) for refused in each.get("refused", ())),
         )
         for name, each in names.items()
@@ -257,18 +264,12 @@ class World:
             helper,
             self.serials[helper],
             now,
-            observed_at=lambda ago: self._observed_at(helper, now - ago),
+            used=self.used,
             real=frozenset,
             **stated,
         )
         accepted = self.model.snapshot(snapshot, self.clock.wall)
         self._same(accepted, self.subject.snapshot(snapshot, self.clock), "snapshot accepted")
-
-    def _observed_at(self, helper: str, wanted: int) -> int:
-        """No two helpers confirm at one time: the documentation does not say which is the later."""
-        while self.used.setdefault(wanted, helper) != helper:
-            wanted -= 1
-        return wanted
 
     def _do_pin(self, name: str, addresses: list[str]) -> None:
         self.model.pin(name, addresses, self.clock.wall)

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from time import monotonic
 
 import pytest
 from structlog.testing import capture_logs
 
-from dnsproxy.core.exchange import Failure, Limits
+from dnsproxy.core.exchange import Failure, Forward, Limits
 from dnsproxy.core.upstreams import Upstream
 from dnsproxy.net import channel, link
 from dnsproxy.net.dial import Dialer
@@ -44,6 +45,28 @@ async def test_p17_more_connections_when_many_wait_but_few() -> None:
         assert fake.accepted == channel.MAX_LINKS
         loads = [found.load for found in made.links]
         assert max(loads) - min(loads) <= 1
+
+
+async def test_p43_a_query_whose_place_went_to_another_makes_room_on_a_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(channel, "MAX_WAITING", 2)
+    monkeypatch.setattr(channel, "MAX_LINKS", 1)
+    upstream = FakeUpstream(silence)
+    async with upstream as fake, world(at(fake, tcp=True), max_in_flight=2) as made:
+        made.submit(*numbered(2))
+        await until(lambda: len(fake.asked) == 2)
+        # Another client takes the place of the oldest question.
+        now = monotonic()
+        step = made.engine.receive(query("other.example."), b"\x7f\0\0\2", now)
+        assert isinstance(step, Forward)
+        made.forwarder.submit(step, lambda _token, data, _query: made.responses.append(data), None, now)
+        await until(lambda: len(fake.asked) == 3)
+        assert made.links[0].load == 2
+        fake.send_stream(reply for asked in fake.asked for reply in respond(asked))
+        await until(lambda: len(made.responses) == 2)
+        names = [read(data).question[0].name.to_text() for data in made.responses]
+        assert names == ["n1.example.", "other.example."]
 
 
 async def test_p27_more_queries_than_connections_may_carry_fail_at_once(

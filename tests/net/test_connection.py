@@ -256,7 +256,7 @@ async def test_p17_each_message_starts_the_idle_time_anew() -> None:
             client.send(query(REGISTRY))
             await client.receive()
             (connection,) = made.connections
-            ends.append(connection._active)
+            ends.append(connection.active)
         assert ends == sorted(set(ends))
 
 

@@ -32,5 +32,6 @@ def test_p17_a_status_has_a_text(status: int) -> None:
 
 @pytest.mark.parametrize("reason", list(DropReason))
 def test_every_drop_has_a_status(reason: DropReason) -> None:
-    expected = {DropReason.OVERLOADED: 503, DropReason.REFUSED_CLIENT: 403}.get(reason, 400)
-    assert status_of(reason) == expected
+    busy = {DropReason.OVERLOADED, DropReason.TOO_MANY_WAITERS}
+    expected = {**dict.fromkeys(busy, 503), DropReason.REFUSED_CLIENT: 403}
+    assert status_of(reason) == expected.get(reason, 400)

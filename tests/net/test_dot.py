@@ -80,12 +80,6 @@ async def test_p9_a_response_in_place_of_a_query_is_dropped_and_counted(certific
         assert made.engine.stats.drops == {"not_a_query": 1}
 
 
-async def test_p26_clients_that_may_not_ask_are_refused(certificate: Path) -> None:
-    async with tls_world(certificate, allow=["10.0.0.0/8"]) as made, dot(made) as client:
-        client.send(query(REGISTRY))
-        assert read(await client.receive()).rcode() == 5
-
-
 async def test_p17_queries_that_wait_are_bounded_per_client(
     certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

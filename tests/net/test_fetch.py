@@ -58,7 +58,7 @@ async def test_a_source_keeps_its_reader_until_the_end(stub: Stub) -> None:
     ("outcome", "reason"),
     [
         (FetchError("status 503"), "status 503"),
-        (StartError("needs dnsproxy[x]"), "needs dnsproxy[x]"),
+        (StartError("needs another package"), "needs another package"),
         (ConnectionRefusedError(111, "Connect call failed"), "Connection refused"),
         (ValueError("no sense"), "no sense"),
     ],

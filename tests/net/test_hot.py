@@ -10,7 +10,9 @@ from functools import partial
 from time import monotonic
 
 import pytest
+from structlog.testing import capture_logs
 
+from dnsproxy import host_calls
 from dnsproxy.net import hot
 from dnsproxy.net.hot import HotSockets
 
@@ -370,6 +372,33 @@ def test_what_ends_a_wait_for_good_is_told(monkeypatch: pytest.MonkeyPatch) -> N
         made.hot.serve(LONG)
 
 
+@pytest.mark.parametrize("call", ["open_timer", "set_timer"])
+def test_a_host_that_refuses_timers_waits_by_epoll(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    class Refusing(FakeWaiting):
+        def open_timer(self) -> int:
+            if call == "open_timer":
+                raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+            return os.dup(others.fileno())
+
+        def set_timer(self, _descriptor: int, _at: float, /) -> None:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(hot, "load_waiting", Refusing)
+    monkeypatch.setattr(host_calls, "_noted", set())
+    others, wake = socket.socketpair()
+    with others, wake, capture_logs() as logs:
+        made = HotSockets(others.fileno(), print)
+        began = monotonic()
+        assert made.serve(0.02) is False
+        assert monotonic() - began >= 0.02
+        wake.send(b"x")
+        assert made.serve(LONG) is True
+        made.close()
+    (entry,) = logs
+    assert (entry["event"], entry["instead"]) == ("host.call_replaced", "epoll_wait")
+    assert entry["call"] == {"open_timer": "timerfd_create", "set_timer": "timerfd_settime"}[call]
+
+
 def test_a_signal_ends_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     class Signalled(FakeWaiting):
         def ready(self, _descriptor: int, waiting: bool, /) -> list[object]:
@@ -381,6 +410,7 @@ def test_a_signal_ends_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     others, wake = socket.socketpair()
     with others, wake:
         signalled = HotSockets(others.fileno(), print)
+        fake.alarms.clear()  # that of a trial
         began = monotonic()
         assert signalled.serve(LONG) is True
         signalled.close()
@@ -399,6 +429,7 @@ def test_an_alarm_is_moved_only_for_a_wait_that_ends_before_it(monkeypatch: pyte
     others, wake = socket.socketpair()
     with others, wake:
         made = HotSockets(others.fileno(), print)
+        fake.alarms.clear()  # that of a trial
         for seconds in (50.0, 60.0, None, 40.0, 0.0, 45.0):
             assert made.serve(seconds) is True
         made.close()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+from collections import Counter
 
 import pytest
 from structlog.testing import capture_logs
@@ -43,12 +44,30 @@ def test_a_host_that_is_short_of_descriptors_is_an_event_and_no_flood_of_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(stream, "_noted", {})
+    counts: Counter[str] = Counter()
     with capture_logs() as logs:
         for _ in range(3):
-            for use in ("tcp clients", "tls clients"):
-                assert stream.note_exhausted(use, OSError(errno.EMFILE, "x"))
-        assert not stream.note_exhausted("tcp clients", OSError(errno.ECONNABORTED, "x"))
+            for use in ("tcp_clients", "tls_clients"):
+                assert stream.note_exhausted(use, OSError(errno.EMFILE, "x"), counts)
+        # Nobody waits to be accepted any more.
+        for number in (errno.ECONNABORTED, errno.EAGAIN):
+            assert not stream.note_exhausted("tcp_clients", OSError(number, "x"), counts)
     assert [(entry["event"], entry["use"], entry["reason"]) for entry in logs] == [
-        ("host.exhausted", "tcp clients", "Too many open files"),
-        ("host.exhausted", "tls clients", "Too many open files"),
+        ("host.exhausted", "tcp_clients", "Too many open files"),
+        ("host.exhausted", "tls_clients", "Too many open files"),
     ]
+    assert counts == {"tcp_clients": 3, "tls_clients": 3}
+
+
+def test_failures_of_this_host_and_of_the_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "_noted", {})
+    counts: Counter[str] = Counter()
+    numbers = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EAGAIN)
+    with capture_logs() as logs:
+        for number in (*numbers, errno.EPERM, errno.ENOSYS):
+            assert stream.note_local("upstreams", OSError(number, "x"), counts)
+        for number in (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ECONNRESET):
+            assert not stream.note_local("upstreams", OSError(number, "x"), counts)
+        assert not stream.note_local("upstreams", OSError("no number"), counts)
+    assert [entry["event"] for entry in logs] == ["host.exhausted"] * len(numbers) + ["host.refused"] * 2
+    assert counts == {"upstreams": len(numbers) + 2}

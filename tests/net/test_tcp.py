@@ -5,7 +5,7 @@ import os
 import resource
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from time import monotonic
 
 import dns.edns
@@ -17,7 +17,7 @@ from dnsproxy.errors import DropReason, StartError
 from dnsproxy.net.hot import Serve
 from dnsproxy.net.tcp import TcpListener
 from dnsproxy.net.udp import UdpListener
-from tests.fakes.tcp import connected, framed, tcp_world
+from tests.fakes.tcp import connected, framed, has_ended, idle, tcp_world
 from tests.fakes.upstream import Client, silence, until
 from tests.messages import REGISTRY, addresses, engine, hangzhou, query, read
 
@@ -35,10 +35,52 @@ async def test_p17_learned_and_forwarded_names_are_answered(host: str) -> None:
         assert sum(made.engine.stats_now().durations) == 2
 
 
-async def test_p26_strangers_are_refused() -> None:
+async def test_p43_a_client_outside_the_access_list_is_closed_before_it_takes_a_place() -> None:
     async with tcp_world(allow=["10.0.0.0/8"]) as made, connected(made) as client:
+        assert await client.closed()
+        assert made.ready.served == 1  # by the listening socket alone
+        assert made.engine.stats.drops == {DropReason.REFUSED_CLIENT: 1}
+
+
+async def test_p43_idle_connections_from_outside_the_access_list_keep_no_client_out() -> None:
+    async with tcp_world(allow=["127.0.0.1/32"], max_clients=4) as made:
+        with ExitStack() as stack:
+            for number in range(64):
+                stack.enter_context(idle(made.listener.address, f"127.0.0.{2 + number % 8}"))
+            async with connected(made) as client:
+                client.send(query(REGISTRY))
+                assert addresses(await client.receive()) == ["10.94.205.198"]
+        assert made.engine.stats.drops == {DropReason.REFUSED_CLIENT: 64}
+
+
+async def test_p43_the_client_with_the_most_connections_makes_room_for_another() -> None:
+    async with tcp_world(max_clients=4) as made, connected(made) as used:
+        with ExitStack() as stack:
+            # 127.0.0.1 has the first, which is not the longest idle one after its query.
+            many = [stack.enter_context(idle(made.listener.address, "127.0.0.1")) for _ in range(3)]
+            await until(lambda: len(made.connections) == 4)
+            used.send(query(REGISTRY))
+            await used.receive()
+            other = stack.enter_context(idle(made.listener.address, "127.0.0.2"))
+            await until(lambda: made.engine.stats.drops == {DropReason.TCP_DISPLACED: 1})
+            assert has_ended(many[0])
+            # 127.0.0.2 gets a second one, so that both have two, and no third.
+            second = stack.enter_context(idle(made.listener.address, "127.0.0.2"))
+            await until(lambda: has_ended(many[1]))
+            stack.enter_context(idle(made.listener.address, "127.0.0.2"))
+            await until(lambda: made.engine.stats.drops[DropReason.TCP_CLIENTS] == 1)
+            assert [has_ended(sock) for sock in (many[2], other, second)] == [False] * 3
+            used.send(query(REGISTRY))
+            assert addresses(await used.receive()) == ["10.94.205.198"]
+
+
+async def test_p43_a_reload_closes_connections_that_are_no_longer_allowed() -> None:
+    async with tcp_world() as made, connected(made) as client:
         client.send(query(REGISTRY))
-        assert read(await client.receive()).rcode() == 5
+        await client.receive()
+        made.listener.refit(engine(allow=["10.0.0.0/8"]), made.forwarder)
+        assert await client.closed()
+        await made.all_gone()
 
 
 async def test_p17_a_full_house_refuses_and_udp_still_works() -> None:

@@ -12,11 +12,11 @@ from structlog.testing import capture_logs
 
 from dnsproxy import supervise
 from dnsproxy.certificate import Certificate
-from dnsproxy.errors import StartError
+from dnsproxy.errors import DropReason, StartError
 from dnsproxy.net import encrypted, tls
 from tests.certificates import make_certificate
 from tests.fakes.encrypted import NAME, dot, http2, tls_world
-from tests.fakes.tcp import framed
+from tests.fakes.tcp import framed, has_ended, idle
 from tests.fakes.upstream import until
 from tests.messages import REGISTRY, addresses, engine, hangzhou, query
 
@@ -63,6 +63,59 @@ async def test_p17_a_full_house_is_cut_and_a_place_is_free_again(certificate: Pa
         async with dot(made) as second:
             second.send(query(REGISTRY))
             await second.receive()
+
+
+async def test_p43_idle_connections_from_outside_the_access_list_keep_no_client_out(
+    certificate: Path,
+) -> None:
+    async with tls_world(certificate, allow=["127.0.0.1/32"], max_clients=4) as made:
+        with contextlib.ExitStack() as stack:
+            outside = [
+                stack.enter_context(idle(made.listener.address, f"127.0.0.{2 + number % 8}"))
+                for number in range(64)
+            ]
+            async with dot(made) as client:
+                client.send(query(REGISTRY))
+                assert addresses(await client.receive()) == ["10.94.205.198"]
+            await until(lambda: all(map(has_ended, outside)))
+        assert made.engine.stats.drops == {DropReason.REFUSED_CLIENT: 64}
+        await made.all_gone()
+
+
+async def test_p43_handshakes_that_hang_make_room_for_another_client(certificate: Path) -> None:
+    async with tls_world(certificate, max_clients=4) as made:
+        with contextlib.ExitStack() as stack:
+            hanging = [stack.enter_context(idle(made.listener.address, "127.0.0.2")) for _ in range(4)]
+            await until(lambda: made.places.taken == 4)
+            async with dot(made) as client:
+                client.send(query(REGISTRY))
+                assert addresses(await client.receive()) == ["10.94.205.198"]
+                assert has_ended(hanging[0])
+                assert made.engine.stats.drops == {DropReason.TCP_DISPLACED: 1}
+                assert made.places.taken == 4
+        await made.all_gone()
+
+
+async def test_p43_a_handshake_is_displaced_before_its_first_step(certificate: Path) -> None:
+    async with tls_world(certificate, max_clients=2) as made:
+        with contextlib.ExitStack() as stack:
+            pairs = [socket.socketpair() for _ in range(3)]
+            for (ours, theirs), host in zip(pairs, ("127.0.0.2", "127.0.0.2", "127.0.0.3"), strict=True):
+                ours.setblocking(False)
+                stack.enter_context(theirs).setblocking(False)
+                made.listener._admit(ours, host)
+            await until(lambda: has_ended(pairs[0][1]))
+            assert pairs[0][0].fileno() == -1
+        await made.all_gone()
+
+
+async def test_p43_a_reload_closes_connections_that_are_no_longer_allowed(certificate: Path) -> None:
+    async with tls_world(certificate) as made, dot(made) as client:
+        client.send(query(REGISTRY))
+        await client.receive()
+        forwarder, pair = made.listener.forwarder, Certificate(certificate, certificate)
+        made.listener.refit(engine(allow=["10.0.0.0/8"]), forwarder, pair, "/dns-query")
+        assert await client.closed()
 
 
 async def test_p17_one_client_does_not_take_all_places(certificate: Path) -> None:

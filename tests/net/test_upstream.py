@@ -1,20 +1,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import gc
+import resource
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from time import monotonic
 
 import dns.rcode
 import pytest
+from structlog.testing import capture_logs
 
 from dnsproxy.core.exchange import Exchange, Limits
 from dnsproxy.core.upstreams import Upstream
 from dnsproxy.core.wire import scan_query
-from dnsproxy.net import datagrams, upstream, upstream_udp
+from dnsproxy.net import datagrams, stream, upstream, upstream_udp
 from tests.fakes.forwarding import TC, at, numbered, respond, truncate, world
 from tests.fakes.nameserver import closed_port
 from tests.fakes.upstream import Asked, FakeUpstream, silence, until
@@ -574,3 +577,52 @@ async def test_closing_gives_up_connections_that_are_being_made() -> None:
         await asyncio.wait([task])
         assert task.cancelled()
         assert made.responses == []
+
+
+@contextlib.contextmanager
+def no_descriptors() -> Iterator[None]:
+    """Let this process open no further file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as lowest:
+        free = lowest.fileno()
+    # The lowest number that is free is what the next file gets.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("tcp", [False, True])
+async def test_a_host_without_descriptors_is_no_fault_of_the_upstream(
+    tcp: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "_noted", {})
+    async with FakeUpstream(respond) as fake, world(at(fake, tcp=tcp)) as made:
+        (upstream,) = made.engine.upstreams()
+        with capture_logs() as logs, no_descriptors():
+            replies = await made.ask(*numbered(10))
+        assert {read(reply).rcode() for reply in replies} == {dns.rcode.SERVFAIL}
+        assert (upstream.stats.failures, upstream.stats.up, upstream.failing) == ({}, True, 0)
+        # All queries over TCP wait for one connection.
+        assert made.engine.stats.local_failures == {"upstreams": 3 if tcp else 30}
+        assert [(entry["event"], entry["use"]) for entry in logs] == [("host.exhausted", "upstreams")]
+        # Nothing is known of these names: they are asked for as soon as that can be.
+        replies = await made.ask(*numbered(10))
+        assert {read(reply).rcode() for reply in replies} == {dns.rcode.NOERROR}
+
+
+async def test_what_the_kernel_had_no_room_for_is_no_fault_of_the_upstream(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class FullBuffer(datagrams.PlainMover):
+        def send(self, _sock: socket.SocketType, _messages: list[bytes]) -> int:
+            return 0
+
+    async with FakeUpstream(respond) as fake, world(at(fake), limits=SHORT) as made:
+        (upstream,) = made.engine.upstreams()
+        monkeypatch.setattr(made.forwarder, "_mover", FullBuffer())
+        (reply,) = await made.ask(query("www.example."))
+        assert read(reply).rcode() == dns.rcode.SERVFAIL
+        assert (upstream.stats.failures, upstream.failing) == ({}, 0)
+        assert made.engine.stats.local_failures == {"upstreams": 3}

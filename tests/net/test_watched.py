@@ -55,8 +55,8 @@ async def test_queries_over_udp(bound: str, asked: str) -> None:
         ]
         client.send(b"short")
         await until(lambda: len(kept.seen) == 6)
-        host, port = client._sock.getsockname()[:2]
-        server = client._sock.getpeername()
+        host, port = client.sock.getsockname()[:2]
+        server = client.sock.getpeername()
     assert addresses(responses[1]) == ["192.0.2.1"]
     assert kept.brief == [
         ("udp", "learned", ""),

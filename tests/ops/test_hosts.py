@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from dnsproxy.config import parse
 from dnsproxy.core.registry import Wanted
 from dnsproxy.ops.hosts import Rot, audit_hosts, export_hosts, import_hosts
-from dnsproxy.ops.hostsfile import parse_hosts
+from dnsproxy.ops.hostsfile import parse_hosts, split_hosts
 from dnsproxy.ops.known import Known, KnownName
 
 REGISTRY = "xxxxxx-registry-vpc.cn-hangzhou.cr.aliyuncs.com"
@@ -68,11 +68,27 @@ def test_everything_pins_the_names_of_others() -> None:
 def test_what_is_left_out_is_told_with_the_reason() -> None:
     left_out = import_hosts(parse_hosts(FILE)).left_out
     assert [line.partition(": ")[0] for line in left_out] == [
+        "line 1",
+        "line 2",
         "printer.corp.example",
         "registry.cn-shanghai.aliyuncs.com",
     ]
-    assert "--all" in left_out[0]
-    assert "public" in left_out[1]
+    assert left_out[0] == "line 1: localhost: 127.0.0.1 is a loopback address"
+    assert left_out[1] == "line 2: ip6-allnodes: ff02::1 is a multicast address"
+    assert "--all" in left_out[2]
+    assert "public" in left_out[3]
+
+
+@given(
+    st.lists(
+        st.sampled_from(["10.0.0.1", "127.0.0.1", "fe80::1", "::", "x", "${A}", "a.example", "#", REGISTRY]),
+        max_size=6,
+    ).map(" ".join)
+)
+def test_no_line_with_words_is_dropped_silently(line: str) -> None:
+    imported = import_hosts(split_hosts(line), everything=True)
+    told = imported.left_out + imported.unread
+    assert told or "- name:" in imported.text or not line.partition("#")[0].strip()
 
 
 def test_the_endpoint_of_a_region_means_all_its_buckets() -> None:

@@ -50,7 +50,7 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 
-from dnsproxy.core import inflight, names
+from dnsproxy.core import fairness, names
 from dnsproxy.core.cache import CachePolicy
 from dnsproxy.core.engine import Engine, Forward
 from dnsproxy.core.exchange import PROBE, Attempt, Exchange, Failure, Limits, Verdict
@@ -124,7 +124,7 @@ class Replay:
         self.open: list[Asked] = []
         self.unnamed: list[Asked] = []
         self.answers: dict[str, bytes | DropReason] = {}
-        self.waiters = inflight.MAX_WAITERS
+        self.waiters = fairness.MAX_WAITERS
         self.places = 100
         self.policy = "sequential"
         self.features = Features()

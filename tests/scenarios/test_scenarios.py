@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dnsproxy.core import inflight
+from dnsproxy.core import fairness
 from tests.scenarios.replay import Replay, parse
 
 SCENARIOS = sorted(Path(__file__).parent.glob("*.scenario"))
@@ -16,7 +16,7 @@ def test_there_are_scenarios() -> None:
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
 def test_scenario(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Replay().run(parse(path), lambda count: monkeypatch.setattr(inflight, "MAX_WAITERS", count))
+    Replay().run(parse(path), lambda count: monkeypatch.setattr(fairness, "MAX_WAITERS", count))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from dnsproxy.settings import Settings
-from dnsproxy.settings.serving import ServeSettings
+from dnsproxy.settings.schema import as_written
+from dnsproxy.settings.serving import CacheSettings, ServeSettings
 from tests.settings.mistakes import complaints
 
 
@@ -29,7 +30,10 @@ from tests.settings.mistakes import complaints
         ({"serve": {"tls": {"listen": ["127.0.0.1:853"]}}}, "needs cert_file and key_file"),
         ({"serve": {"tls": {"path": "dns-query"}}}, "not a path"),
         ({"serve": {"max_tcp_per_client": 0}}, "greater than or equal to 1"),
-        ({"cache": {"size": -1}}, "greater than or equal to 0"),
+        ({"cache": {"size": -1}}, "write 0 to 10000000 entries, or for example 64MiB"),
+        ({"cache": {"size": "64MB"}}, "write for example 512KiB, 64MiB or 1GiB"),
+        ({"cache": {"size": "99GiB"}}, "larger than"),
+        ({"cache": {"size": True}}, "not a size"),
         ({"cache": {"max_ttl": "forever"}}, "less than or equal to 604800"),
         ({"forward": {"policy": "best"}}, "'fastest', 'sequential', 'random' or 'race'"),
         ({"forward": {"probe": {"interval": "0s"}}}, "greater than or equal to 1"),
@@ -63,3 +67,13 @@ def test_a_number_of_workers_that_is_none(workers: object) -> None:
 @pytest.mark.parametrize("workers", [1, 2, 64, "auto"])
 def test_a_number_of_workers(workers: int | str) -> None:
     assert ServeSettings.model_validate({"workers": workers}).workers == workers
+
+
+@pytest.mark.parametrize(
+    ("written", "entries", "max_bytes"),
+    [(1000, 1000, 1_024_000), (0, 0, 0), ("20MiB", 43_690, 20 << 20), ("1GiB", 2_236_962, 1 << 30)],
+)
+def test_the_size_of_the_cache_is_entries_or_bytes(written: object, entries: int, max_bytes: int) -> None:
+    cache = CacheSettings.model_validate({"size": written})
+    assert (cache.entries, cache.max_bytes) == (entries, max_bytes)
+    assert str(as_written(cache.size)) == str(written)

@@ -86,5 +86,5 @@ learn:
     assert lines[0].startswith("c.yaml:10: learn.sources[0].addressing: ")
     assert lines[1:] == [
         "c.yaml:3: helper.publish[0].bucket: must be given",
-        "c.yaml:4: helper.publish[0].buckett: unknown key",
+        "c.yaml:4: helper.publish[0].buckett: unknown key; did you mean bucket?",
     ]

@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dnsproxy.core.upstreams import Source
 from dnsproxy.settings.values import (
     Endpoint,
     Share,
     parse_duration,
     parse_endpoint,
     parse_share,
+    parse_source,
     parse_upstream,
 )
 from tests import strategies
@@ -225,3 +227,39 @@ def test_what_is_no_share_is_told(value: object) -> None:
 
 def test_a_share_is_what_it_was_made_of() -> None:
     assert Share(50_000) == parse_share("5%")
+
+
+@pytest.mark.parametrize(
+    ("value", "source"),
+    [
+        ("10.0.0.5", Source("10.0.0.5")),
+        ("FD00:0::5", Source("", "fd00::5")),
+        ("eth0.100", Source("", "", "eth0.100")),
+        (["eth0", "fd00::5", "10.0.0.5"], Source("10.0.0.5", "fd00::5", "eth0")),
+    ],
+)
+def test_sources(value: object, source: Source) -> None:
+    assert parse_source(value) == source
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        (5, "write for example 10.0.0.5 or eth0"),
+        ([], "an empty list"),
+        ("10.0.0.300", "neither an IP address nor the name of an interface"),
+        ("10.0.0.5:53", "neither an IP address nor"),
+        ("an-interface-of-16", "neither an IP address nor"),
+        ("eth0/1", "neither an IP address nor"),
+        ("fe80::1%eth0", "zone id"),
+        ("0.0.0.0", "not an address that a host sends from"),
+        ("ff02::1", "not an address that a host sends from"),
+        (["10.0.0.5", "10.0.0.6"], "10.0.0.5 is given already"),
+        (["eth0", "eth1"], "eth0 is given already"),
+        ([["eth0"]], "not an address or interface"),
+    ],
+)
+def test_no_sources(value: object, complaint: str) -> None:
+    with pytest.raises(ValueError, match=".") as caught:
+        parse_source(value)
+    assert complaint in str(caught.value)

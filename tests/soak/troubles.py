@@ -55,6 +55,7 @@ class SoakWorld:
         self._addresses = {name: {address} for name, address in ADDRESSES.items()}
         self._idle: list[socket.socket] = []
         self._moves = 0
+        self._reloads = 0
         self._calls = {
             Kind.JUNK: self._send_junk,
             Kind.HALF_OPEN: self._half_open,
@@ -172,6 +173,9 @@ class SoakWorld:
                     await asyncio.sleep(0.02)
 
     async def _reload(self, _which: int) -> None:
+        # Another value each time: a reload of equal settings does nothing.
+        self._reloads += 1
+        self.world.configure(learn={"ttl": 30 + self._reloads % 2})
         self.world.proxy.signal(signal.SIGHUP)
 
     @property

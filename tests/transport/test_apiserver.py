@@ -298,5 +298,5 @@ async def test_nobody_listens_and_then_somebody_does(api: ApiServer, tmp_path: P
 def test_without_the_extra_it_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lightkube.generic_resource", None)
     monkeypatch.setattr(module, "_resource", module._resource.__wrapped__)
-    with pytest.raises(StartError, match=r"pip install 'dnsproxy\[kubernetes\]'"):
+    with pytest.raises(StartError, match=r"pip install 'lightkube"):
         ApiObject(KubernetesPlace())

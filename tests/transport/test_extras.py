@@ -22,4 +22,4 @@ def test_looking_loads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_to_install_is_said() -> None:
-    assert needs_extra("s3") == "s3 needs an extra: pip install 'dnsproxy[s3]'"
+    assert needs_extra("s3") == "s3 needs another package: pip install 'obstore>=0.11,<0.13'"

@@ -361,5 +361,5 @@ async def test_what_a_store_answers_is_said_in_a_line(
 
 def test_without_the_extra_it_does_not_start(moto: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "obstore", None)
-    with pytest.raises(StartError, match=r"pip install 'dnsproxy\[s3\]'"):
+    with pytest.raises(StartError, match=r"pip install 'obstore"):
         ObjectStore(moto.place())

@@ -1,24 +1,43 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
+from dnsproxy.workers import channel as channel_module
 from dnsproxy.workers import messages
 from dnsproxy.workers.channel import Channel
-from dnsproxy.workers.messages import Ask, NotOpened, Opened, Stop, TellTraffic, frame
+from dnsproxy.workers.messages import (
+    Ask,
+    Flush,
+    NotOpened,
+    Opened,
+    Stop,
+    TellTraffic,
+    ToControl,
+    ToWorker,
+    frame,
+)
 
 
 class End:
-    """One end with what it got."""
+    """One end with what it got, by default of messages to either."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        kind: Any = ToWorker | ToControl,
+        feed: Callable[[], bytes | None] | None = None,
+    ) -> None:
         self.got: list[object] = []
         self.ends = 0
-        self.channel = Channel(sock, self.got.append, self._ended)
+        self.channel = Channel(sock, kind, self.got.append, self._ended, feed)
 
     def _ended(self) -> None:
         self.ends += 1
@@ -63,7 +82,7 @@ async def test_what_was_said_before_the_end_arrives_before_it(
     await until(lambda: left.ends == 1)
     assert left.got == [NotOpened("the port is taken")]
     assert not left.channel.send(Stop())
-    left.channel.offer(frame(Stop()))
+    left.channel.offer()
     await asyncio.sleep(0)
     assert left.ends == 1
 
@@ -78,17 +97,13 @@ async def test_closing_oneself_is_no_end(pair: tuple[socket.socket, socket.socke
 
 async def test_an_end_that_does_not_read_is_not_waited_for(pair: tuple[socket.socket, socket.socket]) -> None:
     left = End(pair[0])
-    offered = [large(number) for number in (1, 2, 3, 4)]
-    for message in offered:
-        left.channel.offer(frame(message))
-    # Nothing that wants a reply is put behind what nobody reads.
+    assert left.channel.send(large(1))
+    # Nothing that wants a reply is put behind what the other end does not read.
     assert not left.channel.send(Ask(1, TellTraffic()))
     right = End(pair[1])
-    await until(lambda: len(right.got) == 2)
-    # The one that was on its way, and the newest; those between are of no use any more.
-    assert right.got == [offered[0], offered[3]]
+    await until(lambda: right.got == [large(1)])
     assert left.channel.send(Ask(2, TellTraffic()))
-    await until(lambda: len(right.got) == 3)
+    await until(lambda: right.got[1:] == [Ask(2, TellTraffic())])
     left.channel.close()
     right.channel.close()
 
@@ -97,10 +112,94 @@ async def test_an_end_that_goes_while_something_is_on_its_way(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
     left = End(pair[0])
-    left.channel.offer(frame(large(1)))
-    left.channel.offer(frame(large(2)))
+    left.channel.send(large(1))
     pair[1].close()
     await until(lambda: left.ends == 1)
+
+
+async def test_messages_go_before_the_next_slice(pair: tuple[socket.socket, socket.socket]) -> None:
+    slices = [large(number) for number in (1, 2, 3)]
+    waiting = [frame(message) for message in slices]
+    left = End(pair[0], feed=lambda: waiting.pop(0) if waiting else None)
+    left.channel.offer()
+    left.channel.offer()
+    assert len(waiting) == 2, "each is made when the one before has been read"
+    inner, outer = socket.socketpair()
+    with outer:
+        asked = [Ask(number, Flush(None)) for number in range(channel_module.MAX_QUEUED)]
+        assert left.channel.send(asked[0], [inner])
+        assert [left.channel.send(ask) for ask in asked[1:]] == [True] * (len(asked) - 1)
+        assert not left.channel.send(Stop()), "so many messages wait at most"
+        right = End(pair[1])
+        await until(lambda: len(right.got) == len(asked) + 3)
+        assert right.got == [slices[0], *asked, *slices[1:]]
+        assert inner.fileno() == -1
+    left.channel.close()
+    right.channel.close()
+
+
+async def test_sockets_that_wait_are_closed_with_it(pair: tuple[socket.socket, socket.socket]) -> None:
+    waiting = [frame(large(1))]
+    left = End(pair[0], feed=lambda: waiting.pop() if waiting else None)
+    left.channel.offer()
+    one, other = socket.socketpair()
+    with other:
+        assert left.channel.send(Stop(), [one])
+        left.channel.close()
+        assert one.fileno() == -1
+
+
+async def test_the_control_process_takes_no_sockets(pair: tuple[socket.socket, socket.socket]) -> None:
+    """A worker that an attacker controls could fill the table of descriptors."""
+    left = End(pair[0], kind=ToControl)
+    sent, other = socket.socketpair()
+    with other:
+        with sent:
+            socket.send_fds(pair[1], [frame(Opened(7))], [sent.fileno()])
+        await until(lambda: left.got == [Opened(7)])
+        other.setblocking(False)
+        assert other.recv(1) == b"", "no process has it open"
+    left.channel.close()
+
+
+async def test_one_message_in_a_turn_of_the_loop(pair: tuple[socket.socket, socket.socket]) -> None:
+    """Ten slices that have arrived together must not keep queries waiting for the time of all ten."""
+    turns: list[int] = []
+    turn = 0
+    left = Channel(pair[0], ToWorker, lambda _: turns.append(turn), lambda: None)
+    pair[1].sendall(frame(Stop()) * 10)
+    async with asyncio.timeout(10):
+        while len(turns) < 10:
+            turn += 1
+            await asyncio.sleep(0)
+    assert len(set(turns)) == 10
+    left.close()
+
+
+@pytest.mark.parametrize("kind", [ToWorker, ToControl])
+async def test_a_pickle_ends_the_channel_and_is_not_executed(
+    pair: tuple[socket.socket, socket.socket], kind: Any, tmp_path: Path
+) -> None:
+    target = tmp_path / "executed"
+    code = b"cos\nmkdir\n(V" + bytes(target) + b"\ntR."
+    pickle.loads(code)  # noqa: S301 - this is how it would be executed
+    target.rmdir()
+    end = End(pair[0], kind)
+    with capture_logs() as logs:
+        pair[1].sendall(len(code).to_bytes(4, "big") + code)
+        await until(lambda: end.ends == 1)
+    assert [entry["event"] for entry in logs] == ["worker.bad_message"]
+    assert (end.got, target.exists()) == ([], False)
+
+
+async def test_a_message_for_the_other_end_ends_the_channel(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    end = End(pair[0], ToControl)
+    with capture_logs() as logs:
+        pair[1].sendall(frame(Stop()))
+        await until(lambda: end.ends == 1)
+    assert [entry["event"] for entry in logs] == ["worker.bad_message"]
 
 
 async def test_what_is_no_message_ends_it(
@@ -120,7 +219,7 @@ async def test_nothing_is_taken_once_closed(pair: tuple[socket.socket, socket.so
         got.append(message)
         channel.close()
 
-    channel = Channel(pair[0], take, lambda: None)
+    channel = Channel(pair[0], ToWorker | ToControl, take, lambda: None)
     pair[1].send(frame(Stop()) + frame(Stop()))
     await until(lambda: got == [Stop()])
     await asyncio.sleep(0.01)
@@ -128,7 +227,7 @@ async def test_nothing_is_taken_once_closed(pair: tuple[socket.socket, socket.so
 
 
 async def test_sockets_go_along(pair: tuple[socket.socket, socket.socket]) -> None:
-    left, right = End(pair[0]), End(pair[1])
+    left, right = End(pair[0]), End(pair[1], ToWorker)
     inner, outer = socket.socketpair()
     kept = inner.dup()
     with kept, outer:
@@ -155,16 +254,6 @@ async def test_sockets_that_cannot_be_sent_are_closed(pair: tuple[socket.socket,
     left.channel.close()
 
 
-async def test_a_message_that_is_no_pickle_ends_the_channel(
-    pair: tuple[socket.socket, socket.socket],
-) -> None:
-    end = End(pair[0])
-    with capture_logs() as logs:
-        pair[1].sendall(b"\0\0\0\x04oops")
-        await until(lambda: end.ends == 1)
-    assert [entry["event"] for entry in logs] == ["worker.bad_message"]
-
-
 async def test_messages_after_one_that_fails_are_taken(pair: tuple[socket.socket, socket.socket]) -> None:
     got: list[object] = []
 
@@ -173,7 +262,7 @@ async def test_messages_after_one_that_fails_are_taken(pair: tuple[socket.socket
             raise ZeroDivisionError
         got.append(message)
 
-    channel = Channel(pair[0], take, lambda: None)
+    channel = Channel(pair[0], ToWorker | ToControl, take, lambda: None)
     with capture_logs() as logs:
         pair[1].sendall(frame(Stop()) + frame(Opened(7)))
         await until(lambda: bool(got))

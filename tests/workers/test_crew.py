@@ -13,11 +13,11 @@ from structlog.testing import capture_logs
 from dnsproxy.core.addresses.table import ServedTable
 from dnsproxy.core.stats import Stats
 from dnsproxy.core.totals import Traffic
-from dnsproxy.settings import Settings
 from dnsproxy.workers import crew as module
 from dnsproxy.workers.crew import Crew
-from dnsproxy.workers.messages import Begin, Content, Stop, TakeTable, frame
+from dnsproxy.workers.messages import Begin, Content, Stop
 from dnsproxy.workers.seat import Seat
+from dnsproxy.workers.table_feed import SharedTable, TableFeed
 from tests.fakes.starter import FakeStarter
 
 
@@ -28,7 +28,7 @@ class Owner:
         self.ends: list[int] = []
 
     def brief(self, seat: Seat, process: int, sock: socket.socket) -> None:
-        seat.begin(process, sock, Begin(Settings(), ()), (), frame(TakeTable(ServedTable())))
+        seat.begin(process, sock, Begin(b"", ()), (), TableFeed(SharedTable(ServedTable())))
 
     def heard(self, seat: Seat, content: Content) -> None:
         """Nothing is asked."""

@@ -20,7 +20,7 @@ from dnsproxy.core.stats import Stats
 from dnsproxy.core.totals import Traffic
 from dnsproxy.errors import StartError, WorkerError
 from dnsproxy.net.doors import Doorkeeper
-from dnsproxy.workers import crew, messages
+from dnsproxy.workers import crew
 from dnsproxy.workers import fleet as module
 from dnsproxy.workers.fleet import Fleet
 from dnsproxy.workers.messages import Content, Explain, Flush, Request, TellTraffic
@@ -90,7 +90,7 @@ async def test_all_answer_before_it_is_open_and_each_from_the_table(starter: Fak
     async with running(starter, 3) as made:
         assert starter.started == [1, 2, 3]
         for worker in starter.living.values():
-            assert [taken.table.serial for taken in worker.tables] == [1]
+            assert worker.serials == [1]
         assert well(made) == [True, True, True]
         stopped = list(starter.living.values())
     assert [worker.is_stopped for worker in stopped] == [True] * 3
@@ -100,24 +100,32 @@ async def test_all_answer_before_it_is_open_and_each_from_the_table(starter: Fak
 async def test_a_change_goes_to_all_and_to_who_starts_later(starter: FakeStarter) -> None:
     async with running(starter) as made:
         made.swap_table(table(2))
-        await until(lambda: all(len(worker.tables) == 2 for worker in starter.living.values()))
+        await until(lambda: all(worker.serials == [1, 2] for worker in starter.living.values()))
         starter.living[1].die()
         await until(lambda: starter.started == [1, 2, 1] and well(made) == [True, True])
-        assert [taken.table.serial for taken in starter.living[1].tables] == [2]
+        assert starter.living[1].serials == [2]
 
 
-async def test_a_table_that_is_too_large_leaves_the_one_before(
+async def test_only_names_that_changed_are_sent(starter: FakeStarter) -> None:
+    async with running(starter, 1) as made:
+        sent = starter.living[1].slices
+        both = served_table(snapshot(learned(NAME)), snapshot(learned("b.example.")))
+        made.update(both, ["b.example."])
+        await until(lambda: len(sent) == 2)
+        assert [entry.name for entry in sent[1].entries] == ["b.example."]
+        made.swap_table(served_table(snapshot(learned(NAME))))
+        await until(lambda: len(sent) == 3)
+        assert [(entry.name, entry.is_managed) for entry in sent[2].entries] == [("b.example.", False)]
+
+
+async def test_settings_that_are_too_large_are_refused(
     starter: FakeStarter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running(starter) as made:
-        monkeypatch.setattr(messages, "MAX_MESSAGE", 10)
-        with capture_logs() as logs:
-            made.swap_table(table(2))
-        assert [entry["event"] for entry in logs] == ["workers.table_too_large"]
-        monkeypatch.undo()
-        starter.living[1].die()
-        await until(lambda: len(starter.started) == 3 and well(made) == [True, True])
-        assert [taken.table.serial for taken in starter.living[1].tables] == [1]
+        monkeypatch.setattr(module, "MAX_SETTINGS", 10)
+        with pytest.raises(StartError, match="too large for workers"):
+            await made.prepare(settings("127.0.0.1:9"))
+        assert well(made) == [True, True]
 
 
 # -- starts that fail ------------------------------------------------------------------------
@@ -138,7 +146,7 @@ async def test_a_worker_that_ends_at_its_start_is_named(starter: FakeStarter) ->
     starter.refusals[1] = ""
     made = fleet(starter)
     opening = asyncio.ensure_future(made.open())
-    await until(lambda: 1 in starter.living and bool(starter.living[1].tables))
+    await until(lambda: 1 in starter.living and bool(starter.living[1].slices))
     starter.living[1].die()
     with pytest.raises(StartError, match="serve.workers: worker 1 ended: exit code 1"):
         await opening

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dnsproxy.core.addresses.table import ServedTable
 from dnsproxy.core.stats import Stats
 from dnsproxy.core.totals import Traffic
-from dnsproxy.settings import Settings
 from dnsproxy.workers.channel import Channel
 from dnsproxy.workers.messages import (
     Ask,
@@ -18,14 +17,15 @@ from dnsproxy.workers.messages import (
     Opened,
     Reply,
     Stop,
-    TakeTable,
+    TakeNames,
     TellTraffic,
-    frame,
+    ToWorker,
 )
 from dnsproxy.workers.seat import Seat
+from dnsproxy.workers.table_feed import SharedTable, TableFeed
 
-FIRST = frame(TakeTable(ServedTable()))
-BEGIN = Begin(Settings(), ())
+FIRST = TakeNames((), is_complete=True)
+BEGIN = Begin(b"{}", ())
 TRAFFIC = Traffic(Stats(), {}, 0, 0)
 
 
@@ -47,8 +47,8 @@ class Table:
     def begin(self) -> None:
         ours, theirs = socket.socketpair()
         self.got.clear()
-        self.worker = Channel(theirs, self.got.append, lambda: None)
-        self.seat.begin(7, ours, BEGIN, (), FIRST)
+        self.worker = Channel(theirs, ToWorker, self.got.append, lambda: None)
+        self.seat.begin(7, ours, BEGIN, (), TableFeed(SharedTable(ServedTable())))
 
     async def opened(self) -> None:
         self.worker.send(Opened(4711))
@@ -72,7 +72,7 @@ async def test_it_has_the_book_first_and_can_be_asked_once_open() -> None:
     asked = table.seat.ask(Flush(None))
     assert asked is not None
     await until(lambda: len(table.got) == 3)
-    assert table.got == [BEGIN, TakeTable(ServedTable()), Ask(1, Flush(None))]
+    assert table.got == [BEGIN, FIRST, Ask(1, Flush(None))]
     table.worker.send(Reply(1, 5))
     assert await asked == 5
     assert table.heard == [5]
@@ -108,7 +108,7 @@ async def test_its_end_is_told_once_and_leaves_no_question_open() -> None:
     assert asked.cancelled()
     assert (table.seat.is_there, table.seat.is_well, table.seat.ask(Flush(None))) == (False, False, None)
     assert table.seat.view(0).pid is None
-    table.seat.offer(FIRST)
+    table.seat.offer(["a.example."])
     table.seat.stop()
 
 

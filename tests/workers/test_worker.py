@@ -15,6 +15,7 @@ from dnsproxy.core.explain import Explanation, Question
 from dnsproxy.core.totals import Traffic
 from dnsproxy.net.doors import Door, Doorkeeper, dns_doors
 from dnsproxy.settings import Settings
+from dnsproxy.settings.plain import pack
 from dnsproxy.workers.channel import Channel
 from dnsproxy.workers.messages import (
     Ask,
@@ -25,13 +26,14 @@ from dnsproxy.workers.messages import (
     Opened,
     Refit,
     Reply,
+    ServedEntry,
     Stop,
-    TakeTable,
+    TakeNames,
     TellTraffic,
+    ToControl,
 )
 from dnsproxy.workers.start import shared_returns
 from dnsproxy.workers.worker import Worker, run_worker
-from tests.strategies import learned, served_table, snapshot
 from tests.test_server import NAME, ask, free_port, settings
 
 pytestmark = pytest.mark.usefixtures("collector")
@@ -45,10 +47,10 @@ class Control:
         self.got: list[object] = []
         self.keeper = keeper or Doorkeeper()
         self.keeper.open(dns_doors(given))
-        self.channel = Channel(ours, self.got.append, lambda: self.got.append("end"))
+        self.channel = Channel(ours, ToControl, self.got.append, lambda: self.got.append("end"))
         self.running = asyncio.ensure_future(Worker(1, shared_returns()).run(theirs))
         sockets = self.sockets(given)
-        self.channel.send(Begin(given, tuple(sockets)), sockets.values())
+        self.channel.send(Begin(pack(given), tuple(sockets)), sockets.values())
 
     def sockets(self, given: Settings) -> dict[Door, socket.socket]:
         return self.keeper.share(dns_doors(given))
@@ -75,8 +77,8 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-def table(*addresses: str) -> TakeTable:
-    return TakeTable(served_table(snapshot(learned(NAME, addresses))))
+def table(*addresses: str) -> TakeNames:
+    return TakeNames((ServedEntry(NAME, True, (), addresses, None, 1000, 2000),), is_complete=True)
 
 
 async def test_it_serves_once_it_has_a_book_and_follows_the_next() -> None:
@@ -123,7 +125,7 @@ async def test_another_configuration_and_other_sockets() -> None:
         given = settings("127.0.0.1:9", after, "learn: {ttl: 7}")
         control.keeper.open(dns_doors(given))
         sockets = control.sockets(given)
-        control.channel.send(Ask(1, Refit(given, tuple(sockets))), sockets.values())
+        control.channel.send(Ask(1, Refit(pack(given), tuple(sockets))), sockets.values())
         assert await control.next(2) == Reply(1, "")
         control.keeper.keep(dns_doors(given))
         assert [rrset.ttl for rrset in (await ask(after, NAME)).answer] == [7]
@@ -137,7 +139,7 @@ async def test_a_configuration_that_it_cannot_take_changes_nothing() -> None:
         control.channel.send(table("10.0.0.1"))
         assert isinstance(await control.next(1), Opened)
         sockets = control.sockets(given := settings(f"127.0.0.1:{port}", port))
-        control.channel.send(Ask(1, Refit(given, tuple(sockets))), sockets.values())
+        control.channel.send(Ask(1, Refit(pack(given), tuple(sockets))), sockets.values())
         reason = f"upstream 127.0.0.1:{port} is this proxy's own listening address"
         assert await control.next(2) == Reply(1, reason)
         assert (await ask(port, NAME)).answer
@@ -163,6 +165,35 @@ async def test_what_it_is_asked() -> None:
         assert isinstance(explained, Reply)
         assert isinstance(explained.content, Explanation)
         assert explained.content.outcome == "stale"  # the snapshot of the tests is from 1970
+
+
+async def test_it_waits_for_the_whole_table_and_takes_changes_of_names() -> None:
+    port = free_port()
+    async with controlled(settings("127.0.0.1:9", port)) as control:
+        control.channel.send(TakeNames(table("10.0.0.1").entries, is_complete=False))
+        control.channel.send(Ask(1, TellTraffic()))
+        other = ServedEntry("b.example.", True, (), ("10.0.0.7",), None, 1000, 2000)
+        control.channel.send(TakeNames((other,), is_complete=True))
+        assert await control.next(1) == Opened(os.getpid())
+        control.channel.send(TakeNames((ServedEntry("b.example.", False),), is_complete=True))
+        control.channel.send(TakeNames((ServedEntry("c.example.", True, ("10.0.0.8",)),), is_complete=False))
+        control.channel.send(Ask(2, Flush(None)))
+        assert await control.next(2) == Reply(2, 0)
+        for name, expected in ((NAME, ["10.0.0.1"]), ("b.example.", []), ("c.example.", ["10.0.0.8"])):
+            assert [str(rrset[0]) for rrset in (await ask(port, name)).answer] == expected
+
+
+async def test_settings_that_are_none_are_refused() -> None:
+    port = free_port()
+    async with controlled(settings("127.0.0.1:9", port)) as control:
+        control.channel.send(table("10.0.0.1"))
+        assert isinstance(await control.next(1), Opened)
+        for number, wrong in enumerate((b"", b"[]", b"\x80\x04N.", b'{"serve": 1}', b"[" * 100_000), 1):
+            control.channel.send(Ask(number, Refit(wrong, ())))
+            reply = await control.next(number + 1)
+            assert isinstance(reply, Reply)
+            assert str(reply.content).startswith("settings: ")
+        assert (await ask(port, NAME)).answer
 
 
 async def test_told_to_stop() -> None:

@@ -143,6 +143,13 @@ def trial_of(proven: Statement, candidate: Statement, earlier: Trial | None, wal
     return Trial(candidate.learned.addresses, candidate.learned.cname, since, answered)
 
 
+def is_refused_no_more(trial: Trial, candidate: Statement) -> bool:
+    """Return whether ``candidate`` was refused because the fleet did, which its helper no longer reports."""
+    learned = candidate.learned
+    is_same = trial.candidate == candidate.address_set and trial.outcome is TrialOutcome.FLEET
+    return is_same and learned.addresses not in learned.refused
+
+
 def judge(
     trial: Trial,
     health: Mapping[str, Health],

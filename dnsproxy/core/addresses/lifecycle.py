@@ -157,10 +157,11 @@ class AddressLifecycle:
         if snapshot.found:
             reported = {(origin.issuer, *entry.subject): Discovery(entry, origin) for entry in snapshot.found}
             # A helper that has seen no evidence yet reports no name, observed at 0: that withdraws none.
-            known = {
-                key: d for key, d in reported.items() if d.found.observed_at or key not in self.discoveries
-            }
+            known = {k: d for k, d in reported.items() if d.found.observed_at or k not in self.discoveries}
+            before = {key: d.found.names for key, d in self.discoveries.items()}
             self.discoveries = _current({**self.discoveries, **known})
+            if before != {key: d.found.names for key, d in self.discoveries.items()}:
+                self._note_change()
         self._statements.extend((learned, origin) for learned in snapshot.names if learned.addresses)
 
     def _forget_issuer(self, issuer: str) -> None:
@@ -416,15 +417,17 @@ class AddressLifecycle:
         entry = self._managed.get(name)
         if entry is None:
             return
+        state = self.names.get(name)
+        before = state.ages() if state is not None else None
         if name in self._reconfigured:
             self._reconfigured.discard(name)
             self._restrict(name, now, wall_now)
         overrides = self._overrides_of(entry)
-        state = self.names.get(name)
         if state is None:
             if not overrides and not entry.addresses:
                 return  # nothing is known
             state = self.names[name] = NameState(name, entry.registry)
+            before = state.ages()
         held: tuple[str, ...] | None = None
         if overrides or entry.addresses or self.overrides.freeze is not None:
             held = (*entry.addresses, *(a for override in overrides for a in override.learned.addresses))
@@ -443,6 +446,7 @@ class AddressLifecycle:
         if self._fingerprints.get(name) != fingerprint:
             self._fingerprints[name] = fingerprint
             self._note_change()
+        self.revision += state.ages() != before  # also without a snapshot: when the clock was set back
         self._schedule(name)
 
     def _schedule(self, name: str) -> None:
@@ -517,12 +521,8 @@ class AddressLifecycle:
         while self._probes:
             due, name, address = item = self._probes[0]
             health = self.names[name].health.get(address) if name in self.names else None
-            if (
-                health is not None
-                and health.probe is None
-                and health.due == due
-                and self.policy.ports_of(name)
-            ):
+            is_waiting = health is not None and health.probe is None and health.due == due
+            if is_waiting and self.policy.ports_of(name):
                 return item
             heapq.heappop(self._probes)
         return None
@@ -685,8 +685,7 @@ class AddressLifecycle:
         self._note_change()
 
     def _order(self, overrides: Overrides, name: str | None = None) -> None:
-        log = self._log
-        self.overrides = overrides
+        log, self.overrides = self._log, overrides
         if name is None:
             self._enqueue_all()
         else:

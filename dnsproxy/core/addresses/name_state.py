@@ -15,6 +15,7 @@ from dnsproxy.core.addresses.canary import (
     Trial,
     TrialOutcome,
     is_in_group,
+    is_refused_no_more,
     judge,
     new_addresses,
     trial_of,
@@ -287,6 +288,8 @@ class NameState:
         trial, candidate = self.trial, self.candidate
         if policy.canary is None or candidate is None or self.proven is None:
             return None
+        if trial is not None and is_refused_no_more(trial, candidate):
+            trial = None
         if held:
             is_refused = trial is not None and not trial.is_running
             return trial if is_refused and trial and trial.candidate == candidate.address_set else None
@@ -383,8 +386,15 @@ class NameState:
     def fingerprint(self) -> object:
         """Return what a file must have, without ages and expiry."""
         proven = self.proven
+        stated = tuple((s.statement.address_set, s.statement.learned.refused) for s in self.stated.values())
         alive = tuple((address, health.alive) for address, health in self.health.items())
-        return self.owner, proven and (proven.address_set, proven.snapshot.issuer), self.trial, alive
+        proven_set = proven and (proven.address_set, proven.snapshot.issuer)
+        return self.owner, proven_set, self.trial, tuple(self.stated), stated, alive
+
+    def ages(self) -> object:
+        """Return what `fingerprint` lacks: ages and expiry of the sets that `evaluate` confirms."""
+        proven = self.proven
+        return proven and (proven.learned.observed_at, proven.snapshot), self.confirmed
 
     def refused(self) -> tuple[Finding, ...]:
         """Return the refused addresses of all statements."""
@@ -417,7 +427,8 @@ class NameState:
             log.info("canary.promoted", name=self.name, new=new, reason=outcome.value)
         elif before is not None and trial is None:
             log.info("canary.withdrawn", name=self.name, new=list(before.addresses))
-        if trial is not None and trial.candidate != was:
+        is_again = trial is not None and trial.is_running and before is not None and not before.is_running
+        if trial is not None and (trial.candidate != was or is_again):
             old, new = list(proven.learned.addresses), list(trial.addresses)
             group = policy.canary is not None and is_in_group(policy.canary, self.name, trial.candidate)
             log.info("canary.started", name=self.name, old=old, new=new, group=group)

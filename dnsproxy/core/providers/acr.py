@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dnsproxy.core.provider import Parameter, Provider, Variant
+from dnsproxy.core.vip_ranges import vip_ranges
 
 ACR = Provider(
     key="acr",
@@ -23,6 +24,14 @@ ACR = Provider(
     storage_suffixes=("aliyuncs.com",),
     public=False,
     tells_bucket=True,
+    regions=frozenset(vip_ranges())
+    | frozenset(
+        # Without ranges in that table.
+        {
+            *("ap-south-1", "ap-southeast-2", "cn-beijing-finance-1", "cn-hangzhou-finance"),
+            *("cn-heyuan-acdr-1", "cn-north-2-gov-1", "cn-shanghai-finance-1", "cn-shenzhen-finance-1"),
+        }
+    ),
     notes="""
 - The auth host may be of another region than the registry, so it is asked for.
 - OSS switches between the addresses of its VIP ranges: route the ranges (`dnsproxy routes`).

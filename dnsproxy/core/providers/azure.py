@@ -6,6 +6,19 @@ from dnsproxy.core.provider import Parameter, Partition, Provider, Variant
 
 _DATA = ("{instance}.{region}.data.{domain}",)
 
+_REGIONS = """
+australiacentral australiacentral2 australiaeast australiasoutheast austriaeast belgiumcentral
+brazilsouth brazilsoutheast canadacentral canadaeast centralindia centralus chilecentral chinaeast
+chinaeast2 chinaeast3 chinanorth chinanorth2 chinanorth3 denmarkeast eastasia eastus eastus2
+francecentral francesouth germanynorth germanywestcentral indonesiacentral israelcentral italynorth
+japaneast japanwest jioindiacentral jioindiawest koreacentral koreasouth malaysiawest mexicocentral
+newzealandnorth northcentralus northeurope norwayeast norwaywest polandcentral qatarcentral
+southafricanorth southafricawest southcentralus southeastasia southindia spaincentral swedencentral
+swedensouth switzerlandnorth switzerlandwest uaecentral uaenorth uksouth ukwest usdodcentral
+usdodeast usgovarizona usgovtexas usgovvirginia westcentralus westeurope westindia westus westus2
+westus3
+"""
+
 AZURE = Provider(
     key="azure",
     title="Azure Container Registry",
@@ -28,6 +41,7 @@ AZURE = Provider(
     storage=("regional",),
     realm_suffixes=("{domain}",),
     storage_suffixes=("data.{domain}", "{blob}"),
+    regions=frozenset(_REGIONS.split()),
     notes="""
 - The token service is the login server itself (`/oauth2/token`).
 - With a private endpoint, or with dedicated data endpoints, layers come from

@@ -7,6 +7,14 @@ from dnsproxy.core.provider import Parameter, Partition, Provider, Variant
 # api.ecr is where clients get the password of a registry (GetAuthorizationToken), for 12 hours.
 _API = ("api.ecr.{region}.{domain}",)
 
+_REGIONS = """
+af-south-1 ap-east-1 ap-east-2 ap-northeast-1 ap-northeast-2 ap-northeast-3 ap-south-1 ap-south-2
+ap-southeast-1 ap-southeast-2 ap-southeast-3 ap-southeast-4 ap-southeast-5 ap-southeast-6
+ap-southeast-7 ca-central-1 ca-west-1 cn-north-1 cn-northwest-1 eu-central-1 eu-central-2 eu-north-1
+eu-south-1 eu-south-2 eu-west-1 eu-west-2 eu-west-3 il-central-1 me-central-1 me-south-1
+mx-central-1 sa-east-1 us-east-1 us-east-2 us-gov-east-1 us-gov-west-1 us-west-1 us-west-2
+"""
+
 ECR = Provider(
     key="ecr",
     title="Amazon Elastic Container Registry (ECR), private registries",
@@ -53,6 +61,7 @@ ECR = Provider(
     storage=("regional", "discover"),
     storage_suffixes=("s3.{region}.{domain}", "s3.dualstack.{region}.{domain}"),
     basic="passwords come from api.ecr (`aws ecr get-login-password`), the auth name of this registry",
+    regions=frozenset(_REGIONS.split()),
     notes="""
 - `/v2/` answers 401 with a Basic challenge, so there is no token service. Clients get a password that
   lasts 12 hours from `api.ecr` (`aws ecr get-login-password`), which is owned as the auth name.

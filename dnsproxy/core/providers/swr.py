@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from dnsproxy.core.provider import Parameter, Partition, Provider, Variant
 
+_REGIONS = """
+af-north-1 af-south-1 ap-southeast-1 ap-southeast-2 ap-southeast-3 ap-southeast-4 cn-east-2
+cn-east-3 cn-east-4 cn-east-5 cn-north-1 cn-north-2 cn-north-4 cn-north-9 cn-north-11 cn-north-12
+cn-south-1 cn-south-2 cn-south-4 cn-southwest-2 eu-west-0 eu-west-101 la-north-2 la-south-2
+me-east-1 my-kualalumpur-1 na-mexico-1 ru-moscow-1 sa-brazil-1 tr-west-1
+"""
+
 SWR = Provider(
     key="swr",
     title="Huawei Cloud SoftWare Repository for Container (SWR)",
@@ -27,6 +34,7 @@ SWR = Provider(
     ),
     realm_suffixes=("{domain}",),
     storage_suffixes=("obs.{region}.{domain}",),
+    regions=frozenset(_REGIONS.split()),
     notes="""
 - The token service of the basic edition is the registry itself (`/swr/auth/v2/registry/auth/`).
 - Layers lie in several buckets of several OBS clusters, each with addresses of its own, so no wildcard is

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from dnsproxy.core.provider import Parameter, Provider, Variant
 
+_REGIONS = """
+ap-bangkok ap-beijing ap-beijing-fsi ap-chengdu ap-chongqing ap-guangzhou ap-hongkong ap-jakarta
+ap-mumbai ap-nanjing ap-seoul ap-shanghai ap-shanghai-fsi ap-shenzhen ap-shenzhen-fsi ap-singapore
+ap-taipei ap-tokyo ap-zhongwei eu-frankfurt me-saudi-arabia na-ashburn na-siliconvalley na-toronto
+sa-saopaulo
+"""
+
 TCR = Provider(
     key="tcr",
     title="Tencent Container Registry (TCR), Enterprise Edition",
@@ -20,6 +27,7 @@ TCR = Provider(
     },
     realm_suffixes=("tencentcloudcr.com",),
     storage_suffixes=("cos.{region}.myqcloud.com", "cos.{region}.tencentcos.cn"),
+    regions=frozenset(_REGIONS.split()),
     notes="""
 - The token service is Harbor's: `/service/token` of the instance's name.
 - Inside a VPC, COS names resolve to 10.0.0.0/8, 100.64.0.0/10 or 169.254.0.0/16, and from another region

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from dnsproxy.core.addresses.canary import (
     TrialOutcome,
     from_fields,
     is_in_group,
+    is_refused_no_more,
     judge,
     new_addresses,
     next_end,
@@ -130,6 +132,18 @@ def test_a_refused_set_stays_refused_until_another_one_follows() -> None:
     assert other is not None
     assert other.is_running
     assert other.since == {NEW: NOW + 9_999}
+
+
+def test_a_set_that_helpers_refused_is_tried_again_once_they_do_not() -> None:
+    refused = rolled_back(trial(NEW), TrialOutcome.FLEET, "others", NOW)
+    statement = stated(OLD, NEW)
+    still = Statement(replace(statement.learned, refused=(statement.learned.addresses,)), statement.snapshot)
+    assert not is_refused_no_more(refused, still)
+    assert is_refused_no_more(refused, statement)
+    assert not is_refused_no_more(refused, stated(OLD, MORE))
+    for outcome in (TrialOutcome.FAILED, TrialOutcome.SILENT, TrialOutcome.REFUSED):
+        assert not is_refused_no_more(rolled_back(trial(NEW), outcome, "", NOW), statement)
+    assert not is_refused_no_more(trial(NEW), statement)
 
 
 def test_a_clock_that_was_set_back_makes_no_trial_longer_than_hold() -> None:

@@ -1063,6 +1063,21 @@ def test_a_candidate_that_the_fleet_refused_is_rolled_back() -> None:
     assert proxy.events().count("canary.rolled_back") == 1
 
 
+def test_a_candidate_that_the_fleet_refuses_no_more_is_tried_again() -> None:
+    """Else a refusal that ends after a day would keep the set out for good."""
+    proxy = ProxyModel(canary=canary())
+    proxy.publish(H1, A)
+    proxy.publish(H1, B)
+    proxy.publish(H1, B, refused=((B,),))
+    assert not proxy.state.trials()[NAME].is_running
+    proxy.publish(H1, B)
+    assert proxy.state.trials()[NAME].is_running
+    assert proxy.events().count("canary.started") == 2
+    proxy.alive(B)
+    proxy.elapse(HOLD + INTERVAL)
+    assert proxy.served() == (B,)
+
+
 @by_both
 def test_trials_end_with_the_canary(change: Changed) -> None:
     proxy = ProxyModel(canary=canary())
