@@ -124,14 +124,15 @@ def helper(config: ConfigOption = DEFAULT_CONFIG) -> None:
     from dnsproxy.net.doors import helper_doors  # noqa: PLC0415
 
     output.queue_standard_error(logs.report_lost)
+    # As in `serve`: no variable here holds the settings.
     checked = examine(config)
-    settings = checked.settings
-    logs.configure(settings.log.level, settings.log.format)
+    service = Service(checked.settings, config)
+    logs.configure(service.settings.log.level, service.settings.log.format)
     logs.report_warnings(checked.warnings)
+    del checked
     check_calls()
-    service = Service(settings, config)
     with asyncio.Runner(loop_factory=open_service_loop) as runner:
-        runner.run(run_helper(service, service.open(helper_doors(settings))))
+        runner.run(run_helper(service, service.open(helper_doors(service.settings))))
 
 
 @app.command()

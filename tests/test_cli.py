@@ -172,7 +172,7 @@ def test_an_interrupt_is_printed(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dnsproxy.config.load", interrupted)
+    monkeypatch.setattr("dnsproxy.config.examine", interrupted)
     assert run(monkeypatch, "check", good) == 130
     assert capsys.readouterr().err.endswith("dnsproxy: interrupted\n")
 

@@ -39,11 +39,12 @@ def is_open(file: Path) -> bool:
 
 async def test_a_reload_and_its_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "config.yaml"
-    async with serving(file, Outcome(("helper.interval",), ("helper.listen",))) as reloads:
+    async with serving(file, Outcome(("helper.interval",), ("helper.listen",), files=("token",))) as reloads:
         monkeypatch.chdir(tmp_path)
         for path in (file, Path("config.yaml")):
             assert await asyncio.to_thread(ask, path) == {
                 "changed": ["helper.interval"],
+                "changed_files": ["token"],
                 "need_restart": ["helper.listen"],
                 "problems": [],
             }

@@ -185,10 +185,10 @@ def connections(port: int) -> set[str]:
     return {line.split()[2] for line in done.stdout.splitlines()}
 
 
-def unit_words(key: str, world: World, pid: int = 0) -> list[str]:
+def unit_words(key: str, world: World, pid: int = 0, unit: str = "dnsproxy") -> list[str]:
     """Return the command of the unit for systemd, for the program and the file of ``world``."""
-    unit = (ROOT / "deploy" / "systemd" / "dnsproxy.service").read_text()
-    (line,) = re.findall(rf"^{key}=(.*)$", unit, re.MULTILINE)
+    text = (ROOT / "deploy" / "systemd" / f"{unit}.service").read_text()
+    (line,) = re.findall(rf"^{key}=(.*)$", text, re.MULTILINE)
     words = line.replace("/etc/dnsproxy/config.yaml", str(world.config)).replace("$MAINPID", str(pid)).split()
     return dnsproxy_argv(*words[1:])
 
@@ -256,7 +256,8 @@ def test_a_helper_takes_a_changed_file_by_command_and_by_signal_or_nothing_of_it
     good = world.config.read_text()
     missing = str(world.folder / "none")
     world.configure(helper={"token_file": missing, "signing_key_file": missing})
-    done = world.command("reload", "--helper")
+    # As systemd does, which reports the failure.
+    done = run_command(*unit_words("ExecReload", world, unit="dnsproxy-helper"))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("none: No such file") == 2
     assert (names(), fetch(world.helper_port, "/v1/snapshot").status) == (before + 1, 200)

@@ -48,6 +48,7 @@ LIVES_ON = frozenset(
     f"dnsproxy.{name}"
     for name in (
         *("app.Proxy", "reload.Reloader", "daemon.Service", "notify.Notifier", "lifecycle.Stop"),
+        "system.ResolvConf",
         *("net.doors.Doorkeeper", "server.Server", "core.places.Places", "core.budget.MemoryBudget"),
         *("address_service.AddressService", "net.probe.ProbeLoop", "net.hook.Hook"),
         *("core.addresses.lifecycle.AddressLifecycle", "core.addresses.lifecycle.EventBuffer"),
