@@ -14,7 +14,7 @@ import structlog
 from dnsproxy.address_service import AddressService
 from dnsproxy.core.access import AccessList
 from dnsproxy.core.addresses.lifecycle import OpenedSnapshot
-from dnsproxy.core.totals import Outcome, ReloadView
+from dnsproxy.core.totals import Outcome, PullResult, ReloadView
 from dnsproxy.core.trend import Trend
 from dnsproxy.errors import ReloadError, StartError
 from dnsproxy.learning import LearningPipeline
@@ -98,9 +98,9 @@ class Proxy:
         )
         return replace(facts, sockets_missing=self.keeper.missing)
 
-    def refresh(self) -> None:
-        """Pull from all sources now, and look again where the looking is done here."""
-        self._learning.refresh()
+    async def refresh(self) -> list[PullResult]:
+        """Pull from all sources now, and resolve again where this process resolves; return the results."""
+        return await self._learning.refresh()
 
     async def flush(self, name_key: bytes | None) -> int:
         """Forget the cached answers of a name, or all; return how many."""

@@ -26,6 +26,7 @@ from dnsproxy.commands.options import (
     JsonOption,
     ask,
     domain_name,
+    fail,
     set_admin_files,
 )
 from dnsproxy.errors import ConfigError, DnsproxyError, HostError
@@ -33,6 +34,10 @@ from dnsproxy.version import __version__
 
 # What a write to standard output or standard error fails with.
 _OUTPUT_FAILURES = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO})
+# 128 + SIGINT, as shells have it.
+_INTERRUPTED = 130
+# Seconds. The proxy answers within 15, whatever its sources do.
+_REFRESH_SECONDS = 20.0
 
 
 class _Role(StrEnum):
@@ -119,14 +124,15 @@ def helper(config: ConfigOption = DEFAULT_CONFIG) -> None:
     from dnsproxy.net.doors import helper_doors  # noqa: PLC0415
 
     output.queue_standard_error(logs.report_lost)
+    # As in `serve`: no variable here holds the settings.
     checked = examine(config)
-    settings = checked.settings
-    logs.configure(settings.log.level, settings.log.format)
+    service = Service(checked.settings, config)
+    logs.configure(service.settings.log.level, service.settings.log.format)
     logs.report_warnings(checked.warnings)
+    del checked
     check_calls()
-    service = Service(settings, config)
     with asyncio.Runner(loop_factory=open_service_loop) as runner:
-        runner.run(run_helper(service, service.open(helper_doors(settings))))
+        runner.run(run_helper(service, service.open(helper_doors(service.settings))))
 
 
 @app.command()
@@ -188,7 +194,7 @@ def keygen(folder: Annotated[Path, typer.Argument(help="Folder for helper.key an
 def status(
     *, config: ConfigOption = DEFAULT_CONFIG, admin: AdminOption = None, as_json: JsonOption = False
 ) -> None:
-    """Show what a running proxy has learned. Exit code 1 when a name has no address."""
+    """Show what a running proxy has learned. Exit code 1, with the reason, when a name has no address."""
     document = ask(config, admin, "GET", "/api/v1/status")
     if as_json:
         typer.echo(json.dumps(document, indent=2))
@@ -202,14 +208,23 @@ def status(
         if document.get("workers"):  # one of an earlier version does not tell
             console.print(tables.workers_table(document))
     if not document["ready"]:
-        raise typer.Exit(1)
+        from dnsproxy.ops.health import not_ready  # noqa: PLC0415
+
+        fail(not_ready(document))
 
 
 @app.command()
 def refresh(config: ConfigOption = DEFAULT_CONFIG, admin: AdminOption = None) -> None:
-    """Make a running proxy pull from all its sources now."""
-    ask(config, admin, "POST", "/api/v1/refresh", {})
-    typer.echo("refresh asked for")
+    """Make a running proxy pull from all its sources now. Exit code 1 when one of them fails."""
+    document = ask(config, admin, "POST", "/api/v1/refresh", {}, seconds=_REFRESH_SECONDS)
+    for source in document["sources"]:
+        if source["error"] is None:
+            typer.echo(f"{source['url']}: serial {source['serial']} of {source['issuer']}")
+    if not document["sources"]:
+        typer.echo("no sources are configured")
+    failed = [f"{source['url']}: {source['error']}" for source in document["sources"] if source["error"]]
+    if failed:
+        fail(*failed)
 
 
 @app.command()
@@ -240,7 +255,8 @@ def demo(
     """Run the whole thing on loopback: a source-region resolver, a helper, a proxy."""
     from dnsproxy.ops.demo import run_demo  # noqa: PLC0415
 
-    sys.exit(asyncio.run(run_demo(listen, change_after=change_after, once=once)))
+    if asyncio.run(run_demo(listen, change_after=change_after, once=once)):
+        fail("dnsproxy: a check of the demo failed, or the demo was stopped before every check")
 
 
 control.register(app)
@@ -265,6 +281,8 @@ def _run() -> str | int | None:
     try:
         app()
     except SystemExit as exc:
+        if exc.code == _INTERRUPTED:  # typer's, which prints nothing
+            output.print_error("dnsproxy: interrupted")
         return exc.code
     except ConfigError as exc:
         for problem in exc.problems:
@@ -274,7 +292,8 @@ def _run() -> str | int | None:
         output.print_error(f"dnsproxy: {exc}")
         return 3 if isinstance(exc, HostError) else 1
     except KeyboardInterrupt:
-        return 130
+        output.print_error("dnsproxy: interrupted")
+        return _INTERRUPTED
     except OSError as exc:
         if exc.errno not in _OUTPUT_FAILURES or output.is_queued():
             raise

@@ -17,7 +17,6 @@ from dnsproxy.lifecycle import call_on_signal, report, stop_on_signals
 from dnsproxy.net.doors import ADMIN, HELPER, Door, Doorkeeper, helper_doors
 from dnsproxy.notify import Notifier
 from dnsproxy.settings import Settings
-from dnsproxy.settings.values import Endpoint
 from dnsproxy.supervise import supervise
 from dnsproxy.system import ResolvConf
 
@@ -150,25 +149,40 @@ async def run_helper(service: Service, keeper: Doorkeeper) -> None:
     Raises:
         StartError: the helper cannot start.
     """
-    from dnsproxy.helper.publish import serve_helper  # noqa: PLC0415 - the proxy does not need its HTTP server
+    from dnsproxy import reload_socket  # noqa: PLC0415 - the proxy does not need these
+    from dnsproxy.helper.server import HelperServer  # noqa: PLC0415
+    from dnsproxy.referenced import referenced  # noqa: PLC0415
+    from dnsproxy.reload import HELPER, Reloader  # noqa: PLC0415
 
     notifier = service.notifier
     stop = stop_on_signals()
-    reason = "the helper takes another configuration when it is started again"
-    call_on_signal(signal.SIGHUP, lambda: log.warning("config.needs_restart", key="helper", reason=reason))
+    # Before the files are read, as in `run_proxy`.
+    references = referenced(service.settings, HELPER.sections)
     (door,) = helper_doors(service.settings)
-    background: list[asyncio.Task[None]] = []
+    helper = HelperServer(service.take_settings(), keeper.one(door))
+    reloader = Reloader(
+        service.file,
+        helper,
+        notifier,
+        part=HELPER,
+        references=references,
+        resolv_conf=service.resolv_conf,
+    )
+    works: dict[str, Callable[[], Awaitable[object]]] = {
+        "reload": reloader.run,
+        "reload socket": lambda: reload_socket.serve(service.file, reloader.reload),
+        "service manager": lambda: report(notifier, lambda: True, lambda: "publishing"),
+    }
     if children.adopts_orphans():
-        background.append(asyncio.ensure_future(supervise("orphans", children.reap_orphans)))
-
-    def started(_: Endpoint) -> None:
-        notifier.ready("publishing")
-        work = supervise("service manager", lambda: report(notifier, lambda: True, lambda: "publishing"))
-        background.append(asyncio.ensure_future(work))
-
+        works["orphans"] = children.reap_orphans
+    background: list[asyncio.Task[None]] = []
     try:
         with logs.reporting():
-            await serve_helper(service.settings, stop.asked, started, sock=keeper.one(door))
+            await helper.start()
+            call_on_signal(signal.SIGHUP, reloader.ask)
+            background += [asyncio.ensure_future(supervise(name, work)) for name, work in works.items()]
+            notifier.ready("publishing")
+            await helper.run(stop.asked)
     finally:
         notifier.stopping("ending")
         keeper.close()

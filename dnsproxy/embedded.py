@@ -42,6 +42,8 @@ class EmbeddedHelpers:
         self.keys = {seal.key_id(public): public}
         self._helpers: dict[str, Helper] = {}
         self._issuers: dict[str, str] = {}
+        # Rounds that the next fetch waits for.
+        self._awaited: dict[str, int] = {}
         for source in settings.learn.sources:
             if isinstance(source, SourceSettings) and source.is_local:
                 resolvers = _resolvers(settings, source)
@@ -68,9 +70,12 @@ class EmbeddedHelpers:
         helper = self._helpers.get(source.url)
         if helper is None:
             return await self._fetcher.fetch(source, request)
+        awaited = self._awaited.pop(source.url, None)
         with suppress(TimeoutError):
             async with asyncio.timeout(request.wait or FIRST_WAIT):
-                if request.wait and request.serial is not None:
+                if awaited is not None:
+                    await helper.wait_round(awaited)
+                elif request.wait and request.serial is not None:
                     await helper.wait_beyond(request.serial)
                 await helper.wait_first()
         if helper.current is None:
@@ -84,8 +89,9 @@ class EmbeddedHelpers:
         await self._fetcher.changed(source)
 
     def look_now(self) -> None:
-        """Have every name looked at now."""
-        for helper in self._helpers.values():
+        """Have every name looked at now; the next `fetch` of each helper waits until that is done."""
+        for url, helper in self._helpers.items():
+            self._awaited[url] = helper.next_round
             helper.look_now()
 
     async def run(self) -> None:

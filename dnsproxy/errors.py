@@ -162,7 +162,14 @@ class StoreError(ForeignError):
 
 
 class FetchError(ForeignError):
-    """A source of snapshots could not be read; the message says which and why."""
+    """A source of snapshots could not be read; the message says which and why.
+
+    ``retry_after`` is the seconds after which the source asks for the next request; None when it names none.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
 
 
 class PublishError(ForeignError):

@@ -71,4 +71,5 @@ def facts_of(
 def _details(lifecycle: AddressLifecycle, entry: Wanted) -> NameDetails:
     states, refused = lifecycle.states(entry.name), lifecycle.refused_of(entry.name)
     addresses = [*(state.address for state in states), *(finding.address for finding in refused)]
-    return NameDetails(states, refused, lifecycle.routed(entry, addresses))
+    routed, ports = lifecycle.routed(entry, addresses), lifecycle.policy.ports_of(entry.name)
+    return NameDetails(states, refused, routed, ports)

@@ -82,6 +82,10 @@ class HttpListener:
         host, port = self._sock.getsockname()[:2]
         return str(host), int(port)
 
+    def use(self, certificate: Certificate | None) -> None:
+        """Accept connections with ``certificate`` from now on, or without TLS; those that are open stay."""
+        self._certificate = certificate
+
     @property
     def connections(self) -> int:
         """How many there are."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dnsproxy.address_service import AddressService, AddressSettings
 from dnsproxy.core.addresses.lifecycle import OpenedSnapshot
+from dnsproxy.core.totals import PullResult
 from dnsproxy.core.trust import Trust
 from dnsproxy.errors import SnapshotError, StartError
 from dnsproxy.net.puller import SnapshotPuller, log
@@ -106,12 +107,11 @@ class LearningPipeline:
         if embedded is not None:
             embedded.resume(held.snapshot for held in service.lifecycle.snapshots.values())
 
-    def refresh(self) -> None:
-        """Pull from all sources now, and resolve again where an embedded helper resolves."""
+    async def refresh(self) -> list[PullResult]:
+        """Pull from all sources now, and resolve again where an embedded helper does; return the results."""
         if self._embedded is not None:
             self._embedded.look_now()
-        if self.puller is not None:
-            self.puller.refresh_now()
+        return await self.puller.refresh() if self.puller is not None else []
 
     async def run(self) -> None:
         """Learn until cancelled."""

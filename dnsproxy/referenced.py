@@ -10,7 +10,7 @@ import hashlib
 import os
 import ssl
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -32,14 +32,19 @@ WRITTEN = frozenset(
 )
 
 
-def referenced(settings: Settings) -> dict[str, str]:
-    """Return a fingerprint of each file that ``settings`` refers to, by its path.
+def referenced(
+    settings: Settings, sections: Iterable[str] = frozenset(Settings.model_fields)
+) -> dict[str, str]:
+    """Return a fingerprint of each file that ``sections`` of ``settings`` refer to, by its path.
 
     Never raises: a file that cannot be read has the reason as its fingerprint.
     """
     default = ssl.get_default_verify_paths()
     authorities = (default.cafile, default.capath)
-    paths = {*_paths(settings), *(Path(path) for path in authorities if path is not None)}
+    paths = {
+        *_paths([getattr(settings, section) for section in sections]),
+        *(Path(path) for path in authorities if path is not None),
+    }
     return {str(path): _fingerprint(path) for path in sorted(paths)}
 
 

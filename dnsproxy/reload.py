@@ -1,11 +1,12 @@
-"""Another configuration for a running proxy: checked as a whole, then put in force, or not at all."""
+"""Another configuration for a running proxy or helper: checked as a whole, then in force, or not at all."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -23,14 +24,36 @@ from dnsproxy.system import FOLLOW_SECONDS, ResolvConf
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
-# What is in force until the program is started again, and why.
-FIXED = {
-    "serve.workers": "workers are forked, and the sockets of all made, at the start",
-    "log.queries": "listeners that write queries down are others, made at the start",
-    "log.dnstap": "the same",
-    "user": "the rights to become another user are gone",
-    "group": "the same",
-}
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The part of the configuration that one service goes by.
+
+    ``sections`` are the top-level keys that it reads. ``fixed`` are the keys that stay as they are until the
+    next start, with the reasons. ``follows`` says whether settings have it use the resolvers of resolv.conf.
+    """
+
+    sections: frozenset[str]
+    fixed: Mapping[str, str]
+    follows: Callable[[Settings], bool]
+
+
+_ACCOUNT = {"user": "the rights to become another user are gone", "group": "the same"}
+PROXY = Part(
+    frozenset(Settings.model_fields),
+    {
+        "serve.workers": "workers are forked, and the sockets of all made, at the start",
+        "log.queries": "listeners that write queries down are others, made at the start",
+        "log.dnstap": "the same",
+        **_ACCOUNT,
+    },
+    Settings.uses_system_resolvers,
+)
+HELPER = Part(
+    frozenset({"registries", "helper", "log", "reload", "user", "group"}),
+    {"helper.listen": "its socket is made at the start", **_ACCOUNT},
+    lambda settings: "system" in settings.helper.resolvers,
+)
 # Seconds between two looks at the file, and at resolv.conf.
 WATCH_SECONDS = FOLLOW_SECONDS
 # Seconds until nameservers that were refused, such as this proxy itself, are tried again.
@@ -40,13 +63,13 @@ _Stamp = tuple[int, int, int]
 
 
 class Changeable(Protocol):
-    """What is reloaded: an `app.Proxy`."""
+    """What is reloaded: an `app.Proxy` or a `helper.server.HelperServer`."""
 
     settings: Settings
     reloads: ReloadView
 
     async def change(self, settings: Settings) -> None:
-        """Go by ``settings`` from now on; raises `ReloadError`, and everything is as it was."""
+        """Go by ``settings`` from now on; raises `ReloadError` or `StartError`, and nothing has changed."""
 
 
 class Reloader:
@@ -58,16 +81,20 @@ class Reloader:
         proxy: Changeable,
         notifier: Notifier,
         *,
+        part: Part = PROXY,
         watch: float = WATCH_SECONDS,
         references: Mapping[str, str] | None = None,
         resolv_conf: ResolvConf | None = None,
     ) -> None:
         """``references`` are those of the settings in force, from before these were read (`referenced`)."""
         self._file = file
-        self._references = referenced(proxy.settings) if references is None else references
+        if references is None:
+            references = referenced(proxy.settings, part.sections)
+        self._references = references
         self._proxy = proxy
         self._notifier = notifier
         self._watch = watch
+        self._part = part
         self._lock = asyncio.Lock()
         self._resolv_conf = resolv_conf or ResolvConf()
         self._retry_at = 0.0
@@ -83,7 +110,7 @@ class Reloader:
         while True:
             seen = self._stamp()
             is_watched = self._proxy.settings.reload == "watch"
-            follows = self._proxy.settings.uses_system_resolvers()
+            follows = self._part.follows(self._proxy.settings)
             try:
                 async with asyncio.timeout(self._watch if is_watched or follows else None):
                     await self._asked.wait()
@@ -138,14 +165,12 @@ class Reloader:
         try:
             checked = await in_thread(examine, self._file)
             settings = checked.settings
-            references = await in_thread(referenced, settings)
-            fixed = [path for path in FIXED if _value(settings, path) != _value(before, path)]
-            settings = _with_fixed(settings, before)
-            changed = await in_thread(_differences, before, settings)
+            references = await in_thread(referenced, settings, self._part.sections)
+            fixed = [path for path in self._part.fixed if _value(settings, path) != _value(before, path)]
+            settings = _with_fixed(settings, before, self._part.fixed)
+            changed = await in_thread(_differences, before, settings, self._part.sections)
             # Those that were refused before, or are newer than the last look at the file.
-            has_other_resolvers = settings.uses_system_resolvers() and await in_thread(
-                self._resolv_conf.differs
-            )
+            has_other_resolvers = self._part.follows(settings) and await in_thread(self._resolv_conf.differs)
             is_same = not (changed or has_other_resolvers) and references == self._references
             if not is_same:
                 await self._proxy.change(settings)
@@ -170,7 +195,7 @@ class Reloader:
                 "config.reloaded", file=str(self._file), changed_keys=list(changed), changed_files=list(files)
             )
         for path in fixed:
-            log.warning("config.needs_restart", key=path, reason=FIXED[path])
+            log.warning("config.needs_restart", key=path, reason=self._part.fixed[path])
         return Outcome(changed, tuple(fixed), files=files)
 
     def _refuse(self, problems: list[str]) -> Outcome:
@@ -201,23 +226,24 @@ def _value(settings: Settings, path: str) -> object:
     return value
 
 
-def _with_fixed(settings: Settings, before: Settings) -> Settings:
-    """Return ``settings`` with what cannot be changed as it was ``before``."""
-    serve = settings.serve.model_copy(update={"workers": before.serve.workers})
-    log_settings = settings.log.model_copy(
-        update={"queries": before.log.queries, "dnstap": before.log.dnstap}
-    )
-    fixed = {"serve": serve, "log": log_settings, "user": before.user, "group": before.group}
-    return settings.model_copy(update=fixed)
+def _with_fixed(settings: Settings, before: Settings, fixed: Iterable[str]) -> Settings:
+    """Return ``settings`` with what is ``fixed`` as it was ``before``."""
+    for path in fixed:
+        section, _, key = path.partition(".")
+        value = getattr(before, section)
+        if key:
+            value = getattr(settings, section).model_copy(update={key: getattr(value, key)})
+        settings = settings.model_copy(update={section: value})
+    return settings
 
 
-def _differences(before: Settings, after: Settings) -> tuple[str, ...]:
+def _differences(before: Settings, after: Settings, sections: Iterable[str]) -> tuple[str, ...]:
     """Return the key paths, two levels deep, whose values differ. With 10,000 names: 13 ms."""
-    return tuple(sorted(_changed_keys(before, after)))
+    return tuple(sorted(_changed_keys(before, after, sections)))
 
 
-def _changed_keys(before: Settings, after: Settings) -> Iterator[str]:
-    for section in Settings.model_fields:
+def _changed_keys(before: Settings, after: Settings, sections: Iterable[str]) -> Iterator[str]:
+    for section in sections:
         old, new = getattr(before, section), getattr(after, section)
         if old == new:
             continue

@@ -82,6 +82,8 @@ def _text(function: Callable[..., object]) -> str:
 def _parameters(function: Callable[..., object]) -> Iterator[Parameter]:
     hints = get_type_hints(function, include_extras=True)
     for name, parameter in inspect.signature(function).parameters.items():
+        if hints[name] is typer.Context:  # typer's own, not the command line's
+            continue
         kind, *notes = get_args(hints[name]) if get_origin(hints[name]) is Annotated else (hints[name],)
         info = next(note for note in notes if isinstance(note, OptionInfo | ArgumentInfo))
         yield _parameter(name, parameter.default, _plain(kind), info)

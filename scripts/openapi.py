@@ -107,6 +107,7 @@ NAME = _object(
     status={"enum": ["ok", "stale", "missing", "pinned"]},
     pinned=FLAG,
     frozen=FLAG,
+    ports={"type": "array", "items": WHOLE},
     details=_list(**DETAIL),
 )
 STATUS = _object(
@@ -119,6 +120,7 @@ STATUS = _object(
     ready=FLAG,
     draining=FLAG,
     missing=TEXTS,
+    undiscovered=_list(registry=TEXT, role=TEXT),
     state=_object(file=TEXT, failure=_or_null(TEXT)),
     names={"type": "array", "items": NAME},
     sources=_list(
@@ -153,11 +155,16 @@ STATUS = _object(
     issuers=_list(issuer=TEXT, serial=WHOLE, issued_at=WHOLE, age=NUMBER),
     convergence=_object(count=WHOLE, sum=NUMBER, buckets=_list(le=_or_null(NUMBER), count=WHOLE)),
 )
-CHANGE = {"name": TEXT, "old": TEXTS, "new": TEXTS}
+CHANGE = {"name": TEXT, "old": TEXTS, "new": TEXTS, "held": _or_null(TEXT)}
 HISTORY = _object(
     **ORDERS,
     history=_list(serial=WHOLE, issuer=TEXT, taken_at=WHOLE, names=WHOLE, changes=_list(**CHANGE)),
 )
+REGISTRIES = _object(
+    registries=_list(name=TEXT, provider=TEXT, discovers_auth=FLAG, routed=TEXTS),
+    verify=_object(ports={"type": "array", "items": WHOLE}, tls=FLAG, ca_file=_or_null(TEXT)),
+)
+PULLED = _object(sources=_list(url=TEXT, error=_or_null(TEXT), issuer=_or_null(TEXT), serial=_or_null(WHOLE)))
 EXPLANATION = _object(
     name=TEXT,
     type=TEXT,
@@ -173,7 +180,9 @@ EXPLANATION = _object(
     trial=_or_null(_object(**TRIAL)),
     steps=TEXTS,
 )
-ORDERED = _object(**ORDERS, not_saved=_or_null(TEXT))
+FROZEN = _object(names=WHOLE, rolled_back_to=_or_null(WHOLE))
+PINNED = _object(name=TEXT, addresses=TEXTS)
+ENDED = _object(name=TEXT, old=TEXTS, new=TEXTS)
 
 
 def _get(summary: str, *replies: tuple[int, Json], parameters: list[Json] | None = None) -> Json:
@@ -181,10 +190,12 @@ def _get(summary: str, *replies: tuple[int, Json], parameters: list[Json] | None
     return {"get": operation | ({"parameters": parameters} if parameters else {})}
 
 
-def _order(summary: str, **keys: Json) -> Json:
+def _order(summary: str, result: Json, **keys: Json) -> Json:
     replies = {
         "200": _reply(
-            "Done; what is ordered now. `not_saved` says why it would not hold over a restart.", ORDERED
+            "Done. `result` is what this order changed; `pinned` and `frozen` hold now. `not_saved`: why it"
+            " would not over a restart.",
+            _object(result=result, **ORDERS, not_saved=_or_null(TEXT)),
         ),
         "400": _error("The body is not what is asked for."),
         "409": _error("It cannot be obeyed."),
@@ -225,6 +236,10 @@ ADMIN: Json = {
     ),
     "/metrics": _get("Metrics, for Prometheus.", (200, _reply("Format 0.0.4.", TEXT, "text/plain"))),
     "/api/v1/status": _get("All that the proxy knows.", (200, _reply("Times are Unix seconds.", STATUS))),
+    "/api/v1/registries": _get(
+        "The settings of registries and of probes, for commands on hosts without the configuration.",
+        (200, _reply("Those in force.", REGISTRIES)),
+    ),
     "/api/v1/explain": _get(
         "What would be done with a query, without doing it.",
         (200, _reply("The path of the query.", EXPLANATION)),
@@ -243,12 +258,12 @@ ADMIN: Json = {
         "New sets of addresses that are on trial, or were rolled back.",
         (200, _reply("All; null without `learn.canary`.", _object(canary=CANARY))),
     ),
-    "/api/v1/canary/promote": _order("Put the new set of a name into service.", name=TEXT),
-    "/api/v1/canary/rollback": _order("Refuse the new set of a name that is on trial.", name=TEXT),
+    "/api/v1/canary/promote": _order("Put the new set of a name into service.", ENDED, name=TEXT),
+    "/api/v1/canary/rollback": _order("Refuse the new set of a name that is on trial.", ENDED, name=TEXT),
     "/api/v1/refresh": {
         "post": {
             "summary": "Pull from every source now.",
-            "responses": {"202": _reply("Started.", _object(refresh={"const": "started"}))},
+            "responses": {"200": _reply("What each pull did, within 15 s.", PULLED)},
         }
     },
     "/api/v1/flush": {
@@ -267,10 +282,10 @@ ADMIN: Json = {
             },
         }
     },
-    "/api/v1/pin": _order("Answer a name with these addresses only.", name=TEXT, addresses=TEXTS),
-    "/api/v1/unpin": _order("Undo a pin.", name=TEXT),
-    "/api/v1/freeze": _order("Take no other sets of addresses."),
-    "/api/v1/unfreeze": _order("Undo a freeze or a roll-back."),
+    "/api/v1/pin": _order("Answer a name with these addresses only.", PINNED, name=TEXT, addresses=TEXTS),
+    "/api/v1/unpin": _order("Undo a pin.", PINNED, name=TEXT),
+    "/api/v1/freeze": _order("Take no other sets of addresses.", FROZEN),
+    "/api/v1/unfreeze": _order("Undo a freeze or a roll-back.", FROZEN),
     "/api/v1/reload": _order_to_program(
         "Take the changed configuration, all of it or nothing.",
         200,
@@ -286,7 +301,9 @@ ADMIN: Json = {
         _reply("Started.", _object(restart={"const": "started"})),
         _error("There are none."),
     ),
-    "/api/v1/rollback": _order("Go back to what was learned with a serial of the history.", serial=WHOLE),
+    "/api/v1/rollback": _order(
+        "Go back to what was learned with a serial of the history.", FROZEN, serial=WHOLE
+    ),
 }
 
 TARGET = _object(

@@ -29,7 +29,7 @@ from playwright.async_api import Browser, async_playwright
 import dnsproxy.app
 from dnsproxy import config, logs
 from dnsproxy.app import Proxy
-from dnsproxy.helper.publish import serve_helper
+from dnsproxy.helper.server import serve_helper
 from dnsproxy.keys import write_key_pair
 from dnsproxy.ops.demo_world import AUTH, BUCKET, REGISTRY, STORAGE, SimulatedResolver, lookup_example
 from dnsproxy.settings.values import Endpoint

@@ -82,7 +82,7 @@ async def test_it_learns_follows_a_change_and_starts_again_from_disk(
     assert proxy.facts().missing() == [NAME]
     for serial, address in ((1, "10.0.0.1"), (2, "10.0.0.2")):
         publish(tmp_path, address, serial)
-        proxy.refresh()
+        await proxy.refresh()
         await until(lambda expected=address: served(proxy) == (expected,))  # type: ignore[misc]
     facts = proxy.facts()
     assert (facts.missing(), facts.table.serial, facts.draining) == ([], 2, False)
@@ -161,15 +161,22 @@ async def test_it_looks_itself_and_starts_again_from_what_it_saw(settings: Setti
         running = asyncio.ensure_future(proxy.run(asyncio.Event()))
         await until(lambda: served(proxy) == ("10.0.0.7",))
         asked = resolver.total
-        proxy.refresh()
-        await until(lambda: resolver.total > asked)
+        resolver.handle = zone(f"{NAME} 60 A 10.0.0.8")
+        (result,) = await proxy.refresh()
+        assert resolver.total > asked
+        assert (result.error, result.serial) == (None, proxy.addresses.lifecycle.serial)
+        assert proxy.addresses.lifecycle.owned(NAME).learned.addresses == ("10.0.0.8",)  # type: ignore[union-attr]
+        await until(lambda: served(proxy) == ("10.0.0.8",))
+        resolver.handle = zone("")
+        (result,) = await proxy.refresh()
+        assert result.error == f"not resolved: {NAME}"
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await proxy.close()
     # The resolver is gone.
     again = Proxy(settings)
     await again.start()
-    assert served(again) == ("10.0.0.7",)
+    assert served(again) == ("10.0.0.8",)
     assert not list((tmp_path / "state").glob("*.bad-*"))
     await again.close()
 

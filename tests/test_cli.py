@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dnsproxy import cli
+from dnsproxy.ops import demo as ops_demo
 from dnsproxy.version import __version__
 
 GOOD = "registries: [{name: hz, region: cn-hangzhou, instance: abc}]\n"
@@ -111,6 +112,69 @@ def test_keygen_makes_a_pair_and_says_what_for(
     assert "learn.trusted_keys" in capsys.readouterr().out
     assert run(monkeypatch, "keygen", str(tmp_path)) == 1
     assert capsys.readouterr().err.startswith(f"dnsproxy: {tmp_path}/helper.key: exists")
+
+
+STATUS = {"names": [], "sources": [], "workers": [], "draining": False, "ready": False}
+
+
+@pytest.mark.parametrize("form", ["--json", None])
+@pytest.mark.parametrize(
+    ("document", "reason"),
+    [
+        ({"missing": ["hz: auth (not discovered yet)"]}, "no address for hz: auth (not discovered yet)"),
+        ({"missing": [], "draining": True}, "it is being stopped"),
+        ({"missing": list("abcde")}, "no address for a, b, c and 2 more"),
+        ({"missing": []}, "the proxy reports no reason"),
+    ],
+)
+def test_status_prints_why_it_exits_with_1(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    form: str | None,
+    document: dict[str, object],
+    reason: str,
+) -> None:
+    monkeypatch.setattr(cli, "ask", lambda *_: STATUS | document)
+    assert run(monkeypatch, "status", *([form] if form else [])) == 1
+    assert capsys.readouterr().err == f"not ready: {reason}\n"
+
+
+def test_refresh_prints_what_each_source_did(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = {"url": "http://a/", "error": None, "issuer": "helper-a", "serial": 7}
+    sources = [good]
+    monkeypatch.setattr(cli, "ask", lambda *_, **__: {"sources": sources})
+    assert run(monkeypatch, "refresh") == 0
+    assert capsys.readouterr().out == "http://a/: serial 7 of helper-a\n"
+    sources.append({"url": "http://b/", "error": "Connection refused", "issuer": None, "serial": None})
+    assert run(monkeypatch, "refresh") == 1
+    assert capsys.readouterr() == ("http://a/: serial 7 of helper-a\n", "http://b/: Connection refused\n")
+    sources.clear()
+    assert run(monkeypatch, "refresh") == 0
+    assert capsys.readouterr().out == "no sources are configured\n"
+
+
+def test_a_failed_demo_prints_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def failed(*_: object, **__: object) -> int:
+        return 1
+
+    monkeypatch.setattr(ops_demo, "run_demo", failed)
+    assert run(monkeypatch, "demo", "--once") == 1
+    assert "a check of the demo failed" in capsys.readouterr().err
+
+
+def test_an_interrupt_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], good: str
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dnsproxy.config.examine", interrupted)
+    assert run(monkeypatch, "check", good) == 130
+    assert capsys.readouterr().err.endswith("dnsproxy: interrupted\n")
 
 
 @pytest.mark.parametrize("command", ["status", "refresh", "flush"])

@@ -53,6 +53,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "output",
             "supervise",
             "writer",
+            "reload_socket",
         }
     ),
     frozenset({"net", "helper", "admin", "ops"}),
@@ -96,6 +97,10 @@ FORBIDDEN_IN_CORE = frozenset(
     {"asyncio", "socket", "ssl", "time", "random", "secrets", "structlog", "yaml", "asyncio_dgram", "aiohttp"}
 )
 
+# Where a command may end with a code of its own: after it has printed why.
+EXIT_CALLS = frozenset({"typer.Exit", "sys.exit", "SystemExit"})
+EXITS = {("cli", "main"): "the last line; `_run` has printed", ("commands.options", "fail"): "prints first"}
+
 # The event loop keeps only weak references to tasks. Where no TaskGroup holds
 # one, somebody else must.
 LOOSE_TASKS = {
@@ -103,6 +108,7 @@ LOOSE_TASKS = {
     "net.tls": "kept until done, cancelled by close(); one that accepts, one per handshake",
     "net.channel": "kept in a dictionary until done, cancelled by close(); one per connection being made",
     "app": "awaited and cancelled where they are made; an endpoint that ends is awaited by close()",
+    "helper.server": "awaited and cancelled where they are made",
     "daemon": "cancelled by the function that made it",
     "supervise": "awaited and cancelled where it is made",
     "ops.demo": "the same",
@@ -489,6 +495,21 @@ def test_the_register_of_events_is_the_source() -> None:
 
 
 # --- tests
+
+
+def exits(tree: ast.AST) -> Iterator[str]:
+    """Yield the function of each `typer.Exit` with a code, and each call of `sys.exit`."""
+    for function in ast.walk(tree):
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            for node in ast.walk(function):
+                if isinstance(node, ast.Call) and node.args and ast.unparse(node.func) in EXIT_CALLS:
+                    yield function.name
+
+
+def test_a_command_prints_why_before_it_exits_with_a_code() -> None:
+    commands = {m: tree for m, tree in modules().items() if part(m) in {"cli", "commands"}}
+    found = {(module, function) for module, tree in commands.items() for function in exits(tree)}
+    assert found == EXITS.keys()
 
 
 def mirror(module: str) -> Path:

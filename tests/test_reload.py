@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from dnsproxy import config
+from dnsproxy import config, referenced
 from dnsproxy.core.totals import Outcome, ReloadView
 from dnsproxy.errors import ReloadError
-from dnsproxy.reload import FIXED, Reloader
+from dnsproxy.reload import HELPER, PROXY, Reloader
 from dnsproxy.settings import Settings
 from dnsproxy.system import ResolvConf
 from tests.test_lifecycle import Told
@@ -172,7 +172,7 @@ async def test_what_needs_a_restart_is_named_and_stays(file: Path) -> None:
     assert outcome == Outcome(("serve.lameduck",), ("serve.workers", "user", "group"))
     told = [(entry["key"], entry["reason"]) for entry in logs if entry["event"] == "config.needs_restart"]
     keys = ("serve.workers", "user", "group")
-    assert told == [(key, FIXED[key]) for key in keys]
+    assert told == [(key, PROXY.fixed[key]) for key in keys]
     assert (proxy.settings.serve.workers, proxy.settings.user, proxy.settings.group) == (1, None, None)
 
 
@@ -206,6 +206,18 @@ async def test_a_change_is_enough_where_the_settings_say_so(file: Path) -> None:
         await until(lambda: [taken.serve.lameduck for taken in proxy.taken] == [2.0, 3.0])
 
 
+async def test_a_helper_keeps_its_address_and_reports_its_own_sections(file: Path) -> None:
+    proxy = Proxy(file)
+    reloader = Reloader(file, proxy, Told(), part=HELPER)
+    write(
+        file, "serve: {lameduck: 2s, workers: 4}\nhelper: {listen: '127.0.0.1:1', interval: 7s}\nuser: root\n"
+    )
+    outcome = await reloader.reload()
+    assert outcome == Outcome(("helper.interval",), ("helper.listen", "user"))
+    assert (proxy.settings.helper.listen.port, proxy.settings.helper.interval) == (8953, 7.0)
+    assert (proxy.settings.user, proxy.settings.serve.workers) == (None, 4)
+
+
 async def test_other_nameservers_of_resolv_conf_are_put_in_force(file: Path, tmp_path: Path) -> None:
     conf = tmp_path / "resolv.conf"
     write(conf, "nameserver 10.0.0.2\n")
@@ -228,8 +240,17 @@ async def test_other_nameservers_of_resolv_conf_are_put_in_force(file: Path, tmp
     assert proxy.reloads == ReloadView()
 
 
-async def test_nameservers_that_are_refused_are_not_tried_again_at_once(file: Path, tmp_path: Path) -> None:
+def test_a_helper_follows_resolv_conf_for_its_own_resolvers() -> None:
+    for resolvers, follows in (("[10.0.0.2]", False), ("[10.0.0.2, system]", True)):
+        settings = config.parse(f"helper: {{resolvers: {resolvers}}}\nforward: {{upstreams: [system]}}\n")
+        assert HELPER.follows(settings) is follows
+
+
+async def test_nameservers_that_are_refused_are_not_tried_again_at_once(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     conf = tmp_path / "resolv.conf"
+    monkeypatch.setattr(referenced, "RESOLV_CONF", conf)
     write(conf, "nameserver 10.0.0.2\n")
     proxy = Proxy(file)
     reloader = Reloader(file, proxy, Told(), watch=0.001, resolv_conf=ResolvConf(conf))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from dataclasses import asdict
 from ipaddress import ip_address
 from typing import Any, Protocol
 
@@ -16,15 +17,17 @@ from dnsproxy.admin.control import Control, ControlApi
 from dnsproxy.admin.lifecycle import LifecycleApi
 from dnsproxy.admin.metrics import render
 from dnsproxy.admin.page import StatusPage, harden
+from dnsproxy.admin.registries import registries_document
 from dnsproxy.admin.standing import standing_document
 from dnsproxy.admin.status import Facts, status_document
 from dnsproxy.certificate import http_certificate
 from dnsproxy.core import names
 from dnsproxy.core.explain import Explanation
-from dnsproxy.core.totals import Outcome
+from dnsproxy.core.totals import Outcome, PullResult
 from dnsproxy.errors import StartError
 from dnsproxy.http_connection import MAX_BODY, read_body, watch_request
 from dnsproxy.http_listener import HttpListener, Limits, open_socket, spare_files
+from dnsproxy.settings import Settings
 from dnsproxy.settings.serving import AdminSettings
 from dnsproxy.settings.values import Endpoint
 
@@ -40,6 +43,10 @@ class Operated(Protocol):
     """What the endpoint needs of the running proxy."""
 
     @property
+    def settings(self) -> Settings:
+        """The configuration in force."""
+
+    @property
     def addresses(self) -> Control:
         """Who takes orders."""
 
@@ -49,8 +56,8 @@ class Operated(Protocol):
     def facts(self) -> Facts:
         """Return all that there is to tell."""
 
-    def refresh(self) -> None:
-        """Pull from all sources now."""
+    async def refresh(self) -> list[PullResult]:
+        """Pull from all sources now; return what each pull did."""
 
     async def flush(self, name_key: bytes | None) -> int:
         """Forget the cached answers of a name, or all; return how many."""
@@ -100,6 +107,7 @@ def create_app(operated: Operated, access: Access) -> web.Application:
     app.router.add_get("/ready", api.ready)
     app.router.add_get("/metrics", api.metrics)
     app.router.add_get("/api/v1/status", api.status)
+    app.router.add_get("/api/v1/registries", api.registries)
     app.router.add_get("/api/v1/explain", api.explain)
     app.router.add_post("/api/v1/refresh", api.refresh)
     app.router.add_post("/api/v1/flush", api.flush)
@@ -132,12 +140,15 @@ class _Api:
         facts = self._operated.facts()
         return web.json_response(status_document(facts) | standing_document(facts))
 
+    async def registries(self, _request: web.Request) -> web.Response:
+        return web.json_response(registries_document(self._operated.settings))
+
     async def explain(self, request: web.Request) -> web.Response:
         return await explain.answer(self._operated, request)
 
     async def refresh(self, _request: web.Request) -> web.Response:
-        self._operated.refresh()
-        return web.json_response({"refresh": "started"}, status=202)
+        results = await self._operated.refresh()
+        return web.json_response({"sources": [asdict(result) for result in results]})
 
     async def flush(self, request: web.Request) -> web.Response:
         try:

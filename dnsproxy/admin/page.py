@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from aiohttp import web
 from aiohttp.typedefs import LooseHeaders
 
-from dnsproxy.admin.control import Control, history_document
+from dnsproxy.admin.control import Control, current_history
 from dnsproxy.admin.status import Facts, status_document
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class StatusPage:
             return web.Response(text=_paths(request.app), headers={"Vary": "Accept"})
         await self._shown.gather()
         document = status_document(self._shown.facts())
-        history = history_document(self._shown.addresses.lifecycle.overrides)
+        history = current_history(self._shown.addresses.lifecycle)
         # In a thread: the first page imports jinja2 and compiles the template, for 100 ms, and one with
         # hundreds of names takes some too, in which this process is to answer queries. Documents are plain.
         async with self._drawing:

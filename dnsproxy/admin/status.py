@@ -36,11 +36,15 @@ class SourceView:
 
 @dataclass(frozen=True, slots=True)
 class NameDetails:
-    """The addresses of one name: their states, the refused ones, and which have a route (None: unknown)."""
+    """The addresses of one name: their states, the refused ones, and which have a route (None: unknown).
+
+    ``ports`` are those that each must answer on; none: they are not probed.
+    """
 
     states: tuple[AddressState, ...] = ()
     refused: tuple[Finding, ...] = ()
     routed: Mapping[str, bool | None] = field(default_factory=dict)
+    ports: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +131,7 @@ def status_document(facts: Facts) -> dict[str, Any]:
         "ready": not missing and not facts.draining,
         "draining": facts.draining,
         "missing": missing,
+        "undiscovered": [{"registry": entry.registry, "role": entry.role} for entry in facts.undiscovered],
         "state": {"file": facts.state_file, "failure": facts.disk_failure},
         "names": [_name(facts, entry) for entry in facts.wanted],
         "sources": [_source(facts, source) for source in facts.sources],
@@ -194,6 +199,7 @@ def _by_source(counts: Iterable[tuple[tuple[str, str], int]]) -> dict[str, int]:
 
 def _name(facts: Facts, entry: Wanted) -> dict[str, Any]:
     freeze = facts.overrides.freeze
+    details = facts.details.get(entry.name, NameDetails())
     document: dict[str, Any] = {
         "name": entry.name,
         "role": entry.role,
@@ -209,7 +215,8 @@ def _name(facts: Facts, entry: Wanted) -> dict[str, Any]:
         "status": "missing",
         "pinned": facts.is_pinned(entry),
         "frozen": freeze is not None and entry.name in freeze.sets,
-        "details": [*_details(facts.details.get(entry.name, NameDetails()))],
+        "ports": list(details.ports),
+        "details": [*_details(details)],
     }
     held = facts.in_service(entry)
     if entry.addresses:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +21,7 @@ from dnsproxy.commands.options import (
     JsonOption,
     ask,
     domain_name,
+    fail,
     ip_addresses,
 )
 from dnsproxy.errors import ConfigError
@@ -42,22 +43,26 @@ def pin(
     admin: AdminOption = None,
 ) -> None:
     """Answer NAME with these addresses only, until unpin; what is learned of it waits."""
-    _order(config, admin, "pin", {"name": name, "addresses": addresses})
+    with _order(config, admin, "pin", {"name": name, "addresses": addresses}) as done:
+        typer.echo(f"pinned: {_plain(done)} to {', '.join(done['addresses'])}")
 
 
 def unpin(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG, admin: AdminOption = None) -> None:
     """Answer NAME as it is learned again."""
-    _order(config, admin, "unpin", {"name": name})
+    with _order(config, admin, "unpin", {"name": name}) as done:
+        typer.echo(f"unpinned: {_plain(done)}, answered as it is learned")
 
 
 def freeze(config: ConfigOption = DEFAULT_CONFIG, admin: AdminOption = None) -> None:
     """Keep the addresses in service: take no changes until unfreeze."""
-    _order(config, admin, "freeze", {})
+    with _order(config, admin, "freeze", {}) as done:
+        typer.echo(_frozen(done))
 
 
 def unfreeze(config: ConfigOption = DEFAULT_CONFIG, admin: AdminOption = None) -> None:
     """Follow what is learned again, after freeze or rollback."""
-    _order(config, admin, "unfreeze", {})
+    with _order(config, admin, "unfreeze", {}) as done:
+        typer.echo(f"unfrozen: {done['names']} names follow what is learned")
 
 
 def rollback(
@@ -66,7 +71,8 @@ def rollback(
     admin: AdminOption = None,
 ) -> None:
     """Go back to the addresses learned with SERIAL, and keep them until unfreeze."""
-    _order(config, admin, "rollback", {"serial": serial})
+    with _order(config, admin, "rollback", {"serial": serial}) as done:
+        typer.echo(_frozen(done))
 
 
 class CanaryOrder(StrEnum):
@@ -96,7 +102,18 @@ def canary(
     if (order is None) != (name is None):
         raise typer.BadParameter("give promote or rollback together with a name, or neither")
     if order is not None:
-        _order(config, admin, f"canary/{order.value}", {"name": name}, tell=False)
+        with _order(config, admin, f"canary/{order.value}", {"name": name}) as done:
+            if as_json:
+                typer.echo(json.dumps(done, indent=2))
+            else:
+                new, old = (", ".join(done[key]) for key in ("new", "old"))
+                kept = f"new addresses of {_plain(done)}: {new}"
+                typer.echo(
+                    f"promoted: {kept} (before: {old or '-'})"
+                    if order is CanaryOrder.PROMOTE
+                    else f"rolled back: {kept} are refused, {old or '-'} stay"
+                )
+        return
     document = ask(config, admin, "GET", "/api/v1/canary")
     if as_json:
         typer.echo(json.dumps(document, indent=2))
@@ -111,8 +128,7 @@ def canary(
 
 
 def _tell_trial(trial: Mapping[str, Any]) -> None:
-    name = trial["name"].removesuffix(".")
-    typer.echo(f"{name}: {', '.join(trial['old'])} → {', '.join(trial['new'])}")
+    typer.echo(f"{_plain(trial)}: {', '.join(trial['old'])} → {', '.join(trial['new'])}")
     if trial["state"] == "rolled_back":
         typer.echo(f"    rolled back at {_clock(trial['ended_at'])}: {trial['detail']}")
         return
@@ -139,7 +155,8 @@ def history(
         )
         for change in record["changes"]:
             old, new = (", ".join(change[key]) or "-" for key in ("old", "new"))
-            typer.echo(f"    {change['name'].removesuffix('.')}: {old} → {new}")
+            held = f" (held: {change['held']})" if change["held"] else ""
+            typer.echo(f"    {_plain(change)}: {old} → {new}{held}")
     if not document["history"]:
         typer.echo("nothing was learned yet")
     _tell(document)
@@ -152,20 +169,28 @@ def reload(
         int | None,
         typer.Option(min=1, help="Process to send SIGHUP to if its admin endpoint cannot be asked."),
     ] = None,
+    *,
+    helper: Annotated[bool, typer.Option("--helper", help="The helper of this host, not the proxy.")] = False,
 ) -> None:
-    """Have a running proxy take its changed configuration: all of it, or nothing and exit code 1."""
+    """Have a running proxy or helper take its changed configuration.
+
+    All of it is put in force, or nothing, with every problem and exit code 1.
+    """
     from dnsproxy.config import load  # noqa: PLC0415 - as in `options`
     from dnsproxy.ops.client import AdminError  # noqa: PLC0415 - the same
 
+    if helper:
+        if admin is not None or pid is not None:
+            raise typer.BadParameter("--admin and --pid are a proxy's; --helper asks the helper of --config")
+        _report_reload(_reload_helper(config))
+        return
     try:
         if pid is not None:
             load(config)
         document = ask(config, admin, "POST", "/api/v1/reload", {})
     except ConfigError as exc:
         # The proxy would say the same; where it can be asked stands in this very file.
-        for problem in exc.problems:
-            typer.echo(problem, err=True)
-        raise typer.Exit(1) from exc
+        fail(*map(str, exc.problems))
     except AdminError as exc:
         if pid is None or exc.answered:
             raise
@@ -176,6 +201,19 @@ def reload(
             raise AdminError(f"process {pid}: {failure.strerror}") from exc
         typer.echo(f"sent SIGHUP to process {pid}, whose log has the outcome: {exc}")
         return
+    _report_reload(document)
+
+
+def _reload_helper(config: Path) -> dict[str, Any]:
+    from dnsproxy.reload_socket import ask as ask_helper  # noqa: PLC0415 - other commands do not need it
+
+    document = ask_helper(config)
+    if document["problems"]:
+        fail(*document["problems"])
+    return document
+
+
+def _report_reload(document: Mapping[str, Any]) -> None:
     files = document.get("changed_files", [])  # a proxy of an earlier version does not report them
     for key in (*document["changed"], *files):
         typer.echo(f"changed: {key}")
@@ -191,23 +229,31 @@ def restart_workers(config: ConfigOption = DEFAULT_CONFIG, admin: AdminOption = 
     typer.echo("restart of the workers asked for")
 
 
-def _order(config: Path, admin: str | None, order: str, body: dict[str, Any], *, tell: bool = True) -> None:
+@contextmanager
+def _order(config: Path, admin: str | None, order: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Give an order; yield its result, which the caller prints, then fail if it is not kept over a restart.
+
+    What is printed is the result and not what holds later, which another order may have changed.
+    """
     document = ask(config, admin, "POST", f"/api/v1/{order}", body)
-    if tell:
-        _tell(document)
+    yield document["result"]
     if document["not_saved"]:
-        typer.echo(f"in force, but not kept over a restart: {document['not_saved']}", file=sys.stderr)
-        raise typer.Exit(1)
+        fail(f"in force, but not kept over a restart: {document['not_saved']}")
 
 
 def _tell(document: Mapping[str, Any]) -> None:
     for held in document["pinned"]:
-        typer.echo(f"pinned: {held['name'].removesuffix('.')} to {', '.join(held['addresses'])}")
+        typer.echo(f"pinned: {_plain(held)} to {', '.join(held['addresses'])}")
     frozen = document["frozen"]
-    if frozen is None:
-        typer.echo("not frozen")
-    elif frozen["rolled_back_to"] is None:
-        typer.echo(f"frozen: {frozen['names']} names keep what they have until `dnsproxy unfreeze`")
-    else:
-        back = f"rolled back to {frozen['rolled_back_to']}"
-        typer.echo(f"frozen: {back}, {frozen['names']} names stay there until `dnsproxy unfreeze`")
+    typer.echo("not frozen" if frozen is None else _frozen(frozen))
+
+
+def _frozen(freeze: Mapping[str, Any]) -> str:
+    if freeze["rolled_back_to"] is None:
+        return f"frozen: {freeze['names']} names keep what they have until `dnsproxy unfreeze`"
+    back = f"rolled back to {freeze['rolled_back_to']}"
+    return f"frozen: {back}, {freeze['names']} names stay there until `dnsproxy unfreeze`"
+
+
+def _plain(document: Mapping[str, Any]) -> str:
+    return str(document["name"]).removesuffix(".")

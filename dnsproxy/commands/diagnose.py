@@ -20,9 +20,10 @@ from dnsproxy.commands.options import (
     admin_files,
     ask,
     domain_name,
+    fail,
     ip_addresses,
+    is_config_given,
 )
-from dnsproxy.output import print_error
 
 
 class RouteFormat(StrEnum):
@@ -42,6 +43,7 @@ def register(app: typer.Typer) -> None:
 
 
 def routes(
+    context: typer.Context,
     *,
     config: ConfigOption = DEFAULT_CONFIG,
     admin: AdminOption = None,
@@ -50,17 +52,28 @@ def routes(
     ] = RouteFormat.TABLE,
     check: Annotated[
         bool,
-        typer.Option("--check", help="Exit code 1 when a learned address is not in network.routed."),
+        typer.Option(
+            "--check",
+            help="Exit code 1 when an address is not in network.routed or not probed, or a name is unknown.",
+        ),
     ] = False,
 ) -> None:
-    """Show the entries that the route tables of this side need, and which of them are missing."""
+    """Show the entries that the route tables of this side need, and which of them are missing.
+
+    With --admin and without --config everything is asked of the proxy.
+    """
     from dnsproxy.config import load  # noqa: PLC0415 - `check` and `--version` start faster without these
-    from dnsproxy.ops.known import read_known, routed_ranges  # noqa: PLC0415
+    from dnsproxy.ops.known import read_known  # noqa: PLC0415
+    from dnsproxy.ops.proxy_settings import from_proxy, from_settings  # noqa: PLC0415
     from dnsproxy.ops.route_formats import to_aliyun, to_json, to_terraform  # noqa: PLC0415
     from dnsproxy.ops.routes import plan_routes  # noqa: PLC0415
 
-    settings = load(config)
-    plan = plan_routes(read_known(settings, admin, time.time(), admin_files()), routed_ranges(settings))
+    if admin is not None and not is_config_given(context):
+        proxy, known = from_proxy(admin, admin_files())
+    else:
+        settings = load(config)
+        proxy, known = from_settings(settings), read_known(settings, admin, time.time(), admin_files())
+    plan = plan_routes(known, proxy.routed)
     if output is RouteFormat.JSON:
         typer.echo(json.dumps(to_json(plan), indent=2))
     elif output is RouteFormat.TERRAFORM:
@@ -73,16 +86,15 @@ def routes(
         console = open_console()
         console.print(routes_table(plan))
         console.print(f"from {plan.origin}, serial {plan.serial}", soft_wrap=True, markup=False)
-        for note in plan.notes:
+        for note in (*plan.unknown, *plan.notes):
             console.print(f"note: {note}", soft_wrap=True, markup=False)
-    if check and plan.uncovered:
-        for entry in plan.uncovered:
-            place = f"network.routed of registry {entry.registry}"
-            print_error(f"{entry.name.removesuffix('.')}: {entry.address} is not in {place}")
-        raise typer.Exit(1)
+    problems = [*map(str, plan.uncovered), *plan.unknown, *plan.unprobed]
+    if check and problems:
+        fail(*problems)
 
 
 def doctor(
+    context: typer.Context,
     *,
     config: ConfigOption = DEFAULT_CONFIG,
     admin: AdminOption = None,
@@ -101,35 +113,49 @@ def doctor(
 ) -> None:
     """Follow a pull hop by hop from this host or container, and name the hop that is broken.
 
-    Exit code 1 when a hop is broken. Nothing is changed anywhere.
+    The last line is the verdict. Exit code 1 when a hop is broken. Nothing is changed anywhere. With --admin
+    and without --config the names are asked of the proxy.
     """
     from dnsproxy.config import load  # noqa: PLC0415
     from dnsproxy.errors import DnsproxyError  # noqa: PLC0415
     from dnsproxy.ops.doctor import Site, examine  # noqa: PLC0415
-    from dnsproxy.ops.known import read_known  # noqa: PLC0415
+    from dnsproxy.ops.doctor_verdict import fold, verdict  # noqa: PLC0415
+    from dnsproxy.ops.known import Known, read_known  # noqa: PLC0415
+    from dnsproxy.ops.proxy_settings import from_proxy, from_settings  # noqa: PLC0415
     from dnsproxy.settings.values import parse_endpoint  # noqa: PLC0415
 
     try:
         servers = tuple(parse_endpoint(text, 53) for text in resolver or ())
     except ValueError as exc:
         raise typer.BadParameter(str(exc), param_hint="--resolver") from exc
-    settings = load(config)
-    known, reason = None, ""
-    try:
-        known = read_known(settings, admin, time.time(), admin_files())
-    except DnsproxyError as exc:
-        reason = str(exc)
-    findings = asyncio.run(examine(settings, known, reason, Site(servers, timeout)))
+    known: Known | None
+    reason = ""
+    if admin is not None and not is_config_given(context):
+        proxy, known = from_proxy(admin, admin_files())
+    else:
+        settings = load(config)
+        proxy, known = from_settings(settings), None
+        try:
+            known = read_known(settings, admin, time.time(), admin_files())
+        except DnsproxyError as exc:
+            reason = str(exc)
+    findings = asyncio.run(examine(proxy, known, reason, Site(servers, timeout)))
+    failed = [finding.hop for finding in findings if finding.failed]
     if as_json:
-        failed = [finding.hop for finding in findings if finding.failed]
-        listed = [asdict(finding) for finding in findings]
-        typer.echo(json.dumps({"failed": list(dict.fromkeys(failed)), "findings": listed}, indent=2))
+        document = {
+            "verdict": verdict(findings),
+            "failed": list(dict.fromkeys(failed)),
+            "findings": [asdict(finding) for finding in findings],
+        }
+        typer.echo(json.dumps(document, indent=2))
     else:
         from dnsproxy.ops.tables import findings_table, open_console  # noqa: PLC0415
 
-        open_console().print(findings_table(findings))
-    if any(finding.failed for finding in findings):
-        raise typer.Exit(1)
+        open_console().print(findings_table(fold(findings)))
+    if failed:
+        fail(verdict(findings))
+    if not as_json:
+        typer.echo(verdict(findings))
 
 
 def _type(value: str) -> str:

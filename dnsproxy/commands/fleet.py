@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dnsproxy.commands.options import JsonOption
+from dnsproxy.commands.options import JsonOption, fail
 
 if TYPE_CHECKING:
     from dnsproxy.core.standings import Judged, Standing
@@ -81,6 +81,7 @@ def fleet(  # noqa: PLR0913 - one for each option
 ) -> None:
     """Show which proxies of a fleet lag, are stale or silent. Exit code 1 when one does or is."""
     from dnsproxy.core.standings import Limits, judge_fleet  # noqa: PLC0415
+    from dnsproxy.ops.fleet_tables import shortcoming  # noqa: PLC0415
     from dnsproxy.settings.values import parse_duration  # noqa: PLC0415
 
     pause = None if watch is None else max(1.0, parse_duration(_duration(watch)))
@@ -95,7 +96,7 @@ def fleet(  # noqa: PLR0913 - one for each option
             break
         time.sleep(pause)
     if not judged.is_well:
-        raise typer.Exit(1)
+        fail(shortcoming(judged))
 
 
 async def _now(ask: Callable[[], Awaitable[list[Standing]]]) -> list[Standing]:

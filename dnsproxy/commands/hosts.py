@@ -10,7 +10,15 @@ from typing import Annotated
 
 import typer
 
-from dnsproxy.commands.options import DEFAULT_CONFIG, AdminOption, ConfigOption, JsonOption, admin_files
+from dnsproxy.commands.options import (
+    DEFAULT_CONFIG,
+    AdminOption,
+    ConfigOption,
+    JsonOption,
+    admin_files,
+    fail,
+    is_config_given,
+)
 from dnsproxy.core.text import printable
 
 hosts = typer.Typer(no_args_is_help=True, help="Hosts files: import, export, audit.")
@@ -43,27 +51,33 @@ def import_(
     typer.echo(imported.text, nl=False)
     for line in imported.left_out:
         typer.echo(f"# left out: {line}")
+    problems = []
     for unread in imported.unread:
         text, reason = printable(unread.text), printable(unread.reason)
         typer.echo(f"# not read: line {unread.number}: {text}: {reason}")
-        typer.echo(f"{file}:{unread.number}: {text}: {reason}", err=True)
-    if imported.unread:
-        raise typer.Exit(1)
+        problems.append(f"{file}:{unread.number}: {text}: {reason}")
+    if problems:
+        fail(*problems)
 
 
 @hosts.command()
-def export(config: ConfigOption = DEFAULT_CONFIG, admin: AdminOption = None) -> None:
+def export(context: typer.Context, config: ConfigOption = DEFAULT_CONFIG, admin: AdminOption = None) -> None:
     """Print hosts lines for nodes that cannot ask the proxy at all: a last resort, for they go stale."""
     from dnsproxy.config import load  # noqa: PLC0415
     from dnsproxy.ops.hosts import export_hosts  # noqa: PLC0415
-    from dnsproxy.ops.known import read_known  # noqa: PLC0415
+    from dnsproxy.ops.known import ask_known, read_known  # noqa: PLC0415
 
     now = time.time()
-    typer.echo(export_hosts(read_known(load(config), admin, now, admin_files()), now), nl=False)
+    if admin is not None and not is_config_given(context):
+        known = ask_known(admin, admin_files())
+    else:
+        known = read_known(load(config), admin, now, admin_files())
+    typer.echo(export_hosts(known, now), nl=False)
 
 
 @hosts.command()
 def audit(
+    context: typer.Context,
     file: Annotated[
         Path, typer.Argument(exists=True, dir_okay=False, help="Hosts file to look at.")
     ] = _DEFAULT,
@@ -76,14 +90,17 @@ def audit(
     from dnsproxy.config import load  # noqa: PLC0415
     from dnsproxy.ops.hosts import audit_hosts  # noqa: PLC0415
     from dnsproxy.ops.hostsfile import read_hosts  # noqa: PLC0415
-    from dnsproxy.ops.known import NothingKnownError, configured, read_known  # noqa: PLC0415
+    from dnsproxy.ops.known import NothingKnownError, ask_known, configured, read_known  # noqa: PLC0415
 
-    settings = load(config)
-    try:
-        known = read_known(settings, admin, time.time(), admin_files())
-    except NothingKnownError:
-        # Which names are owned is known all the same; every line for one of them counts as stale.
-        known = configured(settings)
+    if admin is not None and not is_config_given(context):
+        known = ask_known(admin, admin_files())
+    else:
+        settings = load(config)
+        try:
+            known = read_known(settings, admin, time.time(), admin_files())
+        except NothingKnownError:
+            # Which names are owned is known all the same; every line for one of them counts as stale.
+            known = configured(settings)
     found = audit_hosts(read_hosts(file), known)
     wrong = any(line.wrong for line in found)
     if as_json:
@@ -95,4 +112,5 @@ def audit(
         if not wrong:
             typer.echo(f"{file}: no line stands before the answers of {known.origin}")
     if wrong:
-        raise typer.Exit(1)
+        count = sum(line.wrong for line in found)
+        fail(f"{file}: {count} of its lines are used in place of the answers of {known.origin}")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from dnsproxy.core import names
 from dnsproxy.core.learned import canonical_addresses
+from dnsproxy.output import print_error
 
 if TYPE_CHECKING:
     from dnsproxy.ops.client import AdminFiles
@@ -97,10 +98,33 @@ def admin_files() -> AdminFiles:
     return AdminFiles(_Given.token, _Given.ca)
 
 
+def is_config_given(context: typer.Context) -> bool:
+    """Return whether ``--config`` or its variable is given, so that the file is wanted beside ``--admin``."""
+    source = context.get_parameter_source("config")
+    return source is not None and source.name in {"COMMANDLINE", "ENVIRONMENT"}
+
+
+def fail(reason: str, *more: str) -> NoReturn:
+    """Print why the command fails, a line for each reason, to standard error; end it with exit code 1.
+
+    The only way for a command to exit with 1 without an exception, so that no such exit is without a reason.
+    """
+    for line in (reason, *more):
+        print_error(line)
+    raise typer.Exit(1)
+
+
 def ask(
-    config: Path, admin: str | None, method: str, path: str, body: dict[str, Any] | None = None
+    config: Path,
+    admin: str | None,
+    method: str,
+    path: str,
+    body: dict[str, Any] | None = None,
+    **options: float,
 ) -> dict[str, Any]:
     """Return what the running proxy answers; ``admin`` is used in place of the configuration's endpoint.
+
+    ``options`` are those of `AdminClient.call`.
 
     Raises:
         AdminError: no usable answer.
@@ -111,4 +135,4 @@ def ask(
 
     files = admin_files()
     client = AdminClient(admin, files) if admin else AdminClient.from_settings(load(config).admin, files)
-    return client.call(method, path, body)
+    return client.call(method, path, body, **options)

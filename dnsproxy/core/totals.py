@@ -47,6 +47,16 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class PullResult:
+    """What one pull of a source did: the snapshot that the source has, or an ``error``."""
+
+    url: str
+    error: str | None = None
+    issuer: str | None = None
+    serial: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Traffic:
     """What was asked and answered; ``workers`` is empty where one process does everything."""
 

@@ -90,6 +90,8 @@ class Helper:
         self._changed = asyncio.Event()
         self._released = False
         self._hurry = asyncio.Event()
+        self._rounds_begun = self._rounds_ended = 0
+        self._round_ended = asyncio.Event()
 
     @property
     def wanted(self) -> tuple[Wanted, ...]:
@@ -121,7 +123,11 @@ class Helper:
         while True:
             started = self._monotonic()
             self._hurry.clear()
+            self._rounds_begun += 1
             await self.round()
+            self._rounds_ended = self._rounds_begun
+            done, self._round_ended = self._round_ended, asyncio.Event()
+            done.set()
             # A TTL counts from when it was seen, so the time a slow round took is part of it.
             await self._pause(max(0.0, started + self.delay() - self._monotonic()))
 
@@ -146,8 +152,9 @@ class Helper:
             except OSError as exc:
                 log.warning("helper.restore_failed", file=str(self._file), reason=str(exc))
         found = [snapshot for place, token in published if (snapshot := self._own(place, token)) is not None]
-        if found:
-            latest = max(found, key=order)
+        latest = max(found, key=order, default=None)
+        # After a reload it has what it published, which no file has later.
+        if latest is not None and (self._last is None or order(self._last) < order(latest)):
             self.resume(latest)
             log.info("helper.restored", serial=latest.serial, names=len(latest.names))
 
@@ -169,6 +176,14 @@ class Helper:
             self._seeker.findings.restore(snapshot.found)
         if self.jury is not None:
             self.jury.ruling.restore(snapshot.names, self._wall())
+
+    def take_over(self, earlier: Helper) -> None:
+        """Continue in place of ``earlier``, which other settings made, with what it has published."""
+        if earlier.current is not None:
+            self._give(earlier.current)
+        if earlier._last is not None and earlier._issuer == self._issuer:
+            self.resume(earlier._last)
+            self._begins = earlier._begins
 
     def adopt(self, published: Published) -> None:
         """Give what another helper of the group has published, and go on from it."""
@@ -245,6 +260,16 @@ class Helper:
             wanted.append(MIN_ROUND * 2.0 ** min(self._bad_rounds - 1, 16))
         return min(self._interval, max(MIN_ROUND, min(wanted, default=self._interval)))
 
+    @property
+    def next_round(self) -> int:
+        """The number of the round that begins next."""
+        return self._rounds_begun + 1
+
+    async def wait_round(self, number: int) -> None:
+        """Return when round ``number`` or a later one has ended. Bound it with a timeout."""
+        while self._rounds_ended < number:
+            await self._round_ended.wait()
+
     async def wait_first(self) -> None:
         """Return when there is a snapshot, or after `release`. Bound it with a timeout."""
         while not self._released and self.current is None:
@@ -264,7 +289,8 @@ class Helper:
         published = Published(snapshot, seal.sign(snapshot, self._key))
         if self.election is not None and not await self.election.publish(published):
             return False
-        if self.current is not None and order(self.current.snapshot) > order(snapshot):
+        held = None if self.current is None else self.current.snapshot
+        if held is not None and held.issuer == snapshot.issuer and order(held) > order(snapshot):
             # The answer came so late that a successor has published meanwhile, and that was adopted.
             return True
         self._last = snapshot

@@ -128,7 +128,7 @@ class Fetcher:
                     reader = self._readers[source.url] = make_reader(source)
                 return await reader.fetch(request)
         except FetchError as exc:
-            raise FetchError(f"{shown}: {exc}") from exc
+            raise FetchError(f"{shown}: {exc}", exc.retry_after) from exc
         except StartError as exc:
             raise FetchError(f"{shown}: {exc}") from exc
         except TimeoutError as exc:

@@ -21,6 +21,7 @@ from dnsproxy.core import seal
 from dnsproxy.core.addresses.lifecycle import AddressLifecycle, OpenedSnapshot
 from dnsproxy.core.learned import Accepted, Rejected, Snapshot, Verdict, judge
 from dnsproxy.core.retry import next_delay
+from dnsproxy.core.totals import PullResult
 from dnsproxy.core.trust import Trust
 from dnsproxy.errors import FetchError, Rejection, SnapshotError
 from dnsproxy.net.fetch import MAX_WAIT, Fetched, Fetcher, Request, SourceStatus, public_url
@@ -34,6 +35,12 @@ MAX_BACKOFF = 300.0
 # A source that was well within this many seconds is most likely being restarted: at most this many refreshes.
 RECENT = 600.0
 RECENT_LIMIT = 4.0
+# Seconds before the first retry when such a source cannot be reached; later delays grow up to threefold.
+QUICK_RETRY = 1.0
+# Failures in a row for which the Retry-After of a source counts.
+HINTED = 5
+# Seconds within which every source has answered an operator's refresh, or is reported as one that has not.
+REFRESH_DEADLINE = 15.0
 # Seconds before the first retry while no address is known, for until then clients get SERVFAIL.
 COLD_RETRY = 2.0
 # Seconds between two fetches from a source, however fast its serial changes.
@@ -83,6 +90,11 @@ class SnapshotPuller:
         self._rejections: dict[str, tuple[Rejection, int | None]] = {}
         self._foreign: dict[str, frozenset[str]] = {}
         self._asked = 0
+        # Sources that could not be reached at the last pull, and their Retry-After.
+        self._unreached: dict[str, float | None] = {}
+        # Of each source the refresh that its last pull began after, and what that pull did.
+        self._pulled: dict[str, tuple[int, PullResult]] = {}
+        self._has_pulled = asyncio.Event()
         self._polls: dict[str, asyncio.Timeout] = {}
 
     @property
@@ -118,6 +130,35 @@ class SnapshotPuller:
             with suppress(RuntimeError):
                 poll.reschedule(asyncio.get_running_loop().time())
 
+    async def refresh(self) -> list[PullResult]:
+        """Have every source asked at once; return what each of these pulls did, as configured."""
+        self.refresh_now()
+        asked = self._asked
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REFRESH_DEADLINE):
+                while any(self._pulled.get(url, (0,))[0] < asked for url in self._statuses):
+                    await self._has_pulled.wait()
+        none = f"no whole answer within {REFRESH_DEADLINE:g} s"
+        results = []
+        for url, status in self._statuses.items():
+            begun, result = self._pulled.get(url, (0, PullResult(status.url)))
+            results.append(result if begun >= asked else PullResult(status.url, none))
+        return results
+
+    def _note_pull(self, source: Source, asked: int) -> None:
+        """Record that a pull that began after refresh ``asked`` has ended."""
+        status = self._statuses[source.url]
+        error = status.last_error and status.last_error.removeprefix(f"{status.url}: ")
+        held = self._state.snapshots.get(status.issuer or "")
+        if error is None and source.is_local and held is not None:
+            # A helper in this process has no log of its own where its resolver's failures would be seen.
+            failed = [entry.name for entry in held.snapshot.names if entry.status != "ok"]
+            more = f" and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
+            error = f"not resolved: {', '.join(failed[:SHOWN])}{more}" if failed else None
+        self._pulled[source.url] = asked, PullResult(status.url, error, status.issuer, status.serial)
+        done, self._has_pulled = self._has_pulled, asyncio.Event()
+        done.set()
+
     async def _follow(self, source: Source) -> None:
         failures = 0
         may_wait = True
@@ -126,6 +167,7 @@ class SnapshotPuller:
             started = time.monotonic()
             before, mark = self._statuses[source.url].serial, self._etags.get(source.url)
             good = await self._pull_safely(source, may_wait=may_wait)
+            self._note_pull(source, asked)
             failures = 0 if good else failures + 1
             if failures:
                 pause = self._backoff(source, failures)
@@ -144,12 +186,20 @@ class SnapshotPuller:
         refresh = self._settings.refresh
         success = self._statuses[source.url].last_success
         is_cold = not self._state.names
+        was_well = success is not None and self._wall() - success < RECENT
         base = min(refresh, COLD_RETRY) if is_cold else refresh
         cap = max(refresh, MAX_BACKOFF)
-        if is_cold or (success is not None and self._wall() - success < RECENT):
+        if is_cold or was_well:
             cap = min(cap, refresh * RECENT_LIMIT)
         # Jitter spreads a fleet; it is no secret.
-        return next_delay(failures, base, cap, random.random())  # noqa: S311
+        draw = random.random()  # noqa: S311
+        if source.url in self._unreached:
+            hint = self._unreached[source.url]
+            if hint is not None and failures <= HINTED:
+                return min(cap, max(hint, QUICK_RETRY) * (1 + draw))
+            if was_well:
+                base = min(base, QUICK_RETRY)
+        return next_delay(failures, base, cap, draw)
 
     async def _pause(self, source: Source, seconds: float) -> None:
         """Return after ``seconds``, when the source has changed, or when `refresh_now` is called."""
@@ -181,7 +231,9 @@ class SnapshotPuller:
                 reason = str(exc).removeprefix(f"{status.url}: ")
                 log.warning("learned.source_failed", source=status.url, reason=reason)
             self._note_failure(source, str(exc))
+            self._unreached[source.url] = exc.retry_after
             return False
+        self._unreached.pop(source.url, None)
         if fetched is None:
             return True
         if fetched.token is not None:

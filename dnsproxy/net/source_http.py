@@ -20,6 +20,8 @@ from dnsproxy.transport.reasons import client_reason, os_reason
 # Seconds for the TCP (and TLS) connection.
 CONNECT_DEADLINE = 5.0
 _CHUNK = 65_536
+# Digits of a Retry-After field that is read.
+_RETRY_DIGITS = 6
 
 
 class HttpReader:
@@ -86,13 +88,20 @@ async def _receive(response: aiohttp.ClientResponse, *, asked: bool) -> Fetched:
     if response.status == HTTPStatus.NOT_MODIFIED and asked:
         return Fetched(None, response.headers.get("ETag"))
     if response.status != HTTPStatus.OK:
-        raise FetchError(_status_reason(response.status))
+        raise FetchError(_status_reason(response.status), _retry_after(response))
     body = bytearray()
     async for chunk in response.content.iter_chunked(_CHUNK):
         body += chunk
         if len(body) > fetch.MAX_OCTETS:
             raise FetchError(f"larger than {fetch.MAX_OCTETS} octets")
     return Fetched(text_of(bytes(body)), response.headers.get("ETag"))
+
+
+def _retry_after(response: aiohttp.ClientResponse) -> float | None:
+    """Return the seconds of a Retry-After field; a date, which needs the clocks to agree, is ignored."""
+    text = response.headers.get("Retry-After", "")
+    is_number = text.isascii() and text.isdecimal() and len(text) <= _RETRY_DIGITS
+    return float(text) if is_number else None
 
 
 def _status_reason(status: int) -> str:

@@ -95,16 +95,20 @@ class AdminClient:
             settings.tls.cert_file,
         )
 
-    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def call(
+        self, method: str, path: str, body: dict[str, Any] | None = None, *, seconds: float | None = None
+    ) -> dict[str, Any]:
         """Return the JSON object that the proxy answers with.
 
         Raises:
-            AdminError: no answer within 5 s, or one that is not a success.
+            AdminError: no answer within ``seconds`` (5 by default), or one that is not a success.
         """
-        return asyncio.run(self._call(method, path, body))
+        return asyncio.run(self._call(method, path, body, TIMEOUT if seconds is None else seconds))
 
-    async def _call(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
-        timeout = aiohttp.ClientTimeout(total=TIMEOUT)
+    async def _call(
+        self, method: str, path: str, body: dict[str, Any] | None, seconds: float
+    ) -> dict[str, Any]:
+        timeout = aiohttp.ClientTimeout(total=seconds)
         try:
             connector = aiohttp.TCPConnector(ssl=True if self._context is None else self._context)
             # The endpoint takes an order as JSON only.
@@ -117,7 +121,7 @@ class AdminClient:
                     raise await self._refusal(path, response)
                 answer = printable_document(json.loads(await _body(response)))
         except (aiohttp.ClientError, TimeoutError, ValueError, RecursionError) as exc:
-            reason = reason_of(exc, TIMEOUT)
+            reason = reason_of(exc, seconds)
             raise AdminError(f"{self._url}: no usable answer ({reason}); is dnsproxy serve running?") from exc
         if not isinstance(answer, dict):
             raise AdminError(f"{self._url}{path}: the answer is not a JSON object")

@@ -16,7 +16,7 @@ import aiohttp
 from dnsproxy import config, logs
 from dnsproxy.app import Proxy
 from dnsproxy.errors import ConfigError, Problem, StartError
-from dnsproxy.helper.publish import serve_helper
+from dnsproxy.helper.server import serve_helper
 from dnsproxy.keys import write_key_pair
 from dnsproxy.lifecycle import stop_on_signals
 from dnsproxy.ops.demo_screen import DemoScreen, introduction, suggestions

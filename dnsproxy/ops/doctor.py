@@ -15,12 +15,12 @@ from dnsproxy.ops.doctor_host import parse_nsswitch
 from dnsproxy.ops.doctor_pull import Pull
 from dnsproxy.ops.hostsfile import HostsFileError, read_hosts
 from dnsproxy.ops.known import Known
-from dnsproxy.settings import Settings
+from dnsproxy.ops.proxy_settings import ProxySettings
 
 __all__ = ["Finding", "Site", "examine"]
 
 
-async def examine(settings: Settings, known: Known | None, reason: str, site: Site) -> list[Finding]:
+async def examine(settings: ProxySettings, known: Known | None, reason: str, site: Site) -> list[Finding]:
     """Go through every hop in order; never raises for what is broken.
 
     ``known`` is what should be answered, None when that could not be read, for ``reason``.

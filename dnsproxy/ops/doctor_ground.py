@@ -7,8 +7,8 @@ from pathlib import Path
 
 from dnsproxy.ops.doctor_findings import Expected, Finding
 from dnsproxy.ops.hostsfile import HOSTS_FILE
-from dnsproxy.ops.known import Known, KnownName, configured
-from dnsproxy.settings import Settings
+from dnsproxy.ops.known import Known, KnownName
+from dnsproxy.ops.proxy_settings import ProxySettings
 from dnsproxy.settings.values import Endpoint
 from dnsproxy.system import RESOLV_CONF
 
@@ -52,12 +52,12 @@ class Ground:
     those of the configuration, and their answers cannot be compared.
     """
 
-    def __init__(self, settings: Settings, known: Known | None, reason: str, site: Site) -> None:
+    def __init__(self, settings: ProxySettings, known: Known | None, reason: str, site: Site) -> None:
         self.settings = settings
         self.known = known
         self.reason = reason
         self.site = site
-        self.names = known or configured(settings)
+        self.names = known or settings.names
         self.targets = [Target(_askable(entry), entry) for entry in self.names.names]
         self.servers: list[Endpoint] = []
         self.findings: list[Finding] = []

@@ -15,7 +15,6 @@ from dnsproxy.ops import doctor_services as services
 from dnsproxy.ops.doctor_findings import DnsReply, Result
 from dnsproxy.ops.doctor_ground import Ground, Target
 from dnsproxy.ops.doctor_services import HTTP_PORT, Registry
-from dnsproxy.ops.known import routed_ranges
 
 HTTPS_PORT = 443
 
@@ -29,16 +28,20 @@ class Pull:
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
-        self._verify = ground.settings.learn.verify
-        self._context = net.tls_context(self._verify.ca_file, verify=self._verify.tls)
-        others = [port for port in self._verify.ports if port != HTTP_PORT]
+        self._settings = ground.settings
+        self._no_tls = None if self._settings.tls else "learn.verify.tls is false"
+        if self._settings.is_remote and self._settings.ca_file is not None and self._settings.tls:
+            self._no_tls = f"the authority is in {self._settings.ca_file} of the proxy's host; give --config"
+        ca_file = self._settings.ca_file if self._no_tls is None else None
+        self._context = net.tls_context(ca_file, verify=self._no_tls is None)
+        others = [port for port in self._settings.ports if port != HTTP_PORT]
         self._https = HTTPS_PORT if HTTPS_PORT in others or not others else others[0]
 
     # -- the network --------------------------------------------------------------
 
     def look_for_routes(self) -> None:
         """Look for a stated route and for one of the kernel to every address."""
-        routed = routed_ranges(self._ground.settings)
+        routed = self._settings.routed
         for target in self._ground.distinct():
             if target.broken:
                 self._ground.add(rules.skip("route", target.name, target.broken))
@@ -52,8 +55,8 @@ class Pull:
 
     async def connect(self) -> None:
         """Open the ports: those of learn.verify, and for storage 80 too."""
-        for port in dict.fromkeys((*self._verify.ports, self._https, HTTP_PORT)):
-            required = port in self._verify.ports or port == self._https
+        for port in dict.fromkeys((*self._settings.ports, self._https, HTTP_PORT)):
+            required = port in self._settings.ports or port == self._https
             targets = [t for t in self._ground.web() if required or t.entry.role == "storage"]
             await asyncio.gather(*(self._connect_to(target, port, required=required) for target in targets))
             self._ground.sort(f"TCP {port}")
@@ -69,7 +72,7 @@ class Pull:
     async def shake_hands(self) -> None:
         """Check the certificates of every HTTPS name."""
         for target in self._ground.web():
-            reason = target.broken or (None if self._verify.tls else "learn.verify.tls is false")
+            reason = target.broken or self._no_tls
             if target.wild and reason is None:
                 reason = "a wildcard: no host of it is named"
             if reason:
@@ -132,14 +135,14 @@ class Pull:
     def _password_of(self, target: Target) -> str:
         """Return where clients of the target's registry get passwords, if its provider knows of no tokens."""
         registries = self._ground.settings.registries
-        found = (PROVIDERS[r.provider] for r in registries if r.name == target.entry.registry)
-        return next((provider.basic for provider in found), "")
+        found = (PROVIDERS.get(r.provider) for r in registries if r.name == target.entry.registry)
+        return next((provider.basic for provider in found if provider is not None), "")
 
     def _is_discovered(self, target: Target) -> bool:
         """Whether only the proxy, which tells nothing here, can know the registry's auth host."""
         registries = self._ground.settings.registries
         return self._ground.known is None and any(
-            registry.name == target.entry.registry and registry.auth == "discover" for registry in registries
+            registry.name == target.entry.registry and registry.discovers_auth for registry in registries
         )
 
     def _target_of(self, host: str, reply: DnsReply | None, registry: Target) -> Target:

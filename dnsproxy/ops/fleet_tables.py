@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -80,7 +81,11 @@ def _name(row: Row) -> Text:
 
 
 def _state(row: Row) -> Text:
-    return Text(row.state.value.replace("_", " "), style=_STYLES[row.state])
+    return Text(_word(row.state), style=_STYLES[row.state])
+
+
+def _word(state: State) -> str:
+    return state.value.replace("_", " ")
 
 
 def _serial(row: Row, issuer: str) -> Text:
@@ -114,6 +119,14 @@ def _summary(judged: Judged) -> list[str]:
         spread = f"p50 {_seconds(median)}, p99 {_seconds(slowest)}"
         lines.append(f"convergence: {spread} over {judged.changes:.0f} changes since the proxies' starts")
     return lines
+
+
+def shortcoming(judged: Judged) -> str:
+    """Return in one line why a fleet is not healthy: how many of its proxies are in which state."""
+    total = len(judged.rows)
+    counts = Counter(row.state for row in judged.rows)
+    states = [f"{counts[state]} {_word(state)}" for state in State if state in UNWELL and counts[state]]
+    return f"of {total} proxies: {', '.join(states)}" if states else "there are no proxies"
 
 
 def _seconds(value: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
 
@@ -18,6 +19,8 @@ from dnsproxy.settings.values import Endpoint
 TIMEOUT = 3.0
 # Octets. /ready of a proxy with 1000 missing names has some 100,000.
 _MAX_BODY = 1_048_576
+# Names without an address in one line.
+SHOWN = 3
 
 
 class HealthError(ForeignError):
@@ -38,13 +41,20 @@ def proxy_health(settings: Settings, *, ready: bool) -> str:
     status, told = _get(connection, path)
     if status == 200:
         return "ready" if ready else "ok"
-    if told.get("draining"):
-        raise HealthError("not ready: it is being stopped")
-    missing = told.get("missing")
-    if isinstance(missing, list) and missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise HealthError(f"not ready: no address for {', '.join(map(str, missing[:3]))}{more}")
-    raise HealthError(f"{path}: status {status}")
+    raise HealthError(
+        not_ready(told) if path == "/ready" and "missing" in told else f"{path}: status {status}"
+    )
+
+
+def not_ready(document: Mapping[str, Any]) -> str:
+    """Return why a proxy is not ready, from its answer to ``/ready`` or ``/api/v1/status``."""
+    if document.get("draining"):
+        return "not ready: it is being stopped"
+    missing = document.get("missing")
+    if not isinstance(missing, list) or not missing:
+        return "not ready: the proxy reports no reason"
+    more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+    return f"not ready: no address for {', '.join(map(str, missing[:SHOWN]))}{more}"
 
 
 def helper_health(settings: Settings, *, ready: bool) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
@@ -11,7 +11,7 @@ from dnsproxy.core import names, seal
 from dnsproxy.core.addresses.lifecycle import AddressLifecycle
 from dnsproxy.core.addresses.name_state import AddressPolicy
 from dnsproxy.core.addresses.table import PINNED
-from dnsproxy.core.registry import Wanted
+from dnsproxy.core.registry import Wanted, undiscovered
 from dnsproxy.core.trust import Trust
 from dnsproxy.errors import DnsproxyError
 from dnsproxy.keys import local_key_path, read_private_key
@@ -31,7 +31,8 @@ class NothingKnownError(DnsproxyError):
 class KnownName:
     """One name: ``addresses`` are empty while none is known; ``age`` is in seconds, None for pinned names.
 
-    ``waiting`` are learned addresses that the proxy holds back until they work.
+    ``waiting`` are learned addresses that the proxy holds back until they work, ``unprobed`` those that it
+    probes, but has no result of.
     """
 
     name: str
@@ -42,6 +43,7 @@ class KnownName:
     serial: int | None
     age: float | None
     waiting: tuple[str, ...] = ()
+    unprobed: tuple[str, ...] = ()
 
     @property
     def learned(self) -> tuple[str, ...]:
@@ -61,13 +63,15 @@ class Known:
     """Everything known, and where it was read: ``origin`` is for people.
 
     With ``exact`` the addresses are what a proxy answers with at this time. Without,
-    they are what helpers have said: the proxy may hold some of them back.
+    they are what helpers have said: the proxy may hold some of them back. ``undiscovered`` are the registries
+    and roles whose names are not known yet.
     """
 
     origin: str
     exact: bool
     serial: int
     names: tuple[KnownName, ...]
+    undiscovered: tuple[tuple[str, str], ...] = ()
 
     def find(self, name: str) -> KnownName | None:
         """Return what answers for ``name``: itself, else the longest wildcard above it."""
@@ -98,12 +102,24 @@ def from_status(document: Mapping[str, Any], origin: str) -> Known:
                     for detail in entry.get("details") or ()
                     if detail["state"] == "held_back"
                 ),
+                unprobed=tuple(_unprobed(entry)),
             )
             for entry in document["names"]
         )
-        return Known(origin, True, int(document["serial"]), entries)
+        roles = tuple((str(role["registry"]), str(role["role"])) for role in document["undiscovered"])
+        return Known(origin, True, int(document["serial"]), entries, roles)
     except (KeyError, TypeError, ValueError) as exc:
         raise NothingKnownError(f"{origin}: not a status document ({exc!r})") from exc
+
+
+def _unprobed(entry: Mapping[str, Any]) -> Iterator[str]:
+    if not entry["ports"] or entry["source"] == "pinned":
+        return
+    details = {str(detail["address"]): detail for detail in entry["details"]}
+    for address in dict.fromkeys((*map(str, entry["addresses"]), *details)):
+        detail = details.get(address, {"state": "serving", "probe": {}})
+        if detail["state"] != "refused" and not detail["probe"]:
+            yield address
 
 
 def from_state(settings: Settings, wall_now: float) -> Known:
@@ -122,7 +138,8 @@ def from_state(settings: Settings, wall_now: float) -> Known:
     while not state.settle(len(state.names) + 1, 0.0, wall_now):
         pass
     entries = tuple(_known(state, entry, wall_now) for entry in state.managed())
-    return Known(str(path), False, state.serial, entries)
+    roles = tuple(entry.subject for entry in undiscovered(settings.sought(), state.discovered()))
+    return Known(str(path), False, state.serial, entries, roles)
 
 
 def _trust(settings: Settings) -> Trust:
@@ -141,6 +158,7 @@ def _known(state: AddressLifecycle, entry: Wanted, wall_now: float) -> KnownName
         return KnownName(entry.name, entry.role, entry.registry, entry.addresses, source, None, None)
     addresses, is_pinned = served.learned.addresses, served.snapshot.issuer == PINNED
     waiting = stated.learned.addresses if stated is not None and not is_pinned else ()
+    learned = tuple(dict.fromkeys((*addresses, *waiting)))
     return KnownName(
         name=entry.name,
         role=entry.role,
@@ -150,6 +168,8 @@ def _known(state: AddressLifecycle, entry: Wanted, wall_now: float) -> KnownName
         serial=None if is_pinned else served.snapshot.serial,
         age=None if is_pinned else max(0.0, wall_now - served.learned.observed_at),
         waiting=tuple(address for address in waiting if address not in addresses),
+        # The file has no results of probes.
+        unprobed=learned if state.policy.ports_of(entry.name) and not is_pinned else (),
     )
 
 
@@ -158,6 +178,16 @@ def configured(settings: Settings) -> Known:
     state = AddressLifecycle(AddressPolicy(tuple(settings.wanted())))
     entries = tuple(_known(state, entry, 0.0) for entry in state.managed())
     return Known("the configuration", False, 0, entries)
+
+
+def ask_known(admin: str, files: AdminFiles = NO_FILES) -> Known:
+    """Return what the proxy at ``admin`` knows.
+
+    Raises:
+        AdminError: it does not answer.
+        NothingKnownError: it answers with another document.
+    """
+    return from_status(AdminClient(admin, files).call("GET", "/api/v1/status"), admin)
 
 
 def read_known(settings: Settings, admin: str | None, wall_now: float, files: AdminFiles = NO_FILES) -> Known:
@@ -169,7 +199,7 @@ def read_known(settings: Settings, admin: str | None, wall_now: float, files: Ad
         StartError: as `from_state`.
     """
     if admin is not None:
-        return from_status(AdminClient(admin, files).call("GET", "/api/v1/status"), admin)
+        return ask_known(admin, files)
     try:
         document = AdminClient.from_settings(settings.admin, files).call("GET", "/api/v1/status")
         return from_status(document, f"the proxy at {settings.admin.listen}")
@@ -178,8 +208,3 @@ def read_known(settings: Settings, admin: str | None, wall_now: float, files: Ad
         if known.serial == 0 and not any(entry.addresses for entry in known.names):
             raise NothingKnownError(f"{exc}; and {known.origin} holds nothing usable") from exc
         return known
-
-
-def routed_ranges(settings: Settings) -> dict[str, tuple[Network, ...]]:
-    """Return ``network.routed`` of each registry by its label."""
-    return {registry.name: tuple(registry.network.routed) for registry in settings.registries}

@@ -46,6 +46,8 @@ def to_json(plan: Plan) -> dict[str, Any]:
             {"name": entry.name, "registry": entry.registry, "address": entry.address}
             for entry in plan.uncovered
         ],
+        "unknown": list(plan.unknown),
+        "unprobed": list(plan.unprobed),
         "notes": list(plan.notes),
     }
 

@@ -50,16 +50,27 @@ class Uncovered:
     registry: str
     address: str
 
+    def __str__(self) -> str:
+        """Return it as a line for people."""
+        place = f"network.routed of registry {self.registry}"
+        return f"{self.name.removesuffix('.')}: {self.address} is not in {place}"
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All entries in order, what is not covered, and what an operator should know besides."""
+    """All entries in order, what is not covered, and what an operator should know besides.
+
+    ``unknown`` has a line for each role or name that may need further entries, ``unprobed`` for each address
+    that no probe has been made to yet.
+    """
 
     origin: str
     serial: int
     routes: tuple[Route, ...]
     uncovered: tuple[Uncovered, ...]
     notes: tuple[str, ...]
+    unknown: tuple[str, ...] = ()
+    unprobed: tuple[str, ...] = ()
 
     @property
     def missing(self) -> list[Route]:
@@ -84,7 +95,8 @@ def plan_routes(known: Known, routed: Mapping[str, Sequence[Network]]) -> Plan:
         for address in entry.learned
         if not is_routed(address, routed.get(entry.registry, ()))
     )
-    return Plan(known.origin, known.serial, routes, uncovered, tuple(_notes(known, routed, routes)))
+    notes, unknown = tuple(_notes(known, routed, routes)), tuple(_unknown(known))
+    return Plan(known.origin, known.serial, routes, uncovered, notes, unknown, tuple(_unprobed(known)))
 
 
 def _destinations(entry: KnownName) -> Iterator[Network]:
@@ -159,6 +171,22 @@ def _notes(known: Known, routed: Mapping[str, Sequence[Network]], routes: Sequen
         )
 
 
+def _unknown(known: Known) -> Iterator[str]:
+    for registry, role in known.undiscovered:
+        yield f"registry {registry}: role {role} is not discovered yet, so its routes are not known"
+    for entry in known.names:
+        name = entry.name.removesuffix(".")
+        if not entry.learned:
+            yield f"{name}: no address is known yet"
+
+
+def _unprobed(known: Known) -> Iterator[str]:
+    reason = "not probed yet" if known.exact else f"not known to be probed: {known.origin} has no results"
+    for entry in known.names:
+        for address in entry.unprobed:
+            yield f"{entry.name.removesuffix('.')}: {address} is {reason}"
+
+
 def _is_alibaba_service(route: Route) -> bool:
     # A name may be a domain of the user's own: only what is known to be another cloud's is left out.
     if route.destination.version != 4 or not route.destination.subnet_of(SERVICES):
@@ -168,8 +196,6 @@ def _is_alibaba_service(route: Route) -> bool:
 
 def _name_notes(entry: KnownName) -> Iterator[str]:
     name, ranges = entry.name.removesuffix("."), ranges_for(entry.name)
-    if not entry.learned:
-        yield f"{name}: no address is known yet"
     region = storage_region(entry.name)
     if region is not None and not ranges:
         yield f"{name}: no storage ranges are known for region {region}; route those of its documentation"

@@ -23,9 +23,10 @@ from dnsproxy.core.addresses.table import ServedTable
 from dnsproxy.core.explain import Explanation, Question, explain
 from dnsproxy.core.registry import Wanted
 from dnsproxy.core.stats import Stats
-from dnsproxy.core.totals import Outcome
+from dnsproxy.core.totals import Outcome, PullResult
 from dnsproxy.errors import StartError
 from dnsproxy.http_listener import open_socket
+from dnsproxy.settings import Settings
 from dnsproxy.settings.serving import AdminSettings, AdminTlsSettings
 from dnsproxy.settings.values import Endpoint
 from tests.admin.test_control import Control
@@ -40,6 +41,7 @@ class Operated:
     """A proxy that wants one name and notes what it is told."""
 
     def __init__(self) -> None:
+        self.settings = Settings()
         self.table = ServedTable()
         self.draining = False
         self.refreshed = self.restarts = 0
@@ -67,8 +69,9 @@ class Operated:
             draining=self.draining,
         )
 
-    def refresh(self) -> None:
+    async def refresh(self) -> list[PullResult]:
         self.refreshed += 1
+        return [PullResult("http://a.example/", issuer="helper-a", serial=7)]
 
     async def flush(self, name_key: bytes | None) -> int:
         self.flushed.append(name_key)
@@ -145,7 +148,8 @@ async def test_status_and_metrics(operated: Operated, start: Start) -> None:
 
 async def test_refresh(operated: Operated, start: Start) -> None:
     ask = await start()
-    assert (await ask("POST", "/api/v1/refresh"))[0] == 202
+    result = {"url": "http://a.example/", "error": None, "issuer": "helper-a", "serial": 7}
+    assert await ask("POST", "/api/v1/refresh") == (200, {"sources": [result]})
     assert (await ask("GET", "/api/v1/refresh"))[0] == 405
     assert operated.refreshed == 1
 
@@ -372,3 +376,9 @@ async def test_requests_are_not_logged(start: Start) -> None:
     with capture_logs() as logs:
         await ask("GET", "/health")
     assert logs == []
+
+
+async def test_registries(start: Start) -> None:
+    ask = await start()
+    verify = {"ports": [443], "tls": True, "ca_file": None}
+    assert await ask("GET", "/api/v1/registries") == (200, {"registries": [], "verify": verify})

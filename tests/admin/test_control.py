@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 from aiohttp import web
@@ -11,11 +11,14 @@ from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dnsproxy.admin.control import Command, ControlApi, history_document
-from dnsproxy.core.addresses.canary import CanaryView
+from dnsproxy.admin.control import Command, ControlApi, current_history
+from dnsproxy.core.addresses.canary import CanaryPolicy, CanaryView
 from dnsproxy.core.addresses.lifecycle import AddressLifecycle
-from dnsproxy.core.addresses.overrides import Freeze, Overrides, Pin, Record
+from dnsproxy.core.addresses.name_state import AddressPolicy
+from dnsproxy.core.addresses.overrides import Freeze, Overrides, Pin, Record, canonical_name
+from dnsproxy.core.registry import Wanted
 from dnsproxy.errors import OrderError
+from tests.lifecycles import H1, INTERVAL, NAME, ProxyModel
 from tests.strategies import json_values, statement
 
 
@@ -33,8 +36,9 @@ class RecordedState:
         self.told.append(order)
 
     def pin(self, name: str, addresses: Iterable[str], wall_now: float) -> None:
+        managed = canonical_name(name)
         self._note("pin", name, list(addresses))
-        self.overrides = Overrides(pins={name: Pin(tuple(addresses), int(wall_now))})
+        self.overrides = Overrides(pins={managed: Pin(tuple(addresses), int(wall_now))})
 
     def unpin(self, name: str) -> None:
         self._note("unpin", name)
@@ -57,6 +61,12 @@ class RecordedState:
 
     def canary(self) -> CanaryView:
         return CanaryView()
+
+    # No name is configured, so every change is held.
+    managed_by_name: ClassVar[dict[str, Wanted]] = {}
+
+    def served(self, _name: str) -> None:
+        return None
 
 
 class Control:
@@ -136,6 +146,7 @@ async def test_the_answer_says_what_holds_now(control: Control, ask: Ask) -> Non
     assert await ask("pin", json={"name": "a.example.", "addresses": ["10.0.0.1"]}) == (
         200,
         {
+            "result": {"name": "a.example.", "addresses": ["10.0.0.1"]},
             "pinned": [{"name": "a.example.", "addresses": ["10.0.0.1"], "since": 1000}],
             "frozen": None,
             "not_saved": None,
@@ -145,6 +156,7 @@ async def test_the_answer_says_what_holds_now(control: Control, ask: Ask) -> Non
     assert await ask("rollback", json={"serial": 7}) == (
         200,
         {
+            "result": {"names": 0, "rolled_back_to": 7},
             "pinned": [],
             "frozen": {"since": 1000, "rolled_back_to": 7, "names": 0},
             "not_saved": "No space left on device",
@@ -191,23 +203,85 @@ async def test_bodies_that_are_no_json(content: bytes, control: Control, ask: As
 
 
 def test_history_shows_what_each_serial_changed_newest_first() -> None:
-    records = (
-        Record(1, "helper-a", 900, {"a.example.": statement("a.example.", ("10.0.0.1",))}),
-        Record(2, "helper-a", 950, {"a.example.": statement("a.example.", ("10.0.0.2",))}),
-        Record(3, "helper-b", 990, {}),
+    state = AddressLifecycle(AddressPolicy((Wanted("a.example.", "registry", "hangzhou"),)))
+    state.overrides = Overrides(
+        history=(
+            Record(1, "helper-a", 900, {"a.example.": statement("a.example.", ("10.0.0.1",))}),
+            Record(2, "helper-a", 950, {"a.example.": statement("a.example.", ("10.0.0.2",))}),
+            Record(3, "helper-b", 990, {}),
+        )
     )
-    document = history_document(Overrides(history=records))
+    document = current_history(state)
     assert [(r["serial"], r["issuer"], r["taken_at"], r["names"]) for r in document["history"]] == [
         (3, "helper-b", 990, 0),
         (2, "helper-a", 950, 1),
         (1, "helper-a", 900, 1),
     ]
     assert [r["changes"] for r in document["history"]] == [
-        [{"name": "a.example.", "old": ["10.0.0.2"], "new": []}],
-        [{"name": "a.example.", "old": ["10.0.0.1"], "new": ["10.0.0.2"]}],
-        [{"name": "a.example.", "old": [], "new": ["10.0.0.1"]}],
+        [{"name": "a.example.", "old": ["10.0.0.2"], "new": [], "held": None}],
+        [{"name": "a.example.", "old": ["10.0.0.1"], "new": ["10.0.0.2"], "held": None}],
+        [{"name": "a.example.", "old": [], "new": ["10.0.0.1"], "held": None}],
     ]
     assert (document["pinned"], document["frozen"]) == ([], None)
+
+
+def test_history_says_which_changes_are_held() -> None:
+    proxy = ProxyModel()
+    proxy.publish(H1, "10.0.0.1")
+    proxy.elapse(INTERVAL)
+    proxy.order("freeze")
+    proxy.publish(H1, "10.0.0.2")
+    proxy.publish(H1, "10.0.0.3")
+    proxy.elapse(INTERVAL)
+
+    def held() -> list[str | None]:
+        return [r["changes"][0]["held"] for r in current_history(proxy.state)["history"]]
+
+    assert held() == ["frozen", "frozen", None]
+    proxy.order("unfreeze")
+    proxy.elapse(INTERVAL)
+    assert held() == [None, None, None]
+
+
+async def act(proxy: ProxyModel, path: str, **body: Any) -> Any:
+    """Give ``proxy`` an order over HTTP; return the result."""
+
+    class Service:
+        lifecycle = proxy.state
+
+        async def order(self, command: Command) -> str | None:
+            command(proxy.state, proxy.wall)
+            proxy.elapse(INTERVAL)
+            return None
+
+    results = []
+    async for ask in asking(cast("Control", Service())):
+        status, document = await ask(path, json=body)
+        assert status == 200, document
+        results.append(document["result"])
+    return results[0]
+
+
+async def test_the_result_is_what_the_order_changed() -> None:
+    """Also when a later look at the state shows nothing of it."""
+    proxy = ProxyModel(canary=CanaryPolicy(0, 3600.0, 3, "b"))
+    proxy.publish(H1, "10.0.0.1")
+    proxy.elapse(INTERVAL)
+    proxy.publish(H1, "10.0.0.2")
+    proxy.elapse(INTERVAL)
+    ended = {"name": NAME, "old": ["10.0.0.1"], "new": ["10.0.0.2"]}
+    assert await act(proxy, "canary/rollback", name="a.example") == ended
+    assert await act(proxy, "canary/promote", name="a.example") == ended
+    assert proxy.state.trials() == {}
+    assert await act(proxy, "pin", name="A.example", addresses=["10.9.9.9"]) == {
+        "name": NAME,
+        "addresses": ["10.9.9.9"],
+    }
+    assert await act(proxy, "unpin", name="a.example") == {"name": NAME, "addresses": ["10.9.9.9"]}
+    serial = proxy.state.overrides.history[0].serial
+    assert await act(proxy, "rollback", serial=serial) == {"names": 1, "rolled_back_to": serial}
+    assert await act(proxy, "unfreeze") == {"names": 1, "rolled_back_to": serial}
+    assert await act(proxy, "freeze") == {"names": 1, "rolled_back_to": None}
 
 
 async def test_history_over_http(control: Control) -> None:
@@ -223,5 +297,5 @@ async def test_any_json_is_an_order_or_a_mistake(order: str, body: Any) -> None:
     async for ask in asking(control):
         headers = {"Content-Type": "application/json"}
         status, _ = await ask(order, data=json.dumps(body), headers=headers)
-        assert status in {200, 400}
+        assert status in {200, 400, 409}
         assert bool(control.told) is (status == 200)

@@ -18,8 +18,13 @@ from tests.strategies import learned, served_table, snapshot
 PAGE = Page("build-1")
 
 
+def held(name: str, *_: object) -> str | None:
+    """One change is not answered."""
+    return "frozen" if name == "moved.example." else None
+
+
 def html(facts: Facts) -> str:
-    return PAGE.render(status_document(facts), history_document(facts.overrides))
+    return PAGE.render(status_document(facts), history_document(facts.overrides, held))
 
 
 class Reader(HTMLParser):
@@ -66,7 +71,7 @@ def test_what_one_that_is_not_shows() -> None:
         *("pinned by the configuration", "pin.example to 10.7.7.7 since", "rolled back to serial 5"),
         *("✕ down", "✕ loop", "timeout 7, network 2", "✕ fails", "no answer", "older 3", "loopback 1"),
         *("1 name keeps what it has since", "full 12, short 1", "does not answer", "moved.example"),
-        *("given up", "first learned → to 10.0.0.9"),
+        *("given up", "first learned → to 10.0.0.9 ! held frozen"),
     ):
         assert expected in text, expected
 

@@ -24,7 +24,7 @@ from tests.strategies import learned, served_table, snapshot
 REGISTRY = Wanted("a.example.", "registry", "hangzhou")
 PINNED = Wanted("b.example.", "other", "hangzhou", addresses=("10.1.2.3",))
 UNKNOWN = Wanted("c.example.", "auth", "hangzhou")
-PLAIN = {"pinned": False, "frozen": False, "details": []}
+PLAIN = {"pinned": False, "frozen": False, "ports": [], "details": []}
 TAKEN = snapshot(learned("a.example.", ("10.0.0.1", "10.0.0.2"), observed_at=1010), serial=7, at=1020)
 
 
@@ -309,6 +309,7 @@ def test_the_rest() -> None:
         "serial": 7,
         "ready": True,
         "draining": False,
+        "undiscovered": [],
         "missing": [],
         "state": {"file": "/var/lib/dnsproxy/learned.jws", "failure": "No space left on device"},
         "rejected": {"older": 1},

@@ -10,7 +10,8 @@ from typing import Any, Self
 from dnsproxy.admin.app import AdminServer, start_admin
 from dnsproxy.admin.status import Facts
 from dnsproxy.core.explain import Explanation
-from dnsproxy.core.totals import Outcome
+from dnsproxy.core.totals import Outcome, PullResult
+from dnsproxy.settings import Settings
 from dnsproxy.settings.serving import AdminSettings
 from dnsproxy.settings.values import Endpoint
 from tests.admin.test_control import Control
@@ -23,6 +24,7 @@ class Staged:
     def __init__(self, settings: AdminSettings | None = None) -> None:
         self.facts_now = good_facts()
         self.addresses = Control()
+        self.settings = Settings()
         self._settings = settings or AdminSettings()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
@@ -64,7 +66,7 @@ class Staged:
     def facts(self) -> Facts:
         return self.facts_now
 
-    def refresh(self) -> None:
+    async def refresh(self) -> list[PullResult]:
         raise AssertionError("the page gives no orders")
 
     async def flush(self, name_key: bytes | None) -> int:

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from dnsproxy import cli
+from dnsproxy import cli, reload_socket
 from dnsproxy.commands import control
 from dnsproxy.ops.client import AdminError
 
-NOTHING: dict[str, Any] = {"pinned": [], "frozen": None, "not_saved": None}
+NOTHING: dict[str, Any] = {"pinned": [], "frozen": None, "not_saved": None, "result": {}}
 PIN = {"name": "a.example.", "addresses": ["10.0.0.1", "fd00::1"], "since": 1000}
-CHANGE = {"name": "a.example.", "old": [], "new": ["10.0.0.1"]}
+CHANGE = {"name": "a.example.", "old": [], "new": ["10.0.0.1"], "held": None}
 RECORD = {"serial": 7, "issuer": "helper-a", "taken_at": 0, "names": 3, "changes": [CHANGE]}
 
 
@@ -42,46 +42,47 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(cli.app, arguments)
 
 
+FROZEN = {"names": 3, "rolled_back_to": None}
+RESULT = {"name": "a.example.", "addresses": ["10.0.0.1", "fd00::1"]}
+
+
 @pytest.mark.parametrize(
-    ("arguments", "body"),
+    ("arguments", "body", "result", "text"),
     [
         (
             ("pin", "a.example", "10.0.0.1", "fd00::1"),
             {"name": "a.example", "addresses": ["10.0.0.1", "fd00::1"]},
+            RESULT,
+            "pinned: a.example to 10.0.0.1, fd00::1",
         ),
-        (("unpin", "a.example"), {"name": "a.example"}),
-        (("freeze",), {}),
-        (("unfreeze",), {}),
-        (("rollback", "7"), {"serial": 7}),
+        (
+            ("unpin", "a.example"),
+            {"name": "a.example"},
+            RESULT,
+            "unpinned: a.example, answered as it is learned",
+        ),
+        (("freeze",), {}, FROZEN, "frozen: 3 names keep what they have until `dnsproxy unfreeze`"),
+        (("unfreeze",), {}, FROZEN, "unfrozen: 3 names follow what is learned"),
+        (
+            ("rollback", "7"),
+            {"serial": 7},
+            FROZEN | {"rolled_back_to": 7},
+            "frozen: rolled back to 7, 3 names stay there until `dnsproxy unfreeze`",
+        ),
     ],
 )
-def test_orders(arguments: tuple[str, ...], body: dict[str, Any], admin: Admin) -> None:
+def test_orders_print_their_result_and_not_what_holds_later(
+    arguments: tuple[str, ...], body: dict[str, Any], result: dict[str, Any], text: str, admin: Admin
+) -> None:
+    # Another order may have come in between.
+    admin.document = NOTHING | {"result": result, "pinned": [PIN | {"name": "b.example."}], "frozen": FROZEN}
     done = run(*arguments)
-    assert (done.exit_code, done.stdout) == (0, "not frozen\n")
+    assert (done.exit_code, done.stdout) == (0, f"{text}\n")
     assert admin.asked == [("POST", f"/api/v1/{arguments[0]}", body)]
 
 
-@pytest.mark.parametrize(
-    ("document", "text"),
-    [
-        ({"pinned": [PIN]}, "pinned: a.example to 10.0.0.1, fd00::1\nnot frozen\n"),
-        (
-            {"frozen": {"since": 1, "rolled_back_to": None, "names": 3}},
-            "frozen: 3 names keep what they have until `dnsproxy unfreeze`\n",
-        ),
-        (
-            {"frozen": {"since": 1, "rolled_back_to": 7, "names": 3}},
-            "frozen: rolled back to 7, 3 names stay there until `dnsproxy unfreeze`\n",
-        ),
-    ],
-)
-def test_what_holds_is_told(document: dict[str, Any], text: str, admin: Admin) -> None:
-    admin.document = NOTHING | document
-    assert run("freeze").stdout == text
-
-
 def test_an_order_that_is_not_kept_is_told_and_fails(admin: Admin) -> None:
-    admin.document = NOTHING | {"not_saved": "No space left on device"}
+    admin.document = NOTHING | {"result": FROZEN, "not_saved": "No space left on device"}
     done = run("freeze")
     assert done.exit_code == 1
     assert done.stderr == "in force, but not kept over a restart: No space left on device\n"
@@ -95,6 +96,11 @@ def test_history(admin: Admin) -> None:
     assert first.endswith("  helper-a  3 names")
     assert (change, last) == ("    a.example: - → 10.0.0.1", "not frozen")
     assert admin.asked == [("GET", "/api/v1/history")]
+
+
+def test_history_says_which_change_is_held(admin: Admin) -> None:
+    admin.document = NOTHING | {"history": [RECORD | {"changes": [CHANGE | {"held": "frozen"}]}]}
+    assert run("history").stdout.splitlines()[1] == "    a.example: - → 10.0.0.1 (held: frozen)"
 
 
 def test_history_without_any(admin: Admin) -> None:
@@ -220,14 +226,18 @@ def test_no_canary(admin: Admin) -> None:
     assert run("canary").stdout == "learn.canary is not configured: new addresses are taken at once\n"
 
 
-@pytest.mark.parametrize("order", ["promote", "rollback"])
-def test_an_order_to_the_canary(order: str, admin: Admin) -> None:
-    admin.document = trials()
-    assert run("canary", order, "a.example").stdout == "no new addresses are on trial\n"
-    assert admin.asked == [
-        ("POST", f"/api/v1/canary/{order}", {"name": "a.example"}),
-        ("GET", "/api/v1/canary"),
-    ]
+@pytest.mark.parametrize(
+    ("order", "text"),
+    [
+        ("promote", "promoted: new addresses of a.example: 10.0.0.2 (before: 10.0.0.1)"),
+        ("rollback", "rolled back: new addresses of a.example: 10.0.0.2 are refused, 10.0.0.1 stay"),
+    ],
+)
+def test_an_order_to_the_canary(order: str, text: str, admin: Admin) -> None:
+    result = {"name": "a.example.", "old": ["10.0.0.1"], "new": ["10.0.0.2"]}
+    admin.document = NOTHING | {"result": result}
+    assert run("canary", order, "a.example").stdout == f"{text}\n"
+    assert admin.asked == [("POST", f"/api/v1/canary/{order}", {"name": "a.example"})]
 
 
 def test_an_order_to_the_canary_needs_a_name(admin: Admin) -> None:
@@ -240,3 +250,21 @@ def test_an_order_to_the_canary_needs_a_name(admin: Admin) -> None:
 def test_the_canary_for_a_machine(admin: Admin) -> None:
     admin.document = trials(TRIAL)
     assert '"served_to": "all"' in run("canary", "--json").stdout
+
+
+def test_a_reload_of_the_helper(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer: dict[str, Any] = {"changed": ["helper.interval"], "need_restart": [], "problems": []}
+    asked: list[Path] = []
+
+    def ask(file: Path) -> dict[str, Any]:
+        asked.append(file)
+        return answer
+
+    monkeypatch.setattr(reload_socket, "ask", ask)
+    done = run("reload", "--helper", "--config", "/etc/helper.yaml")
+    assert (done.exit_code, done.stdout) == (0, "changed: helper.interval\n")
+    assert asked == [Path("/etc/helper.yaml")]
+    answer["problems"] = ["helper.token_file: gone", "helper.tls: gone"]
+    done = run("reload", "--helper")
+    assert (done.exit_code, done.stderr) == (1, "helper.token_file: gone\nhelper.tls: gone\n")
+    assert run("reload", "--helper", "--admin", "http://127.0.0.1:1").exit_code == 2

@@ -58,6 +58,7 @@ def test_a_silent_one_is_1_and_named(asked: Asked) -> None:
     assert done.exit_code == 1
     assert "b:1" in done.output
     assert "connection refused" in done.output
+    assert done.stderr == "of 2 proxies: 1 silent\n"
 
 
 def test_thresholds_decide(asked: Asked) -> None:
@@ -70,7 +71,8 @@ def test_thresholds_decide(asked: Asked) -> None:
 
 def test_nobody_at_all_is_not_well(asked: Asked) -> None:
     asked.standings = []
-    assert run("--prometheus", "http://p:9090").exit_code == 1
+    done = run("--prometheus", "http://p:9090")
+    assert (done.exit_code, done.stderr) == (1, "there are no proxies\n")
 
 
 def test_json_is_for_a_machine(asked: Asked) -> None:

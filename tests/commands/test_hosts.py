@@ -8,6 +8,8 @@ from typer.testing import CliRunner, Result
 
 from dnsproxy import cli
 from dnsproxy.config import parse
+from dnsproxy.settings import Settings
+from tests.fakes.admin import admin_endpoint
 
 PINS = """\
 registries:
@@ -101,6 +103,7 @@ def test_audit_names_place_and_line(config: Path, file: Path, line: str, words: 
     done = run("audit", file, "--config", config)
     assert done.exit_code == 1
     assert done.stdout.startswith(f"{file}:3: {words}")
+    assert done.stderr.startswith(f"{file}: 1 of its lines are used in place of the answers of ")
     document = json.loads(run("audit", file, "--config", config, "--json").stdout)
     assert (document["ok"], [found["number"] for found in document["lines"]]) == (False, [3])
 
@@ -109,3 +112,13 @@ def test_audit_without_anything_known_still_knows_the_names(config: Path, file: 
     config.write_text(config.read_text().replace(", addresses: [10.1.2.3]", ""))
     file.write_text("10.9.9.9 registry.example\n")
     assert run("audit", file, "--config", config).exit_code == 1
+
+
+def test_with_admin_no_configuration_is_needed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DNSPROXY_CONFIG", raising=False)
+    file.write_text("10.9.9.9 registry.example\n")
+    with admin_endpoint(Settings()) as proxy:
+        exported, audited = run("export", "--admin", proxy), run("audit", file, "--admin", proxy)
+    assert "10.1.2.3 registry.example" in exported.stdout
+    assert audited.exit_code == 1
+    assert "10.9.9.9 registry.example: stale, the proxy answers 10.1.2.3" in audited.stdout

@@ -7,7 +7,7 @@ import typer
 from typer.testing import CliRunner
 
 from dnsproxy.cli import app
-from dnsproxy.commands.options import admin_files, ask, domain_name, ip_addresses
+from dnsproxy.commands.options import admin_files, ask, domain_name, fail, ip_addresses
 from dnsproxy.errors import ConfigError
 from dnsproxy.ops.client import AdminError, AdminFiles
 
@@ -46,3 +46,9 @@ def test_the_files_in_front_of_a_command_go_to_the_endpoint(tmp_path: Path) -> N
     assert str(result.exception).startswith(f"{missing}: ")
     CliRunner().invoke(app, ["status", "--admin", "https://127.0.0.1:1"])
     assert admin_files() == AdminFiles()
+
+
+def test_a_failure_is_printed_before_the_exit(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as ended:
+        fail("no name", "no address")
+    assert (ended.value.exit_code, capsys.readouterr().err) == (1, "no name\nno address\n")

@@ -137,7 +137,8 @@ def test_a_proxy_of_the_share_first_through_a_restart_until_an_operator_promotes
     served = f'dnsproxy_canary_served{{name="{REGISTRY}."}}'
     assert f"{served} 0.0" in trial.metrics()
     assert f"{served} 1.0" in trial.leader.metrics()
-    assert trial.order("canary", "promote", REGISTRY) == "no new addresses are on trial\n"
+    printed = trial.order("canary", "promote", REGISTRY)
+    assert printed == f"promoted: new addresses of {REGISTRY}: {TWO} (before: {ONE})\n"
     trial.wait_both(TWO, TWO)
     assert 'dnsproxy_canary_promotions_total{reason="accepted"} 1.0' in trial.metrics()
 

@@ -241,8 +241,19 @@ def test_status_prints_names_and_addresses_for_people(running: World) -> None:
 
 @pytest.mark.xdist_group("e2e-commands")
 def test_refresh_command_pulls_now(running: World) -> None:
+    serial = running.admin("/api/v1/status").json()["serial"]
     done = running.command("refresh")
     assert (done.returncode, done.stderr) == (0, "")
+    url = running.configuration()["learn"]["sources"][0]["url"]
+    assert done.stdout == f"{url}: serial {serial} of helper-e2e\n"
+
+
+def test_refresh_command_fails_with_the_reason_while_the_helper_cannot_be_reached(world: World) -> None:
+    world.start_proxy()
+    done = world.command("refresh")
+    url = world.configuration()["learn"]["sources"][0]["url"]
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"{url}: Connection refused\n"
 
 
 @pytest.mark.xdist_group("e2e-commands")

@@ -76,6 +76,17 @@ def test_killed_helper_changes_no_answer_and_its_return_is_noticed(started: Worl
     wait_for(lambda: short(started) == [MOVED], "what has changed meanwhile is answered")
 
 
+def test_a_restart_of_the_helper_keeps_a_change_for_seconds_only(world: World) -> None:
+    """With `learn.refresh` of 15 s the first retry came after 15 to 45 s."""
+    world.configure(learn={"refresh": "15s"})
+    world.start()
+    assert world.helper.stop() == 0
+    wait_for(lambda: world.proxy.events("learned.source_failed"), "the proxy finds the helper gone")
+    world.source.replace(REGISTRY, f"A {MOVED}")
+    world.start_helper()
+    wait_for(lambda: short(world) == [MOVED], "the change is answered", deadline=12)
+
+
 def test_proxy_restarted_without_a_helper_answers_from_disk(started: World) -> None:
     wait_for(started.state_file.exists, "the snapshot is on disk")
     started.helper.kill()

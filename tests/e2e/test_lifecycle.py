@@ -25,7 +25,7 @@ from dnsproxy.net.datagrams import RECEIVE_BUFFER
 from dnsproxy.settings import Settings
 from tests.e2e.manager import Load, Manager
 from tests.e2e.processes import ROOT, Process, dnsproxy_argv, run_command, wait_for
-from tests.e2e.world import OTHER, OTHER_ADDRESS, World
+from tests.e2e.world import OTHER, OTHER_ADDRESS, World, fetch
 from tests.needs import need_programs
 
 pytestmark = pytest.mark.e2e
@@ -185,10 +185,10 @@ def connections(port: int) -> set[str]:
     return {line.split()[2] for line in done.stdout.splitlines()}
 
 
-def unit_words(key: str, world: World, pid: int = 0) -> list[str]:
+def unit_words(key: str, world: World, pid: int = 0, unit: str = "dnsproxy") -> list[str]:
     """Return the command of the unit for systemd, for the program and the file of ``world``."""
-    unit = (ROOT / "deploy" / "systemd" / "dnsproxy.service").read_text()
-    (line,) = re.findall(rf"^{key}=(.*)$", unit, re.MULTILINE)
+    text = (ROOT / "deploy" / "systemd" / f"{unit}.service").read_text()
+    (line,) = re.findall(rf"^{key}=(.*)$", text, re.MULTILINE)
     words = line.replace("/etc/dnsproxy/config.yaml", str(world.config)).replace("$MAINPID", str(pid)).split()
     return dnsproxy_argv(*words[1:])
 
@@ -236,6 +236,40 @@ def test_a_file_that_is_watched_is_taken_when_it_changes(bare: World) -> None:
         manager.wait_logged("config.reloaded")
         reply = dns.query.udp(dns.message.make_query(OWNED, "A"), "127.0.0.1", 10, bare.dns_port)
         assert reply.answer[0].ttl == 9
+
+
+def test_a_helper_takes_a_changed_file_by_command_and_by_signal_or_nothing_of_it(world: World) -> None:
+    world.start()
+    serial = fetch(world.helper_port, "/health").json()["serial"]
+
+    def names() -> int:
+        return int(fetch(world.helper_port, "/health").json()["names"])
+
+    before = names()
+    world.configure_registry(names=[{"name": "extra.example", "role": "other"}])
+    world.configure(helper={"interval": "2s"})
+    done = world.command("reload", "--helper")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "changed: helper.interval\nchanged: registries\n"
+    wait_for(lambda: names() == before + 1, "the added name is published")
+    assert fetch(world.helper_port, "/health").json()["serial"] > serial
+    good = world.config.read_text()
+    missing = str(world.folder / "none")
+    world.configure(helper={"token_file": missing, "signing_key_file": missing})
+    # As systemd does, which reports the failure.
+    done = run_command(*unit_words("ExecReload", world, unit="dnsproxy-helper"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("none: No such file") == 2
+    assert (names(), fetch(world.helper_port, "/v1/snapshot").status) == (before + 1, 200)
+    world.config.write_text(good)
+    world.configure_registry(names=[])
+    world.configure(helper={"token_file": None, "signing_key_file": str(world.key)})
+    world.helper.signal(signal.SIGHUP)
+    wait_for(lambda: names() == before, "the name is gone after a signal")
+    assert world.helper.stop() == 0
+    done = world.command("reload", "--helper")
+    assert done.returncode == 1
+    assert "no helper answers" in done.stderr
 
 
 # -- workers, one after another ----------------------------------------------------------------

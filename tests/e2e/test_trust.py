@@ -207,7 +207,7 @@ def test_address_without_a_route_is_told_and_answered(trial: Trial) -> None:
 def test_pin_holds_over_a_restart_until_unpin(trial: Trial) -> None:
     trial.open(ONE)
     trial.start(ONE)
-    assert trial.order("pin", REGISTRY, "10.9.8.7") == f"pinned: {REGISTRY} to 10.9.8.7\nnot frozen\n"
+    assert trial.order("pin", REGISTRY, "10.9.8.7") == f"pinned: {REGISTRY} to 10.9.8.7\n"
     assert trial.answered() == ["10.9.8.7"]
     assert trial.world.proxy.stop() == 0
     trial.world.start_proxy()
@@ -242,7 +242,7 @@ def test_freeze_and_roll_back(trial: Trial) -> None:
     assert trial.answered() == [ONE]
     frozen = trial.status()["frozen"]
     assert frozen["rolled_back_to"] == history[-1]["serial"]
-    assert trial.order("unfreeze") == "not frozen\n"
+    assert trial.order("unfreeze") == "unfrozen: 1 names follow what is learned\n"
     trial.wait_answered(THREE)
 
 

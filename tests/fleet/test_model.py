@@ -83,13 +83,15 @@ def test_more_proxies_are_never_faster() -> None:
             assert slowest == sorted(slowest)
 
 
-def test_waiting_beats_pulling_and_pulling_beats_being_refused() -> None:
+def test_waiting_beats_pulling_and_an_answer_beats_a_refusal() -> None:
     params = replace(BASE, proxies=300)
     crowded = replace(params, max_waiters=30)
     refused = replace(crowded, refuses=True)
     assert run(refused).refused > 0
     assert run(crowded).refused == 0
-    assert p99(params) < p99(crowded) < p99(refused)
+    # A refused proxy retries within seconds and is refused again: as fast, for more requests.
+    assert p99(params) < p99(crowded)
+    assert run(refused).refused > refused.proxies
 
 
 def test_losses_and_outages_make_the_slowest_slower() -> None:

@@ -26,9 +26,11 @@ from dnsproxy.core import seal
 from dnsproxy.core.registry import Wanted
 from dnsproxy.errors import StartError
 from dnsproxy.helper import publish
+from dnsproxy.helper import server as helper_server
 from dnsproxy.helper.observe import Look
 from dnsproxy.helper.outlets import Outlets, make_targets
-from dnsproxy.helper.publish import create_app, serve_helper
+from dnsproxy.helper.publish import create_app
+from dnsproxy.helper.server import serve_helper
 from dnsproxy.helper.service import Helper
 from dnsproxy.keys import write_key_pair
 from dnsproxy.settings import Settings
@@ -36,7 +38,6 @@ from dnsproxy.settings.learning import HelperSettings, TlsSettings
 from dnsproxy.settings.publishing import FileTarget
 from dnsproxy.settings.registries import NameSettings, RegistrySettings
 from dnsproxy.settings.values import Endpoint
-from dnsproxy.system import ResolvConf
 from tests.fakes.nameserver import Nameserver, closed_port, zone
 
 KEY = Ed25519PrivateKey.generate()
@@ -73,8 +74,9 @@ def source() -> Source:
 async def connect(source: Source) -> AsyncIterator[Connect]:
     clients: list[Client] = []
 
-    async def start(token: str | None = None, most: int = 100) -> Client:
-        client = TestClient(TestServer(create_app(source.helper, token, lambda: source.wall, most=most)))
+    async def start(token: str | None = None, most: int = 100, first_wait: float = 0) -> Client:
+        app = create_app(source.helper, token, lambda: source.wall, most=most, first_wait=first_wait)
+        client = TestClient(TestServer(app))
         await client.start_server()
         clients.append(client)
         return client
@@ -146,6 +148,25 @@ async def test_what_a_cache_may_keep(source: Source, connect: Connect) -> None:
     assert response.headers["Vary"] == "Authorization"
     source.wall += 86400
     assert (await client.get("/v1/snapshot")).headers["Cache-Control"] == "no-store"
+
+
+async def test_while_the_helper_starts_a_request_waits_for_the_first_snapshot(
+    source: Source, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting, wait_first = asyncio.Event(), source.helper.wait_first
+
+    async def noted() -> None:
+        waiting.set()
+        await wait_first()
+
+    monkeypatch.setattr(source.helper, "wait_first", noted)
+    client = await connect(first_wait=20)
+    early = asyncio.ensure_future(client.get("/v1/snapshot"))
+    async with asyncio.timeout(10):
+        await waiting.wait()
+        assert not early.done()
+        await source.helper.round()
+        assert (await early).status == 200
 
 
 async def test_before_the_first_snapshot_it_is_503_with_a_time(connect: Connect) -> None:
@@ -306,31 +327,6 @@ async def test_health_is_degraded_when_a_registry_does_not_tell(
     assert (await (await client.get("/health")).json())["status"] == "ok"
     monkeypatch.setattr(Helper, "failing", True)
     assert (await (await client.get("/health")).json())["status"] == "degraded"
-
-
-async def test_a_helper_replaces_its_resolvers_when_resolv_conf_does(source: Source, tmp_path: Path) -> None:
-    path = tmp_path / "resolv.conf"
-    path.write_text("nameserver 10.0.0.2\n")
-    conf = ResolvConf(path)
-    first = [Endpoint("10.0.0.9", 53), Endpoint("10.0.0.2", 53)]
-    resolvers = list(first)
-    options = HelperSettings(resolvers=[first[0], "system"])
-    following = asyncio.ensure_future(publish.follow(conf, options, resolvers, source.helper, 0.001))
-    with capture_logs() as logs:
-        path.write_text("")
-        async with asyncio.timeout(10):
-            while not logs:
-                await asyncio.sleep(0.001)
-            assert resolvers == first
-            path.write_text("nameserver 10.0.0.3\n")
-            while resolvers == first:
-                await asyncio.sleep(0.001)
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
-    assert resolvers == [Endpoint("10.0.0.9", 53), Endpoint("10.0.0.3", 53)]
-    assert [entry["event"] for entry in logs if entry["event"] != "resolvers.not_followed"] == [
-        "resolvers.changed"
-    ]
 
 
 def write_certificate(folder: Path) -> tuple[Path, Path]:
@@ -504,7 +500,7 @@ async def test_a_changed_certificate_is_shown_to_the_next_connection(tmp_path: P
 async def test_half_sent_requests_keep_no_proxy_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each client has half of the connections; those without a request are closed first."""
     monkeypatch.setattr(publish, "MAX_WAITERS", 100)
-    monkeypatch.setattr(publish, "_OTHER_CONNECTIONS", 20)
+    monkeypatch.setattr(helper_server, "_OTHER_CONNECTIONS", 20)
     async with (
         Nameserver(zone("auth.example. 60 A 192.0.2.1")) as server,
         running(settings_for(tmp_path, server.endpoint)) as port,
@@ -548,7 +544,7 @@ async def test_nothing_to_learn_is_a_start_error(tmp_path: Path) -> None:
 ])  # fmt: skip
 def test_an_open_port_is_warned_of(host: str, guarded: bool, warned: bool) -> None:
     with capture_logs() as logs:
-        publish._warn_when_open(Endpoint(host, 8953), guarded=guarded)
+        helper_server._warn_when_open(Endpoint(host, 8953), guarded=guarded)
     assert [entry["event"] for entry in logs] == ["helper.open"] * warned
 
 

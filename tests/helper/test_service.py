@@ -515,3 +515,22 @@ async def test_what_proxies_have_rolled_back_is_refused_with_a_new_serial(world:
     assert (await again.round()).names[0].refused == (("192.0.2.1",),)
     world.says["auth.example."] = good("192.0.2.2")
     assert (await again.round()).names[0].refused == ()
+
+
+async def test_another_helper_takes_over_what_was_published_and_its_serial(world: World) -> None:
+    first, second = world.helper(), world.helper()
+    other = Helper("helper-b", (AUTH,), world.look, KEY, interval=30, wall=lambda: world.wall)
+    snapshot = await first.round()
+    waiting = asyncio.ensure_future(second.wait_first())
+    await asyncio.sleep(0)
+    for later in (second, other):
+        later.take_over(first)
+        assert later.current is first.current
+    async with asyncio.timeout(10):
+        await waiting
+    assert (await second.round()).serial == snapshot.serial
+    # The serial of another issuer is no reason to publish nothing, though it is higher.
+    world.wall -= 1000
+    assert (await other.round()).serial < snapshot.serial
+    assert other.current is not None
+    assert other.current.snapshot.issuer == "helper-b"

@@ -262,7 +262,7 @@ class ProcessWorld:
     def _refresh(self) -> None:
         """Have sources read now: one that failed for long is read again much later."""
         found = self.proxy.request("POST", "/api/v1/refresh", {})
-        if found is not None and found[0] != 202:
+        if found is not None and found[0] != 200:
             raise MismatchError(f"refresh: {found}")
 
     def _check(self, name: str, kind: str, reply: Any) -> None:

@@ -18,10 +18,12 @@ from dnsproxy.core.addresses.lifecycle import AddressLifecycle, OpenedSnapshot
 from dnsproxy.core.addresses.name_state import AddressPolicy
 from dnsproxy.core.learned import CLOCK_SKEW, LearnedName, Scope, Snapshot
 from dnsproxy.core.registry import Wanted
+from dnsproxy.core.totals import PullResult
 from dnsproxy.core.trust import Trust
 from dnsproxy.errors import FetchError
+from dnsproxy.net import puller
 from dnsproxy.net.fetch import Fetched, Request
-from dnsproxy.net.puller import COLD_RETRY, MAX_BACKOFF, RECENT, SnapshotPuller
+from dnsproxy.net.puller import COLD_RETRY, HINTED, MAX_BACKOFF, QUICK_RETRY, RECENT, SnapshotPuller
 from dnsproxy.settings.etcd import EtcdSource
 from dnsproxy.settings.learning import LearnSettings, SourceSettings
 from dnsproxy.settings.sources import Source
@@ -505,6 +507,68 @@ async def test_refresh_now_during_a_plain_request_asks_once_more() -> None:
         world.puller.refresh_now()
         world.go.set()
         await until(lambda: world.state.serial == 2)
+
+
+async def test_a_refresh_reports_what_each_pull_did_that_began_after_it() -> None:
+    world = World(ONE, TWO, refresh=3600)
+    world.outcomes |= {ONE: token(FIRST), TWO: FetchError(f"{TWO}: Connection refused")}
+    async with running(world):
+        await until(lambda: len(world.requests) >= 3)
+        world.outcomes[ONE] = token(SECOND)
+        assert await world.puller.refresh() == [
+            PullResult(ONE, None, SECOND.issuer, 2),
+            PullResult(TWO, "Connection refused"),
+        ]
+
+
+async def test_a_refresh_does_not_take_the_end_of_an_earlier_pull_for_its_own() -> None:
+    world = Polled()
+    world.go.clear()
+    world.outcomes[ONE] = token(FIRST)
+    async with running(world):
+        await until(lambda: len(world.requests) == 1)
+        refreshing = asyncio.ensure_future(world.puller.refresh())
+        await asyncio.sleep(0)
+        world.outcomes[ONE] = token(SECOND)
+        world.go.set()
+        assert [result.serial for result in await refreshing] == [2]
+
+
+async def test_a_source_without_an_answer_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(puller, "REFRESH_DEADLINE", 0.1)
+    world = Polled()
+    world.go.clear()
+    world.outcomes[ONE] = token(FIRST)
+    async with running(world):
+        (result,) = await world.puller.refresh()
+        world.go.set()
+    assert result.error == "no whole answer within 0.1 s"
+
+
+async def test_a_source_that_was_well_is_retried_soon_when_it_cannot_be_reached(world: World) -> None:
+    source = world.settings.sources[0]
+    await world.pull(token(FIRST))
+    await world.pull(FetchError("Connection refused"))
+    delays = [world.puller._backoff(source, 1) for _ in range(50)]
+    assert QUICK_RETRY <= min(delays) <= max(delays) <= 3 * QUICK_RETRY
+    assert max(world.puller._backoff(source, 60) for _ in range(50)) <= 4 * REFRESH
+    world.wall += RECENT
+    assert world.puller._backoff(source, 1) >= REFRESH
+    # What it publishes is wrong: that does not mend itself in a second.
+    world.wall -= RECENT
+    await world.pull("nonsense")
+    assert world.puller._backoff(source, 1) >= REFRESH
+
+
+async def test_a_source_that_says_when_to_come_again_is_retried_then(world: World) -> None:
+    source = world.settings.sources[0]
+    await world.pull(FetchError("status 503", 2.0))
+    for failures in range(1, HINTED + 1):
+        assert 2.0 <= world.puller._backoff(source, failures) <= 4.0
+    await world.pull(FetchError("status 503", 999_999.0))
+    assert world.puller._backoff(source, 1) <= 4 * REFRESH
+    await world.pull(FetchError("status 503", 0.0))
+    assert world.puller._backoff(source, 1) >= QUICK_RETRY
 
 
 async def test_without_sources_there_is_nothing_to_pull() -> None:

@@ -125,6 +125,29 @@ async def test_another_status_is_a_failure(
     assert await failure(fetcher, source(url)) == f"{url}: {expected}"
 
 
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        ("2", 2.0),
+        ("999999", 999999.0),
+        ("9999999", None),
+        ("-1", None),
+        ("Fri, 01 Jan 2027", None),
+        ("", None),
+    ],
+)
+async def test_when_a_source_asks_for_the_next_request(
+    fetcher: Fetcher, serve: Serve, field: str, expected: float | None
+) -> None:
+    async def handler(_request: web.Request) -> web.Response:
+        return web.Response(status=503, headers={"Retry-After": field})
+
+    url = await serve(handler)
+    with pytest.raises(FetchError) as failed:
+        await fetcher.fetch(source(url), PLAIN)
+    assert failed.value.retry_after == expected
+
+
 async def test_a_redirect_is_not_followed(fetcher: Fetcher, serve: Serve) -> None:
     followed: list[str] = []
 

@@ -13,7 +13,7 @@ from dnsproxy.config import parse
 from dnsproxy.ops.doctor import Site
 from dnsproxy.ops.doctor_findings import Finding
 from dnsproxy.ops.known import Known, KnownName
-from dnsproxy.settings import Settings
+from dnsproxy.ops.proxy_settings import ProxySettings, from_settings
 from dnsproxy.settings.values import Endpoint
 from tests.fakes.nameserver import Reply
 from tests.fakes.registry import AUTH, REGISTRY, STORAGE, FakeRegistry
@@ -47,13 +47,15 @@ class Host:
             reply.add_auth(*RR.fromZone(soa))
         return reply
 
-    def settings(self, **verify: Any) -> Settings:
+    def settings(self, **verify: Any) -> ProxySettings:
         names = [
             {"name": name, "role": role, "addresses": [LOOPBACK], "allowed": ["127.0.0.0/8"]}
             for name, role in ROLES.items()
         ]
         registry = {"name": "r", "provider": "generic", "names": names, "network": {"routed": self.routed}}
-        return parse(json.dumps({"registries": [registry], "learn": {"verify": self.verify() | verify}}))
+        return from_settings(
+            parse(json.dumps({"registries": [registry], "learn": {"verify": self.verify() | verify}}))
+        )
 
     def verify(self) -> dict[str, Any]:
         return {"ports": [self.registry.port], "ca_file": str(self.registry.authority.file)}

@@ -183,4 +183,6 @@ def test_once_that_is_stopped_midway_has_not_passed() -> None:
     with start("--once", "--change-after", "600", "--listen", str(closed_port())) as process:
         assert process.stdout is not None
         read_until(process.stdout, "status page")
-        assert finish(process, signal.SIGTERM) == (1, "")
+        code, err = finish(process, signal.SIGTERM)
+    assert (code, len(err.splitlines())) == (1, 1)
+    assert "stopped before every check" in err

@@ -4,11 +4,12 @@ from dnsproxy.config import parse
 from dnsproxy.ops.doctor_findings import fail, ok
 from dnsproxy.ops.doctor_ground import LABEL, Ground, Site
 from dnsproxy.ops.known import Known, KnownName
+from dnsproxy.ops.proxy_settings import from_settings
 
 OSS = "oss-cn-hangzhou-internal.aliyuncs.com."
 REGISTRY = "xxxxxx-registry-vpc.cn-hangzhou.cr.aliyuncs.com."
-SETTINGS = parse(
-    "registries: [{name: hz, region: cn-hangzhou, instance: xxxxxx, auth: none, storage: regional}]"
+SETTINGS = from_settings(
+    parse("registries: [{name: hz, region: cn-hangzhou, instance: xxxxxx, auth: none, storage: regional}]")
 )
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,11 +64,11 @@ async def test_a_discovered_auth_host_is_not_known_without_the_proxy(
     host = Host(tmp_path, registry)
     settings = host.settings()
     (only,) = settings.registries
-    names = [entry for entry in only.names if entry.role != "auth"]
-    changed = only.model_copy(update={"auth": auth, "names": names})
+    names = tuple(entry for entry in settings.names.names if entry.role != "auth")
+    changed = replace(only, discovers_auth=auth == "discover")
     async with Nameserver(host.answer) as server:
         ground = Ground(
-            settings.model_copy(update={"registries": [changed]}),
+            replace(settings, registries=(changed,), names=replace(settings.names, names=names)),
             None,
             "no proxy",
             host.site(server.endpoint),
@@ -93,8 +94,7 @@ async def test_a_registry_without_token_service_is_in_order(
 ) -> None:
     registry.challenge = f'Basic realm="https://{REGISTRY}/",service="ecr.amazonaws.com"'
     (only,) = ground.settings.registries
-    changed = {"registries": [only.model_copy(update={"provider": provider})]}
-    ground.settings = ground.settings.model_copy(update=changed)
+    ground.settings = replace(ground.settings, registries=(replace(only, provider=provider),))
     await Pull(ground).follow_registries()
     assert [f.result.value for f in ground.findings] == ["OK", "SKIP", "SKIP"]
     (realm,) = of(ground, "realm")
@@ -121,3 +121,14 @@ async def test_a_token_service_that_was_found_broken_is_not_visited_again(ground
     await Pull(ground).follow_registries()
     (token,) = of(ground, "token service")
     assert (token.subject, token.result.value, token.seen) == (AUTH, "SKIP", "port 443 is closed")
+
+
+async def test_an_authority_on_another_host_is_not_checked(ground: Ground, registry: FakeRegistry) -> None:
+    assert ground.settings.ca_file == registry.authority.file
+    ground.settings = replace(ground.settings, ca_file=Path("/nowhere/ca.pem"), is_remote=True)
+    pull = Pull(ground)
+    await pull.shake_hands()
+    await pull.visit_storage()
+    reason = "the authority is in /nowhere/ca.pem of the proxy's host; give --config"
+    assert {f.seen for f in of(ground, "TLS")} == {reason}
+    assert [f.result.value for f in of(ground, "storage")] == ["OK"]

@@ -22,9 +22,7 @@ from dnsproxy.ops.known import (
     from_state,
     from_status,
     read_known,
-    routed_ranges,
 )
-from dnsproxy.settings import Settings
 from dnsproxy.settings.learning import SourceSettings
 from dnsproxy.trust import address_policy, read_trust
 from tests.strategies import learned, snapshot
@@ -96,7 +94,9 @@ def test_the_state_file_is_read_with_every_check_of_the_proxy(site: Site) -> Non
         *(REGISTRY, OSS, f"*.{OSS}", "pinned.example.", "a.example."),
     ]
     registry, oss, _, pinned, missing = known.names
-    assert registry == KnownName(REGISTRY, "registry", "hz", ("10.94.205.198",), "helper-a", 7, 10.0)
+    assert registry == KnownName(
+        *(REGISTRY, "registry", "hz", ("10.94.205.198",), "helper-a", 7, 10.0), unprobed=("10.94.205.198",)
+    )
     assert (oss.addresses, oss.serial) == (("100.118.28.43",), 6)
     assert (pinned.addresses, pinned.source, pinned.age) == (("10.1.2.3",), "pinned", None)
     assert (missing.addresses, missing.registry) == ((), "other")
@@ -190,12 +190,14 @@ def entry(**changes: Any) -> dict[str, Any]:
         "source": "helper-a",
         "serial": 7,
         "age": 3.5,
+        "ports": [],
+        "details": [],
         **changes,
     }
 
 
 def test_the_status_document() -> None:
-    known = from_status({"names": [entry(later_key=1)], "serial": 9}, "here")
+    known = from_status({"names": [entry(later_key=1)], "serial": 9, "undiscovered": []}, "here")
     one = KnownName(REGISTRY, "registry", "hz", ("10.0.0.1",), "helper-a", 7, 3.5)
     assert known == Known("here", True, 9, (one,))
 
@@ -206,9 +208,36 @@ def test_addresses_that_are_held_back() -> None:
         {"address": "10.0.0.2", "state": "held_back"},
         {"address": "127.0.0.1", "state": "refused"},
     ]
-    (held,) = from_status({"names": [entry(details=details)], "serial": 9}, "here").names
+    (held,) = from_status({"names": [entry(details=details)], "serial": 9, "undiscovered": []}, "here").names
     assert (held.addresses, held.waiting) == (("10.0.0.1",), ("10.0.0.2",))
     assert held.learned == ("10.0.0.1", "10.0.0.2")
+
+
+def test_addresses_without_the_result_of_a_probe() -> None:
+    details = [
+        {"address": "10.0.0.1", "state": "serving", "probe": {"443": "ok"}},
+        {"address": "10.0.0.2", "state": "held_back", "probe": {}},
+        {"address": "127.0.0.1", "state": "refused", "probe": {}},
+    ]
+    addresses = ["10.0.0.1", "10.0.0.3"]
+    asked = {"addresses": addresses, "details": details}
+
+    def unprobed(**changes: Any) -> tuple[str, ...]:
+        document = {"names": [entry(**asked, **changes)], "serial": 9, "undiscovered": []}
+        return from_status(document, "here").names[0].unprobed
+
+    assert unprobed(ports=[443]) == ("10.0.0.3", "10.0.0.2")
+    assert unprobed(ports=[]) == unprobed(ports=[443], source="pinned") == ()
+
+
+def test_roles_that_are_not_discovered(site: Site) -> None:
+    role = {"registry": "hz", "role": "auth"}
+    document = {"names": [], "serial": 9, "undiscovered": [role]}
+    assert from_status(document, "here").undiscovered == (("hz", "auth"),)
+    registry = site.settings.registries[0].model_copy(update={"auth": "discover"})
+    settings = site.settings.model_copy(update={"registries": [registry]})
+    site.keep(snapshot(learned(REGISTRY, ("10.94.205.198",)), serial=7))
+    assert from_state(settings, 1010.0).undiscovered == (("hz", "auth"),)
 
 
 @pytest.mark.parametrize("document", [{}, {"names": [{}], "serial": 1}, {"names": 5, "serial": 1}])
@@ -231,13 +260,5 @@ def test_another_document_is_none(document: dict[str, Any]) -> None:
 )
 def test_finding_a_name(name: str, found: str | None) -> None:
     entries = (entry(name=text) for text in (REGISTRY, OSS, f"*.{OSS}", f"*.special.{OSS}"))
-    held = from_status({"names": list(entries), "serial": 1}, "here").find(name)
+    held = from_status({"names": list(entries), "serial": 1, "undiscovered": []}, "here").find(name)
     assert (held.name if held else None) == found
-
-
-def test_what_the_configuration_states(site: Site) -> None:
-    settings: Settings = site.settings
-    assert {label: [str(n) for n in held] for label, held in routed_ranges(settings).items()} == {
-        "hz": ["10.0.0.0/8"],
-        "other": [],
-    }

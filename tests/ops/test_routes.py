@@ -72,7 +72,7 @@ def test_two_stated_halves_cover_a_range() -> None:
 def test_ranges_are_known_before_any_address_is() -> None:
     made = plan(name(OSS, role="storage"))
     assert destinations(made) == HANGZHOU
-    assert any("no address is known yet" in note for note in made.notes)
+    assert any("no address is known yet" in line for line in made.unknown)
 
 
 def test_storage_through_private_link_needs_its_addresses_only() -> None:
@@ -157,3 +157,17 @@ def test_every_address_is_in_exactly_one_entry(pairs: list[tuple[str, list[str]]
 def test_without_names_nothing_is_needed(routed: tuple[str, ...]) -> None:
     made = plan(routed=routed)
     assert (made.routes, made.uncovered, made.notes) == ((), (), ())
+
+
+def test_what_is_not_known_and_not_probed() -> None:
+    registry = replace(name(REGISTRY, "10.0.0.1"), unprobed=("10.0.0.1",))
+    held = replace(known(registry, name(AUTH, role="auth")), undiscovered=(("hz", "storage"),))
+    made = plan_routes(held, {"hz": ranges("10.0.0.0/8")})
+    assert made.uncovered == ()
+    assert made.unknown == (
+        "registry hz: role storage is not discovered yet, so its routes are not known",
+        f"{AUTH[:-1]}: no address is known yet",
+    )
+    assert made.unprobed == (f"{REGISTRY[:-1]}: 10.0.0.1 is not probed yet",)
+    (line,) = plan_routes(replace(held, exact=False), {}).unprobed
+    assert line.endswith("10.0.0.1 is not known to be probed: test has no results")

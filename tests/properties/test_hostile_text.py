@@ -236,14 +236,14 @@ async def test_documents_of_an_endpoint_are_cleaned_before_anything_shows_them()
     async with TestServer(app) as server, aiohttp.ClientSession() as session:
         url = str(server.make_url("")).rstrip("/")
         for document in (
-            await AdminClient(url)._call("GET", "/good", None),
+            await AdminClient(url)._call("GET", "/good", None, 5.0),
             await get_json(session, f"{url}/good", 5.0),
         ):
             text = document["issuer"]
             assert all(line.isprintable() for line in text.split("\n"))
             assert len(text) < 30_000
         with pytest.raises(AdminError) as refused:
-            await AdminClient(url)._call("GET", "/bad", None)
+            await AdminClient(url)._call("GET", "/bad", None, 5.0)
         assert all(harmless(line) for line in str(refused.value).split("\n"))
         with pytest.raises(FleetError) as silent:
             await get_json(session, f"{url}/bad", 5.0)

@@ -56,7 +56,7 @@ LIVES_ON = frozenset(
         *(
             "settings.logging.QueryLogSettings",
             "settings.logging.DnstapSettings",
-        ),  # until a restart: `reload.FIXED`
+        ),  # until a restart: `reload.PROXY.fixed`
         *("workers.worker.Worker", "workers.channel.Channel", "workers.messages.Inbox", "workers.crew.Crew"),
         *("workers.fleet.Fleet", "workers.seat.Seat", "workers.table_feed.SharedTable"),
         *(
