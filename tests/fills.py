@@ -209,7 +209,8 @@ FILLS: dict[str, tuple[int, Callable[[], int]]] = {
     "client rates": (memory.CLIENT_RATES, fill_client_rates),
     "waiting queries": (memory.WAITERS, fill_waiters),
     "TCP clients, idle": (200 * memory.TCP_CLIENT, lambda: fill_clients("idle", 200, tls=False)),
-    "TCP clients, unfinished": _filled("unfinished", 100, memory.TCP_CLIENT, tls=False),
+    # Most of these are closed to make room for the next ones.
+    "TCP clients, unfinished": _filled("unfinished", 300, memory.TCP_CLIENT, tls=False),
     "TCP clients, unread": _filled("unread", 4, memory.TCP_CLIENT, tls=False),
     "DoT clients, idle": (60 * IDLE_TLS_CLIENT, lambda: fill_clients("idle", 60)),
     "DoT clients, unfinished records": _filled("record", 60, memory.TLS_CLIENT),

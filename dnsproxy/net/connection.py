@@ -205,6 +205,7 @@ class Connection:
     def _rest(self) -> None:
         """Say what the socket is to be watched for, or close it when nothing more can come of it."""
         if self._closed:
+            self._input = b""  # it was closed while messages were taken from it
             return
         if self._ended and not self._waiting and not self._unsent and not self._output:
             self._close()
@@ -258,6 +259,9 @@ class Connection:
         if self._closed:
             return
         self._closed = True
+        # Who still refers to it, a query that waits, must not keep what it holds.
+        self._input = self._unsent = b""
+        self._output = []
         if self._charged:
             self._charged = 0
             self._buffers.charge(self, self.source, 0)

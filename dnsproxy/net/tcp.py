@@ -134,6 +134,8 @@ class TcpListener:
     def _forget(self, place: Place, client: connection.Connection) -> None:
         self._connections.discard(client)
         self._places.leave(place)
+        # Each refers to the other: without this they would stay until a collection of garbage.
+        place.holder = None
 
     def _close_idle(self) -> None:
         now = monotonic()

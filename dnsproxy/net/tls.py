@@ -183,6 +183,7 @@ class TlsListener:
         if place is not None:
             self.buffers.freed += _IDLE
             self._places.leave(place)
+            place.holder = None
 
     def _plan_sweep(self) -> None:
         self._sweep = self._loop.call_later(encrypted.IDLE_SECONDS / IDLE_LOOKS, self._close_idle)
