@@ -165,11 +165,14 @@ def test_a_proxy_asks_a_resolver_of_the_source_region_itself(telling: World) -> 
 
 
 def test_refresh_has_the_proxy_ask_the_resolver_at_once(telling: World) -> None:
-    telling.configure(helper={"interval": "300s"})
+    """Nothing else has it look again: the records have a TTL of an hour."""
+    for name, address in ((REGISTRY, "127.0.0.1"), (FAR_AUTH, FAR_ADDRESS), (TOLD_BUCKET, "100.118.28.43")):
+        telling.source.replace(name, f"A {address}", ttl=3600)
+    telling.configure(helper={"interval": "3600s"})
     learn_from(telling, {"url": f"dns://{telling.source.endpoint}"})
     telling.start_proxy()
     telling.wait_ready()
-    telling.source.replace(FAR_AUTH, "A 100.103.7.199")
+    telling.source.replace(FAR_AUTH, "A 100.103.7.199", ttl=3600)
     done = telling.command("refresh")
     assert (done.returncode, done.stderr) == (0, "")
     assert telling.server.short(FAR_AUTH) == ["100.103.7.199"]
