@@ -1,4 +1,4 @@
-"""What the settings refer to besides their values: files, the system's resolvers and authorities.
+"""What the settings refer to besides their values: files, and the system's authorities.
 
 A reload with equal settings still has something to do when one of these has changed: an operator reloads to
 have a renewed key, certificate or token read.
@@ -16,7 +16,6 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from dnsproxy.settings import Settings
-from dnsproxy.system import RESOLV_CONF
 
 # Bytes of a file that are compared, besides its size. Keys, certificates and tokens are far smaller.
 _MOST = 1 << 20
@@ -68,8 +67,6 @@ def _paths(value: object) -> Iterator[Path]:
             yield from _paths(item)
     elif isinstance(value, Path):
         yield value
-    elif value == "system":
-        yield RESOLV_CONF
 
 
 def _fingerprint(path: Path) -> str:

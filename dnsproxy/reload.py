@@ -169,7 +169,9 @@ class Reloader:
             fixed = [path for path in self._part.fixed if _value(settings, path) != _value(before, path)]
             settings = _with_fixed(settings, before, self._part.fixed)
             changed = await in_thread(_differences, before, settings, self._part.sections)
-            is_same = not changed and references == self._references
+            # Those that were refused before, or are newer than the last look at the file.
+            has_other_resolvers = self._part.follows(settings) and await in_thread(self._resolv_conf.differs)
+            is_same = not (changed or has_other_resolvers) and references == self._references
             if not is_same:
                 await self._proxy.change(settings)
         except ConfigError as exc:
@@ -183,6 +185,8 @@ class Reloader:
             logs.configure(after.log.level, after.log.format)
         logs.report_warnings(checked.warnings)
         files = tuple(changed_files(self._references, references))
+        if has_other_resolvers:
+            files += (str(self._resolv_conf.path),)
         self._references = references
         if is_same:
             log.info("config.unchanged", file=str(self._file))

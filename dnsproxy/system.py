@@ -60,7 +60,7 @@ class ResolvConf:
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        self.path = path
+        self.path = RESOLV_CONF if path is None else path
         self.failure: str | None = None
         self._in_force = self._seen = self._read()
 
@@ -69,6 +69,11 @@ class ResolvConf:
         before, self._seen = self._seen, self._read()
         is_settled = self._seen is not None and self._seen == before
         return self._seen if is_settled and self._seen != self._in_force else None
+
+    def differs(self) -> bool:
+        """Return whether the file names other servers than those in force; False if it cannot be read."""
+        found = self._read()
+        return found is not None and found != self._in_force
 
     def take(self) -> None:
         """Record that the nameservers that are in the file now are in force."""

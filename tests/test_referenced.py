@@ -27,15 +27,7 @@ admin: {{listen: "127.0.0.1:9153", token_file: {folder}/admin}}
 READ = ("tls.pem", "tls.key", "ca.pem", "token", "a.pub", "b.pub", "admin")
 
 
-@pytest.fixture(autouse=True)
-def resolv_conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    path = tmp_path / "resolv.conf"
-    path.write_text("nameserver 192.0.2.53\n")
-    monkeypatch.setattr(referenced, "RESOLV_CONF", path)
-    return path
-
-
-@pytest.mark.parametrize("name", [*READ, "resolv.conf"])
+@pytest.mark.parametrize("name", READ)
 def test_a_changed_file_is_named(tmp_path: Path, name: str) -> None:
     for each in READ:
         (tmp_path / each).write_text("before")
