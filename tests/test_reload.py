@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from dnsproxy import config, referenced
+from dnsproxy import config
 from dnsproxy.core.totals import Outcome, ReloadView
 from dnsproxy.errors import ReloadError
 from dnsproxy.reload import HELPER, PROXY, Reloader
@@ -246,11 +246,8 @@ def test_a_helper_follows_resolv_conf_for_its_own_resolvers() -> None:
         assert HELPER.follows(settings) is follows
 
 
-async def test_nameservers_that_are_refused_are_not_tried_again_at_once(
-    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_nameservers_that_are_refused_are_not_tried_again_at_once(file: Path, tmp_path: Path) -> None:
     conf = tmp_path / "resolv.conf"
-    monkeypatch.setattr(referenced, "RESOLV_CONF", conf)
     write(conf, "nameserver 10.0.0.2\n")
     proxy = Proxy(file)
     reloader = Reloader(file, proxy, Told(), watch=0.001, resolv_conf=ResolvConf(conf))

@@ -35,8 +35,10 @@ MAX_BACKOFF = 300.0
 # A source that was well within this many seconds is most likely being restarted: at most this many refreshes.
 RECENT = 600.0
 RECENT_LIMIT = 4.0
-# Seconds before the first retry when such a source cannot be reached; later delays grow up to threefold.
+# Seconds, up to three times as many, before each of the first retries when such a source cannot be reached: a
+# restart takes some 15 s at the most. Later delays grow up to threefold.
 QUICK_RETRY = 1.0
+QUICK_RETRIES = 8
 # Failures in a row for which the Retry-After of a source counts.
 HINTED = 5
 # Seconds within which every source has answered an operator's refresh, or is reported as one that has not.
@@ -198,7 +200,7 @@ class SnapshotPuller:
             if hint is not None and failures <= HINTED:
                 return min(cap, max(hint, QUICK_RETRY) * (1 + draw))
             if was_well:
-                base = min(base, QUICK_RETRY)
+                base, failures = min(base, QUICK_RETRY), max(1, failures - QUICK_RETRIES + 1)
         return next_delay(failures, base, cap, draw)
 
     async def _pause(self, source: Source, seconds: float) -> None:

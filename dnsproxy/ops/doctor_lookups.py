@@ -80,7 +80,9 @@ async def ask_as_clients(ground: Ground) -> None:
     """Look the names up as each kind of client does."""
     targets = [target for target in ground.targets if not target.broken]
     if not targets:
-        ground.add(rules.skip("client views", "-", "no name is answered rightly"))
+        broken = [(target.name, target.broken or "") for target in ground.targets]
+        for name, reason in broken or [("-", "no name is known")]:
+            ground.add(rules.skip("client views", name, reason))
         return
     server, seconds = ground.servers[0], ground.site.seconds
     seen = [await dns.views(server, target.name, seconds) for target in targets]

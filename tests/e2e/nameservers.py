@@ -42,11 +42,11 @@ class Unbound:
         # It takes commands only once its sockets are open.
         self.process.start(lambda: self._control("status") == 0)
 
-    def replace(self, name: str, *records: str) -> None:
-        """Give ``name`` these records (``A 192.0.2.1``) in place of all it had, with a TTL of 5 s."""
+    def replace(self, name: str, *records: str, ttl: int = 5) -> None:
+        """Give ``name`` these records (``A 192.0.2.1``) in place of all it had; ``ttl`` is in seconds."""
         assert self._control("local_data_remove", name) == 0
         for record in records:
-            assert self._control("local_data", f"{name} 5 IN {record}") == 0
+            assert self._control("local_data", f"{name} {ttl} IN {record}") == 0
 
     def _control(self, *arguments: str) -> int:
         return run_command("unbound-control", "-c", self._config, *arguments).returncode

@@ -136,6 +136,19 @@ def test_doctor_of_a_healthy_way(pulling: World) -> None:
     shown = pulling.command("doctor", "--resolver", f"127.0.0.1:{pulling.dns_port}").stdout
     assert "FAIL" not in shown
     assert "is the proxy" in shown
+    # Storage has no port 80 here, which is needed only where blobs are redirected to http.
+    assert shown.splitlines()[-1] == "verdict: every hop works, but for those that are skipped"
+
+
+def test_doctor_and_routes_with_admin_read_no_configuration(pulling: World) -> None:
+    admin = ("--admin", f"http://127.0.0.1:{pulling.admin_port}")
+    routes = run_command(*dnsproxy_argv("routes", *admin, "--check"))
+    assert (routes.returncode, routes.stderr) == (0, "")
+    done = run_command(*dnsproxy_argv("doctor", *admin, "--resolver", f"127.0.0.1:{pulling.dns_port}"))
+    assert (done.returncode, done.stderr) == (0, "")
+    # The authority of the certificates is in a file of the proxy's host.
+    assert any("SKIP" in line and line.split()[0].startswith("TLS") for line in done.stdout.splitlines())
+    assert done.stdout.splitlines()[-1] == "verdict: every hop works, but for those that are skipped"
 
 
 def test_doctor_with_a_second_server_that_is_not_the_proxy(pulling: World) -> None:
@@ -152,6 +165,12 @@ def test_doctor_without_a_proxy(pulling: World) -> None:
     )
     assert (code, failed) == (1, [("resolvers", f"127.0.0.1:{pulling.dns_port}")])
     assert {finding["result"] for finding in findings if finding["hop"] == "TLS"} == {"SKIP"}
+    # For people, all that depends on the resolver is one line.
+    shown = pulling.command("doctor", "--resolver", f"127.0.0.1:{pulling.dns_port}", "--timeout", "0.3")
+    assert shown.stderr.splitlines()[-1].startswith(
+        f"verdict: broken at resolvers, 127.0.0.1:{pulling.dns_port}: "
+    )
+    assert shown.stdout.count("SKIP") == 1
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,24 @@ def test_a_proxy_asks_a_resolver_of_the_source_region_itself(telling: World) -> 
     assert telling.server.short(FAR_AUTH) == ["100.103.7.199"]
 
 
+def test_refresh_has_the_proxy_ask_the_resolver_at_once(telling: World) -> None:
+    """Nothing else has it look again: the records have a TTL of an hour."""
+    for name, address in ((REGISTRY, "127.0.0.1"), (FAR_AUTH, FAR_ADDRESS), (TOLD_BUCKET, "100.118.28.43")):
+        telling.source.replace(name, f"A {address}", ttl=3600)
+    telling.configure(helper={"interval": "3600s"})
+    learn_from(telling, {"url": f"dns://{telling.source.endpoint}"})
+    telling.start_proxy()
+    telling.wait_ready()
+    telling.source.replace(FAR_AUTH, "A 100.103.7.199", ttl=3600)
+    done = telling.command("refresh")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert telling.server.short(FAR_AUTH) == ["100.103.7.199"]
+    telling.source.process.kill()
+    done = telling.command("refresh")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"dns://{telling.source.endpoint}: not resolved: ")
+
+
 def test_private_names_aliases_and_pins_come_through_a_resolver(world: World) -> None:
     vpc = world.add_unbound(
         "vpc",

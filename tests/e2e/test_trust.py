@@ -234,6 +234,10 @@ def test_freeze_and_roll_back(trial: Trial) -> None:
     )
     assert trial.answered() == [TWO]
     assert [record["changes"][0]["new"] for record in history] == [[THREE], [TWO], [ONE]]
+    assert [record["changes"][0]["held"] for record in history] == ["frozen", None, None]
+    assert f"{TWO} → {THREE} (held: frozen)\n" in trial.order("history")
+    page = fetch(trial.world.admin_port, "/", {"Authorization": "Bearer a-token", "Accept": "text/html"})
+    assert page.body.decode().count(">frozen</span>") == 1
     told = trial.order("rollback", str(history[-1]["serial"]))
     assert told.startswith(f"frozen: rolled back to {history[-1]['serial']}, ")
     assert trial.answered() == [ONE]

@@ -27,7 +27,7 @@ from enum import Enum
 from itertools import count
 
 from dnsproxy.core.retry import next_delay
-from dnsproxy.net.puller import MIN_PAUSE, QUICK_RETRY, RECENT_LIMIT
+from dnsproxy.net.puller import MIN_PAUSE, QUICK_RETRIES, QUICK_RETRY, RECENT_LIMIT
 
 
 class Transport(Enum):
@@ -149,7 +149,7 @@ class Model:
         proxy.failures += 1
         proxy.may_wait = False
         pause = next_delay(
-            proxy.failures,
+            max(1, proxy.failures - QUICK_RETRIES + 1),
             min(params.refresh, QUICK_RETRY),
             RECENT_LIMIT * params.refresh,
             self._random.random(),

@@ -23,7 +23,15 @@ from dnsproxy.core.trust import Trust
 from dnsproxy.errors import FetchError
 from dnsproxy.net import puller
 from dnsproxy.net.fetch import Fetched, Request
-from dnsproxy.net.puller import COLD_RETRY, HINTED, MAX_BACKOFF, QUICK_RETRY, RECENT, SnapshotPuller
+from dnsproxy.net.puller import (
+    COLD_RETRY,
+    HINTED,
+    MAX_BACKOFF,
+    QUICK_RETRIES,
+    QUICK_RETRY,
+    RECENT,
+    SnapshotPuller,
+)
 from dnsproxy.settings.etcd import EtcdSource
 from dnsproxy.settings.learning import LearnSettings, SourceSettings
 from dnsproxy.settings.sources import Source
@@ -549,8 +557,10 @@ async def test_a_source_that_was_well_is_retried_soon_when_it_cannot_be_reached(
     source = world.settings.sources[0]
     await world.pull(token(FIRST))
     await world.pull(FetchError("Connection refused"))
-    delays = [world.puller._backoff(source, 1) for _ in range(50)]
+    # A restart is over by then: no growth that would make the last delay longer than the restart was.
+    delays = [world.puller._backoff(source, n) for n in range(1, QUICK_RETRIES + 1) for _ in range(50)]
     assert QUICK_RETRY <= min(delays) <= max(delays) <= 3 * QUICK_RETRY
+    assert max(world.puller._backoff(source, QUICK_RETRIES + 1) for _ in range(50)) > 3 * QUICK_RETRY
     assert max(world.puller._backoff(source, 60) for _ in range(50)) <= 4 * REFRESH
     world.wall += RECENT
     assert world.puller._backoff(source, 1) >= REFRESH
