@@ -394,7 +394,7 @@ def opened_and_closed(tree: ast.Module) -> Iterator[tuple[str, bool]]:
     for function in ast.walk(tree):
         if isinstance(function, ast.AsyncFunctionDef):
             text = ast.unparse(function)
-            if re.search(r"asyncio_dgram\.(connect|bind)\(", text):
+            if re.search(r"asyncio_dgram\.(connect|bind|from_socket)\(", text):
                 ends = [node for node in ast.walk(function) if isinstance(node, ast.Try)]
                 closes = any("stream.close()" in map(ast.unparse, node.finalbody) for node in ends)
                 yield function.name, closes

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import socket
 import struct
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import asyncio_dgram
 from dnslib import EDNS0, RCODE, DNSHeader, DNSLabel, DNSQuestion, DNSRecord
@@ -24,10 +25,12 @@ from dnsproxy.core.learned import canonical_addresses
 from dnsproxy.core.records import ADDRESS_LENGTHS, Names, Record, read_records
 from dnsproxy.core.registry import Wanted
 from dnsproxy.core.response import MAX_CNAMES
+from dnsproxy.core.upstreams import Source
 from dnsproxy.core.wire import skip_name
 from dnsproxy.errors import ResolveError, WireError
 from dnsproxy.helper.observe import Answer, Look, combine
 from dnsproxy.settings.values import Endpoint
+from dnsproxy.transport.source_address import connect_socket
 
 # Seconds for one exchange with a resolver, and how often it is tried.
 TIMEOUT = 2.0
@@ -50,10 +53,11 @@ _A, _CNAME, _AAAA = 1, 5, 28
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long one exchange may take, in seconds, and how many are tried."""
+    """How long one exchange may take, in seconds, how many are tried, and what they leave from."""
 
     timeout: float = TIMEOUT
     attempts: int = ATTEMPTS
+    source: Source | None = None
 
 
 async def look(
@@ -159,7 +163,7 @@ async def _ask(key: bytes, qtype: int, resolver: Endpoint, patience: Patience) -
     failure = ResolveError("not asked")
     for _ in range(patience.attempts):
         try:
-            message = await _exchange(key, qtype, resolver, patience.timeout)
+            message = await _exchange(key, qtype, resolver, patience)
         except ResolveError as exc:
             failure = exc
             continue
@@ -169,14 +173,14 @@ async def _ask(key: bytes, qtype: int, resolver: Endpoint, patience: Patience) -
     raise ResolveError(f"{failure} ({patience.attempts} attempts)")
 
 
-async def _exchange(key: bytes, qtype: int, resolver: Endpoint, seconds: float) -> _Message:
-    expected = _Expected(key, qtype)
+async def _exchange(key: bytes, qtype: int, resolver: Endpoint, patience: Patience) -> _Message:
+    expected, seconds, source = _Expected(key, qtype), patience.timeout, patience.source
     if resolver.transport == "udp":
-        message = await _bounded(_over_udp(expected, resolver), expected, seconds)
+        message = await _bounded(_over_udp(expected, resolver, source), expected, seconds)
         if not message.truncated:
             return message
         expected = _Expected(key, qtype)
-    return await _bounded(_over_tcp(expected, resolver), expected, seconds)
+    return await _bounded(_over_tcp(expected, resolver, source), expected, seconds)
 
 
 async def _bounded(exchange: Awaitable[_Message], expected: _Expected, seconds: float) -> _Message:
@@ -194,8 +198,9 @@ async def _bounded(exchange: Awaitable[_Message], expected: _Expected, seconds: 
         raise ResolveError(reason) from exc
 
 
-async def _over_udp(expected: _Expected, resolver: Endpoint) -> _Message:
-    stream = await asyncio_dgram.connect((resolver.host, resolver.port))
+async def _over_udp(expected: _Expected, resolver: Endpoint, source: Source | None) -> _Message:
+    sock = await connect_socket(socket.SOCK_DGRAM, resolver.host, resolver.port, source)
+    stream = cast("asyncio_dgram.aio.DatagramClient", await asyncio_dgram.from_socket(sock))
     try:
         await stream.send(expected.query)
         while True:
@@ -208,8 +213,9 @@ async def _over_udp(expected: _Expected, resolver: Endpoint) -> _Message:
         stream.close()
 
 
-async def _over_tcp(expected: _Expected, resolver: Endpoint) -> _Message:
-    reader, writer = await asyncio.open_connection(resolver.host, resolver.port)
+async def _over_tcp(expected: _Expected, resolver: Endpoint, source: Source | None) -> _Message:
+    sock = await connect_socket(socket.SOCK_STREAM, resolver.host, resolver.port, source)
+    reader, writer = await asyncio.open_connection(sock=sock)
     try:
         writer.write(struct.pack(">H", len(expected.query)) + expected.query)
         while True:
