@@ -174,6 +174,7 @@ def build_engine(settings: Settings, earlier: Engine | None = None, returns: Ret
             identity=serve.identity.server,
             probe_interval=forward.probe.interval,
             returns=returns,
+            proxies=AccessList(serve.proxy_protocol) if serve.proxy_protocol else None,
         ),
         limiter=RateLimiter(limit.per_client, limit.exempt, clients) if limit.per_client else None,
         clients=clients,

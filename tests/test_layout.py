@@ -101,6 +101,7 @@ FORBIDDEN_IN_CORE = frozenset(
 LOOSE_TASKS = {
     "http_listener": "kept until done, cancelled by close(); one that accepts, one per connection being made",
     "net.tls": "kept until done, cancelled by close(); one that accepts, one per handshake",
+    "net.tcp": "kept until done, cancelled by close(); one per PROXY header that is awaited",
     "net.channel": "kept in a dictionary until done, cancelled by close(); one per connection being made",
     "app": "awaited and cancelled where they are made; an endpoint that ends is awaited by close()",
     "daemon": "cancelled by the function that made it",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
 from dnsproxy.core import names
+from dnsproxy.core.access import AccessList
 from dnsproxy.core.upstreams import Source
 from dnsproxy.errors import StartError
 from dnsproxy.outfit import Outfit, build_engine
@@ -132,3 +134,17 @@ def test_every_reason_is_told(tmp_path: Path) -> None:
     first, second = caught.value.reasons
     assert first.startswith("serve.tls: ")
     assert second.startswith("forward.ca_file: ")
+
+
+def test_the_engine_knows_the_load_balancers() -> None:
+    def made(*ranges: str) -> AccessList | None:
+        serve = {"listen": ["127.0.0.1:5353"], "proxy_protocol": list(ranges)}
+        forward = {"upstreams": ["192.0.2.1"]}
+        return Outfit(Settings.model_validate({"forward": forward, "serve": serve})).engine.features.proxies
+
+    assert made() is None
+    proxies = made("10.0.0.5/32", "fd00::/64")
+    assert proxies is not None
+    assert [proxies.allows(ip_address(text).packed) for text in ("10.0.0.5", "fd00::1", "10.0.0.6")] == [
+        *(True, True, False),
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dnsproxy.core.access import AccessList
 from dnsproxy.core.returns import Returns
 
 
@@ -14,6 +15,7 @@ class Features:
     ``minimal_any`` answers ANY here (RFC 8482) and ``mix_case`` asks with letters in random case.
     ``version`` and ``identity`` are the texts for version.bind and id.server (RFC 4892), None for REFUSED.
     ``probe_interval`` is the seconds between probes of an upstream that is well; infinite for none.
+    ``proxies`` are the peers that must say by PROXY protocol which client they ask for; None for none.
     ``returns`` is what the workers of one program share of probes that came back, None for a single process.
     """
 
@@ -25,6 +27,7 @@ class Features:
     identity: str | None = None
     probe_interval: float = float("inf")
     returns: Returns | None = None
+    proxies: AccessList | None = None
 
 
 NO_FEATURES = Features()
