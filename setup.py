@@ -24,7 +24,16 @@ QUERY_PATH = [
     ),
     *(
         f"dnsproxy/core/{name}.py"
-        for name in ("limiter", "names", "options", "pacing", "policy", "prepared", "prober")
+        for name in (
+            "limiter",
+            "names",
+            "options",
+            "pacing",
+            "policy",
+            "prepared",
+            "prober",
+            "proxy_protocol",
+        )
     ),
     *(
         f"dnsproxy/core/{name}.py"
@@ -45,7 +54,17 @@ QUERY_PATH = [
     *(f"dnsproxy/core/{name}.py" for name in ("stats", "times", "upstreams", "wire")),
     *(
         f"dnsproxy/net/{name}.py"
-        for name in ("connection", "hot", "mmsg", "tcp", "udp", "upstream", "upstream_udp", "watched")
+        for name in (
+            "connection",
+            "hot",
+            "mmsg",
+            "proxied",
+            "tcp",
+            "udp",
+            "upstream",
+            "upstream_udp",
+            "watched",
+        )
     ),
 ]
 

@@ -20,11 +20,11 @@ from dnsproxy.errors import ReloadError, StartError
 from dnsproxy.learning import LearningPipeline
 from dnsproxy.net.doors import ADMIN, Door, Doorkeeper, proxy_doors
 from dnsproxy.net.puller import SnapshotPuller
-from dnsproxy.net.source_address import refusal
 from dnsproxy.plane import Change, Plane, tune_interpreter
 from dnsproxy.server import Server
 from dnsproxy.settings import Settings
 from dnsproxy.supervise import attempt, in_thread, supervise
+from dnsproxy.transport.source_address import refusal
 from dnsproxy.version import __version__
 from dnsproxy.watching import open_watch
 

@@ -50,8 +50,10 @@ class EmbeddedHelpers:
                 issuer = public_url(source.url)
                 self._issuers[source.url] = issuer
                 seen = settings.of_registries(source.registries)
-                self._helpers[source.url] = make_helper(seen, issuer, resolvers, key)
-        self._fetcher = Fetcher()
+                self._helpers[source.url] = make_helper(
+                    seen, issuer, resolvers, key, source_address=settings.learn.source_address
+                )
+        self._fetcher = Fetcher(settings.learn.source_address)
 
     def resume(self, snapshots: Iterable[Snapshot]) -> None:
         """Continue after the last snapshots: their serials, and what registries reported."""

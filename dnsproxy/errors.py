@@ -118,6 +118,8 @@ class DropReason(StrEnum):
     DUPLICATE = "duplicate"
     # A connection was closed, as all together held too much of what is unfinished or unread.
     MEMORY = "memory"
+    # A peer in `serve.proxy_protocol` sent no PROXY header, or one that is not accepted.
+    PROXY_HEADER = "proxy_header"
     RATE_LIMITED = "rate_limited"
 
 

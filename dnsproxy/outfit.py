@@ -181,6 +181,7 @@ def build_engine(settings: Settings, earlier: Engine | None = None, returns: Ret
             probe_interval=forward.probe.interval,
             designated=_designated(settings),
             returns=returns,
+            proxies=AccessList(serve.proxy_protocol) if serve.proxy_protocol else None,
         ),
         limiter=RateLimiter(limit.per_client, limit.exempt, clients) if limit.per_client else None,
         clients=clients,

@@ -106,6 +106,7 @@ EXITS = {("cli", "main"): "the last line; `_run` has printed", ("commands.option
 LOOSE_TASKS = {
     "http_listener": "kept until done, cancelled by close(); one that accepts, one per connection being made",
     "net.tls": "kept until done, cancelled by close(); one that accepts, one per handshake",
+    "net.tcp": "kept until done, cancelled by close(); one per PROXY header that is awaited",
     "net.channel": "kept in a dictionary until done, cancelled by close(); one per connection being made",
     "app": "awaited and cancelled where they are made; an endpoint that ends is awaited by close()",
     "helper.server": "awaited and cancelled where they are made",
@@ -400,7 +401,7 @@ def opened_and_closed(tree: ast.Module) -> Iterator[tuple[str, bool]]:
     for function in ast.walk(tree):
         if isinstance(function, ast.AsyncFunctionDef):
             text = ast.unparse(function)
-            if re.search(r"asyncio_dgram\.(connect|bind)\(", text):
+            if re.search(r"asyncio_dgram\.(connect|bind|from_socket)\(", text):
                 ends = [node for node in ast.walk(function) if isinstance(node, ast.Try)]
                 closes = any("stream.close()" in map(ast.unparse, node.finalbody) for node in ends)
                 yield function.name, closes

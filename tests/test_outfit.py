@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
 from dnsproxy.core import names
+from dnsproxy.core.access import AccessList
 from dnsproxy.core.addresses.table import ServedTable
 from dnsproxy.core.upstreams import Source
 from dnsproxy.errors import StartError
@@ -165,3 +167,17 @@ def test_p42_names_of_a_role_are_reserved_until_it_is_discovered() -> None:
     assert forward(again.engine, query(host)).is_new
     plain = Outfit(Settings.model_validate({**given, "registries": [{**registry, "auth": "regional"}]}))
     assert forward(plain.engine, query(host)).is_new
+
+
+def test_the_engine_knows_the_load_balancers() -> None:
+    def made(*ranges: str) -> AccessList | None:
+        serve = {"listen": ["127.0.0.1:5353"], "proxy_protocol": list(ranges)}
+        forward = {"upstreams": ["192.0.2.1"]}
+        return Outfit(Settings.model_validate({"forward": forward, "serve": serve})).engine.features.proxies
+
+    assert made() is None
+    proxies = made("10.0.0.5/32", "fd00::/64")
+    assert proxies is not None
+    assert [proxies.allows(ip_address(text).packed) for text in ("10.0.0.5", "fd00::1", "10.0.0.6")] == [
+        *(True, True, False),
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dnsproxy.core.access import AccessList
 from dnsproxy.core.returns import Returns
 
 
@@ -15,6 +16,7 @@ class Features:
     ``version`` and ``identity`` are the texts for version.bind and id.server (RFC 4892), None for REFUSED.
     ``probe_interval`` is the seconds between probes of an upstream that is well; infinite for none.
     ``designated`` is the data of SVCB records for _dns.resolver.arpa (RFC 9462).
+    ``proxies`` are the peers that must say by PROXY protocol which client they ask for; None for none.
     ``returns`` is what the workers of one program share of probes that came back, None for a single process.
     """
 
@@ -27,6 +29,7 @@ class Features:
     probe_interval: float = float("inf")
     designated: tuple[bytes, ...] = ()
     returns: Returns | None = None
+    proxies: AccessList | None = None
 
 
 NO_FEATURES = Features()

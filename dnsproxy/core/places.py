@@ -69,11 +69,14 @@ class Places:
         """How many connections there are."""
         return self._shares.total
 
-    def take(self, source: bytes) -> Place | DropReason:
-        """Take a place for a connection from the packed address ``source``, or return why there is none."""
+    def take(self, source: bytes, *, proxied: bool = False) -> Place | DropReason:
+        """Take a place for a connection from the packed address ``source``, or return why there is none.
+
+        One that is ``proxied`` is no client's yet, so that only the total counts.
+        """
         shares, client = self._shares, self._clients.of(source)
         held = shares.count(client)
-        if held >= self._per_client:
+        if held >= self._per_client and not proxied:
             return DropReason.TCP_PER_CLIENT
         place = Place(client)
         if shares.total >= self._total:

@@ -11,10 +11,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from dnsproxy.core import seal
 from dnsproxy.core.learned import canonical_addresses
 from dnsproxy.core.registry import Wanted
+from dnsproxy.core.upstreams import Source
 from dnsproxy.errors import ResolveError, StartError
 from dnsproxy.helper.discover import Target, discover
 from dnsproxy.helper.outlets import Outlets
-from dnsproxy.helper.resolve import look
+from dnsproxy.helper.resolve import Patience, look
 from dnsproxy.helper.seek import Seeker
 from dnsproxy.helper.service import Helper
 from dnsproxy.keys import read_trusted_keys
@@ -25,6 +26,8 @@ from dnsproxy.settings.values import Endpoint
 if TYPE_CHECKING:
     from dnsproxy.helper.election import Election
 
+_PATIENCE = Patience()
+
 
 class Directory:
     """Finds the addresses of the registries that are asked, as the helper learns them for others.
@@ -32,9 +35,12 @@ class Directory:
     ``wanted`` gives pins and aliases (PrivateLink); all else is asked of ``resolvers``.
     """
 
-    def __init__(self, wanted: Sequence[Wanted], resolvers: Sequence[Endpoint]) -> None:
+    def __init__(
+        self, wanted: Sequence[Wanted], resolvers: Sequence[Endpoint], patience: Patience = _PATIENCE
+    ) -> None:
         self._wanted: Mapping[str, Wanted] = {entry.name: entry for entry in wanted}
         self._resolvers = resolvers
+        self._patience = patience
 
     async def addresses_of(self, name: str) -> tuple[str, ...]:
         """Return the addresses of ``name`` (canonical text).
@@ -45,7 +51,7 @@ class Directory:
         entry = self._wanted.get(name, Wanted(name, "other", ""))
         if entry.addresses:
             return entry.addresses
-        looks = await look(entry, self._resolvers)
+        looks = await look(entry, self._resolvers, self._patience)
         found = canonical_addresses(address for seen in looks for address in seen.addresses)
         if not found:
             raise ResolveError("; ".join(seen.error for seen in looks if seen.error))
@@ -62,7 +68,7 @@ def targets(settings: Settings) -> list[Target]:
     return found
 
 
-def make_helper(
+def make_helper(  # noqa: PLR0913 - all but four are given by name
     settings: Settings,
     issuer: str,
     resolvers: Sequence[Endpoint],
@@ -71,17 +77,27 @@ def make_helper(
     outlets: Outlets | None = None,
     election: Election | None = None,
     trusted: seal.TrustedKeys | None = None,
+    *,
+    source_address: Source | None = None,
 ) -> Helper:
-    """Return a helper for the registries of ``settings`` that asks ``resolvers`` and signs with ``key``."""
+    """Return a helper for the registries of ``settings`` that asks ``resolvers`` and signs with ``key``.
+
+    What it asks, resolvers and registries, it asks from ``source_address``.
+    """
     wanted = settings.wanted()
     interval = settings.helper.interval
-    directory = Directory(wanted, resolvers)
+    patience = Patience(source=source_address)
+    directory = Directory(wanted, resolvers, patience)
     sought = targets(settings)
-    seeker = Seeker(sought, lambda target: discover(target, directory.addresses_of), interval=interval)
+    seeker = Seeker(
+        sought,
+        lambda target: discover(target, directory.addresses_of, source_address),
+        interval=interval,
+    )
     return Helper(
         issuer,
         wanted,
-        lambda entry: look(entry, resolvers),
+        lambda entry: look(entry, resolvers, patience),
         key,
         interval=interval,
         publish_file=publish_file,

@@ -19,6 +19,7 @@ from yarl import URL
 
 from dnsproxy.core import challenge
 from dnsproxy.core.registry import lies_below
+from dnsproxy.core.upstreams import Source
 from dnsproxy.errors import DiscoverError, Doubt
 from dnsproxy.helper.credentials import Credentials, read_credentials
 from dnsproxy.helper.web import AddressesOf, Page, Web, open_web
@@ -68,11 +69,14 @@ class Report:
     exposed: bool = False
 
 
-async def discover(target: Target, addresses_of: AddressesOf) -> Report:
-    """Ask ``target`` for its roles. Never raises for what a registry does."""
+async def discover(target: Target, addresses_of: AddressesOf, source: Source | None = None) -> Report:
+    """Ask ``target`` for its roles, from ``source``. Never raises for what a registry does."""
     report = Report()
     try:
-        async with asyncio.timeout(DEADLINE), open_web(addresses_of, target.options.ca_file) as web:
+        async with (
+            asyncio.timeout(DEADLINE),
+            open_web(addresses_of, target.options.ca_file, source) as web,
+        ):
             await _Inquiry(target, web, report).run()
     except TimeoutError:
         failure = DiscoverError(Doubt.TIMEOUT, f"no whole answer within {DEADLINE:g} s")

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import socket
 import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import asyncio_dgram
 
@@ -27,11 +28,12 @@ from dnsproxy.core.learned import canonical_addresses
 from dnsproxy.core.records import ADDRESS_LENGTHS, Names, Record, read_records
 from dnsproxy.core.registry import Wanted
 from dnsproxy.core.response import MAX_CNAMES, scan_response
-from dnsproxy.core.upstreams import Upstream
+from dnsproxy.core.upstreams import Source, Upstream
 from dnsproxy.core.wire import skip_name
 from dnsproxy.errors import ResolveError, WireError
 from dnsproxy.helper.observe import Answer, Look, combine
 from dnsproxy.settings.values import Endpoint
+from dnsproxy.transport.source_address import connect_socket
 
 # Seconds for one attempt at a resolver, and for how many of them a lookup may take.
 TIMEOUT = 2.0
@@ -49,10 +51,11 @@ _A, _CNAME, _AAAA = 1, 5, 28
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """The most seconds for one attempt before the next, and how many of those a lookup may take in all."""
+    """The most seconds for one attempt before the next, how many of those in all, and what they leave from."""
 
     timeout: float = TIMEOUT
     attempts: int = ATTEMPTS
+    source: Source | None = None
 
 
 async def look(
@@ -156,7 +159,7 @@ async def _ask(key: bytes, qtype: int, resolver: Endpoint, patience: Patience) -
     """Return a matching response with rcode NOERROR."""
     now = asyncio.get_running_loop().time()
     lookup = _Lookup(key, qtype, _upstream(resolver), patience, now)
-    return await _Client(lookup, resolver).run()
+    return await _Client(lookup, resolver, patience.source).run()
 
 
 @lru_cache(maxsize=256)
@@ -250,9 +253,10 @@ class _Lookup:
 class _Client:
     """Carries out a lookup: a socket or connection for each attempt, open until the lookup ends."""
 
-    def __init__(self, lookup: _Lookup, resolver: Endpoint) -> None:
+    def __init__(self, lookup: _Lookup, resolver: Endpoint, source: Source | None) -> None:
         self._lookup = lookup
         self._resolver = resolver
+        self._source = source
         self._changed = asyncio.Event()
         self._open: dict[_Sent, asyncio.Task[None]] = {}
         self._clock = asyncio.get_running_loop().time
@@ -318,8 +322,12 @@ class _Client:
             self._changed.set()
         return verdict not in {Verdict.IGNORED, Verdict.HINT}
 
+    async def _connect(self, kind: socket.SocketKind) -> socket.socket:
+        return await connect_socket(kind, self._resolver.host, self._resolver.port, self._source)
+
     async def _over_udp(self, sent: _Sent) -> None:
-        stream = await asyncio_dgram.connect((self._resolver.host, self._resolver.port))
+        sock = await self._connect(socket.SOCK_DGRAM)
+        stream = cast("asyncio_dgram.aio.DatagramClient", await asyncio_dgram.from_socket(sock))
         try:
             await stream.send(sent.query)
             while True:
@@ -333,7 +341,7 @@ class _Client:
 
     async def _over_tcp(self, sent: _Sent) -> bool:
         """Send ``sent`` over TCP; False where the connection was lost, and another one may be tried."""
-        reader, writer = await asyncio.open_connection(self._resolver.host, self._resolver.port)
+        reader, writer = await asyncio.open_connection(sock=await self._connect(socket.SOCK_STREAM))
         try:
             writer.write(struct.pack(">H", len(sent.query)) + sent.query)
             while True:

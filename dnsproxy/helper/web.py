@@ -19,7 +19,9 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from dnsproxy.authorities import client_context
+from dnsproxy.core.upstreams import Source
 from dnsproxy.errors import DiscoverError, Doubt, ResolveError
+from dnsproxy.transport.source_address import socket_factory
 
 # Seconds for the TCP and TLS connection.
 CONNECT_DEADLINE = 5.0
@@ -73,15 +75,21 @@ class Web:
 
 
 @asynccontextmanager
-async def open_web(addresses_of: AddressesOf, ca_file: Path | None) -> AsyncIterator[Web]:
-    """Trust the authorities in ``ca_file`` (PEM), or the system's.
+async def open_web(
+    addresses_of: AddressesOf, ca_file: Path | None, source: Source | None = None
+) -> AsyncIterator[Web]:
+    """Trust the authorities in ``ca_file`` (PEM), or the system's; connections leave from ``source``.
 
     Raises:
         DiscoverError: the file cannot be used.
     """
     context = await asyncio.to_thread(_context, ca_file)
     connector = aiohttp.TCPConnector(
-        resolver=_Resolver(addresses_of), use_dns_cache=False, ssl=context, force_close=True
+        resolver=_Resolver(addresses_of),
+        use_dns_cache=False,
+        ssl=context,
+        force_close=True,
+        socket_factory=socket_factory(source),
     )
     # Nothing is unpacked: a small body must not become a large one.
     async with aiohttp.ClientSession(

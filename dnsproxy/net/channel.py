@@ -20,10 +20,10 @@ from dnsproxy.core.exchange import Exchange
 from dnsproxy.core.text import printable
 from dnsproxy.core.upstreams import Upstream
 from dnsproxy.net.link import Ends, Link, Waiting
-from dnsproxy.net.source_address import bind_source
 from dnsproxy.net.stream import UPSTREAMS, note_local
 from dnsproxy.net.upstream_tls import ClientContext, name_failure
 from dnsproxy.supervise import note_failure
+from dnsproxy.transport.source_address import connect_socket
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -127,7 +127,9 @@ class Channel:
     async def _try(self, link: Link, address: str) -> tuple[Failure, str] | None:
         secure = self.upstream.secure
         try:
-            sock = await self._connected(address)
+            sock = await connect_socket(
+                socket.SOCK_STREAM, address, self.upstream.address[1], self.upstream.source
+            )
             if self.context is None or secure is None:
                 await self._loop.create_connection(lambda: link, sock=sock)
             else:
@@ -145,19 +147,6 @@ class Channel:
             note_local(UPSTREAMS, exc, self.ends.local_failures)
             return name_failure(exc)
         return None
-
-    async def _connected(self, address: str) -> socket.socket:
-        """Return a socket that is connected to ``address``, from the upstream's source; raises OSError."""
-        sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
-        try:
-            sock.setblocking(False)
-            if self.upstream.source is not None:
-                bind_source(sock, self.upstream.source)
-            await self._loop.sock_connect(sock, (address, self.upstream.address[1]))
-        except BaseException:  # a cancellation too
-            sock.close()
-            raise
-        return sock
 
     def proven(self, link: Link) -> None:
         """Note that ``link`` has given its first reply."""

@@ -54,7 +54,7 @@ class Connection:
     ) -> None:
         self._sock = sock
         self._fd = sock.fileno()
-        self.source = source
+        self.source = self.peer = source
         self._engine = engine
         self._forwarder = forwarder
         self._ready = ready
@@ -76,6 +76,10 @@ class Connection:
         # A response is one segment; waiting to fill it would only delay it.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         ready.add(self._fd, self._serve)
+
+    def come_by(self, peer: bytes, port: int) -> None:  # noqa: ARG002 - for those that are watched
+        """Note that the connection is ``peer``'s, made for the client's ``port`` there."""
+        self.peer = peer
 
     def _serve(self) -> None:
         """Do what the socket is ready for."""

@@ -43,7 +43,7 @@ class EncryptedClient(asyncio.Protocol):
 
     def __init__(self, house: House, source: bytes) -> None:
         self.house = house
-        self.source = source
+        self.source = self.peer = source
         self.transport: asyncio.Transport | None = None
         self.waiting = 0
         self.active = monotonic()
@@ -51,6 +51,10 @@ class EncryptedClient(asyncio.Protocol):
         self._choked = False
         # Bytes that are charged to the listener's budget.
         self._charged = 0
+
+    def come_by(self, peer: bytes, port: int) -> None:  # noqa: ARG002 - for those that are watched
+        """Note that the connection is ``peer``'s, made for the client's ``port`` there."""
+        self.peer = peer
 
     # -- for subclasses ----------------------------------------------------------------
 

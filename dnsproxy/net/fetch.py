@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 import structlog
 
+from dnsproxy.core.upstreams import Source as SourceAddress
 from dnsproxy.errors import FetchError, StartError
 from dnsproxy.settings.etcd import EtcdSource
 from dnsproxy.settings.sources import KubernetesSource, S3Source, Source
@@ -108,9 +109,10 @@ def public_url(url: str) -> str:
 
 
 class Fetcher:
-    """Fetches from any number of sources. `close` it at the end."""
+    """Fetches from any number of sources; requests leave from ``source_address``. `close` it at the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, source_address: SourceAddress | None = None) -> None:
+        self._source_address = source_address
         self._readers: dict[str, Reader] = {}
 
     async def fetch(self, source: Source, request: Request) -> Fetched:
@@ -125,7 +127,7 @@ class Fetcher:
             async with asyncio.timeout(request.deadline):
                 reader = self._readers.get(source.url)
                 if reader is None:
-                    reader = self._readers[source.url] = make_reader(source)
+                    reader = self._readers[source.url] = make_reader(source, self._source_address)
                 return await reader.fetch(request)
         except FetchError as exc:
             raise FetchError(f"{shown}: {exc}", exc.retry_after) from exc
@@ -158,8 +160,10 @@ class Fetcher:
             await reader.close()
 
 
-def make_reader(source: Source) -> Reader:
-    """Return the reader for ``source``; nothing is opened yet.
+def make_reader(source: Source, source_address: SourceAddress | None = None) -> Reader:
+    """Return the reader for ``source``, whose requests leave from ``source_address``; nothing is opened yet.
+
+    The libraries for objects and API servers cannot choose an address: the settings admit neither with one.
 
     Raises:
         StartError: what it takes is not installed.
@@ -168,7 +172,7 @@ def make_reader(source: Source) -> Reader:
     if isinstance(source, EtcdSource):
         from dnsproxy.net.source_etcd import EtcdReader  # noqa: PLC0415
 
-        return EtcdReader(source)
+        return EtcdReader(source, source_address)
     if source.url.startswith("file:"):
         from dnsproxy.net.source_file import FileReader  # noqa: PLC0415
 
@@ -183,7 +187,7 @@ def make_reader(source: Source) -> Reader:
         return KubernetesReader(source)
     from dnsproxy.net.source_http import HttpReader  # noqa: PLC0415
 
-    return HttpReader(source)
+    return HttpReader(source, source_address)
 
 
 def text_of(body: bytes) -> str:

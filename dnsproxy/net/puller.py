@@ -84,7 +84,7 @@ class SnapshotPuller:
         self._state = state
         self._accept = accept
         self._wall = wall
-        self._fetcher = Fetcher()
+        self._fetcher = Fetcher(settings.source_address)
         self._fetch = fetch or self._fetcher.fetch
         self._changed = changed or self._fetcher.changed
         self._statuses = {source.url: SourceStatus(public_url(source.url)) for source in settings.sources}

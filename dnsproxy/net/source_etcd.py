@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from dnsproxy.core.upstreams import Source
 from dnsproxy.errors import FetchError, StoreError
 from dnsproxy.net.fetch import Fetched, Request, text_of
 from dnsproxy.settings.etcd import EtcdSource
@@ -15,9 +16,9 @@ from dnsproxy.transport.etcd_keys import KeyState, read_key
 class EtcdReader:
     """Reads and watches the key of ``source``. The mark is the cluster's id and the key's last revision."""
 
-    def __init__(self, source: EtcdSource) -> None:
+    def __init__(self, source: EtcdSource, source_address: Source | None = None) -> None:
         self._key = source.key
-        self._cluster = EtcdCluster(source)
+        self._cluster = EtcdCluster(source, source_address=source_address)
         self._follower = KeyFollower(self._cluster, source.key)
 
     async def fetch(self, request: Request) -> Fetched:

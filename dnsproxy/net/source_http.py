@@ -10,12 +10,14 @@ from pathlib import Path
 import aiohttp
 
 from dnsproxy.authorities import client_context
+from dnsproxy.core.upstreams import Source
 from dnsproxy.errors import FetchError, StartError
 from dnsproxy.net import fetch
 from dnsproxy.net.fetch import Fetched, Request, text_of
 from dnsproxy.settings.sources import SourceSettings
 from dnsproxy.tokens import read_token
 from dnsproxy.transport.reasons import client_reason, os_reason
+from dnsproxy.transport.source_address import socket_factory
 
 # Seconds for the TCP (and TLS) connection.
 CONNECT_DEADLINE = 5.0
@@ -25,10 +27,11 @@ _RETRY_DIGITS = 6
 
 
 class HttpReader:
-    """Gets ``source`` over one HTTP session."""
+    """Gets ``source`` over one HTTP session, whose connections leave from ``source_address``."""
 
-    def __init__(self, source: SourceSettings) -> None:
+    def __init__(self, source: SourceSettings, source_address: Source | None = None) -> None:
         self._source = source
+        self._source_address = source_address
         self._session: aiohttp.ClientSession | None = None
         self._context: tuple[int, ssl.SSLContext] | None = None
 
@@ -57,7 +60,10 @@ class HttpReader:
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_DEADLINE)
             # Nothing is unpacked: a small body must not become a large one.
             self._session = aiohttp.ClientSession(
-                timeout=timeout, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
+                connector=aiohttp.TCPConnector(socket_factory=socket_factory(self._source_address)),
+                timeout=timeout,
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._session
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import socket
@@ -12,8 +13,11 @@ from typing import Final
 
 import structlog
 
+from dnsproxy.core.engine import Engine
 from dnsproxy.core.memory import CLIENT_RECEIVE, CLIENT_SEND
-from dnsproxy.errors import StartError
+from dnsproxy.core.places import Place, Places
+from dnsproxy.core.proxy_protocol import Header
+from dnsproxy.errors import DropReason, StartError
 from dnsproxy.host_calls import REFUSED
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -82,6 +86,56 @@ def bound_buffers(sock: socket.socket) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, CLIENT_RECEIVE)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, CLIENT_SEND)
     return sock
+
+
+class Greeting:
+    """A connection that is being made: the holder of ``place`` until then."""
+
+    def __init__(self, place: Place) -> None:
+        self.task: asyncio.Task[None] | None = None
+        self.active = monotonic()
+        self.place = place
+        place.holder = self
+
+    def client(self, header: Header, peer: bytes, engine: Engine, places: Places) -> bytes | None:
+        """Return the client that ``peer`` connects for, and take its place; None if it may not connect."""
+        source = header.address or peer
+        if not engine.admits(source):
+            return None
+        places.leave(self.place)
+        place = places.take(source)
+        if not isinstance(place, Place):
+            engine.stats.drops[place] += 1
+            return None
+        self.place, place.holder = place, self
+        displace(place, engine)
+        return source
+
+    def abort(self) -> None:
+        """See `core.places.Holder`."""
+        if self.task is not None:
+            self.task.cancel()
+
+
+def displace(place: Place, engine: Engine) -> None:
+    """Close the connection that ``place`` was taken from, if any."""
+    if place.displaced is not None:
+        engine.stats.drops[DropReason.TCP_DISPLACED] += 1
+        place.displaced.abort()
+        place.displaced = None
+
+
+def expects_header(engine: Engine, peer: bytes) -> bool:
+    """Tell whether the packed address ``peer`` says by PROXY protocol which client it connects for."""
+    proxies = engine.features.proxies
+    return proxies is not None and proxies.allows(peer)
+
+
+def may_stay(engine: Engine, source: bytes, peer: bytes) -> bool:
+    """Tell whether ``engine`` admits a connection that ``peer`` has made for the client at ``source``."""
+    if peer != source and not (expects_header(engine, peer) and engine.admits(peer)):
+        return False
+    return engine.admits(source)
 
 
 def bound_address(sock: socket.socket | None) -> tuple[str, int]:

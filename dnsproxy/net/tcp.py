@@ -14,17 +14,22 @@ from typing import TYPE_CHECKING, Final
 
 from dnsproxy.core.engine import Engine
 from dnsproxy.core.places import Place, Places
-from dnsproxy.errors import DropReason
+from dnsproxy.errors import DropReason, WireError
 from dnsproxy.net import connection
 from dnsproxy.net.heap import trim
 from dnsproxy.net.loop import Readiness
+from dnsproxy.net.proxied import receive_header
 from dnsproxy.net.stream import (
     EXHAUSTED_SECONDS,
     IDLE_LOOKS,
     TCP_CLIENTS,
+    Greeting,
     bound_address,
     bound_buffers,
+    displace,
+    expects_header,
     listen,
+    may_stay,
     note_exhausted,
 )
 from dnsproxy.net.upstream import Forwarder
@@ -49,6 +54,7 @@ class TcpListener:
         self.forwarder = forwarder
         self._places = places
         self._connections: set[connection.Connection] = set()
+        self._greetings: set[asyncio.Task[None]] = set()
         self._sock: socket.socket | None = None
         self._ready = Readiness()
         self._loop = asyncio.get_running_loop()
@@ -84,24 +90,51 @@ class TcpListener:
             if not self.engine.admits(source):
                 sock.close()
                 continue
-            place = self._places.take(source)
-            if isinstance(place, Place):
-                self._admit(sock, source, place)
-            else:
+            proxied = expects_header(self.engine, source)
+            place = self._places.take(source, proxied=proxied)
+            if not isinstance(place, Place):
                 # The client may retry, or use UDP.
                 self.engine.stats.drops[place] += 1
                 sock.close()
+                continue
+            displace(place, self.engine)
+            if proxied:
+                self._greet(sock, source, place)
+            else:
+                self._admit(sock, source, place)
 
     def _resume(self) -> None:
         self._pause = None
         if self._sock is not None:
             self._ready.add(self._sock.fileno(), self._accept)
 
-    def _admit(self, sock: socket.socket, source: bytes, place: Place) -> None:
-        if place.displaced is not None:
-            self.engine.stats.drops[DropReason.TCP_DISPLACED] += 1
-            place.displaced.abort()
-            place.displaced = None
+    def _greet(self, sock: socket.socket, peer: bytes, place: Place) -> None:
+        greeting = Greeting(place)
+        task = greeting.task = self._loop.create_task(self._receive_header(sock, peer, greeting))
+        self._greetings.add(task)
+        task.add_done_callback(partial(self._end_greeting, sock, greeting))
+
+    def _end_greeting(self, sock: socket.socket, greeting: Greeting, task: asyncio.Task[None]) -> None:
+        self._greetings.discard(task)
+        if greeting.place.holder is greeting:
+            sock.close()
+            self._places.leave(greeting.place)
+
+    async def _receive_header(self, sock: socket.socket, peer: bytes, greeting: Greeting) -> None:
+        sock.setblocking(False)
+        try:
+            async with asyncio.timeout(connection.IDLE_SECONDS):
+                header = await receive_header(sock)
+        except (OSError, WireError):  # TimeoutError is an OSError
+            self.engine.stats.drops[DropReason.PROXY_HEADER] += 1
+            return
+        source = greeting.client(header, peer, self.engine, self._places)
+        if source is not None:
+            client = self._admit(sock, source, greeting.place)
+            if header.address:
+                client.come_by(peer, header.port)
+
+    def _admit(self, sock: socket.socket, source: bytes, place: Place) -> connection.Connection:
         try:
             client = place.holder = self._connection(sock, source, place)
         except Exception:  # the kernel watches no more sockets (epoll(7), max_user_watches)
@@ -111,6 +144,7 @@ class TcpListener:
         self._connections.add(client)
         if self._sweep is None:
             self._sweep = self._loop.call_later(connection.IDLE_SECONDS / IDLE_LOOKS, self._close_idle)
+        return client
 
     def _connection(self, sock: socket.socket, source: bytes, place: Place) -> connection.Connection:
         forget = partial(self._forget, place)
@@ -158,7 +192,7 @@ class TcpListener:
         self.forwarder = forwarder
         for client in list(self._connections):
             client.refit(engine, forwarder)
-            if not engine.admits(client.source):
+            if not may_stay(engine, client.source, client.peer):
                 client.finish()
 
     def finish(self) -> None:
@@ -172,12 +206,12 @@ class TcpListener:
 
     @property
     def has_clients(self) -> bool:
-        """Whether a connection is open."""
-        return bool(self._connections)
+        """Whether a connection is open, or being made."""
+        return bool(self._greetings or self._connections)
 
     def is_busy(self, since: float) -> bool:
         """Tell whether a client waits for an answer, or has asked anything since ``since``."""
-        return any(client.is_busy(since) for client in self._connections)
+        return bool(self._greetings) or any(client.is_busy(since) for client in self._connections)
 
     def _stop_accepting(self) -> None:
         if self._sock is None:
@@ -195,5 +229,8 @@ class TcpListener:
         if self._sweep is not None:
             self._sweep.cancel()
         self._stop_accepting()
+        for task in self._greetings:
+            task.cancel()
+        await asyncio.gather(*self._greetings, return_exceptions=True)
         for client in list(self._connections):
             client.finish()

@@ -15,20 +15,26 @@ from time import monotonic
 from dnsproxy.certificate import Certificate
 from dnsproxy.core.engine import Engine
 from dnsproxy.core.places import Place, Places
-from dnsproxy.errors import DropReason
+from dnsproxy.core.proxy_protocol import Header, header_length, read_header
+from dnsproxy.errors import DropReason, WireError
 from dnsproxy.net import encrypted
 from dnsproxy.net.doh_http1 import Http1Client
 from dnsproxy.net.doh_http2 import Http2Client
 from dnsproxy.net.dot import DotClient
 from dnsproxy.net.encrypted import EncryptedClient
 from dnsproxy.net.heap import trim
+from dnsproxy.net.proxied import receive_header
 from dnsproxy.net.stream import (
     EXHAUSTED_SECONDS,
     IDLE_LOOKS,
     TLS_CLIENTS,
+    Greeting,
     bound_address,
     bound_buffers,
+    displace,
+    expects_header,
     listen,
+    may_stay,
     note_exhausted,
 )
 from dnsproxy.net.tls_transport import GOODBYE_SECONDS, Buffers, TlsTransport
@@ -41,23 +47,39 @@ HANDSHAKE_SECONDS = 5.0
 _LOOK_SECONDS = 0.01
 # Bytes of an idle connection, roughly.
 _IDLE = 32 * 1024
+# How a TLS record with a ClientHello begins (RFC 8446 §5.1), and no PROXY header.
+_HELLO = b"\x16"
 # Connections taken at the end.
 _LAST_ACCEPTS = 512
 _SPOKEN: dict[str | None, type[EncryptedClient]] = {"h2": Http2Client, "http/1.1": Http1Client}
 
 
-class _Handshake:
-    """A connection whose handshake is under way: the holder of ``place`` until then."""
+class HeaderReader(asyncio.Protocol):
+    """Reads a header where TLS is around it: ``header`` is done with it, or raises OSError or WireError."""
 
-    def __init__(self, place: Place) -> None:
-        self.task: asyncio.Task[None] | None = None
-        self.active = monotonic()
-        place.holder = self
+    def __init__(self) -> None:
+        self.header: asyncio.Future[Header] = asyncio.get_running_loop().create_future()
+        self._data = b""
 
-    def abort(self) -> None:
-        """See `core.places.Holder`."""
-        if self.task is not None:
-            self.task.cancel()
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        self._data += data
+        if self.header.done():
+            return
+        try:
+            if len(self._data) >= header_length(self._data):
+                self.header.set_result(read_header(self._data))
+        except WireError as exc:
+            self.header.set_exception(exc)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
+        if not self.header.done():
+            self.header.set_exception(exc or ConnectionResetError("closed before the header"))
+
+    def rest(self, header: Header) -> bytes:
+        """Return what has come after ``header``."""
+        return self._data[header.length :]
 
 
 class TlsListener:
@@ -125,47 +147,89 @@ class TlsListener:
         if not self.engine.admits(source):
             sock.close()
             return
-        place = self._places.take(source)
+        proxied = expects_header(self.engine, source)
+        place = self._places.take(source, proxied=proxied)
         if not isinstance(place, Place):
             self.engine.stats.drops[place] += 1
             sock.close()
             return
-        if place.displaced is not None:
-            self.engine.stats.drops[DropReason.TCP_DISPLACED] += 1
-            place.displaced.abort()
-            place.displaced = None
-        handshake = _Handshake(place)
-        task = handshake.task = self._loop.create_task(self._shake_hands(sock, source, place))
+        displace(place, self.engine)
+        greeting = Greeting(place)
+        greet = self._greet if proxied else self._shake_hands
+        task = greeting.task = self._loop.create_task(greet(sock, source, greeting))
         self._handshakes.add(task)
-        task.add_done_callback(partial(self._end_handshake, sock, handshake, place))
+        task.add_done_callback(partial(self._end_handshake, sock, greeting))
 
-    def _end_handshake(
-        self, sock: socket.socket, handshake: _Handshake, place: Place, task: asyncio.Task[None]
-    ) -> None:
+    def _end_handshake(self, sock: socket.socket, greeting: Greeting, task: asyncio.Task[None]) -> None:
         self._handshakes.discard(task)
-        if place.holder is handshake:
+        if greeting.place.holder is greeting:
             # Of a task that is cancelled before its first step nothing else closes the socket.
             sock.close()
-            self._places.leave(place)
+            self._places.leave(greeting.place)
 
-    async def _shake_hands(self, sock: socket.socket, source: bytes, place: Place) -> None:
-        transport = TlsTransport(self._certificate.context(), self._buffers)
+    async def _greet(self, sock: socket.socket, peer: bytes, greeting: Greeting) -> None:
+        """Have the load balancer at ``peer`` name its client, in front of the handshake or after it."""
+        header = None
+        try:
+            async with asyncio.timeout(HANDSHAKE_SECONDS):
+                first = await self._loop.sock_recv(sock, 1)
+                if first != _HELLO:
+                    header = await receive_header(sock, first)
+        except (OSError, WireError):  # TimeoutError is an OSError
+            self.engine.stats.drops[DropReason.PROXY_HEADER] += 1
+            return
+        if header is None:
+            await self._shake_hands(sock, peer, greeting, first)
+        elif (source := greeting.client(header, peer, self.engine, self._places)) is not None:
+            origin = (source, header.port) if header.address else None
+            await self._shake_hands(sock, peer, greeting, origin=origin)
+
+    async def _shake_hands(
+        self,
+        sock: socket.socket,
+        peer: bytes,
+        greeting: Greeting,
+        first: bytes = b"",
+        origin: tuple[bytes, int] | None = None,
+    ) -> None:
+        """Do the handshake, ``first`` being what has come of it if a header follows, and serve the client."""
+        transport = TlsTransport(self._certificate.context(), self._buffers, first)
+        rest = b""
+        reason = DropReason.TLS_HANDSHAKE
         has_started = False
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await self._loop.connect_accepted_socket(lambda: transport, sock)
             async with asyncio.timeout(HANDSHAKE_SECONDS):
                 await transport.handshake
+                if first:
+                    reason = DropReason.PROXY_HEADER
+                    reader = HeaderReader()
+                    transport.serve(reader)
+                    header = await reader.header
+                    source = greeting.client(header, peer, self.engine, self._places)
+                    if source is None:
+                        return
+                    origin = (source, header.port) if header.address else None
+                    rest = reader.rest(header)
             has_started = True
-            self._start(transport, source, place)
-        except OSError:  # ssl.SSLError and TimeoutError are such
-            self.engine.stats.drops[DropReason.TLS_HANDSHAKE] += 1
+            self._start(transport, peer, greeting.place, origin, rest)
+        except (OSError, WireError):  # ssl.SSLError and TimeoutError are OSErrors
+            self.engine.stats.drops[reason] += 1
         finally:
             if not has_started:
                 transport.abort()
 
-    def _start(self, transport: TlsTransport, source: bytes, place: Place) -> None:
-        """Serve a client whose handshake is done."""
+    def _start(
+        self,
+        transport: TlsTransport,
+        peer: bytes,
+        place: Place,
+        origin: tuple[bytes, int] | None,
+        rest: bytes,
+    ) -> None:
+        """Serve a client whose handshake is done: ``peer``, or the address and port in ``origin``."""
+        source = peer if origin is None else origin[0]
         spoken = transport.get_extra_info("ssl_object").selected_alpn_protocol()
         if self._watch is None:
             client = _SPOKEN.get(spoken, DotClient)(self, source)
@@ -173,7 +237,9 @@ class TlsListener:
             client = watched_client(spoken, self, source, self._watch)
         place.holder = client
         self._clients[client] = place
-        transport.serve(client)
+        if origin is not None:
+            client.come_by(peer, origin[1])
+        transport.serve(client, rest)
         if self._sweep is None:
             self._plan_sweep()
 
@@ -208,7 +274,7 @@ class TlsListener:
         if certificate is not None:
             self._certificate = certificate
         for client in list(self._clients):
-            if not engine.admits(client.source):
+            if not may_stay(engine, client.source, client.peer):
                 client.finish()
 
     def finish(self) -> None:

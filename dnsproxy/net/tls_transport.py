@@ -41,11 +41,13 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         *("_received", "_timer", "_tls", "handshake"),
     )
 
-    def __init__(self, context: ssl.SSLContext, buffers: Buffers) -> None:
+    def __init__(self, context: ssl.SSLContext, buffers: Buffers, first: bytes = b"") -> None:
+        """``first`` is what has been read of the handshake, and not all of its first record."""
         super().__init__()
         self._loop = asyncio.get_running_loop()
         self._buffers = buffers
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._incoming.write(first)
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._raw: asyncio.Transport | None = None
         self._protocol: asyncio.Protocol | None = None
@@ -55,10 +57,12 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         self._closing = False
         self.handshake: asyncio.Future[None] = self._loop.create_future()
 
-    def serve(self, protocol: asyncio.Protocol) -> None:
-        """Have ``protocol`` served, after the handshake."""
+    def serve(self, protocol: asyncio.Protocol, first: bytes = b"") -> None:
+        """Have ``protocol`` served, after the handshake; ``first`` is what has been read already."""
         self._protocol = protocol
         protocol.connection_made(self)
+        if first:
+            protocol.data_received(first)
         if self._raw is None:
             # The client has gone in the meantime.
             self._loop.call_soon(self._lose, None)

@@ -12,10 +12,11 @@ from dnsproxy.core.engine import Engine, Forward
 from dnsproxy.core.pacing import BURST, Late, Pacer
 from dnsproxy.core.wire import Query
 from dnsproxy.errors import DropReason
-from dnsproxy.net.datagrams import Token, bind_socket, fast_side
+from dnsproxy.net.datagrams import DatagramSocket, Token, bind_socket, fast_side
 from dnsproxy.net.loop import Readiness
 from dnsproxy.net.mmsg import BatchSocket
 from dnsproxy.net.msghdr import BATCH
+from dnsproxy.net.proxied import ProxiedSocket
 from dnsproxy.net.upstream import Forwarder
 
 # Full batches taken per wake-up before other sockets and timers get their turn.
@@ -49,9 +50,11 @@ class UdpListener:
         self._engine = engine
         self._forwarder = forwarder
         self._sock = bind_socket(host, port) if sock is None else sock
-        self._datagrams = fast_side(self._sock)
+        self._datagrams: DatagramSocket = fast_side(self._sock)
         # The usual kind under its own type: the compiler then calls it directly.
         self._batch = self._datagrams if isinstance(self._datagrams, BatchSocket) else None
+        self._proxied: ProxiedSocket | None = None
+        self._expect_proxies(engine)
         self._ready = Readiness()
         self._flush_planned = False
         self._late: list[Late] = []
@@ -74,6 +77,15 @@ class UdpListener:
         self._engine = engine
         self._forwarder = forwarder
         self._pacer.clients = engine.clients
+        self._expect_proxies(engine)
+
+    def _expect_proxies(self, engine: Engine) -> None:
+        """Take headers of PROXY protocol from now on, if ``engine`` has peers that send them."""
+        if self._proxied is not None:
+            self._proxied.engine = engine
+        elif engine.features.proxies is not None:
+            self._datagrams = self._proxied = ProxiedSocket(self._datagrams, engine)
+            self._batch = None
 
     def finish(self) -> None:
         """Answer what has come until now, and read no more. What waits is still answered, until `close`."""

@@ -16,7 +16,7 @@ from dnsproxy.core.attempt import Attempt
 from dnsproxy.core.exchange import Exchange
 from dnsproxy.core.stats import Ignored
 from dnsproxy.core.upstreams import Upstream
-from dnsproxy.net.source_address import bind_source
+from dnsproxy.transport.source_address import bind_source
 
 # An off-path attacker must guess port and id. Queries that come alone have a port each (RFC 5452 §9.2), those
 # of one millisecond share one, 200 at the most: opening and closing one costs 10 us, 1 % of that time.

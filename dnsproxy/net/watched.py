@@ -98,6 +98,11 @@ class WatchedConnection(Connection):
         self._server, self._server_port = server_of(sock)
         super().__init__(sock, source, engine, forwarder, ready, buffers, forget)
 
+    def come_by(self, peer: bytes, port: int) -> None:
+        """See `Connection.come_by`."""
+        super().come_by(peer, port)
+        self._client_port = port
+
     def _take(self, message: bytes, now: float) -> bool:
         step, number = receive_counted(self._engine, message, self.source, now, tcp=True)
         seen = self._watch.begin("tcp", self.source, self._client_port, message, now, time())

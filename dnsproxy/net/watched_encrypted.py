@@ -30,9 +30,14 @@ class _Watched(EncryptedClient):
         """See `asyncio.Protocol`."""
         sock = transport.get_extra_info("socket")
         if sock is not None:
-            self._client_port = port_of(cast("socket.socket", sock))
+            self._client_port = self._client_port or port_of(cast("socket.socket", sock))
             self._server = server_of(cast("socket.socket", sock))
         super().connection_made(transport)
+
+    def come_by(self, peer: bytes, port: int) -> None:
+        """See `EncryptedClient.come_by`."""
+        super().come_by(peer, port)
+        self._client_port = port
 
     def ask(self, query: bytes, token: Hashable) -> None:
         """See `EncryptedClient.ask`."""

@@ -23,6 +23,7 @@ from dnsproxy.settings.values import (
     Resolver,
     Share,
     ShareText,
+    SourceText,
     system_resolvers,
 )
 
@@ -162,6 +163,11 @@ class LearnSettings(Model):
     """The last snapshots taken; what the proxy answers from after a restart without any helper."""
     refresh: Annotated[Duration, Field(ge=0.1, le=3600)] = 15.0
     """Time between two pulls of a source."""
+    source_address: SourceText | None = None
+    """What requests to sources leave from, as in `forward.source`: those over HTTP and to etcd, and what a
+    `dns://` or embedded source asks resolvers and registries; null: as the routes have it. Sources of types
+    `s3` and `kubernetes` cannot have one. Probes of learned addresses leave as the routes have it.
+    """
     ttl: int = Field(30, ge=1, le=3600)
     """TTL given to clients for learned names, in seconds."""
     max_stale: Duration = math.inf
@@ -183,4 +189,7 @@ class LearnSettings(Model):
             raise ValueError("sources need trusted_keys to check what they publish")
         if len({source.url for source in self.sources}) != len(self.sources):
             raise ValueError("two sources are the same")
+        fixed = sorted({source.type for source in self.sources} & {"s3", "kubernetes"})
+        if self.source_address is not None and fixed:
+            raise ValueError(f"source_address: a source of type {fixed[0]} cannot have one; use a route")
         return self

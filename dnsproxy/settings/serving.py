@@ -153,6 +153,12 @@ class ServeSettings(Model):
     """Client ranges to answer; others get REFUSED over UDP, their connections are closed. The list replaces
     the default.
     """
+    proxy_protocol: list[ClientRange] = Field(default_factory=list)
+    """Ranges of load balancers that put a header of PROXY protocol, version 2, before each message over UDP
+    and at the start of each connection, before the TLS handshake or after it: dnsdist with
+    `useProxyProtocol=true`, HAProxy with `send-proxy-v2`. What the header names is the client for `allow`,
+    all limits and logs. A load balancer must be in `allow` too, and gets no answer without a header.
+    """
     max_tcp_clients: int = Field(512, ge=1, le=100_000)
     """TCP and TLS connections at one time, of all clients. When all are taken, one of the client with the
     most is closed for a client with fewer.
@@ -175,6 +181,13 @@ class ServeSettings(Model):
     """A limit for each client; off by default."""
     identity: IdentitySettings = IdentitySettings()
     """What `version.bind` and `id.server` (class CH) are answered with."""
+
+    @model_validator(mode="after")
+    def _admit_proxies(self) -> Self:
+        for network in self.proxy_protocol:
+            if not any(network.overlaps(allowed) for allowed in self.allow):
+                raise ValueError(f"proxy_protocol: {network} is in no range of allow; add it there")
+        return self
 
 
 class ProbeSettings(Model):

@@ -19,10 +19,12 @@ from typing import Any
 import aiohttp
 
 from dnsproxy.authorities import client_context
+from dnsproxy.core.upstreams import Source
 from dnsproxy.errors import StartError, StoreError
 from dnsproxy.settings.etcd import EtcdConnection
 from dnsproxy.tokens import read_token
 from dnsproxy.transport.reasons import client_reason, os_reason
+from dnsproxy.transport.source_address import socket_factory
 
 # Seconds for a connection to a member, and for its whole answer.
 CONNECT_DEADLINE = 2.0
@@ -56,15 +58,19 @@ def encode(text: str) -> str:
 class EtcdCluster:
     """Asks the members of one cluster, always the same one until it fails.
 
-    The first is drawn, so that a fleet spreads over them. `close` it at the end.
+    The first is drawn, so that a fleet spreads over them. Connections leave from ``source_address``.
+    `close` it at the end.
     """
 
-    def __init__(self, settings: EtcdConnection, draw: float | None = None) -> None:
+    def __init__(
+        self, settings: EtcdConnection, draw: float | None = None, source_address: Source | None = None
+    ) -> None:
         self.name = settings.url
         self._settings = settings
         self._members = settings.endpoints
         # It spreads load; it is no secret.
         self._at = int((random.random() if draw is None else draw) * len(self._members))  # noqa: S311
+        self._source_address = source_address
         self._session: aiohttp.ClientSession | None = None
         self._token: str | None = None
         self._signing_in = asyncio.Lock()
@@ -151,7 +157,9 @@ class EtcdCluster:
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(keepalive_timeout=IDLE),
+                connector=aiohttp.TCPConnector(
+                    keepalive_timeout=IDLE, socket_factory=socket_factory(self._source_address)
+                ),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_DEADLINE),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,

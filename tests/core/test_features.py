@@ -8,4 +8,5 @@ def test_nothing_is_on_that_is_not_asked_for() -> None:
     assert not any((NO_FEATURES.prefetch, NO_FEATURES.nxdomain_cut))
     assert not any((NO_FEATURES.minimal_any, NO_FEATURES.mix_case))
     assert (NO_FEATURES.version, NO_FEATURES.identity) == (None, None)
+    assert NO_FEATURES.proxies is None
     assert NO_FEATURES.probe_interval == float("inf")

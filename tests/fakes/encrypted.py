@@ -17,6 +17,7 @@ import h2.settings
 
 from dnsproxy.certificate import Certificate
 from dnsproxy.core.engine import Engine
+from dnsproxy.core.features import Features
 from dnsproxy.core.places import Places
 from dnsproxy.core.policy import Owned
 from dnsproxy.core.upstreams import Upstream
@@ -77,6 +78,7 @@ async def tls_world(
     allow: Sequence[str] = ("127.0.0.0/8",),
     max_in_flight: int = 1000,
     watch: Watch | None = None,
+    features: Features | None = None,
 ) -> AsyncIterator[TlsWorld]:
     async with FakeUpstream(hook) as upstream:
         made = engine(
@@ -84,6 +86,7 @@ async def tls_world(
             upstreams=[Upstream("up", upstream.address)],
             allow=allow,
             max_in_flight=max_in_flight,
+            features=features,
         )
         forwarder = Forwarder(made)
         places = Places(max_clients, max_per_client)

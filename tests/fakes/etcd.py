@@ -77,6 +77,7 @@ class Member:
         self.fault: Handler | None = None
         self.deaf = False
         self.asked: list[str] = []
+        self.peers: list[str | None] = []
         self.tokens: list[str | None] = []
         self._server: TestServer | None = None
 
@@ -104,6 +105,7 @@ class Member:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         self.asked.append(request.path)
+        self.peers.append(request.remote)
         if self.fault is not None:
             return await self.fault(request)
         body = await request.json()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dnsproxy.core.engine import Engine
+from dnsproxy.core.features import Features
 from dnsproxy.core.places import Places
 from dnsproxy.core.policy import Owned
 from dnsproxy.core.upstreams import Upstream
@@ -94,6 +95,7 @@ async def tcp_world(
     upstreams: Sequence[Upstream] = (),
     send_buffer: int = 0,
     watch: Watch | None = None,
+    features: Features | None = None,
 ) -> AsyncIterator[TcpWorld]:
     """Listen on a free port; ``send_buffer`` is the kernel's per connection, in octets."""
     async with FakeUpstream(hook) as upstream:
@@ -102,6 +104,7 @@ async def tcp_world(
             upstreams=upstreams or [Upstream("up", upstream.address)],
             allow=allow,
             max_in_flight=1000,
+            features=features,
         )
         forwarder = Forwarder(made)
         listener = TcpListener(made, forwarder, Places(max_clients, max_per_client), watch)

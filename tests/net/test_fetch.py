@@ -37,7 +37,7 @@ class Stub:
 def stub(monkeypatch: pytest.MonkeyPatch) -> Stub:
     stub = Stub()
 
-    def make(_source: Source) -> Reader:
+    def make(_source: Source, _source_address: object) -> Reader:
         return stub
 
     monkeypatch.setattr(module, "make_reader", make)

@@ -17,6 +17,8 @@ from tests.settings.mistakes import complaints
         ({"serve": {"listen": []}}, "at least 1 item"),
         ({"serve": {"allow": ["10.0.0.1/8"]}}, "has host bits set"),
         ({"serve": {"allow": [10]}}, "not a range"),
+        ({"serve": {"proxy_protocol": ["10.0.0.1/8"]}}, "has host bits set"),
+        ({"serve": {"proxy_protocol": ["2001:db8::/32"]}}, "2001:db8::/32 is in no range of allow"),
         ({"forward": {"upstreams": ["dns.example"]}}, "not an IP address"),
         ({"forward": {"timeout": {"attempt": "0s"}}}, "greater than or equal to 0.01"),
         (
