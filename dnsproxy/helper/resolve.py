@@ -51,7 +51,7 @@ _A, _CNAME, _AAAA = 1, 5, 28
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """The most seconds for one attempt before the next, how many of those in all, and what they leave from."""
+    """The most seconds for one attempt before the next, how many of those in all, and their source."""
 
     timeout: float = TIMEOUT
     attempts: int = ATTEMPTS
