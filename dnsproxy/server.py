@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from dnsproxy import output
 from dnsproxy.core.addresses.table import ServedTable
 from dnsproxy.core.engine import Engine
+from dnsproxy.core.inflight import CLIENT_WAIT
 from dnsproxy.core.places import Places
 from dnsproxy.core.question import zone_key
 from dnsproxy.core.returns import Returns
@@ -249,15 +250,15 @@ class Server:
         when the queue is empty and no client waits.
 
         Connections are closed when no client waits on any of them, and with ``quiet`` no client has asked for
-        so many seconds. That is waited for up to ``most`` seconds, by default as long as a forwarded query
-        may take. A client that still waits then gets a stale answer or SERVFAIL.
+        so many seconds. That is waited for up to ``most`` seconds, by default as long as clients
+        wait for a stale answer. A client that still waits then gets a stale answer or SERVFAIL.
         """
         held = frozenset(self._keeper.given if held is None else held)
         self._keeper.close()
         for door, listener in (*self._udp.items(), *self._streams.items()):
             if door in held:
                 listener.finish()
-        deadline = monotonic() + (self._outfit.limits.total if most is None else most)
+        deadline = monotonic() + (min(self._outfit.limits.total, CLIENT_WAIT) if most is None else most)
         accepts = True
         while monotonic() < deadline:
             if not self._is_busy(self._since(quiet)):

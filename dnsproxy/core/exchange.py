@@ -41,7 +41,7 @@ _DONE: Final = Verdict.DONE
 PLAIN: Final = 0
 REFRESH: Final = 1
 PROBE: Final = 2
-# The slower one of two that raced.
+# No client waits for these. The slower one of two that raced:
 SPENT: Final = 3
 # Its place went to another one; what it still brings is kept.
 GIVEN_UP: Final = 4

@@ -76,16 +76,16 @@ class Bootstrap:
         query = wire.scan_query(b"\0\0" + wire.upstream_query(question, wire.RD, edns=False, do=False))
         query.limit = wire.TCP_LIMIT
         exchange = Exchange(_PRIVATE + cache_key(query), query, by_health(self._resolvers), self._limits, now)
-        response: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        response: asyncio.Future[tuple[bytes, Failure | None]] = asyncio.get_running_loop().create_future()
 
         def take(_token: object, data: bytes, _query: Query) -> None:
             if not response.done():
-                response.set_result(data)
+                response.set_result((data, None if exchange.response is not None else exchange.last_failure))
 
         self._forwarder.submit(Forward(exchange, query, is_new=True), take, None, now)
         self._forwarder.flush()
+        data, failure = await response
         try:
-            found, ttl = addresses_in(await response)
+            return *addresses_in(data), failure
         except WireError:
-            found, ttl = [], 0
-        return found, ttl, None if exchange.response is not None else exchange.last_failure
+            return [], 0, failure

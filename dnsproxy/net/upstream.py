@@ -18,7 +18,7 @@ import structlog
 
 from dnsproxy.core.attempt import Attempt, Failure, Verdict
 from dnsproxy.core.engine import Engine, Forward
-from dnsproxy.core.exchange import PROBE, Exchange
+from dnsproxy.core.exchange import PROBE, SPENT, Exchange
 from dnsproxy.core.stats import Ignored
 from dnsproxy.core.upstreams import Upstream
 from dnsproxy.core.wire import Query
@@ -34,6 +34,8 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 # The least time between two looks at what is late: an attempt may be given up this much late.
 TICK: Final = 0.025
+# The most time between two looks for questions that were given up, while attempts are late.
+LATE_TICK: Final = 0.5
 
 # Reading a member of an Enum costs 80 ns each time, and a flood reads one per datagram.
 _UNKNOWN_ID = Ignored.UNKNOWN_ID
@@ -56,6 +58,8 @@ class Forwarder:
         self._loop = asyncio.get_running_loop()
         self._ready = Readiness()
         self._current: dict[Upstream, UpstreamSocket] = {}
+        # Where attempts wait whose time is over.
+        self._late: dict[Exchange, list[tuple[UpstreamSocket, bytes]]] = {}
         self._sockets: set[UpstreamSocket] = set()
         self._turn_at = inf
         self._timer: asyncio.Handle = self._loop.call_soon(self._turn)
@@ -186,6 +190,19 @@ class Forwarder:
             query, respond, token, arrived = exchange.waiters[index]
             respond(token, response, query)
             stats.record_duration(now - arrived)
+        if self._late:
+            self._drop_late(exchange)
+        if exchange.listening:  # a channel has it until its time is over
+            exchange.waiters = []
+            exchange.response, exchange.reply = None, b""
+
+    def _drop_late(self, exchange: Exchange) -> None:
+        """Listen no longer to the attempts of ``exchange`` whose time is over."""
+        for used, message_id in self._late.pop(exchange, ()):
+            found = used.pending.get(message_id)
+            if found is not None and found[0] is exchange:
+                del used.pending[message_id]
+                exchange.drop_attempt(found[1])
 
     # -- UDP -----------------------------------------------------------------------
 
@@ -319,13 +336,19 @@ class Forwarder:
         """
         now = monotonic()
         self._turn_at = inf
+        for exchange in [one for one in self._late if one.purpose >= SPENT]:
+            self._drop_late(exchange)
+            exchange.give_up()
+            self.resume(exchange, now)
         for used in list(self._sockets):
             late = [item for item in used.pending.items() if item[1][1].deadline <= now]
             for message_id, (exchange, attempt) in late:
                 if message_id in used.unsent:
                     del used.pending[message_id]
                     exchange.fail_attempt(Failure.LOCAL, now, attempt)
-                elif not exchange.time_out(attempt, now):
+                elif exchange.time_out(attempt, now):
+                    self._late.setdefault(exchange, []).append((used, message_id))
+                else:
                     del used.pending[message_id]
                 self.resume(exchange, now)
             if late and used.upstream.probe_at <= now:
@@ -341,7 +364,7 @@ class Forwarder:
 
     def _next_due(self) -> float:
         """Return when the next attempt in flight is late, or the next idle socket to be closed."""
-        due = inf
+        due = monotonic() + LATE_TICK if self._late else inf
         for used in self._sockets:
             if not used.pending:
                 due = min(due, used.close_at)

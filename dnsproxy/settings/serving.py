@@ -167,9 +167,9 @@ class ServeSettings(Model):
     """The same, of one client; which addresses are one client is set in `rate_limit`."""
     lameduck: Annotated[Duration, Field(le=3600)] = 5.0
     """How long queries are still answered after SIGTERM, while `/ready` has load balancers send queries
-    elsewhere. Queries in flight take up to `forward.timeout.total` more: with both defaults the stop is over
-    before `docker stop` kills after 10 s. 0 for a sidecar and wherever no load balancer is in front. SIGINT,
-    or a second SIGTERM, ends it at once.
+    elsewhere. Queries in flight take up to 1.8 s more, so that by default the stop is over before
+    `docker stop` kills after 10 s. 0 for a sidecar and wherever no load balancer is in front. SIGINT, or a
+    second SIGTERM, ends it at once.
     """
     workers: Workers = 1
     """Processes that answer, each with a cache of its own of `cache.size`; `auto`: one for each processor

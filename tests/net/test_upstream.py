@@ -15,12 +15,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from dnsproxy.core.attempt import Limits
-from dnsproxy.core.exchange import MAX_SENDS, Exchange
+from dnsproxy.core.engine import Forward
+from dnsproxy.core.exchange import GIVEN_UP, MAX_SENDS, PROBE, Exchange
 from dnsproxy.core.policy import Owned, Ruleset
 from dnsproxy.core.upstreams import Upstream
 from dnsproxy.core.wire import scan_query
 from dnsproxy.net import datagrams, stream, upstream, upstream_udp
-from tests.fakes.forwarding import TC, at, numbered, respond, truncate, world
+from tests.fakes.forwarding import TC, World, at, numbered, respond, truncate, world
 from tests.fakes.nameserver import closed_port
 from tests.fakes.upstream import Asked, FakeUpstream, silence, until
 from tests.messages import CLIENT, addresses, query, read, reply_to
@@ -438,6 +439,36 @@ async def test_p12_late_attempts_are_bounded_and_leave_nothing_behind(
         assert len(pending) <= 50 * MAX_SENDS + 1  # and a probe
         await until(lambda: len(made.responses) == 50)
         await until(lambda: not made.forwarder._sockets)
+
+
+def listened_to(made: World) -> list[Exchange]:
+    """Return the exchanges of clients that replies over UDP may come to."""
+    pending = [found for used in made.forwarder._sockets for found, _ in used.pending.values()]
+    return [exchange for exchange in pending if exchange.purpose != PROBE]
+
+
+async def test_p20_a_question_that_is_answered_leaves_no_late_attempt_behind() -> None:
+    async with (
+        FakeUpstream(silence) as dead,
+        FakeUpstream(respond) as alive,
+        world(at(dead), at(alive), limits=Limits(0.02, 60)) as made,
+    ):
+        await made.ask(*numbered(5))
+        assert listened_to(made) == []
+
+
+async def test_p20_a_question_that_is_given_up_leaves_no_late_attempt_behind() -> None:
+    async with (
+        FakeUpstream(silence) as fake,
+        world(at(fake), limits=Limits(0.02, 60), max_in_flight=1) as made,
+    ):
+        made.submit(*numbered(1))
+        (first, *_) = listened_to(made)
+        await until(lambda: first.listening == MAX_SENDS and not first.is_waiting)
+        await until(lambda: isinstance(made.engine.receive(query("next."), CLIENT, monotonic()), Forward))
+        assert first.purpose == GIVEN_UP
+        await until(lambda: first not in listened_to(made))
+        assert first.ended
 
 
 async def test_p32_names_without_an_answer_do_not_mark_upstreams_as_down() -> None:
