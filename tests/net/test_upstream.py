@@ -892,5 +892,5 @@ async def test_p39_an_upstream_of_the_zone_that_does_not_answer_is_servfail_in_t
     ):
         (response,) = await made.ask(query("www.example."))
         assert read(response).rcode() == dns.rcode.SERVFAIL
-        assert len(corp.asked) == 3
+        assert sum(b"host" in asked.data for asked in corp.asked) == MAX_SENDS  # and a probe
         assert made.engine.in_flight == 0
