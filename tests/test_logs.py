@@ -24,6 +24,7 @@ class Terminal(io.StringIO):
 @pytest.fixture(autouse=True)
 def _restored() -> Iterator[None]:
     kept = structlog.get_config()
+    structlog.contextvars.clear_contextvars()  # of a worker that ran in this process
     yield
     structlog.configure(**kept)
     structlog.contextvars.clear_contextvars()

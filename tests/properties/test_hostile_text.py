@@ -49,6 +49,7 @@ from dnsproxy.ops.client import AdminError
 from dnsproxy.ops.fleet import FleetError
 from dnsproxy.ops.health import HealthError
 from dnsproxy.ops.tables import names_table
+from dnsproxy.reload_socket import ReloadSocketError
 from dnsproxy.settings.learning import HelperSettings
 from dnsproxy.transport import etcd, objectstore
 from dnsproxy.transport.apiserver import _said
@@ -125,6 +126,7 @@ ERRORS: dict[str, Callable[[str], Exception]] = {
     "fetch": FetchError,
     "publish": PublishError,
     "resolve": ResolveError,
+    "reload": ReloadSocketError,
     "discover": lambda text: DiscoverError(Doubt.MALFORMED, text),
     "fleet": FleetError,
     "health": HealthError,

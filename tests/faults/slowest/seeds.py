@@ -21,8 +21,11 @@ def record(owner: bytes, rtype: int, data: bytes = b"", ttl: int = 1) -> bytes:
     return owner + struct.pack(">HHIH", rtype, 1, ttl, len(data)) + data
 
 
-def records(room: int, owner: bytes, data: bytes = b"", ttl: int = 1, rtype: int = 1) -> tuple[int, bytes]:
-    """As many records as there is room for, each with another TTL, and their number."""
+def records(room: int, owner: bytes, data: bytes = b"", ttl: int = 1, rtype: int = 65) -> tuple[int, bytes]:
+    """As many records as there is room for, each with another TTL, and their number.
+
+    HTTPS may have data of any length, and its owner is compared with those of learned names.
+    """
     count = min(room // (len(owner) + 10 + len(data)), MAX_RECORDS)
     return count, b"".join(record(owner, rtype, data, ttl + n) for n in range(count))
 
