@@ -17,9 +17,9 @@ from dnsproxy.errors import WireError
 
 # Compression pointers in one name: a name has 127 labels at most, and each may be followed by one.
 MAX_POINTERS: Final = 127
-# Labels and pointers followed in one message. A chain of 16 CNAMEs between names of 60 labels needs fewer,
+# Labels and pointers followed in one message. A chain of 16 CNAMEs between names of 30 labels needs fewer,
 # and so do 4 kB of addresses, each of another name that is written out.
-MAX_STEPS: Final = 1024
+MAX_STEPS: Final = 640
 # Addresses that are read from one answer.
 MAX_ADDRESSES: Final = 256
 # Records of a denial; with DNSSEC there are ten.

@@ -45,7 +45,9 @@ MAX_STRAYS: Final = 128
 _MAX_KEPT: Final = 64
 _TTL: Final = struct.Struct(">I")
 # Labels and pointers of one name: 127 labels, each followed by one pointer.
-_MAX_PARTS: Final = 255
+_MAX_RUNS: Final = 127
+# Labels that pointers may lead to in any message, in a long one more (see `_follow`).
+_FREE_LABELS: Final = 64
 # Types whose data is one name, and the bytes before it: NS, MD, MF, CNAME, MB, MG, MR, PTR, DNAME; MX, AFSDB,
 # RT, KX; SRV (RFC 1035 §3.3, RFC 1183, RFC 2230, RFC 2782, RFC 6672).
 _BEFORE_NAME: Final = dict.fromkeys((2, 3, 4, 5, 7, 8, 9, 12, 39), 0) | {15: 2, 18: 2, 21: 2, 36: 2, 33: 6}
@@ -172,10 +174,10 @@ def _scan_records(  # noqa: C901, PLR0912, PLR0915 - see above
             has_type = True
         if rtype == A or rtype == AAAA or rtype == HTTPS or rtype == SVCB:  # noqa: PLR1714, SIM109 - takes a set
             # An owner C0 0C is the question's.
-            if (first != 0xC0 or data[record + 1] != HEADER) and data[record:position] != owner:
+            is_other = first != 0xC0 or data[record + 1] != HEADER
+            if is_other and len(response.strays) <= MAX_STRAYS and data[record:position] != owner:
                 owner = data[record:position]
-                if len(response.strays) <= MAX_STRAYS:
-                    response.strays += (record,)
+                response.strays += (record,)
         elif rtype == CNAME and index < answers:
             if len(response.cnames) <= MAX_CNAMES:
                 response.cnames += (record,)
@@ -256,34 +258,50 @@ def _name_end(data: bytes, position: int, known: dict[int, int]) -> int:
 
 def _follow(data: bytes, position: int, known: dict[int, int]) -> int:
     """Return the length of the name that starts in the middle of another one, at ``position``."""
-    start = position
-    parts: list[tuple[int, int]] = []
-    tail = 0
-    while True:
-        if position in known:
-            tail = known[position]
-            break
-        length = data[position]
-        if start < HEADER or MAX_LABEL < length < 0xC0 or len(parts) >= _MAX_PARTS:
+    # A label of real names has 5 bytes on average, and is followed once.
+    if len(known) > _FREE_LABELS + len(data) // 4:
+        raise MalformedError
+    # Offsets of labels and of the pointer behind them, and the end of these labels; the first ones first.
+    runs: list[tuple[list[int], int]] = []
+    tail = known.get(position, 0)
+    while not tail:
+        if position < HEADER or len(runs) > _MAX_RUNS:
             raise MalformedError
-        if length >= 0xC0:
-            parts.append((position, 0))
-            led = (length & 0x3F) << 8 | data[position + 1]
-            # Each part starts before the last one, so the walk ends.
-            if led >= start:
+        offsets, end = _labels(data, position, known)
+        runs.append((offsets, end))
+        length = data[end]
+        if end in known:
+            tail = known[end]
+        elif length:
+            led = (length & 0x3F) << 8 | data[end + 1]
+            # Each run starts before the last one, so the walk ends.
+            if length < 0xC0 or led >= position:
                 raise MalformedError
-            start = position = led
-            continue
-        parts.append((position, length + 1))
-        if not length:
-            break
-        position += length + 1
-    for offset, size in reversed(parts):
-        tail += size
+            position = led
+            tail = known.get(led, 0)
+        else:
+            tail = 1
+    for offsets, end in reversed(runs):
+        behind = end + tail
+        for offset in offsets:
+            known[offset] = behind - offset
+        known[end] = tail
+        tail = behind - offsets[0] if offsets else tail
         if tail > MAX_NAME:
             raise MalformedError
-        known[offset] = tail
     return tail
+
+
+def _labels(data: bytes, position: int, known: dict[int, int]) -> tuple[list[int], int]:
+    """Return the offsets of the labels from ``position`` on, and that of what ends them."""
+    offsets: list[int] = []
+    longest = position + MAX_NAME
+    while position not in known and 0 < (length := data[position]) <= MAX_LABEL:
+        offsets.append(position)
+        position += length + 1
+        if position > longest:
+            raise MalformedError
+    return offsets, position
 
 
 def _keep_after_opt(response: Response, data: bytes, position: int) -> None:

@@ -208,29 +208,34 @@ class _Lookup:
         if data[:2] != sent.ident:
             return Verdict.IGNORED
         try:
-            message = self._read(data)
+            records = self._read(data)
         except ResolveError as exc:
             # It may be forged, so the wait continues; when nothing better comes this is the reason.
             self.refused = exc
             return Verdict.IGNORED
         verdict = self.exchange.receive_reply(data, now, sent.attempt)
-        if verdict is Verdict.DONE:
-            self.message = message
-        elif verdict is Verdict.NEXT and message is not None:
-            self.refused = self._error(message.rcode)
+        if records is not None:
+            response = self.exchange.response
+            if verdict is Verdict.DONE and response is not None:
+                self.message = _Message(response.rcode, records)
+            elif verdict is Verdict.NEXT or verdict is Verdict.IGNORED:
+                self.refused = self._refusal(data)
         return verdict
 
-    def _read(self, data: bytes) -> _Message | None:
-        """Return what is of use in ``data``; None when it is truncated, or does not answer the question."""
+    def _read(self, data: bytes) -> list[_Answer] | None:
+        """Return the answer in ``data``; None when it is truncated, or does not answer the question."""
         if len(data) < self._end or data[2] & wire.TC_OCTET or not self.exchange.matches(data):
             return None
         if len(data) > MAX_RESPONSE:
             raise ResolveError(f"a response of {len(data)} bytes; the limit is {MAX_RESPONSE}")
+        return _read_answers(data, self._end, data[6] << 8 | data[7])
+
+    def _refusal(self, data: bytes) -> ResolveError:
+        """Return why ``data``, which has the question, is no answer."""
         try:
-            response = scan_response(data, self._end)
+            return self._error(scan_response(data, self._end).rcode)
         except WireError as exc:
-            raise ResolveError(f"a response that cannot be decoded: {exc}") from exc
-        return _Message(response.rcode, _read_answers(data, self._end, response.counts[0]))
+            return ResolveError(f"a response that cannot be decoded: {exc}")
 
     def result(self) -> _Message:
         """Return the response.
