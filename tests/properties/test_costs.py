@@ -16,6 +16,8 @@ from tests.faults.slowest.search import cost, goal, search
 
 # Runs of an input before it counts as too expensive: on a busy machine most of them are disturbed.
 RUNS = 40
+# Further looks at what seems too expensive, each beside a new look at how fast this machine is.
+AGAIN = 5
 
 
 @pytest.mark.parametrize("name", PARSERS)
@@ -24,8 +26,16 @@ def test_p29_no_input_costs_more_than_its_goal(name: str) -> None:
     most = goal(parser)
     inputs = [*parser.seeds(parser.limit), *corpus.read(name)]
     assert max(map(len, inputs)) <= parser.limit
-    expensive = {index: cost(parser, data, RUNS, int(most)) for index, data in enumerate(inputs)}
-    assert {index: took for index, took in expensive.items() if took > most} == {}
+    expensive = {
+        index: data for index, data in enumerate(inputs) if cost(parser, data, RUNS, int(most)) > most
+    }
+    for _ in range(AGAIN):
+        # Other programs make all of this slower from one moment to the next.
+        most = goal(parser)
+        expensive = {
+            index: data for index, data in expensive.items() if cost(parser, data, RUNS, int(most)) > most
+        }
+    assert {index: cost(parser, data, RUNS, int(most)) for index, data in expensive.items()} == {}, most
 
 
 def test_the_search_finds_what_is_expensive_and_keeps_to_the_limit() -> None:
