@@ -12,10 +12,11 @@ from dnsproxy.core.clients import Clients
 from dnsproxy.core.exchange import Exchange, Forward
 from dnsproxy.core.shares import Share, Shares
 
-# Further queries that may wait for one exchange, of all clients and of one. BIND's limit for all clients
-# together is 100 (max-clients-per-query).
+# Further queries that may wait for one exchange, of all clients and of one: after a restart the queue of the
+# socket has a second of queries, perhaps all of one resolver in front of us. BIND has 100 for all clients
+# together (max-clients-per-query).
 MAX_WAITERS = 1_000
-MAX_PER_CLIENT = 100
+MAX_PER_CLIENT = 500
 # The same for all exchanges together; about 1 kB each. unbound's limit for one client is 1,000 (wait-limit).
 MAX_WAITING = 10_000
 # When all places are taken, the oldest query of the client with the most gives way to a new one of its own,
