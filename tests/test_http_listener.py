@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import resource
 import socket
 import ssl
@@ -69,8 +70,9 @@ async def test_connections_with_a_request_are_not_closed_for_others() -> None:
 def few_files() -> Iterator[int]:
     """A limit of descriptors a little above what is open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with socket.socket() as probe:
-        limit = probe.fileno() + 60
+    taken = {int(entry.name) for entry in Path("/proc/self/fd").iterdir()}
+    free = (number for number in itertools.count() if number not in taken)
+    limit = next(itertools.islice(free, 60, None))
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     yield limit
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
