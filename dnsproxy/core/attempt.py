@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
+from dnsproxy.core.native import mypyc_attr
 from dnsproxy.core.upstreams import Upstream
 
 
@@ -36,6 +37,7 @@ class Limits:
     total: float
 
 
+@mypyc_attr(free_list_len=1)
 class Attempt:
     """Send ``payload`` after an id of the sender's choice; call `Exchange.time_out` at ``deadline``.
 
