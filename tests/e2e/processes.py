@@ -8,13 +8,14 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from random import SystemRandom
 from typing import Any, TypeVar
+
+from tests.e2e import forkserver
 
 T = TypeVar("T")
 
@@ -106,7 +107,7 @@ def accepts(port: int) -> bool:
 
 
 def dnsproxy_argv(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "dnsproxy", *map(str, arguments)]
+    return [*forkserver.DNSPROXY, *map(str, arguments)]
 
 
 def environment() -> dict[str, str]:
@@ -117,8 +118,12 @@ def environment() -> dict[str, str]:
 
 def run_command(*argv: str | Path, deadline: float = COMMAND_DEADLINE) -> subprocess.CompletedProcess[str]:
     """Run a program to its end; its exit code is for the caller to judge."""
+    words = [str(word) for word in argv]
+    command = forkserver.Command.from_argv(words)
+    if command is not None:
+        return forkserver.run(command, ROOT, environment(), deadline)
     return subprocess.run(
-        [str(word) for word in argv],
+        words,
         capture_output=True,
         text=True,
         timeout=deadline,
@@ -137,7 +142,7 @@ class Process:
         self.log = log
         self.within: Sequence[str] = ()
         self._argv = [str(word) for word in argv]
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | forkserver.Forked | None = None
 
     def run_by(self, *words: str | Path) -> None:
         """Put ``words`` before the program from the next start on, such as ``prlimit --nofile=40``."""
@@ -153,14 +158,19 @@ class Process:
         """Start and wait until ``is_up``."""
         assert not self.alive, f"{self.name} runs already"
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*self.within, *self._argv],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=ROOT,
-                env=environment(),
-            )
+            argv = [*self.within, *self._argv]
+            command = forkserver.Command.from_argv(argv)
+            if command is not None:
+                self._process = forkserver.Forked(command, ROOT, environment(), log.fileno(), log.fileno())
+            else:
+                self._process = subprocess.Popen(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    cwd=ROOT,
+                    env=environment(),
+                )
         wait_for(lambda: is_up() or not self.alive, f"{self.name} is up")
         assert self.alive, f"{self.name} ended at once:\n{self.text()}"
 
