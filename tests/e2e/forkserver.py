@@ -1,7 +1,8 @@
 """Starts `dnsproxy` commands by a fork of a process that has imported the program already.
 
 Python imports the program in about 1 s of processor time, and the tests start some thousand processes.
-Whatever starts `dnsproxy` by another program than ``ip netns exec`` and ``env`` imports it anew.
+Whatever starts `dnsproxy` by another program than ``ip netns exec`` and ``env``, or from a thread in another
+namespace, imports it anew.
 """
 
 from __future__ import annotations
@@ -33,6 +34,11 @@ _CLONE_NEWNET: Final = 0x40000000
 _CLONE_NEWNS: Final = 0x20000
 _MS_BIND, _MS_REC, _MS_SLAVE, _MNT_DETACH = 1 << 12, 1 << 14, 1 << 19, 2
 
+_ARGUMENTS: Final = 4096
+_NETWORK: Final = Path("/proc/thread-self/ns/net")
+# The network namespace of the fork server: that of this process, where a thread may have left it.
+_network = Path("/proc/self/ns/net").readlink()
+
 DNSPROXY = [sys.executable, "-m", "dnsproxy"]
 _lock = threading.Lock()
 _servers: list[tuple[int, socket.socket]] = []
@@ -55,7 +61,9 @@ class Command(NamedTuple):
             words = words[1:]
             while "=" in words[0]:
                 name, _, environment[name] = words.pop(0).partition("=")
-        if words[: len(DNSPROXY)] != DNSPROXY:
+        # The dynamic linker reads its variables when a program starts.
+        is_linked_anew = any(name.startswith("LD_") for name in environment)
+        if words[: len(DNSPROXY)] != DNSPROXY or is_linked_anew or _NETWORK.readlink() != _network:
             return None
         return cls(words[len(DNSPROXY) :], environment, namespace)
 
@@ -146,7 +154,8 @@ def _connection() -> socket.socket:
 
             with theirs:
                 server = subprocess.Popen(
-                    [sys.executable, "-m", "tests.e2e.forkserver", str(theirs.fileno())],
+                    # With room for the arguments of the forks.
+                    [sys.executable, "-m", "tests.e2e.forkserver", str(theirs.fileno()), "-" * _ARGUMENTS],
                     stdin=subprocess.DEVNULL,
                     cwd=ROOT,
                     env=environment(),
@@ -221,6 +230,14 @@ def _become(order: list[Any], descriptors: Sequence[int]) -> None:
     if namespace is not None:
         _enter(namespace)
     sys.argv = ["dnsproxy", *arguments]
+    _show([*DNSPROXY, *arguments])
+
+
+def _show(argv: Sequence[str]) -> None:
+    """Let ``argv`` be the command line that ps(1) shows of this process."""
+    fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    start, end = map(int, fields[45:47])  # arg_start and arg_end of proc(5)
+    ctypes.memmove(start, "\0".join(argv).encode()[: end - start - 1].ljust(end - start, b"\0"), end - start)
 
 
 def _enter(namespace: str) -> None:

@@ -14,6 +14,7 @@ from typing import Self
 import pytest
 
 from dnsproxy.core.fairness import MAX_PER_CLIENT
+from dnsproxy.net.msghdr import BATCH
 from tests.certificates import make_certificate
 from tests.e2e.processes import wait_for
 from tests.e2e.world import ADDRESSES, REGISTRY, World
@@ -209,7 +210,8 @@ def test_a_thousand_copies_of_a_query_keep_no_client_from_its_answer(
         assert (read(data := other.recv(4096)).id, addresses(data)) == (1, [ANSWER])
     copies, others = drops(flooded, "duplicate"), drops(flooded, "too_many_waiters")
     # Once its client has all that it may have waiting beside the first, a copy counts as one more.
-    assert copies >= MAX_PER_CLIENT - 1
+    # One that is read in the same batch as the last of these does.
+    assert copies >= MAX_PER_CLIENT - 1 - BATCH
     assert copies + others == 2000 - 1 - MAX_PER_CLIENT
     note(f"{copies:g} copies ignored, {others:g} further ones beyond the limit, the other client answered")
 
