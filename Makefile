@@ -6,8 +6,8 @@ ARGS ?=
 FULL ?=
 # Sequences that `make histories` runs on real proxies.
 PROCESSES ?= 1000
-# Two workers suit the smallest machines. No test owns a fixed port or path.
-JOBS ?= 2
+# One more than there are cores: many tests wait for real time. No test owns a fixed port or path.
+JOBS ?= $(shell expr $$(nproc) + 1)
 # Tests that share a world stay together (xdist_group).
 PYTEST = .venv/bin/python -m pytest -n $(JOBS) --dist loadgroup
 

@@ -18,7 +18,7 @@ from tests.needs import give_up
 pytestmark = pytest.mark.faults
 
 # Of fuzzing, for each target; `make fuzz` takes as long as it is told.
-SECONDS = 60 if FULL else 4
+SECONDS = 60 if FULL else 2
 
 
 def test_every_target_has_inputs_to_start_from() -> None:

@@ -28,7 +28,7 @@ from tests.model.shrink import _fewer
 from tests.netns.spaces import Spaces
 
 # Proxies at one time. They mostly wait.
-JOBS = 5
+JOBS = 8
 _place: list[Place] = []
 
 
