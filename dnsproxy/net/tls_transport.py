@@ -25,7 +25,7 @@ GOODBYE_SECONDS = 1.0
 
 
 class Buffers:
-    """What the connections of one listener share: a buffer of the network, one of plaintext, and ``turns``."""
+    """What the connections of one listener share: a buffer of the network, one of plaintext, ``turns``."""
 
     __slots__ = ("network", "plain", "turns")
 
