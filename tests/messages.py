@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from collections.abc import Callable, Iterable, Sequence
 from ipaddress import ip_network
 
@@ -164,3 +165,10 @@ def resolve(
     sent = b"\x12\x34" + attempt.payload
     exchange.receive_reply(reply_to(sent, records, rcode=rcode, authority=authority, flags=flags), now)
     return made.complete(exchange, now)[0]
+
+
+def padded(name: str, size: int) -> bytes:
+    """A query of ``size`` bytes."""
+    made = query(name, use_edns=0)
+    room = size - len(made)
+    return made[:-2] + struct.pack(">HHH", room, 12, room - 4) + bytes(room - 4)

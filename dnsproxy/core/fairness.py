@@ -10,15 +10,18 @@ from typing import Final
 
 from dnsproxy.core.clients import Clients
 from dnsproxy.core.exchange import Exchange, Forward
+from dnsproxy.core.memory import WAITER, WAITERS
 from dnsproxy.core.shares import Share, Shares
+from dnsproxy.core.wire import Query
 
 # Further queries that may wait for one exchange, of all clients and of one: after a restart the queue of the
 # socket has a second of queries, perhaps all of one resolver in front of us. BIND has 100 for all clients
 # together (max-clients-per-query).
 MAX_WAITERS = 1_000
 MAX_PER_CLIENT = 500
-# The same for all exchanges together; about 1 kB each. unbound's limit for one client is 1,000 (wait-limit).
-MAX_WAITING = 10_000
+# The same for all exchanges together: as many as the limit in bytes has room for. A client may have as many
+# as are left, so one alone takes half of them. unbound's limit for one client is 1,000 (wait-limit).
+MAX_WAITING = WAITERS // (2 * WAITER)
 # When all places are taken, the oldest query of the client with the most gives way to a new one of its own,
 # if it has waited for so many seconds: most that can be answered are by then. Younger ones stay, or a flood
 # would let none be answered (as unbound's jostle-timeout, 200 ms).
@@ -125,10 +128,11 @@ class Fairness:
 
     # -- waiters ----------------------------------------------------------------
 
-    def join(self, exchange: Exchange, source: bytes) -> bytes | None:
+    def join(self, exchange: Exchange, query: Query, source: bytes) -> bytes | None:
         """Count a further query that waits for ``exchange``; return its client, or None if it may not wait.
 
-        Where there is no room for all, a client may wait as long as it has less than its part.
+        Where there is no room for all, a client may wait as long as it has less than its part. A long query
+        counts as several (`_weight`).
         """
         client = self._clients.of(source)
         share = exchange.share
@@ -136,16 +140,17 @@ class Fairness:
             share = exchange.share = Share()
         waiting = share.waiting
         held, held_in_all = waiting.get(client, 0), self._waiting.get(client, 0)
+        weight = _weight(query)
         if (
             held >= MAX_PER_CLIENT
             or (share.count + 1 >= MAX_WAITERS and held >= MAX_WAITERS // (len(waiting) + 1))
-            or (self._waiting_total >= MAX_WAITING and held_in_all >= MAX_WAITING // (len(self._waiting) + 1))
+            or held_in_all + weight > MAX_WAITING - self._waiting_total
         ):
             return None
-        waiting[client] = held + 1
-        share.count += 1
-        self._waiting[client] = held_in_all + 1
-        self._waiting_total += 1
+        waiting[client] = held + weight
+        share.count += weight
+        self._waiting[client] = held_in_all + weight
+        self._waiting_total += weight
         return client
 
     def is_copy(self, forward: Forward, token: object) -> bool:
@@ -163,10 +168,11 @@ class Fairness:
         if peer not in share.peers:
             share.peers.add(peer)
             return False
-        share.count -= 1
-        self._subtract(share.waiting, forward.client, 1)
-        self._subtract(self._waiting, forward.client, 1)
-        self._waiting_total -= 1
+        weight = _weight(query)
+        share.count -= weight
+        self._subtract(share.waiting, forward.client, weight)
+        self._subtract(self._waiting, forward.client, weight)
+        self._waiting_total -= weight
         return True
 
     def forget_waiters(self, exchange: Exchange) -> None:
@@ -189,3 +195,8 @@ class Fairness:
             counts[client] = left
         else:
             del counts[client]
+
+
+def _weight(query: Query) -> int:
+    """Return as how many ``query`` counts: each has less than `WAITER` bytes of it."""
+    return 1 + len(query.data) // WAITER

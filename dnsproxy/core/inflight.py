@@ -27,7 +27,7 @@ from dnsproxy.core.failures import Failures
 from dnsproxy.core.fairness import Fairness
 from dnsproxy.core.features import Features
 from dnsproxy.core.group import Group
-from dnsproxy.core.memory import LONGEST_FORWARDED, WAITER, WAITERS
+from dnsproxy.core.memory import LONGEST_FORWARDED
 from dnsproxy.core.policy import DEFAULT_ZONE, Ruleset
 from dnsproxy.core.prober import LOOK_EVERY, Prober
 from dnsproxy.core.response import Response
@@ -36,8 +36,6 @@ from dnsproxy.core.stats import ERROR, FORWARD, STALE, Stats, response_number
 from dnsproxy.core.wire import Query
 from dnsproxy.errors import DropReason
 
-# Bytes of all queries that have joined an exchange.
-MAX_WAITING_BYTES = WAITERS
 # RFC 8767 §5, the client response timer: who waits longer than this for an answer gets a stale one.
 CLIENT_WAIT: Final = 1.8
 # Exchanges that nobody waits for, at the most one in so many of those that may be in flight.
@@ -83,9 +81,6 @@ class InFlight:
         self._fairness = Fairness(most, limits.total, clients or Clients())
         self._crowded = self._fairness.crowded
         self._refreshing = 0
-        # Bytes of the queries that have joined an exchange, by its key, and of all of them.
-        self._joined: dict[bytes, int] = {}
-        self._joined_bytes = 0
         # Clients that get a stale answer at a time, if theirs has not come by then; in that order.
         self._timed: list[tuple[float, Exchange]] = []
 
@@ -145,12 +140,8 @@ class InFlight:
             entry = self._stale_entry(exchange.key, now)
             if entry is not None:
                 return self._stale(query, entry)
-        cost = len(query.data) + WAITER
-        has_room = self._joined_bytes + cost <= MAX_WAITING_BYTES
-        client = self._fairness.join(exchange, source) if has_room else None
+        client = self._fairness.join(exchange, query, source)
         if client is not None:
-            self._joined[exchange.key] = self._joined.get(exchange.key, 0) + cost
-            self._joined_bytes += cost
             return Forward(exchange, query, is_new=False, client=client)
         self._stats.drops[DropReason.TOO_MANY_WAITERS] += 1
         return DropReason.TOO_MANY_WAITERS
@@ -165,10 +156,6 @@ class InFlight:
             return False
         self._stats.drops[DropReason.DUPLICATE] += 1
         return True
-
-    def _release(self, key: bytes) -> None:
-        """Note that those that have joined the exchange of ``key`` wait no longer."""
-        self._joined_bytes -= self._joined.pop(key, 0)
 
     def _start_otherwise(self, exchange: Exchange, query: Query, now: float) -> bytes | None:
         """Do what only some configurations, or failures, ask for; return a stale answer if one is due."""
@@ -196,7 +183,6 @@ class InFlight:
         exchange, is_fair = found
         self._fairness.end(exchange)
         del self._exchanges[exchange.key]
-        self._release(exchange.key)
         reason = DropReason.OVER_SHARE if is_fair else DropReason.OVERLOADED
         self._stats.drops[reason] += len(exchange.waiters)
         for waiter in exchange.waiters:
@@ -293,8 +279,6 @@ class InFlight:
         # One that had given way is not there any more, but perhaps one that asks the same again.
         if self._exchanges.get(key) is exchange:
             del self._exchanges[key]
-            if self._joined:
-                self._release(key)
         if exchange.share is not None:
             self._fairness.end(exchange)
         if response is None:
@@ -410,7 +394,6 @@ class InFlight:
             self.late.append((waiter, self._stale(waiter[0], entry)))
         current.waiters.clear()
         self._fairness.forget_waiters(current)
-        self._release(current.key)
         if current.purpose == PLAIN and current.partner is None:
             current.purpose = REFRESH
             self._refreshing += 1

@@ -56,13 +56,13 @@ class Places:
         self._per_client = per_client
         self._clients = clients or Clients()
         self._shares: Shares[Place] = Shares()
-        self.buffers = MemoryBudget(CLIENT_BUFFERS)
+        self.buffers = MemoryBudget(CLIENT_BUFFERS, self._clients)
 
     def resize(self, total: int, per_client: int, clients: Clients) -> None:
         """Change the limits; connections beyond them stay until they end."""
         self._total = total
         self._per_client = per_client
-        self._clients = clients
+        self._clients = self.buffers.clients = clients
 
     @property
     def taken(self) -> int:

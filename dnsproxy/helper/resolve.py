@@ -42,6 +42,8 @@ ATTEMPTS = 2
 MAX_CHAIN = 8
 # Bytes. 250 A records fit.
 MAX_RESPONSE = 4096
+# Messages of one TCP connection that are looked at: it carries one query.
+MAX_MESSAGES = 10
 # Seconds between two looks for an ICMP error, which does not wake a waiting recv().
 _ERROR_POLL = 0.1
 
@@ -349,10 +351,11 @@ class _Client:
         reader, writer = await asyncio.open_connection(sock=await self._connect(socket.SOCK_STREAM))
         try:
             writer.write(struct.pack(">H", len(sent.query)) + sent.query)
-            while True:
+            for _ in range(MAX_MESSAGES):
                 (length,) = struct.unpack(">H", await reader.readexactly(2))
                 if self._receive(sent, await reader.readexactly(length)):
                     return True
+            raise OSError(f"{MAX_MESSAGES} messages that are no response")
         except (asyncio.IncompleteReadError, ConnectionResetError):
             if not self._lookup.exchange.may_resend(self._clock(), is_answering=False):
                 raise

@@ -1,7 +1,8 @@
 """TLS for a client's connection on `ssl.MemoryBIO`, with buffers that are made when they are needed.
 
-asyncio's own TLS keeps a buffer of 256 KiB for each connection. Here all connections of a listener share two
-of 16 KiB, as what is read is handed on at once; between messages a connection keeps what OpenSSL needs.
+asyncio's own TLS keeps a buffer of 256 KiB for each connection. Here all connections of a listener share two,
+as what is read is handed on at once; between messages a connection keeps what OpenSSL needs. They
+share the time of the loop as well (`turns`).
 """
 
 from __future__ import annotations
@@ -11,8 +12,12 @@ import contextlib
 import ssl
 from typing import Any, Final, cast
 
+from dnsproxy.net.turns import Turns
+
 # Bytes read at a time, and bytes of a TLS record (RFC 8446 §5.1).
 CHUNK: Final = 16_384
+# Bytes of plaintext handed on before others may have their turn: 39 requests of the shortest kind.
+SLICE: Final = 1024
 # Bytes that a client may send before the handshake is done: a ClientHello has 200 to 2,000.
 MAX_HANDSHAKE: Final = 16_384
 # Seconds for what is unsent and for the client to close its side.
@@ -20,13 +25,14 @@ GOODBYE_SECONDS = 1.0
 
 
 class Buffers:
-    """What the connections of one event loop share: one for bytes of the network, one for their plaintext."""
+    """What the connections of one listener share: a buffer of the network, one of plaintext, ``turns``."""
 
-    __slots__ = ("network", "plain")
+    __slots__ = ("network", "plain", "turns")
 
     def __init__(self) -> None:
         self.network = memoryview(bytearray(CHUNK))
-        self.plain = memoryview(bytearray(CHUNK))
+        self.plain = memoryview(bytearray(SLICE))
+        self.turns = Turns()
 
 
 class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
@@ -38,7 +44,7 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
 
     __slots__ = (
         *("_buffers", "_closing", "_incoming", "_loop", "_outgoing", "_paused", "_protocol", "_raw"),
-        *("_received", "_timer", "_tls", "handshake"),
+        *("_put_off", "_received", "_timer", "_tls", "handshake"),
     )
 
     def __init__(self, context: ssl.SSLContext, buffers: Buffers, first: bytes = b"") -> None:
@@ -54,6 +60,7 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         self._timer: asyncio.TimerHandle | None = None
         self._received = 0
         self._paused = False
+        self._put_off = False
         self._closing = False
         self.handshake: asyncio.Future[None] = self._loop.create_future()
 
@@ -84,11 +91,12 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         if self._closing:
             return
         self._incoming.write(self._buffers.network[:nbytes])
-        if self.handshake.done():
-            self._read()
-        else:
+        if not self.handshake.done():
             self._received += nbytes
-            self._shake_hands()
+        if self._buffers.turns.has_time():
+            self._work()
+        else:
+            self._wait()
 
     def eof_received(self) -> bool | None:
         """See `asyncio.BufferedProtocol`; the socket is closed then."""
@@ -121,6 +129,28 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
 
     # -- TLS ---------------------------------------------------------------------------------
 
+    def _work(self) -> None:
+        """Take what has come."""
+        if self.handshake.done():
+            self._read()
+        else:
+            self._shake_hands()
+
+    def _wait(self) -> None:
+        """Go on in a later turn, and take nothing from the socket until then."""
+        if self._raw is not None:
+            self._put_off = True
+            self._raw.pause_reading()
+            self._buffers.turns.wait(self._go_on)
+
+    def _go_on(self) -> None:
+        self._put_off = False
+        if self._raw is None or self._closing:
+            return
+        if not self._paused:
+            self._raw.resume_reading()
+        self._work()
+
     def _shake_hands(self) -> None:
         try:
             self._tls.do_handshake()
@@ -142,12 +172,12 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         self._close_socket()
 
     def _read(self) -> None:
-        """Hand on what has come, record by record, unless the protocol wants to wait."""
+        """Hand on what has come, slice by slice, unless the protocol wants to wait or others have a turn."""
         plain = self._buffers.plain
-        while not self._paused and not self._closing and self._protocol is not None:
+        while not (self._paused or self._put_off or self._closing or self._protocol is None):
             try:
                 # A number, as there is a buffer.
-                count: Any = self._tls.read(CHUNK, plain)
+                count: Any = self._tls.read(SLICE, plain)
             except ssl.SSLWantReadError:
                 break
             except ssl.SSLError as exc:
@@ -157,6 +187,8 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
                 self.close()  # close_notify
                 return
             self._protocol.data_received(bytes(plain[:count]))
+            if not self._closing and not self._buffers.turns.has_time():
+                self._wait()
         self._flush()
 
     def _flush(self) -> None:
@@ -203,7 +235,7 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
     def resume_reading(self) -> None:
         """See `asyncio.ReadTransport`."""
         self._paused = False
-        if self._raw is not None and not self._closing:
+        if self._raw is not None and not self._closing and not self._put_off:
             self._raw.resume_reading()
             self._loop.call_soon(self._read)
 

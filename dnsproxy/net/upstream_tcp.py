@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
 from dnsproxy.core import options
+from dnsproxy.core.attempt import Failure
 from dnsproxy.net.link import MOST_IDLE_SECONDS, Keeper, Link, Waiting
+
+# Messages that answer no query: so many, and two more for each query, whose reply may come late and doubled.
+# They are never more than this, however many queries have been sent.
+FIRST_STRAYS: Final = 10
+_STRAYS_PER_QUERY: Final = 2
+_MOST_STRAYS: Final = 1000
 
 
 class FramedLink(Link):
@@ -18,6 +26,7 @@ class FramedLink(Link):
         self._input = b""
         self._outbox: list[bytes] = []
         self._asked_keepalive = False
+        self._strays_left = FIRST_STRAYS
 
     def send(self, waiting: Waiting) -> None:
         """See `Link.send`."""
@@ -32,6 +41,7 @@ class FramedLink(Link):
         if self.channel.context is not None:
             message = options.padded(message, options.QUERY_BLOCK)
         self.waiting[int.from_bytes(message_id, "big")] = waiting
+        self._strays_left = min(self._strays_left + _STRAYS_PER_QUERY, _MOST_STRAYS)
         if not self._outbox:
             asyncio.get_running_loop().call_soon(self._flush)
         self._outbox.append(len(message).to_bytes(2, "big") + message)
@@ -47,7 +57,10 @@ class FramedLink(Link):
             self.write(message)
 
     def receive(self, data: bytes, now: float) -> None:
-        """Take whole messages from the stream; what belongs to no query is passed over."""
+        """Take whole messages from the stream; of those that belong to no query, some are passed over.
+
+        With more of them the connection ends: each costs as much as a reply, and they may come without end.
+        """
         data = self._input + data if self._input else data
         position = 0
         while len(data) - position >= 2:
@@ -56,6 +69,10 @@ class FramedLink(Link):
                 break
             self._receive_message(data[position + 2 : end], now)
             position = end
+            if self._strays_left < 0:
+                self.channel.lose(self, Failure.NETWORK, "too many messages that answer nothing")
+                self.abort()
+                return
         self._input = data[position:]
 
     def _receive_message(self, message: bytes, now: float) -> None:
@@ -64,4 +81,5 @@ class FramedLink(Link):
             self.idle_seconds = min(idle_seconds, MOST_IDLE_SECONDS)
             # Zero: it wants the connection closed as soon as nothing waits any more (RFC 7828 §3.2.2).
             self.retired = self.retired or not idle_seconds
-        self.reply(int.from_bytes(message[:2], "big"), message, now)
+        if not self.reply(int.from_bytes(message[:2], "big"), message, now):
+            self._strays_left -= 1

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dnsproxy.core.budget import MemoryBudget
+from dnsproxy.core.clients import Clients
 
 ONE, OTHER = b"\x7f\0\0\1", b"\x7f\0\0\2"
 
@@ -29,6 +30,22 @@ def test_the_client_that_holds_most_loses_its_largest_connection() -> None:
     assert (budget.used, large.evictions, single.evictions) == (300, 0, 1)
 
 
+def test_all_addresses_of_an_ipv6_client_count_together() -> None:
+    network = bytes.fromhex("20010db8 00000001 00000000 000000")
+    other = bytes.fromhex("20010db8 00000002 00000000 00000001")
+    budget = MemoryBudget(1000)
+    single, flood = Holder(), [Holder() for _ in range(10)]
+    budget.charge(single, other, 200)
+    for number, holder in enumerate(flood):
+        budget.charge(holder, network + bytes([number]), 100)
+    assert single.evictions == 0
+    assert sum(holder.evictions for holder in flood) == 2
+    # A reload may change what one client is.
+    budget.clients = Clients(ipv6_prefix=128)
+    budget.charge(flood[-1], network + bytes([9]), 110)
+    assert single.evictions == 1
+
+
 def test_a_holder_beyond_the_limit_is_closed_itself() -> None:
     budget, holder = MemoryBudget(1000), Holder()
     budget.charge(holder, ONE, 1001)
@@ -44,4 +61,4 @@ def test_the_limit_holds_and_what_is_given_back_is_counted(steps: list[tuple[int
         assert 0 <= budget.used <= 1000
     for number, holder in enumerate(holders):
         budget.charge(holder, (ONE, OTHER)[number % 2], 0)
-    assert (budget.used, budget._clients) == (0, {})
+    assert (budget.used, budget._sources) == (0, {})

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from dnsproxy.core import fairness
+from dnsproxy.core import fairness, memory, wire
 from dnsproxy.core.clients import Clients
 from dnsproxy.core.engine import Engine, Forward
 from dnsproxy.core.exchange import Exchange
 from dnsproxy.core.fairness import JOSTLE_AFTER, Fairness
 from dnsproxy.core.upstreams import Upstream
 from dnsproxy.errors import DropReason
-from tests.messages import LIMITS, addresses, engine, query, reply_to
+from tests.messages import LIMITS, addresses, engine, padded, query, reply_to
 
 FLOOD, OTHER, THIRD = (bytes((127, 0, 0, number)) for number in (2, 3, 4))
 WWW = "www.example. 60 IN A 192.0.2.1"
@@ -137,6 +137,8 @@ def test_p43_a_copy_of_a_query_that_waits_is_ignored() -> None:
     for _ in range(1000):
         assert isinstance(ask(made, FLOOD, "www"), Forward)
     assert len(exchange.waiters) == 1
+    # Nor does it count towards any limit.
+    assert made.exchanges._fairness._waiting_total == 0
     # Another id, another port, another spelling are no copies; nor is anything of another client.
     ask(made, FLOOD, "www", ident=2)
     ask(made, FLOOD, "wWw")
@@ -186,9 +188,30 @@ def test_p43_all_that_wait_are_bounded_and_each_client_has_its_part(monkeypatch:
         start(made, FLOOD, f"n{number}")
         for ident in range(2, 20):
             ask(made, FLOOD, f"n{number}", ident=ident)
-    assert made.exchanges._fairness._waiting_total == 200
-    assert isinstance(ask(made, OTHER, "n0"), Forward)
-    assert made.exchanges._fairness._waiting_total == 201
+    # A client may have as many as are left.
+    assert made.exchanges._fairness._waiting_total == 100
+    for client, joined in ((OTHER, 50), (THIRD, 25)):
+        steps = [ask(made, client, f"n{number}") for number in range(50)]
+        assert sum(isinstance(step, Forward) for step in steps) == joined
+    ends(made)
+
+
+def test_p43_long_queries_of_one_client_leave_room_for_those_of_another() -> None:
+    """Each with its own id, as many as may wait for each name: over UDP, 40 Mbit/s."""
+    made = engine(max_in_flight=100)
+    for number in range(20):
+        start(made, OTHER, f"n{number}")
+        long = padded(f"n{number}.example.", memory.LONGEST_FORWARDED)
+        for ident in range(fairness.MAX_PER_CLIENT):
+            data = ident.to_bytes(2, "big") + long[2:]
+            step = made.receive(data, FLOOD, 1.0)
+            if isinstance(step, Forward) and not made.exchanges.is_copy(step, (FLOOD, 1)):
+                step.exchange.waiters.append((step.query, None, (FLOOD, 1), 1.0))
+    work = made.exchanges
+    waiting = [waiter[0].data for exchange in work._exchanges.values() for waiter in exchange.waiters[1:]]
+    assert sum(len(data) + memory.WAITER for data in waiting) <= memory.WAITERS / 2
+    for number in range(20):
+        assert isinstance(ask(made, THIRD, f"n{number}"), Forward)
     ends(made)
 
 
@@ -197,7 +220,7 @@ def test_p43_waiters_that_were_answered_are_not_counted() -> None:
     made = engine()
     exchange = start(made, OTHER, "www")
     exchange.share = None
-    assert shares.join(exchange, THIRD) == THIRD
+    assert shares.join(exchange, wire.scan_query(query("www.example.")), THIRD) == THIRD
     shares.forget_waiters(exchange)
     assert shares._waiting_total == 0
     shares.end(exchange)

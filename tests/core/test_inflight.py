@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ import dns.edns
 import dns.message
 import pytest
 
-from dnsproxy.core import fairness, inflight, memory, names, wire
+from dnsproxy.core import fairness, memory, names, wire
 from dnsproxy.core.attempt import Failure, Limits, Verdict
 from dnsproxy.core.cache import CachePolicy
 from dnsproxy.core.engine import Engine, Forward
@@ -30,6 +29,7 @@ from tests.messages import (
     engine,
     forward,
     hangzhou,
+    padded,
     query,
     read,
     reply_to,
@@ -478,13 +478,6 @@ def test_p27_waiters_of_one_exchange_are_bounded(monkeypatch: pytest.MonkeyPatch
     assert made.receive(query("www.example."), CLIENT, 1.0) is DropReason.TOO_MANY_WAITERS
 
 
-def padded(name: str, size: int) -> bytes:
-    """A query of ``size`` bytes."""
-    made = query(name, use_edns=0)
-    room = size - len(made)
-    return made[:-2] + struct.pack(">HHH", room, 12, room - 4) + bytes(room - 4)
-
-
 def test_p20_a_query_that_is_longer_than_any_is_not_forwarded() -> None:
     made = engine()
     for size, forwarded in ((memory.LONGEST_FORWARDED, True), (memory.LONGEST_FORWARDED + 1, False)):
@@ -496,7 +489,8 @@ def test_p20_a_query_that_is_longer_than_any_is_not_forwarded() -> None:
 
 
 def test_p20_queries_that_wait_together_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inflight, "MAX_WAITING_BYTES", 10 * (1000 + memory.WAITER))
+    # Each counts twice, and one client may have half of them.
+    monkeypatch.setattr(fairness, "MAX_WAITING", 2 * 10 * 2)
     made = engine()
     first = forward(made, padded("www.example.", 1000), 1.0)
 
@@ -506,12 +500,12 @@ def test_p20_queries_that_wait_together_are_bounded_in_bytes(monkeypatch: pytest
 
     assert join(13) == [DropReason.TOO_MANY_WAITERS] * 3
     respond(made, first.exchange, WWW, 1.1)
-    assert made.exchanges._joined == {}
+    assert made.exchanges._fairness._waiting_total == 0
     made.flush(None)
     second = forward(made, padded("www.example.", 1000), 1.0)
     assert join(10) == []
     fail(made, second.exchange, 3.0)
-    assert made.exchanges._joined_bytes == 0
+    assert made.exchanges._fairness._waiting == {}
 
 
 # -- 35: the random case of questions

@@ -94,7 +94,9 @@ def test_nothing_is_remembered_of_clients_that_have_left(clients: list[int]) -> 
 def test_other_limits_hold_for_those_that_come_later() -> None:
     places = Places(2, 2)
     first, second = take(places, ONE), take(places, ONE)
-    places.resize(1, 1, Clients(24))
+    clients = Clients(24)
+    places.resize(1, 1, clients)
+    assert places.buffers.clients is clients
     assert places.taken == 2
     places.leave(first)
     assert places.take(OTHER) is DropReason.TCP_CLIENTS

@@ -280,6 +280,24 @@ async def test_a_tcp_connection_that_closes_early_is_named() -> None:
             await resolve(NAME, A_TYPE, Endpoint("127.0.0.1", port, "tcp"), BRISK)
 
 
+async def test_p22_a_resolver_that_sends_messages_without_end_is_left() -> None:
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(2)
+        writer.write(bytes(200_000))
+        with suppress(ConnectionError):
+            await writer.drain()
+            await reader.read(-1)
+        writer.close()
+
+    listener = await asyncio.start_server(flood, "127.0.0.1", 0)
+    async with listener:
+        port = listener.sockets[0].getsockname()[1]
+        with pytest.raises(ResolveError, match="10 messages that are no response"):
+            # The deadline is far off.
+            async with asyncio.timeout(20):
+                await resolve(NAME, A_TYPE, Endpoint("127.0.0.1", port, "tcp"), Patience(60, 2))
+
+
 @pytest.mark.parametrize(("code", "text"), [(2, "SERVFAIL"), (3, "NXDOMAIN"), (5, "REFUSED"), (9, "RCODE9")])
 async def test_an_error_rcode_is_final_and_named(code: int, text: str) -> None:
     async with Nameserver(lambda query: rcode(query, code)) as server:

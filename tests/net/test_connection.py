@@ -4,7 +4,8 @@ import asyncio
 import random
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from itertools import groupby
 from time import monotonic
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from dnsproxy.core.policy import Owned
 from dnsproxy.core.upstreams import Upstream
 from dnsproxy.net import connection as connection_module
-from dnsproxy.net.connection import ENOUGH_UNREAD, IDLE_SECONDS, MAX_WAITING
+from dnsproxy.net.connection import ENOUGH_UNREAD, IDLE_SECONDS, MAX_WAITING, Connection
 from dnsproxy.net.loop import HotLoop
 from tests.fakes.forwarding import respond
 from tests.fakes.tcp import RESET, TcpWorld, connected, framed, tcp_world, unread
@@ -64,6 +65,32 @@ async def test_p17_many_queries_in_one_segment() -> None:
         count = 2 * 16_384 // len(framed(query(REGISTRY)))
         client.send(*(query(REGISTRY, ident=ident) for ident in range(count)))
         assert await client.idents(count) == list(range(count))
+
+
+async def test_connections_that_send_much_take_turns() -> None:
+    async with tcp_world() as made, connected(made) as first, connected(made) as second:
+        asked: list[Connection] = []
+        await until(lambda: len(made.connections) == 2)
+        for connection in made.connections:
+            take = connection._take
+
+            def note(
+                message: bytes,
+                now: float,
+                connection: Connection = connection,
+                take: Callable[[bytes, float], bool] = take,
+            ) -> bool:
+                asked.append(connection)
+                return take(message, now)
+
+            connection._take = note  # type: ignore[method-assign]
+        shortest = query(".", use_edns=False)
+        for client in (first, second):
+            client.send(*[shortest] * 1000)
+        await first.idents(1000)
+        await second.idents(1000)
+        runs = [len(list(run)) for _, run in groupby(asked)]
+        assert max(runs) <= 2048 // (2 + len(shortest)) + 1
 
 
 async def test_p17_answers_go_out_of_order_as_they_come() -> None:

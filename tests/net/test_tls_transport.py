@@ -6,14 +6,15 @@ import os
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
 import pytest
 
 from dnsproxy.certificate import Certificate
-from dnsproxy.net import tls_transport
-from dnsproxy.net.tls_transport import CHUNK, Buffers, TlsTransport
+from dnsproxy.net import tls_transport, turns
+from dnsproxy.net.tls_transport import CHUNK, SLICE, Buffers, TlsTransport
 from tests.certificates import make_certificate
 from tests.fakes.encrypted import NAME
 from tests.fakes.upstream import until
@@ -126,6 +127,31 @@ async def test_bytes_go_both_ways(tmp_path: Path, version: ssl.TLSVersion) -> No
         assert await reader.readexactly(len(sent)) == sent
         writer.transport.abort()
         await until(lambda: inner.lost)
+
+
+async def test_connections_with_much_to_take_have_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much three connections have sent, each iteration of the loop takes one slice of one of them."""
+    monkeypatch.setattr(turns, "SECONDS", 0.0)
+    async with serving(tmp_path) as server:
+        writers = [(await server.connect())[1] for _ in range(3)]
+        await until(lambda: len(server.inner) == 3)
+        for writer in writers:
+            writer.write(bytes(3 * CHUNK))
+        taken = [0]
+        while taken[-1] < 9 * CHUNK:
+            await asyncio.sleep(0)
+            taken.append(sum(len(inner.received) for inner in server.inner))
+        # A connection that is read from has its first slice in the iteration in which all have waited.
+        assert max(now - before for before, now in pairwise(taken)) <= 2 * SLICE
+        # One that closes while its turn has not come is forgotten.
+        writers[0].write(bytes(CHUNK))
+        await until(lambda: any(made._put_off for made in server.made))
+        server.made[0].abort()
+        for writer in writers:
+            writer.transport.abort()
+        await until(lambda: all(inner.lost for inner in server.inner))
 
 
 async def test_what_has_come_waits_while_reading_is_paused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from dnsproxy.net.upstream_tls import ClientContext
 from tests.fakes.forwarding import at, numbered, respond, world
 from tests.fakes.links import Keeper, Transport, waiting
 from tests.fakes.upstream import Asked, FakeUpstream, silence, until
-from tests.messages import addresses, query
+from tests.messages import addresses, query, read
 
 
 def telling(tenths: int) -> Callable[[Asked], Iterable[bytes]]:
@@ -96,6 +96,22 @@ async def test_p10_junk_between_replies_is_passed_over(junk: bytes) -> None:
         fake.send_stream(respond(fake.asked[0]))
         await until(lambda: made.responses)
         assert addresses(made.responses[0]) == ["192.0.2.1"]
+
+
+@pytest.mark.parametrize("kind", ["empty", "other id", "other question"])
+async def test_p22_a_server_that_sends_messages_without_end_is_left(kind: str) -> None:
+    def flood(asked: Asked) -> Iterable[bytes]:
+        ident, rest = asked.data[:2], b"\x81\x80" + asked.data[4:]
+        sent = {
+            "empty": b"",
+            "other id": bytes((ident[0] ^ 1, ident[1])) + rest,
+            "other question": ident + rest.replace(b"www", b"xxx"),
+        }
+        return [sent[kind]] * 50_000
+
+    async with FakeUpstream(flood) as fake, world(at(fake, tcp=True)) as made:
+        assert read((await made.ask(query("www.example.")))[0]).rcode() == 2
+        assert made.links == []
 
 
 @pytest.mark.parametrize(("encrypted", "writes"), [(False, 1), (True, 3)])
