@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -17,6 +16,7 @@ from dnsproxy.core.ruling import Refusal, Ruling, refusals_from
 from dnsproxy.errors import SnapshotError, StartError
 from dnsproxy.settings.jury import JurySettings
 from dnsproxy.tokens import ORDERS, TOKEN_SCOPE, read_token
+from dnsproxy.transport.reasons import client_reason
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -104,7 +104,7 @@ class Jury:
         except TimeoutError:
             return f"no answer within {DEADLINE:g} s"
         except aiohttp.ClientConnectorError as exc:
-            return os.strerror(exc.os_error.errno) if exc.os_error.errno else str(exc.os_error)
+            return client_reason(exc)
         except (aiohttp.ClientError, OSError) as exc:
             return type(exc).__name__
         except (ValueError, RecursionError, SnapshotError) as exc:

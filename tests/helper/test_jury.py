@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from dnsproxy.errors import StartError
 from dnsproxy.helper import jury as module
 from dnsproxy.helper.jury import Jury
 from dnsproxy.settings.jury import JurySettings
+from tests.certificates import make_certificate
 
 NAME, NEW = "a.example.", ("10.0.0.2",)
 ROLLED_BACK = {
@@ -136,6 +138,17 @@ async def test_one_that_is_not_there_keeps_nobody_from_being_heard(proxy: Proxy,
     await jury.ask_all()
     assert jury.refused() == {(NAME, NEW)}
     assert jury.failures == {"http://127.0.0.1:1": "Connection refused"}
+
+
+async def test_a_certificate_that_is_not_trusted_is_named(token: Path, tmp_path: Path) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(make_certificate(tmp_path, "a.example"))
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context)
+    async with server:
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        jury = Jury(settings(token, url))
+        await jury.ask_all()
+    assert "certificate" in jury.failures[url]
 
 
 async def test_without_the_token_nothing_is_told(proxy: Proxy) -> None:
