@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from unittest.mock import Mock
 
 import pytest
 from aiohttp import web
 
 from dnsproxy import http_connection
-from dnsproxy.http_connection import watch_request
+from dnsproxy.http_connection import MAX_HEAD, HttpConnection, watch_request
 from dnsproxy.http_listener import Limits
 from tests.fakes.http_clients import HALF, WHOLE, world
 from tests.fakes.upstream import until
@@ -99,6 +100,22 @@ async def test_headers_without_end_are_not_kept(*, is_busy: bool) -> None:
                 head = b"y: %s\r\n" % (b"z" * 4000)
                 await asyncio.sleep(0)
         await until(lambda: made.listener.connections == 0)
+
+
+async def test_headers_without_end_behind_a_request_that_waits_are_not_kept() -> None:
+    listener, inner, transport = Mock(), Mock(), Mock()
+    transport.get_write_buffer_size.return_value = 0
+    connection = HttpConnection(listener, b"", inner)
+    connection.connection_made(transport)
+    connection.data_received(WHOLE)
+    connection.begin_request()
+    connection.end_body()
+    connection.data_received(WHOLE + HALF)
+    sent = 0
+    while not transport.abort.called:
+        connection.data_received(b"y: %s\r\n" % (b"z" * 4000))
+        sent += 4000
+        assert sent <= 2 * MAX_HEAD
 
 
 async def test_requests_sent_ahead_are_few() -> None:

@@ -50,6 +50,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "certificate",
             "http_connection",
             "http_listener",
+            "tls_transport",
             "output",
             "supervise",
             "writer",

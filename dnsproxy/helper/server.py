@@ -14,6 +14,7 @@ import structlog
 from aiohttp import web
 
 from dnsproxy.certificate import Certificate, http_certificate
+from dnsproxy.core.memory import MIB
 from dnsproxy.core.totals import ReloadView
 from dnsproxy.errors import StartError
 from dnsproxy.files import remove_leftovers
@@ -38,6 +39,10 @@ _OTHER_CONNECTIONS = 1000
 _SPARE_FILES = 256
 # One client may have this part of the connections: many proxies may share an address behind NAT.
 _CLIENT_PART = 2
+# Bytes of memory for requests and for what proxies have not read yet.
+_BUFFERS = 32 * MIB
+# Bytes of a snapshot that the kernel keeps for a proxy, which may be far away: 2.5 MB/s at 200 ms.
+_SEND_BUFFER = 256 * 1024
 # Seconds that responses under way get at the end.
 SHUTDOWN = 5.0
 
@@ -147,7 +152,7 @@ class HelperServer:
             shutdown_timeout=SHUTDOWN,
         )
         await self._runner.setup()
-        limits = Limits(room, max(1, room // _CLIENT_PART), spare_files(_SPARE_FILES))
+        limits = Limits(room, max(1, room // _CLIENT_PART), spare_files(_SPARE_FILES), _BUFFERS, _SEND_BUFFER)
         try:
             self._listener = _listen(self._runner, options.listen, made.certificate, self._sock, limits)
         except StartError:

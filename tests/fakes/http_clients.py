@@ -25,12 +25,13 @@ class World:
         self.begun = 0
         self.release = asyncio.Event()
         self.release.set()
+        self.body = b"ok"
         self.socks: list[socket.socket] = []
 
     async def handle(self, _request: web.Request) -> web.Response:
         self.begun += 1
         await self.release.wait()
-        return web.Response(text="ok")
+        return web.Response(body=self.body)
 
     async def connect(self, data: bytes = b"", source: str = "127.0.0.1") -> socket.socket:
         sock = socket.socket()

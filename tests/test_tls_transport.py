@@ -11,9 +11,9 @@ from typing import cast
 
 import pytest
 
+from dnsproxy import tls_transport
 from dnsproxy.certificate import Certificate
-from dnsproxy.net import tls_transport
-from dnsproxy.net.tls_transport import CHUNK, Buffers, TlsTransport
+from dnsproxy.tls_transport import CHUNK, Buffers, TlsTransport
 from tests.certificates import make_certificate
 from tests.fakes.encrypted import NAME
 from tests.fakes.upstream import until

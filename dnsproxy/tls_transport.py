@@ -13,8 +13,10 @@ from typing import Any, Final, cast
 
 # Bytes read at a time, and bytes of a TLS record (RFC 8446 §5.1).
 CHUNK: Final = 16_384
-# Bytes that a client may send before the handshake is done: a ClientHello has 200 to 2,000.
+# Bytes that a client may send before the handshake is done: a ClientHello has 200 to 2,000. More where it
+# shows a certificate.
 MAX_HANDSHAKE: Final = 16_384
+MAX_WITH_CERTIFICATE: Final = 65_536
 # Seconds for what is unsent and for the client to close its side.
 GOODBYE_SECONDS = 1.0
 
@@ -38,7 +40,7 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
 
     __slots__ = (
         *("_buffers", "_closing", "_incoming", "_loop", "_outgoing", "_paused", "_protocol", "_raw"),
-        *("_received", "_timer", "_tls", "handshake"),
+        *("_room", "_timer", "_tls", "handshake"),
     )
 
     def __init__(self, context: ssl.SSLContext, buffers: Buffers, first: bytes = b"") -> None:
@@ -52,7 +54,8 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         self._raw: asyncio.Transport | None = None
         self._protocol: asyncio.Protocol | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._received = 0
+        # Bytes that may still come of the handshake.
+        self._room = MAX_WITH_CERTIFICATE if context.verify_mode else MAX_HANDSHAKE
         self._paused = False
         self._closing = False
         self.handshake: asyncio.Future[None] = self._loop.create_future()
@@ -87,7 +90,7 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         if self.handshake.done():
             self._read()
         else:
-            self._received += nbytes
+            self._room -= nbytes
             self._shake_hands()
 
     def eof_received(self) -> bool | None:
@@ -126,7 +129,7 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
             self._flush()
-            if self._received > MAX_HANDSHAKE:
+            if self._room < 0:
                 self._fail(ssl.SSLError("the handshake is too long"))
         except (ssl.SSLError, ssl.CertificateError) as exc:
             self._fail(exc)
@@ -210,6 +213,10 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
     def is_reading(self) -> bool:
         """See `asyncio.ReadTransport`."""
         return not self._paused and not self._closing
+
+    def get_protocol(self) -> asyncio.BaseProtocol | None:  # type: ignore[override]  # none before `serve`
+        """See `asyncio.BaseTransport`."""
+        return self._protocol
 
     def is_closing(self) -> bool:
         """See `asyncio.BaseTransport`."""
