@@ -25,6 +25,8 @@ DEADLINE = 5.0
 MAX_ANSWER = 8 * 1024 * 1024
 # Proxies asked at one time.
 CONCURRENCY = 16
+# Sets named in the log after one round; a proxy may list 20,000, of names that nobody has.
+SHOWN = 20
 
 
 class Jury:
@@ -56,9 +58,9 @@ class Jury:
         while True:
             await self.ask_all()
             refused = self.refused()
-            for name, addresses in sorted(refused - before):
+            for name, addresses in sorted(refused - before)[:SHOWN]:
                 log.warning("helper.set_refused", name=name, new=list(addresses))
-            for name, addresses in sorted(before - refused):
+            for name, addresses in sorted(before - refused)[:SHOWN]:
                 log.info("helper.set_refused_no_more", name=name, new=list(addresses))
             if refused != before:
                 changed()

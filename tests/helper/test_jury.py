@@ -18,7 +18,7 @@ from dnsproxy.settings.jury import JurySettings
 from tests.certificates import make_certificate
 
 NAME, NEW = "a.example.", ("10.0.0.2",)
-ROLLED_BACK = {
+ROLLED_BACK: dict[str, Any] = {
     "canary": {"trials": [{"name": NAME, "state": "rolled_back", "reason": "failed", "new": list(NEW)}]}
 }
 
@@ -155,6 +155,22 @@ async def test_without_the_token_nothing_is_told(proxy: Proxy) -> None:
     jury = Jury(JurySettings(proxies=[proxy.url]))
     await jury.ask_all()
     assert jury.failures == {proxy.url: "status 401"}
+
+
+async def test_a_proxy_that_refuses_without_end_does_not_fill_the_log(
+    proxy: Proxy, token: Path, logs: list[Any]
+) -> None:
+    trial = ROLLED_BACK["canary"]["trials"][0]
+    proxy.answer = {"canary": {"trials": [trial | {"name": f"n{number}.example."} for number in range(500)]}}
+    jury = Jury(settings(token, proxy.url))
+    changed = asyncio.Event()
+    task = asyncio.ensure_future(jury.run(changed.set))
+    async with asyncio.timeout(20):
+        await changed.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert len(jury.refused()) == 500
+    assert [line["event"] for line in logs] == ["helper.set_refused"] * 20
 
 
 @pytest.mark.parametrize("key", ["read_token_file", "ca_file"])
