@@ -19,6 +19,7 @@ from time import monotonic
 from typing import Final, NamedTuple
 
 import structlog
+from aiohttp import web
 
 from dnsproxy.certificate import Certificate
 from dnsproxy.core.budget import MemoryBudget
@@ -221,6 +222,21 @@ class HttpListener:
         for connection in list(self._connections):
             connection.abort()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def make_runner(app: web.Application, *, handler_cancellation: bool, seconds: float) -> web.AppRunner:
+    """Return what makes the protocol of each connection; at the end, handlers have ``seconds``.
+
+    Nothing is unpacked: a small body must not become a large one.
+    """
+    return web.AppRunner(
+        app,
+        handle_signals=False,
+        access_log=None,
+        handler_cancellation=handler_cancellation,
+        shutdown_timeout=seconds,
+        auto_decompress=False,
+    )
 
 
 def open_socket(host: str, port: int) -> socket.socket:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from unittest.mock import Mock
@@ -129,6 +130,15 @@ async def test_requests_sent_ahead_are_few() -> None:
         while answered.count(b"HTTP/1.1 200") < 5:
             answered += await made.read(few)
         assert made.begun <= 6
+
+
+async def test_a_body_is_not_unpacked() -> None:
+    async with world(Limits(10, 10)) as made:
+        packed = gzip.compress(bytes(500_000))
+        head = b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n"
+        sock = await made.connect(head % len(packed) + packed)
+        # Unpacked it would be larger than what is taken.
+        assert (await made.read(sock)).startswith(b"HTTP/1.1 200")
 
 
 async def test_a_long_body_is_no_header() -> None:

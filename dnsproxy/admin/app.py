@@ -27,7 +27,7 @@ from dnsproxy.core.explain import Explanation
 from dnsproxy.core.totals import Outcome, PullResult
 from dnsproxy.errors import StartError
 from dnsproxy.http_connection import MAX_BODY, read_body, watch_request
-from dnsproxy.http_listener import HttpListener, Limits, open_socket, spare_files
+from dnsproxy.http_listener import HttpListener, Limits, make_runner, open_socket, spare_files
 from dnsproxy.settings import Settings
 from dnsproxy.settings.serving import AdminSettings
 from dnsproxy.settings.values import Endpoint
@@ -200,9 +200,7 @@ async def start_admin(
         if sock is not None:
             sock.close()
         raise
-    runner = web.AppRunner(
-        create_app(operated, access), handle_signals=False, access_log=None, shutdown_timeout=2.0
-    )
+    runner = make_runner(create_app(operated, access), handler_cancellation=False, seconds=2.0)
     await runner.setup()
     if runner.server is None:
         raise StartError("admin.listen: the HTTP server is not set up")

@@ -24,7 +24,7 @@ from dnsproxy.helper.jury import Jury
 from dnsproxy.helper.outlets import Outlets, make_targets
 from dnsproxy.helper.publish import HelperApi, app_of
 from dnsproxy.helper.service import Helper
-from dnsproxy.http_listener import HttpListener, Limits, open_socket, spare_files
+from dnsproxy.http_listener import HttpListener, Limits, make_runner, open_socket, spare_files
 from dnsproxy.keys import read_private_key
 from dnsproxy.settings import Settings
 from dnsproxy.settings.values import Endpoint
@@ -144,13 +144,7 @@ class HelperServer:
             most=min(most, max(1, room * 9 // 10)),
             first_wait=publish.FIRST_WAIT,
         )
-        self._runner = web.AppRunner(
-            app_of(api),
-            handle_signals=False,
-            access_log=None,
-            handler_cancellation=True,
-            shutdown_timeout=SHUTDOWN,
-        )
+        self._runner = make_runner(app_of(api), handler_cancellation=True, seconds=SHUTDOWN)
         await self._runner.setup()
         limits = Limits(room, max(1, room // _CLIENT_PART), spare_files(_SPARE_FILES), _BUFFERS, _SEND_BUFFER)
         try:
