@@ -27,6 +27,9 @@ from enum import StrEnum
 
 from dnsproxy.core.text import printable
 
+# Characters of a problem: lists of what may be written have some 500.
+MAX_PROBLEM = 2000
+
 
 class DnsproxyError(Exception):
     """Root of all errors that this program raises on purpose."""
@@ -58,12 +61,13 @@ class Problem:
     @property
     def place(self) -> str:
         """The file, with the line where there is one."""
-        return f"{self.file}:{self.line}" if self.line else self.file
+        file = printable(self.file)
+        return f"{file}:{self.line}" if self.line else file
 
     @property
     def text(self) -> str:
-        """The message, behind the key path where there is one."""
-        return f"{self.path}: {self.message}" if self.path else self.message
+        """The message, behind the key path where there is one; printable."""
+        return printable(f"{self.path}: {self.message}" if self.path else self.message, MAX_PROBLEM)
 
 
 class ConfigError(DnsproxyError):

@@ -29,6 +29,7 @@ FIELDS = {
     "kept_as": "the new name of the file",
     "key": "a key path of the configuration",
     "leader": "the helper in office: its host and a random part",
+    "library": "the logger of a library",
     "listen": "addresses and ports that are listened on",
     "listener": "the endpoint: `admin` or `helper`",
     "log": "`program` (these events), `queries` or `dnstap`",

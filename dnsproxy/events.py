@@ -31,6 +31,12 @@ EVENTS = {
         ("detail", "reason", "exception"),
         ("detail", "reason"),
     ),
+    "program.library_message": Event(
+        "warning",
+        "A library reports a fault; `aiohttp.server` also each request that is not HTTP.",
+        ("library", "detail", "reason", "exception"),
+        ("library", "reason"),
+    ),
     "task.failed": Event(
         "error",
         "A background task has failed. It starts again in `restart_in` seconds; all others continue.",

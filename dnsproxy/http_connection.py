@@ -19,6 +19,12 @@ MAX_BODY = 65_536
 # aiohttp bounds neither in all of its versions, and keeps each request until its turn.
 MAX_HEAD = 65_536
 MAX_AHEAD = 16
+# What a byte of a request costs, and a request that is not begun. Less than this is not counted.
+_COST: Final = 2
+_REQUEST: Final = 4096
+_SMALL: Final = 4096
+# Bytes of a response that may be unsent without being counted.
+_UNSENT: Final = 8192
 _END_OF_HEAD: Final = b"\r\n\r\n"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -32,6 +38,9 @@ class Keeper(Protocol):
 
     def note_busy(self, connection: HttpConnection) -> None:
         """Note that a request of it is being answered."""
+
+    def charge(self, connection: HttpConnection, size: int) -> None:
+        """Note that it holds ``size`` bytes."""
 
     def forget(self, connection: HttpConnection) -> None:
         """Free its place."""
@@ -48,11 +57,14 @@ class HttpConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_idle = False
-        # Bytes of headers that have come, requests that are not begun, and whether the body of the request
-        # that is being answered may still come.
+        # Bytes of headers that have come, requests that are not begun, whether one is being answered, and
+        # whether its body may still come.
         self._head = 0
         self._ahead = 0
+        self._is_busy = False
         self._has_body = False
+        # Bytes of requests that are not answered.
+        self._received = 0
         self._tail = b""
         self._loop = asyncio.get_running_loop()
         self._expire_after(HEADER_SECONDS)
@@ -62,6 +74,7 @@ class HttpConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
         self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(_UNSENT)
         self._inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
@@ -70,20 +83,20 @@ class HttpConnection(asyncio.Protocol):
             # The headers of the next request begin.
             self._is_idle = False
             self._expire_after(HEADER_SECONDS)
-        if self._measure(data):
-            self._inner.data_received(data)
-        else:
+        self._received += len(data)
+        if not self._measure(data):
             self.abort()
+            return
+        self._inner.data_received(data)
+        self._account()
 
     def _measure(self, data: bytes) -> bool:
         """Return whether the client may send ``data``, by what has not been answered."""
         window = self._tail + data
         self._tail = window[-len(_END_OF_HEAD) + 1 :]
         found = window.count(_END_OF_HEAD)
-        if found or self._ahead or self._has_body:
-            self._head = 0
-        else:
-            self._head += len(data)
+        is_head = not self._has_body if self._is_busy else not (found or self._ahead)
+        self._head = self._head + len(data) if is_head else 0
         self._ahead += found
         return self._ahead <= MAX_AHEAD and self._head <= MAX_HEAD
 
@@ -93,10 +106,12 @@ class HttpConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """See `asyncio.Protocol`."""
+        self._account()
         self._inner.pause_writing()
 
     def resume_writing(self) -> None:
         """See `asyncio.Protocol`."""
+        self._account()
         self._inner.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -104,6 +119,12 @@ class HttpConnection(asyncio.Protocol):
         self._transport = None
         self.forget()
         self._inner.connection_lost(exc)
+
+    def _account(self) -> None:
+        transport = self._transport
+        if transport is not None:
+            size = _COST * self._received + _REQUEST * self._ahead + transport.get_write_buffer_size()
+            self._listener.charge(self, size if size > _SMALL else 0)
 
     # -- what the middleware calls -----------------------------------------------------------
 
@@ -113,7 +134,7 @@ class HttpConnection(asyncio.Protocol):
         self._is_idle = False
         self._head = 0
         self._ahead = max(0, self._ahead - 1)
-        self._has_body = True
+        self._is_busy = self._has_body = True
         self._listener.note_busy(self)
 
     def end_body(self) -> None:
@@ -122,7 +143,10 @@ class HttpConnection(asyncio.Protocol):
 
     def end_request(self) -> None:
         """Note that its response is made; the client has `IDLE_SECONDS` to read it and to send the next."""
-        self._has_body = False
+        self._is_busy = self._has_body = False
+        if not self._ahead:
+            self._received = 0
+        self._account()
         if self._transport is not None:
             self._is_idle = True
             self._expire_after(IDLE_SECONDS)
@@ -138,6 +162,10 @@ class HttpConnection(asyncio.Protocol):
         elif self.task is not None:
             self.task.cancel()
         self.forget()
+
+    def evict(self) -> None:
+        """See `budget.Holder`."""
+        self.abort()
 
     def forget(self) -> None:
         """Give back its place."""

@@ -19,10 +19,13 @@ from time import monotonic
 from typing import Final, NamedTuple
 
 import structlog
+from aiohttp import web
 
-from dnsproxy import http_connection
 from dnsproxy.certificate import Certificate
+from dnsproxy.core.budget import MemoryBudget
+from dnsproxy.core.memory import HTTP_BUFFERS, HTTP_RECEIVE, HTTP_SEND
 from dnsproxy.http_connection import HttpConnection
+from dnsproxy.tls_transport import Buffers, TlsTransport
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -31,7 +34,6 @@ SPARE_FILES: Final = 64
 _BACKLOG: Final = 128
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _PAUSE: Final = 1.0
-_GOODBYE_SECONDS: Final = 1.0
 # Seconds between two warnings of refused connections.
 _WARN_SECONDS: Final = 60.0
 # One IPv6 client has a /64 to connect from.
@@ -39,11 +41,17 @@ _IPV6_CLIENT: Final = 8
 
 
 class Limits(NamedTuple):
-    """Connections at one time; ``spare_files`` of the process's descriptors are never used for them."""
+    """Connections at one time; ``spare_files`` of the process's descriptors are never used for them.
+
+    ``buffers`` is what requests and unread responses may take of memory, in bytes; beyond it, connections of
+    the client with the most are closed. ``send_buffer`` is what the kernel keeps for each; it doubles that.
+    """
 
     total: int
     per_client: int
     spare_files: int = SPARE_FILES
+    buffers: int = HTTP_BUFFERS
+    send_buffer: int = HTTP_SEND
 
 
 class HttpListener:
@@ -65,6 +73,8 @@ class HttpListener:
         self._server = server
         self._limits = limits
         self._certificate = certificate
+        self._buffers = Buffers()
+        self.budget = MemoryBudget(limits.buffers)
         self._held: Counter[bytes] = Counter()
         self._connections: set[HttpConnection] = set()
         # Without a request at this time, the longest first; all, and those of each client.
@@ -74,6 +84,8 @@ class HttpListener:
         self._warned_at = -_WARN_SECONDS
         self._loop = asyncio.get_running_loop()
         sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, HTTP_RECEIVE)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, limits.send_buffer)
         self._accepting = self._loop.create_task(self._accept())
 
     @property
@@ -147,13 +159,14 @@ class HttpListener:
         if self._certificate is None:
             await self._loop.connect_accepted_socket(lambda: connection, sock)
             return
-        await self._loop.connect_accepted_socket(
-            lambda: connection,
-            sock,
-            ssl=self._certificate.context(),
-            ssl_handshake_timeout=http_connection.HEADER_SECONDS,
-            ssl_shutdown_timeout=_GOODBYE_SECONDS,
-        )
+        transport = TlsTransport(self._certificate.context(), self._buffers)
+        try:
+            await self._loop.connect_accepted_socket(lambda: transport, sock)
+            await transport.handshake  # the connection has its deadline
+        except BaseException:
+            transport.abort()
+            raise
+        transport.serve(connection)
 
     def note_waiting(self, connection: HttpConnection) -> None:
         """Note that it has no request."""
@@ -171,10 +184,16 @@ class HttpListener:
             if not mine:
                 del self._waiting_of[connection.client]
 
+    def charge(self, connection: HttpConnection, size: int) -> None:
+        """Note that it holds ``size`` bytes."""
+        if connection in self._connections:
+            self.budget.charge(connection, connection.client, size)
+
     def forget(self, connection: HttpConnection) -> None:
         """Free the place of one that has ended."""
         if connection in self._connections:
             self._connections.discard(connection)
+            self.budget.charge(connection, connection.client, 0)
             self.note_busy(connection)
             self._held[connection.client] -= 1
             if not self._held[connection.client]:
@@ -203,6 +222,21 @@ class HttpListener:
         for connection in list(self._connections):
             connection.abort()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def make_runner(app: web.Application, *, handler_cancellation: bool, seconds: float) -> web.AppRunner:
+    """Return what makes the protocol of each connection; at the end, handlers have ``seconds``.
+
+    Nothing is unpacked: a small body must not become a large one.
+    """
+    return web.AppRunner(
+        app,
+        handle_signals=False,
+        access_log=None,
+        handler_cancellation=handler_cancellation,
+        shutdown_timeout=seconds,
+        auto_decompress=False,
+    )
 
 
 def open_socket(host: str, port: int) -> socket.socket:

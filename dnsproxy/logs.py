@@ -96,6 +96,28 @@ def _fact(value: Any) -> Any:  # noqa: ANN401 - whatever is logged
 _limiter = _Limiter(monotonic)
 
 
+class _LibraryHandler(logging.Handler):
+    """Log what libraries say by `logging`, which would go to standard error as it is."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        failure = record.exc_info[1] if record.exc_info else None
+        try:
+            detail = record.getMessage()
+        except Exception:  # noqa: BLE001 - the arguments' own methods run here
+            detail = str(record.msg)
+        log = structlog.get_logger()
+        log.warning(
+            "program.library_message",
+            library=record.name,
+            detail=detail,
+            reason=type(failure).__name__ if failure is not None else "",
+            exc_info=failure,
+        )
+
+
+_library_handler = _LibraryHandler(logging.WARNING)
+
+
 def report_failure(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Log what nobody expected in a callback or a task (see `asyncio.loop.set_exception_handler`)."""
     log = structlog.get_logger()
@@ -168,6 +190,7 @@ def configure(
     ``level`` is debug, info, warning or error; ``output_format`` is console, json, or auto:
     console on a terminal, JSON elsewhere. ``clock`` gives the monotonic seconds of `core.repeats`.
     """
+    logging.getLogger().addHandler(_library_handler)
     global _limiter  # noqa: PLW0603 - structlog's configuration is of the whole process, and this is part of it
     _limiter = _Limiter(clock)
     target = stream or sys.stderr

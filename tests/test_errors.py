@@ -14,6 +14,7 @@ from dnsproxy.errors import ConfigError, DnsproxyError, DropReason, Problem, Wir
         (Problem("c.yaml", 12, "a.b[0]", "wrong"), "c.yaml:12: a.b[0]: wrong"),
         (Problem("c.yaml", 0, "", "No such file"), "c.yaml: No such file"),
         (Problem("c.yaml", 3, "", "not YAML"), "c.yaml:3: not YAML"),
+        (Problem("c\x1b[31m", 1, "a\x1b[2J", "b\nc"), "c\\x1b[31m:1: a\\x1b[2J: b\\nc"),
     ],
 )
 def test_a_problem_names_its_place(problem: Problem, text: str) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from unittest.mock import Mock
 
 import pytest
 from aiohttp import web
 
 from dnsproxy import http_connection
-from dnsproxy.http_connection import watch_request
+from dnsproxy.http_connection import MAX_HEAD, HttpConnection, watch_request
 from dnsproxy.http_listener import Limits
 from tests.fakes.http_clients import HALF, WHOLE, world
 from tests.fakes.upstream import until
@@ -101,6 +103,22 @@ async def test_headers_without_end_are_not_kept(*, is_busy: bool) -> None:
         await until(lambda: made.listener.connections == 0)
 
 
+async def test_headers_without_end_behind_a_request_that_waits_are_not_kept() -> None:
+    listener, inner, transport = Mock(), Mock(), Mock()
+    transport.get_write_buffer_size.return_value = 0
+    connection = HttpConnection(listener, b"", inner)
+    connection.connection_made(transport)
+    connection.data_received(WHOLE)
+    connection.begin_request()
+    connection.end_body()
+    connection.data_received(WHOLE + HALF)
+    sent = 0
+    while not transport.abort.called:
+        connection.data_received(b"y: %s\r\n" % (b"z" * 4000))
+        sent += 4000
+        assert sent <= 2 * MAX_HEAD
+
+
 async def test_requests_sent_ahead_are_few() -> None:
     async with world(Limits(10, 10)) as made:
         made.release.clear()
@@ -112,6 +130,15 @@ async def test_requests_sent_ahead_are_few() -> None:
         while answered.count(b"HTTP/1.1 200") < 5:
             answered += await made.read(few)
         assert made.begun <= 6
+
+
+async def test_a_body_is_not_unpacked() -> None:
+    async with world(Limits(10, 10)) as made:
+        packed = gzip.compress(bytes(500_000))
+        head = b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n"
+        sock = await made.connect(head % len(packed) + packed)
+        # Unpacked it would be larger than what is taken.
+        assert (await made.read(sock)).startswith(b"HTTP/1.1 200")
 
 
 async def test_a_long_body_is_no_header() -> None:

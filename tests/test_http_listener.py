@@ -7,6 +7,7 @@ import itertools
 import resource
 import socket
 import ssl
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -120,6 +121,55 @@ async def test_https(tmp_path: Path) -> None:
         await writer.wait_closed()
         # What is no handshake is closed.
         assert await made.read(await made.connect(WHOLE)) == b""
+        await until(lambda: made.listener.connections == 0)
+
+
+async def test_the_client_that_holds_most_memory_loses_connections() -> None:
+    async with world(Limits(100, 100, buffers=100_000)) as made:
+        other = await made.connect(HALF + bytes(9000).replace(b"\0", b"x"), "127.0.0.2")
+        mine = [await made.connect(HALF + b"x" * 7000) for _ in range(20)]
+        await until(lambda: made.listener.connections <= 7)
+        assert made.listener.budget.used <= 100_000
+        assert sum([await made.read(sock) == b"" for sock in mine[:13]]) >= 13
+        await asyncio.get_running_loop().sock_sendall(other, b": b\r\nContent-Length: 0\r\n\r\n")
+        assert await made.read(other)
+        assert await made.answered()
+
+
+async def test_responses_that_are_not_read_are_counted() -> None:
+    async with world(Limits(100, 100, buffers=5_000_000)) as made:
+        made.body = bytes(2_000_000)
+        for _ in range(6):
+            await made.connect(WHOLE)
+        await until(lambda: made.begun == 6 and made.listener.connections <= 3)
+        assert 0 < made.listener.budget.used <= 5_000_000
+        for sock in made.socks:
+            sock.close()
+        await until(lambda: made.listener.connections == 0)
+    assert made.listener.budget.used == 0
+
+
+async def test_a_connection_over_tls_takes_little_memory(tmp_path: Path) -> None:
+    path = make_certificate(tmp_path, "a.example")
+    context = ssl.create_default_context(cafile=path)
+    async with world(Limits(100, 100), Certificate(path, path, key="x", protocols=HTTP)) as made:
+
+        def connect() -> ssl.SSLSocket:
+            # Not asyncio's: its client would take as much in this process.
+            return context.wrap_socket(
+                socket.create_connection(made.listener.address), server_hostname="a.example"
+            )
+
+        first = await asyncio.to_thread(connect)
+        tracemalloc.start()
+        try:
+            socks = [first, *[await asyncio.to_thread(connect) for _ in range(10)]]
+            await until(lambda: made.listener.connections == 11)
+            assert tracemalloc.get_traced_memory()[0] < 10 * 64 * 1024
+        finally:
+            tracemalloc.stop()
+        for sock in socks:
+            sock.close()
         await until(lambda: made.listener.connections == 0)
 
 

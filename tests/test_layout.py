@@ -50,6 +50,8 @@ LAYERS: tuple[frozenset[str], ...] = (
             "certificate",
             "http_connection",
             "http_listener",
+            "time_slice",
+            "tls_transport",
             "output",
             "supervise",
             "writer",

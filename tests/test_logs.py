@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import logging
 import subprocess
 import sys
 import warnings
@@ -14,6 +15,8 @@ import structlog
 
 from dnsproxy import logs
 from dnsproxy.core.repeats import Repeats
+from dnsproxy.http_listener import Limits
+from tests.fakes.http_clients import world
 
 
 class Terminal(io.StringIO):
@@ -28,6 +31,7 @@ def _restored() -> Iterator[None]:
     yield
     structlog.configure(**kept)
     structlog.contextvars.clear_contextvars()
+    logging.getLogger().removeHandler(logs._library_handler)
 
 
 def events(stream: io.StringIO) -> list[dict[str, Any]]:
@@ -229,6 +233,30 @@ async def test_a_mistake_in_a_callback_is_an_event_and_a_repeated_one_is_counted
     assert "invalid literal for int()" in first["exception"]
     assert summary["repeated"] == 2
     assert loop.get_exception_handler() is before
+
+
+async def test_requests_that_are_not_http_are_one_event(capfd: pytest.CaptureFixture[str]) -> None:
+    stream = io.StringIO()
+    logs.configure("info", "json", stream, Clock())
+    with logs.reporting():
+        async with world(Limits(10, 10)) as made:
+            for _ in range(20):
+                sock = await made.connect(b"GET /\x1b[31m" + b"x" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n")
+                assert (await made.read(sock)).startswith(b"HTTP/1.0 400")
+    first, summary = events(stream)
+    assert (first["event"], first["library"]) == ("program.library_message", "aiohttp.server")
+    assert len(first["exception"]) < 10_000
+    assert summary["repeated"] == 19
+    assert capfd.readouterr().err == ""
+
+
+def test_a_library_that_cannot_say_what_it_means_does_not_fail() -> None:
+    stream = io.StringIO()
+    logs.configure("info", "json", stream)
+    said = {"name": "a.library", "levelno": logging.ERROR, "msg": "%d of %d", "args": ("x",)}
+    logs._library_handler.handle(logging.makeLogRecord(said))
+    (event,) = events(stream)
+    assert (event["library"], event["detail"]) == ("a.library", "%d of %d")
 
 
 @pytest.mark.parametrize("output_format", ["json", "console"])

@@ -20,13 +20,14 @@ from dnsproxy.admin.page import StatusPage, harden
 from dnsproxy.admin.registries import registries_document
 from dnsproxy.admin.standing import standing_document
 from dnsproxy.admin.status import Facts, status_document
+from dnsproxy.admin.turns import Turns
 from dnsproxy.certificate import http_certificate
 from dnsproxy.core import names
 from dnsproxy.core.explain import Explanation
 from dnsproxy.core.totals import Outcome, PullResult
 from dnsproxy.errors import StartError
 from dnsproxy.http_connection import MAX_BODY, read_body, watch_request
-from dnsproxy.http_listener import HttpListener, Limits, open_socket, spare_files
+from dnsproxy.http_listener import HttpListener, Limits, make_runner, open_socket, spare_files
 from dnsproxy.settings import Settings
 from dnsproxy.settings.serving import AdminSettings
 from dnsproxy.settings.values import Endpoint
@@ -119,13 +120,16 @@ def create_app(operated: Operated, access: Access) -> web.Application:
 class _Api:
     def __init__(self, operated: Operated) -> None:
         self._operated = operated
+        self._turns = Turns()
+        self._explaining = Turns()
 
     async def health(self, _request: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})
 
     async def ready(self, _request: web.Request) -> web.Response:
-        facts = self._operated.facts()
-        missing = facts.missing()
+        async with self._turns.next():
+            facts = self._operated.facts()
+            missing = facts.missing()
         good = not missing and not facts.draining
         return web.json_response(
             {"ready": good, "draining": facts.draining, "missing": missing}, status=200 if good else 503
@@ -133,18 +137,21 @@ class _Api:
 
     async def metrics(self, _request: web.Request) -> web.Response:
         await self._operated.gather()
-        return web.Response(body=render(self._operated.facts), headers={"Content-Type": METRICS_TYPE})
+        async with self._turns.next():
+            return web.Response(body=render(self._operated.facts), headers={"Content-Type": METRICS_TYPE})
 
     async def status(self, _request: web.Request) -> web.Response:
         await self._operated.gather()
-        facts = self._operated.facts()
-        return web.json_response(status_document(facts) | standing_document(facts))
+        async with self._turns.next():
+            facts = self._operated.facts()
+            return web.json_response(status_document(facts) | standing_document(facts))
 
     async def registries(self, _request: web.Request) -> web.Response:
         return web.json_response(registries_document(self._operated.settings))
 
     async def explain(self, request: web.Request) -> web.Response:
-        return await explain.answer(self._operated, request)
+        async with self._explaining.next():
+            return await explain.answer(self._operated, request)
 
     async def refresh(self, _request: web.Request) -> web.Response:
         results = await self._operated.refresh()
@@ -193,9 +200,7 @@ async def start_admin(
         if sock is not None:
             sock.close()
         raise
-    runner = web.AppRunner(
-        create_app(operated, access), handle_signals=False, access_log=None, shutdown_timeout=2.0
-    )
+    runner = make_runner(create_app(operated, access), handler_cancellation=False, seconds=2.0)
     await runner.setup()
     if runner.server is None:
         raise StartError("admin.listen: the HTTP server is not set up")

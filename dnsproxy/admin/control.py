@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from dnsproxy.admin.status import canary_document, overrides_document
+from dnsproxy.admin.turns import Turns
 from dnsproxy.core.addresses.held import held_reason
 from dnsproxy.core.addresses.lifecycle import AddressLifecycle
 from dnsproxy.core.addresses.overrides import Freeze, Overrides, Record, canonical_name
@@ -50,6 +51,7 @@ class ControlApi:
 
     def __init__(self, controlled: Controlled) -> None:
         self._controlled = controlled
+        self._turns = Turns()
 
     def add_to(self, app: web.Application) -> None:
         """Add the routes."""
@@ -91,11 +93,14 @@ class ControlApi:
 
     async def history(self, _request: web.Request) -> web.Response:
         """Tell the sets that a roll-back can choose from, the newest first."""
-        return web.json_response(current_history(self._controlled.addresses.lifecycle))
+        async with self._turns.next():
+            return web.json_response(current_history(self._controlled.addresses.lifecycle))
 
     async def canary(self, _request: web.Request) -> web.Response:
         """Tell which new sets of addresses are on trial."""
-        return web.json_response({"canary": canary_document(self._controlled.addresses.lifecycle.canary())})
+        async with self._turns.next():
+            canary = self._controlled.addresses.lifecycle.canary()
+            return web.json_response({"canary": canary_document(canary)})
 
 
 def _pin(body: dict[str, Any]) -> Change:

@@ -48,7 +48,7 @@ class StatusPage:
     def __init__(self, shown: Shown) -> None:
         self._shown = shown
         self._page: Page | None = None
-        # One thread at a time, however many look: the rest of the time is for queries.
+        # One page at a time, however many look: the rest of the time is for queries.
         self._drawing = asyncio.Lock()
         self._files: dict[str, tuple[bytes, str]] = {}
 
@@ -62,11 +62,11 @@ class StatusPage:
         if "text/html" not in request.headers.get("Accept", ""):
             return web.Response(text=_paths(request.app), headers={"Vary": "Accept"})
         await self._shown.gather()
-        document = status_document(self._shown.facts())
-        history = current_history(self._shown.addresses.lifecycle)
         # In a thread: the first page imports jinja2 and compiles the template, for 100 ms, and one with
         # hundreds of names takes some too, in which this process is to answer queries. Documents are plain.
         async with self._drawing:
+            document = status_document(self._shown.facts())
+            history = current_history(self._shown.addresses.lifecycle)
             text = await asyncio.to_thread(lambda: self._ready().render(document, history))
         headers = {"Content-Security-Policy": POLICY, "Vary": "Accept"}
         return web.Response(text=text, content_type="text/html", charset="utf-8", headers=headers)

@@ -81,9 +81,14 @@ PROCESS: Final = 80 * MIB
 SNAPSHOTS: Final = 64 * MIB
 # One that is being pulled: at most 8 MiB, as bytes and as text.
 SNAPSHOT_PULL: Final = 16 * MIB
-# A connection to the HTTP endpoint: headers and a body of 64 KiB each; asyncio's TLS.
-HTTP_CLIENT: Final = 192 * KIB
-HTTP_TLS: Final = 288 * KIB
+# A connection to the HTTP endpoint that waits: objects, and OpenSSL.
+HTTP_CLIENT: Final = 16 * KIB
+HTTP_TLS: Final = 32 * KIB
+# What all of them have sent and is not answered, and what they have not read yet.
+HTTP_BUFFERS: Final = 8 * MIB
+# Buffers of the kernel for one of them; a page that reads megabytes comes in parts.
+HTTP_RECEIVE: Final = 16 * KIB
+HTTP_SEND: Final = 32 * KIB
 # Queues in front of standard error, and of query log and dnstap.
 LOG_QUEUE: Final = 1 * MIB
 QUERY_QUEUE: Final = 4 * MIB
@@ -147,6 +152,8 @@ def proxy_limits(shape: ProxyShape) -> list[Limit]:
         Limit("snapshots", SNAPSHOTS if shape.sources else 0),
         Limit("snapshots being pulled", shape.sources * SNAPSHOT_PULL),
         Limit("clients of the HTTP endpoint", shape.admin_clients * http_client),
+        Limit("its requests and unread responses", HTTP_BUFFERS if shape.admin_clients else 0),
+        Limit("its clients' buffers in the kernel", shape.admin_clients * 2 * (HTTP_RECEIVE + HTTP_SEND)),
         Limit("queue of the log", LOG_QUEUE),
     ]
     limits = [Limit(name, shape.workers * size) for name, size in each] + shared

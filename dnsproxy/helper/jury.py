@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -17,6 +16,7 @@ from dnsproxy.core.ruling import Refusal, Ruling, refusals_from
 from dnsproxy.errors import SnapshotError, StartError
 from dnsproxy.settings.jury import JurySettings
 from dnsproxy.tokens import ORDERS, TOKEN_SCOPE, read_token
+from dnsproxy.transport.reasons import client_reason
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -25,6 +25,8 @@ DEADLINE = 5.0
 MAX_ANSWER = 8 * 1024 * 1024
 # Proxies asked at one time.
 CONCURRENCY = 16
+# Sets named in the log after one round; a proxy may list 20,000, of names that nobody has.
+SHOWN = 20
 
 
 class Jury:
@@ -56,9 +58,9 @@ class Jury:
         while True:
             await self.ask_all()
             refused = self.refused()
-            for name, addresses in sorted(refused - before):
+            for name, addresses in sorted(refused - before)[:SHOWN]:
                 log.warning("helper.set_refused", name=name, new=list(addresses))
-            for name, addresses in sorted(before - refused):
+            for name, addresses in sorted(before - refused)[:SHOWN]:
                 log.info("helper.set_refused_no_more", name=name, new=list(addresses))
             if refused != before:
                 changed()
@@ -104,7 +106,7 @@ class Jury:
         except TimeoutError:
             return f"no answer within {DEADLINE:g} s"
         except aiohttp.ClientConnectorError as exc:
-            return os.strerror(exc.os_error.errno) if exc.os_error.errno else str(exc.os_error)
+            return client_reason(exc)
         except (aiohttp.ClientError, OSError) as exc:
             return type(exc).__name__
         except (ValueError, RecursionError, SnapshotError) as exc:

@@ -14,6 +14,7 @@ import structlog
 from aiohttp import web
 
 from dnsproxy.certificate import Certificate, http_certificate
+from dnsproxy.core.memory import MIB
 from dnsproxy.core.totals import ReloadView
 from dnsproxy.errors import StartError
 from dnsproxy.files import remove_leftovers
@@ -23,7 +24,7 @@ from dnsproxy.helper.jury import Jury
 from dnsproxy.helper.outlets import Outlets, make_targets
 from dnsproxy.helper.publish import HelperApi, app_of
 from dnsproxy.helper.service import Helper
-from dnsproxy.http_listener import HttpListener, Limits, open_socket, spare_files
+from dnsproxy.http_listener import HttpListener, Limits, make_runner, open_socket, spare_files
 from dnsproxy.keys import read_private_key
 from dnsproxy.settings import Settings
 from dnsproxy.settings.values import Endpoint
@@ -38,6 +39,10 @@ _OTHER_CONNECTIONS = 1000
 _SPARE_FILES = 256
 # One client may have this part of the connections: many proxies may share an address behind NAT.
 _CLIENT_PART = 2
+# Bytes of memory for requests and for what proxies have not read yet.
+_BUFFERS = 32 * MIB
+# Bytes of a snapshot that the kernel keeps for a proxy, which may be far away: 2.5 MB/s at 200 ms.
+_SEND_BUFFER = 256 * 1024
 # Seconds that responses under way get at the end.
 SHUTDOWN = 5.0
 
@@ -139,15 +144,9 @@ class HelperServer:
             most=min(most, max(1, room * 9 // 10)),
             first_wait=publish.FIRST_WAIT,
         )
-        self._runner = web.AppRunner(
-            app_of(api),
-            handle_signals=False,
-            access_log=None,
-            handler_cancellation=True,
-            shutdown_timeout=SHUTDOWN,
-        )
+        self._runner = make_runner(app_of(api), handler_cancellation=True, seconds=SHUTDOWN)
         await self._runner.setup()
-        limits = Limits(room, max(1, room // _CLIENT_PART), spare_files(_SPARE_FILES))
+        limits = Limits(room, max(1, room // _CLIENT_PART), spare_files(_SPARE_FILES), _BUFFERS, _SEND_BUFFER)
         try:
             self._listener = _listen(self._runner, options.listen, made.certificate, self._sock, limits)
         except StartError:

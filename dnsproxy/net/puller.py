@@ -324,6 +324,8 @@ class SnapshotPuller:
             log.warning("learned.kept", issuer=snapshot.issuer, serial=snapshot.serial, names=names)
         foreign = frozenset(accepted.foreign)
         new = sorted(foreign - self._foreign.get(snapshot.issuer, frozenset()))
+        held = self._state.snapshots
+        self._foreign = {issuer: names for issuer, names in self._foreign.items() if issuer in held}
         self._foreign[snapshot.issuer] = foreign
         if new:
             log.warning("learned.foreign_names", issuer=snapshot.issuer, names=new[:SHOWN])

@@ -37,11 +37,11 @@ from dnsproxy.net.stream import (
     may_stay,
     note_exhausted,
 )
-from dnsproxy.net.tls_transport import GOODBYE_SECONDS, Buffers, TlsTransport
 from dnsproxy.net.upstream import Forwarder
 from dnsproxy.net.watch import Watch
 from dnsproxy.net.watched_encrypted import watched_client
 from dnsproxy.supervise import supervise
+from dnsproxy.tls_transport import GOODBYE_SECONDS, Buffers, TlsTransport
 
 HANDSHAKE_SECONDS = 5.0
 _LOOK_SECONDS = 0.01

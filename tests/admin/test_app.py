@@ -6,6 +6,7 @@ import io
 import shutil
 import socket
 import ssl
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -144,6 +145,35 @@ async def test_status_and_metrics(operated: Operated, start: Start) -> None:
     # Readiness asks nobody: a probe must not wait for workers.
     await ask("GET", "/ready")
     assert operated.gathered == 2
+
+
+@pytest.mark.parametrize("path", ["/ready", "/metrics", "/api/v1/status", "/"])
+async def test_documents_asked_for_at_one_time_leave_turns_to_queries(
+    operated: Operated, start: Start, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    loop, facts, all_here = asyncio.get_running_loop(), operated.facts, asyncio.Barrier(8)
+    turn, made = 0, []
+
+    def count() -> None:
+        nonlocal turn
+        turn += 1
+        counting.append(loop.call_soon(count))
+
+    def counted() -> Facts:
+        made.append(turn)
+        return facts()
+
+    async def gather() -> None:
+        await all_here.wait()
+
+    monkeypatch.setattr(operated, "facts", counted)
+    monkeypatch.setattr(operated, "gather", gather)
+    ask = await start()
+    counting: deque[asyncio.Handle] = deque(maxlen=1)
+    count()
+    await asyncio.gather(*(ask("GET", path, headers={"Accept": "text/html"}) for _ in range(8)))
+    counting[0].cancel()
+    assert len(set(made)) == len(made) == 8
 
 
 async def test_refresh(operated: Operated, start: Start) -> None:

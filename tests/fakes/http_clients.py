@@ -11,7 +11,7 @@ from aiohttp import web
 
 from dnsproxy.certificate import Certificate
 from dnsproxy.http_connection import read_body, watch_request
-from dnsproxy.http_listener import HttpListener, Limits, open_socket
+from dnsproxy.http_listener import HttpListener, Limits, make_runner, open_socket
 
 HALF = b"POST /x HTTP/1.1\r\nHost: a\r\nX-"
 WHOLE = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -25,12 +25,13 @@ class World:
         self.begun = 0
         self.release = asyncio.Event()
         self.release.set()
+        self.body = b"ok"
         self.socks: list[socket.socket] = []
 
     async def handle(self, _request: web.Request) -> web.Response:
         self.begun += 1
         await self.release.wait()
-        return web.Response(text="ok")
+        return web.Response(body=self.body)
 
     async def connect(self, data: bytes = b"", source: str = "127.0.0.1") -> socket.socket:
         sock = socket.socket()
@@ -59,7 +60,7 @@ async def world(limits: Limits, certificate: Certificate | None = None) -> Async
     made = World()
     app = web.Application(middlewares=[watch_request, read_body], client_max_size=1000)
     app.router.add_route("*", "/x", made.handle)
-    runner = web.AppRunner(app, shutdown_timeout=1.0)
+    runner = make_runner(app, handler_cancellation=False, seconds=1.0)
     await runner.setup()
     assert runner.server is not None
     made.listener = HttpListener("test", open_socket("127.0.0.1", 0), runner.server, limits, certificate)

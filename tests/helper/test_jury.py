@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from dnsproxy.errors import StartError
 from dnsproxy.helper import jury as module
 from dnsproxy.helper.jury import Jury
 from dnsproxy.settings.jury import JurySettings
+from tests.certificates import make_certificate
 
 NAME, NEW = "a.example.", ("10.0.0.2",)
-ROLLED_BACK = {
+ROLLED_BACK: dict[str, Any] = {
     "canary": {"trials": [{"name": NAME, "state": "rolled_back", "reason": "failed", "new": list(NEW)}]}
 }
 
@@ -138,10 +140,37 @@ async def test_one_that_is_not_there_keeps_nobody_from_being_heard(proxy: Proxy,
     assert jury.failures == {"http://127.0.0.1:1": "Connection refused"}
 
 
+async def test_a_certificate_that_is_not_trusted_is_named(token: Path, tmp_path: Path) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(make_certificate(tmp_path, "a.example"))
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context)
+    async with server:
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        jury = Jury(settings(token, url))
+        await jury.ask_all()
+    assert "certificate" in jury.failures[url]
+
+
 async def test_without_the_token_nothing_is_told(proxy: Proxy) -> None:
     jury = Jury(JurySettings(proxies=[proxy.url]))
     await jury.ask_all()
     assert jury.failures == {proxy.url: "status 401"}
+
+
+async def test_a_proxy_that_refuses_without_end_does_not_fill_the_log(
+    proxy: Proxy, token: Path, logs: list[Any]
+) -> None:
+    trial = ROLLED_BACK["canary"]["trials"][0]
+    proxy.answer = {"canary": {"trials": [trial | {"name": f"n{number}.example."} for number in range(500)]}}
+    jury = Jury(settings(token, proxy.url))
+    changed = asyncio.Event()
+    task = asyncio.ensure_future(jury.run(changed.set))
+    async with asyncio.timeout(20):
+        await changed.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert len(jury.refused()) == 500
+    assert [line["event"] for line in logs] == ["helper.set_refused"] * 20
 
 
 @pytest.mark.parametrize("key", ["read_token_file", "ca_file"])

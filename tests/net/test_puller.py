@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from dnsproxy.core import names, seal
-from dnsproxy.core.addresses.lifecycle import AddressLifecycle, OpenedSnapshot
+from dnsproxy.core.addresses.lifecycle import MAX_ISSUERS, AddressLifecycle, OpenedSnapshot
 from dnsproxy.core.addresses.name_state import AddressPolicy
 from dnsproxy.core.learned import CLOCK_SKEW, LearnedName, Scope, Snapshot
 from dnsproxy.core.registry import Wanted
@@ -243,6 +243,14 @@ async def test_an_error_of_the_program_does_not_end_the_pulling(world: World) ->
     assert of(logs, "learned.source_crashed")
     assert await world.pull(token(SECOND))
     assert world.addresses() == ("10.0.0.2",)
+
+
+async def test_foreign_names_of_helpers_without_end_are_not_kept(world: World) -> None:
+    foreign = learned("www.bank.example.", ("10.6.6.6",))
+    for number in range(MAX_ISSUERS + 9):
+        mine = learned("a.example.", ("10.0.0.1",))
+        assert await world.pull(token(snapshot(mine, foreign, issuer=f"helper-{number}")))
+    assert len(world.puller._foreign) <= MAX_ISSUERS + 1
 
 
 async def test_foreign_names_are_left_out_and_named_once(world: World) -> None:

@@ -6,7 +6,7 @@ answered; an address without a route is only reported.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
@@ -41,26 +41,24 @@ def _networks(*texts: str) -> tuple[Network, ...]:
 # (RFC 4291 §2.4); ::/3 also holds the ways to write an IPv4 address as IPv6.
 _SPECIAL: tuple[tuple[Refusal, tuple[Network, ...]], ...] = (
     # Services of a cloud for the host itself: credentials, resolvers. A client that is led to one hands its
-    # requests over, and a proxy in front of it would make credentials reachable. Alibaba, AWS (IMDS, ECS),
-    # Azure, Oracle.
+    # requests over, and a proxy in front of it would make credentials reachable. Line by line: Alibaba,
+    # Amazon, Azure, Google, Oracle, Tencent, Huawei (resolvers), Linode, Scaleway, UCloud, Volcengine.
     (
         Refusal.METADATA,
         _networks(
-            *(
-                "100.100.100.200/32",
-                "100.100.2.136/32",
-                "100.100.2.138/32",
-                "100.100.2.116/31",
-                "100.100.2.118/32",
-            ),
-            *(
-                "169.254.169.254/32",
-                "169.254.170.2/32",
-                "fd00:ec2::254/128",
-                "fd00:ec2::253/128",
-                "fd00:ec2::23/128",
-            ),
-            *("168.63.129.16/32", "192.0.0.192/32", "fd20:ce::254/128"),
+            *("100.100.100.200", "fd00:100::100:200", "100.100.2.136", "100.100.2.138"),
+            *("100.100.2.116/31", "100.100.2.118"),
+            *("169.254.169.254", "169.254.170.2", "169.254.170.23", "fd00:ec2::/32"),
+            "168.63.129.16",
+            "fd20:ce::254",
+            *("192.0.0.192", "fd00:c1::a9fe:a9fe"),
+            *("169.254.0.23", "169.254.10.10"),
+            *("100.125.1.250", "100.125.17.29", "100.125.21.250", "100.125.64.250", "100.125.107.250"),
+            *("100.125.128.250", "100.125.129.250", "100.125.135.29", "100.125.136.29"),
+            *("fe80::a9fe:a9fe", "fd00:a9fe:a9fe::1"),
+            *("169.254.42.42", "fd00:42::42"),
+            "100.80.80.80",
+            "100.96.0.96",
         ),
     ),
     (Refusal.UNSPECIFIED, _networks("0.0.0.0/8", "::/128")),
@@ -74,6 +72,12 @@ _SPECIAL: tuple[tuple[Refusal, tuple[Network, ...]], ...] = (
             *("f800::/6", "fe00::/9", "fec0::/10"),
         ),
     ),
+)
+# Ranges of IPv6 whose addresses hold an IPv4 address, and at which bit: mapped, NAT64 (RFC 6052, RFC 8215),
+# and 6to4 (RFC 3056).
+_EMBEDDING: tuple[tuple[Network, int], ...] = tuple(
+    (ip_network(text), bit)
+    for text, bit in (("::ffff:0:0/96", 96), ("64:ff9b::/96", 96), ("64:ff9b:1::/48", 96), ("2002::/16", 16))
 )
 # No address of these can accept a connection, whatever a configuration says.
 _NEVER = frozenset({Refusal.UNSPECIFIED, Refusal.MULTICAST})
@@ -133,17 +137,20 @@ def refusal(address: str, limits: Limits) -> Finding | None:
 
     A range of ``allowed`` that lies within a special range (loopback, link-local, reserved, or exactly the
     address of a metadata service) admits it, and any range of ``allowed`` admits public addresses: the
-    operator wrote down what the name has. A route that is more specific than the conflict wins, as in a route
-    table.
+    operator wrote down what the name has. An IPv6 address that holds an IPv4 address is refused for either. A
+    route that is more specific than the conflict wins, as in a route table.
 
     Raises:
         ValueError: ``address`` is not an IP address.
     """
     parsed = ip_address(address)
-    for reason, ranges in _SPECIAL:
-        special = _holding(parsed, ranges)
-        if special is not None and (reason in _NEVER or not _admitted(parsed, special, limits.allowed)):
-            return Finding(address, reason, f"{address} is in {special}")
+    for form, bit in _forms(parsed):
+        for reason, ranges in _SPECIAL:
+            special = _holding(form, ranges)
+            if special is None:
+                continue
+            if reason in _NEVER or not _admitted(parsed, bit + special.prefixlen, limits.allowed):
+                return Finding(address, reason, f"{address} is in {special}")
     conflict = _holding(parsed, limits.conflicts)
     if conflict is not None:
         route = _holding(parsed, limits.routed)
@@ -175,9 +182,13 @@ def _holding(address: Address, ranges: Iterable[Network]) -> Network | None:
     return max(holding, key=lambda network: network.prefixlen, default=None)
 
 
-def _admitted(address: Address, special: Network, allowed: Iterable[Network]) -> bool:
-    return any(
-        address in network and network.prefixlen >= special.prefixlen
-        for network in allowed
-        if network.version == special.version
-    )
+def _forms(address: Address) -> Iterator[tuple[Address, int]]:
+    """Yield ``address``, and the IPv4 address that it holds with the bit at which that begins."""
+    yield address, 0
+    for network, bit in _EMBEDDING:
+        if address in network:
+            yield IPv4Address(int(address) >> (96 - bit) & 0xFFFFFFFF), bit
+
+
+def _admitted(address: Address, prefixlen: int, allowed: Iterable[Network]) -> bool:
+    return any(address in network and network.prefixlen >= prefixlen for network in allowed)

@@ -12,6 +12,8 @@ FALL = 2
 RETRY = 1.0
 # 1 s * 2**20 is above every interval; a larger exponent could only overflow.
 _MAX_EXPONENT = 20
+# Represents any one name below a wildcard: a certificate that is valid for all of them is valid for this one.
+_BELOW_WILDCARD = "dnsproxy-probe"
 
 
 class Outcome(StrEnum):
@@ -123,3 +125,9 @@ class Health:
         self.failures = self._retries = 0
         self._has_answered = False
         self.alive = self.alive if is_probed else True
+
+
+def server_name(name: str) -> str:
+    """Return the name that a certificate must be valid for, without the last dot."""
+    plain = name.removesuffix(".")
+    return f"{_BELOW_WILDCARD}{plain[1:]}" if plain.startswith("*.") else plain

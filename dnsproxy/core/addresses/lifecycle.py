@@ -18,7 +18,7 @@ from itertools import chain, islice, zip_longest
 
 from dnsproxy.core.addresses.canary import CanaryView, Trial, TrialOutcome, next_end, rolled_back
 from dnsproxy.core.addresses.filter import Finding, is_routed, usable_part
-from dnsproxy.core.addresses.health import Outcome, Probe, Result
+from dnsproxy.core.addresses.health import Outcome, Probe, Result, server_name
 from dnsproxy.core.addresses.name_state import (
     AddressPolicy,
     AddressState,
@@ -48,8 +48,6 @@ MAX_ISSUERS = 64
 MAX_SNAPSHOTS = 64 * 1024 * 1024
 # Probes at one time. Each holds a descriptor and, with TLS, some 50 kB, for 2 s at most by default.
 MAX_PROBES = 16
-# Represents any one name below a wildcard: a certificate that is valid for all of them is valid for this one.
-_BELOW_WILDCARD = "dnsproxy-probe"
 # Names in one event.
 SHOWN = 20
 
@@ -156,8 +154,14 @@ class AddressLifecycle:
             self._forget_issuer(next(iter(self.snapshots)))
         if snapshot.found:
             reported = {(origin.issuer, *entry.subject): Discovery(entry, origin) for entry in snapshot.found}
+            views = Counter((registry, role) for _, registry, role in self.discoveries)
             # A helper that has seen no evidence yet reports no name, observed at 0: that withdraws none.
-            known = {k: d for k, d in reported.items() if d.found.observed_at or k not in self.discoveries}
+            # Those that have reported a role keep their place: a stolen key can sign for many helpers.
+            known = {
+                key: discovery
+                for key, discovery in reported.items()
+                if (discovery.found.observed_at if key in self.discoveries else views[key[1:]] < MAX_ISSUERS)
+            }
             before = {key: d.found.names for key, d in self.discoveries.items()}
             self.discoveries = _current({**self.discoveries, **known})
             if before != {key: d.found.names for key, d in self.discoveries.items()}:
@@ -503,8 +507,8 @@ class AddressLifecycle:
         probes = []
         while self._in_flight < MAX_PROBES and (item := self._first()) is not None and item[0] <= now:
             _, name, address = heapq.heappop(self._probes)
-            server_name = _server_name(name) if self.policy.tls else None
-            probe = Probe(name, address, self.policy.ports_of(name), server_name)
+            shown = server_name(name) if self.policy.tls else None
+            probe = Probe(name, address, self.policy.ports_of(name), shown)
             health = self.names[name].health[address]
             health.probe, health.queued = probe, None
             self._in_flight += 1
@@ -790,9 +794,3 @@ def _current(discoveries: Mapping[tuple[str, str, str], Discovery]) -> dict[tupl
         for key, discovery in discoveries.items()
         if latest[discovery.found.subject] - discovery.found.observed_at <= DISCOVERY_LIFETIME
     }
-
-
-def _server_name(name: str) -> str:
-    """Return the name that a certificate must be valid for, without the last dot."""
-    plain = name.removesuffix(".")
-    return f"{_BELOW_WILDCARD}{plain[1:]}" if plain.startswith("*.") else plain

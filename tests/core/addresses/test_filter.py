@@ -46,7 +46,17 @@ def test_internal_addresses_pass(address: str) -> None:
         ("100.100.2.136", Refusal.METADATA),
         ("100.100.2.138", Refusal.METADATA),
         ("fd00:ec2::254", Refusal.METADATA),
+        ("fd00:ec2::123", Refusal.METADATA),
         ("168.63.129.16", Refusal.METADATA),
+        ("100.96.0.96", Refusal.METADATA),
+        ("100.80.80.80", Refusal.METADATA),
+        ("100.125.129.250", Refusal.METADATA),
+        ("169.254.170.23", Refusal.METADATA),
+        ("169.254.0.23", Refusal.METADATA),
+        ("fd00:100::100:200", Refusal.METADATA),
+        ("fd00:c1::a9fe:a9fe", Refusal.METADATA),
+        ("fd00:a9fe:a9fe::1", Refusal.METADATA),
+        ("fd00:42::42", Refusal.METADATA),
         ("fe80::1", Refusal.LINK_LOCAL),
         ("224.0.0.1", Refusal.MULTICAST),
         ("ff02::1", Refusal.MULTICAST),
@@ -127,6 +137,32 @@ def test_a_special_range_must_be_allowed_by_name(
     address: str, allowed: tuple[str, ...], expected: Refusal | None
 ) -> None:
     assert reason(address, allowed=ranges(*allowed)) is expected
+
+
+@pytest.mark.parametrize(
+    ("address", "allowed", "expected"),
+    [
+        ("64:ff9b::a00:1", "64:ff9b::/96", None),
+        ("64:ff9b::6464:64c8", "64:ff9b::/96", Refusal.METADATA),
+        ("64:ff9b::6464:64c8", "64:ff9b::6464:64c8/128", None),
+        ("64:ff9b::7f00:1", "64:ff9b::/96", Refusal.LOOPBACK),
+        ("64:ff9b::7f00:1", "64:ff9b::7f00:0/104", None),
+        ("64:ff9b::e000:1", "64:ff9b::e000:1/128", Refusal.MULTICAST),
+        ("64:ff9b:1::a9fe:a9fe", "64:ff9b:1::/48", Refusal.METADATA),
+        ("::ffff:100.100.100.200", "::ffff:0:0/96", Refusal.METADATA),
+        ("2002:6464:64c8::1", "2002::/16", Refusal.METADATA),
+        ("2002:6464:64c8::1", "2002:6464:64c8::/48", None),
+        ("2002:2f61:f20d::1", "2002::/16", None),
+    ],
+)
+def test_ipv4_written_as_ipv6_is_judged_as_both(address: str, allowed: str, expected: Refusal | None) -> None:
+    assert reason(address, allowed=ranges(allowed)) is expected
+
+
+def test_6to4_of_a_special_address_is_not_public() -> None:
+    assert reason("2002:6464:64c8::1", internal=False) is Refusal.METADATA
+    assert reason("2002:7f00:1::1", internal=False) is Refusal.LOOPBACK
+    assert reason("2002:2f61:f20d::1", internal=False) is None
 
 
 def test_routes() -> None:

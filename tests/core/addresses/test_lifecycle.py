@@ -842,6 +842,17 @@ def test_a_name_outside_the_suffixes_is_not_discovered() -> None:
     assert discovered(proxy) == (AUTH,)
 
 
+def test_discoveries_of_helpers_without_end_are_not_kept() -> None:
+    proxy = discovering()
+    report(proxy, AUTH)
+    for number in range(2 * MAX_ISSUERS):
+        report(proxy, AUTH2, helper=f"helper-{number}", signer=H2)
+    assert len(proxy.state.discoveries) == MAX_ISSUERS
+    # The first one goes on, whatever comes.
+    report(proxy, AUTH, helper=H1)
+    assert AUTH in discovered(proxy)
+
+
 def test_helpers_together_cannot_discover_more_names_than_one() -> None:
     sought = (Sought(REGISTRY, "auth", ("cloud.example.",)),)
     proxy = ProxyModel(sought=sought)

@@ -17,7 +17,7 @@ from typing import Final
 SECONDS: Final = 0.002
 
 
-class Turns:
+class TimeSlice:
     """Counts the time of connections in each iteration of the running loop; those without wait, in order."""
 
     __slots__ = ("_loop", "_until", "_waiting")

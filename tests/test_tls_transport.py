@@ -12,9 +12,9 @@ from typing import cast
 
 import pytest
 
+from dnsproxy import time_slice, tls_transport
 from dnsproxy.certificate import Certificate
-from dnsproxy.net import tls_transport, turns
-from dnsproxy.net.tls_transport import CHUNK, SLICE, Buffers, TlsTransport
+from dnsproxy.tls_transport import CHUNK, SLICE, Buffers, TlsTransport
 from tests.certificates import make_certificate
 from tests.fakes.encrypted import NAME
 from tests.fakes.upstream import until
@@ -133,7 +133,7 @@ async def test_connections_with_much_to_take_have_turns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However much three connections have sent, each iteration of the loop takes one slice of one of them."""
-    monkeypatch.setattr(turns, "SECONDS", 0.0)
+    monkeypatch.setattr(time_slice, "SECONDS", 0.0)
     async with serving(tmp_path) as server:
         writers = [(await server.connect())[1] for _ in range(3)]
         await until(lambda: len(server.inner) == 3)

@@ -4,15 +4,15 @@ import asyncio
 
 import pytest
 
-from dnsproxy.net import turns as turns_module
-from dnsproxy.net.turns import SECONDS, Turns
+from dnsproxy import time_slice
+from dnsproxy.time_slice import SECONDS, TimeSlice
 
 
 async def test_connections_take_turns_with_all_else(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three connections with three pieces of work each, of which two fit into the time of an iteration."""
     now = 0.0
-    monkeypatch.setattr(turns_module, "monotonic", lambda: now)
-    turns = Turns()
+    monkeypatch.setattr(time_slice, "monotonic", lambda: now)
+    turns = TimeSlice()
     done: list[str] = []
     left = {"a": 3, "b": 3, "c": 3}
 

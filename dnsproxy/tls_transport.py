@@ -2,7 +2,7 @@
 
 asyncio's own TLS keeps a buffer of 256 KiB for each connection. Here all connections of a listener share two,
 as what is read is handed on at once; between messages a connection keeps what OpenSSL needs. They
-share the time of the loop as well (`turns`).
+share the time of the loop as well (`time_slice`).
 """
 
 from __future__ import annotations
@@ -12,27 +12,29 @@ import contextlib
 import ssl
 from typing import Any, Final, cast
 
-from dnsproxy.net.turns import Turns
+from dnsproxy.time_slice import TimeSlice
 
 # Bytes read at a time, and bytes of a TLS record (RFC 8446 §5.1).
 CHUNK: Final = 16_384
 # Bytes of plaintext handed on before others may have their turn: 39 requests of the shortest kind.
 SLICE: Final = 1024
-# Bytes that a client may send before the handshake is done: a ClientHello has 200 to 2,000.
+# Bytes that a client may send before the handshake is done: a ClientHello has 200 to 2,000. More where it
+# shows a certificate.
 MAX_HANDSHAKE: Final = 16_384
+MAX_WITH_CERTIFICATE: Final = 65_536
 # Seconds for what is unsent and for the client to close its side.
 GOODBYE_SECONDS = 1.0
 
 
 class Buffers:
-    """What the connections of one listener share: a buffer of the network, one of plaintext, ``turns``."""
+    """What the connections of one listener share: buffers and a ``time_slice``."""
 
-    __slots__ = ("network", "plain", "turns")
+    __slots__ = ("network", "plain", "time_slice")
 
     def __init__(self) -> None:
         self.network = memoryview(bytearray(CHUNK))
         self.plain = memoryview(bytearray(SLICE))
-        self.turns = Turns()
+        self.time_slice = TimeSlice()
 
 
 class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
@@ -44,7 +46,7 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
 
     __slots__ = (
         *("_buffers", "_closing", "_incoming", "_loop", "_outgoing", "_paused", "_protocol", "_raw"),
-        *("_put_off", "_received", "_timer", "_tls", "handshake"),
+        *("_put_off", "_room", "_timer", "_tls", "handshake"),
     )
 
     def __init__(self, context: ssl.SSLContext, buffers: Buffers, first: bytes = b"") -> None:
@@ -58,7 +60,8 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         self._raw: asyncio.Transport | None = None
         self._protocol: asyncio.Protocol | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._received = 0
+        # Bytes that may still come of the handshake.
+        self._room = MAX_WITH_CERTIFICATE if context.verify_mode else MAX_HANDSHAKE
         self._paused = False
         self._put_off = False
         self._closing = False
@@ -92,8 +95,8 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
             return
         self._incoming.write(self._buffers.network[:nbytes])
         if not self.handshake.done():
-            self._received += nbytes
-        if self._buffers.turns.has_time():
+            self._room -= nbytes
+        if self._buffers.time_slice.has_time():
             self._work()
         else:
             self._wait()
@@ -141,7 +144,7 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         if self._raw is not None:
             self._put_off = True
             self._raw.pause_reading()
-            self._buffers.turns.wait(self._go_on)
+            self._buffers.time_slice.wait(self._go_on)
 
     def _go_on(self) -> None:
         self._put_off = False
@@ -156,7 +159,7 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
             self._flush()
-            if self._received > MAX_HANDSHAKE:
+            if self._room < 0:
                 self._fail(ssl.SSLError("the handshake is too long"))
         except (ssl.SSLError, ssl.CertificateError) as exc:
             self._fail(exc)
@@ -187,7 +190,7 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
                 self.close()  # close_notify
                 return
             self._protocol.data_received(bytes(plain[:count]))
-            if not self._closing and not self._buffers.turns.has_time():
+            if not self._closing and not self._buffers.time_slice.has_time():
                 self._wait()
         self._flush()
 
@@ -242,6 +245,10 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
     def is_reading(self) -> bool:
         """See `asyncio.ReadTransport`."""
         return not self._paused and not self._closing
+
+    def get_protocol(self) -> asyncio.BaseProtocol | None:  # type: ignore[override]  # none before `serve`
+        """See `asyncio.BaseTransport`."""
+        return self._protocol
 
     def is_closing(self) -> bool:
         """See `asyncio.BaseTransport`."""
