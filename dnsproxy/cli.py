@@ -11,6 +11,7 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
+from time import monotonic
 from typing import Annotated, NoReturn
 
 import typer
@@ -94,7 +95,7 @@ def serve(
     # No variable here holds the settings: this frame lives as long as the process, and they until a reload.
     checked = examine(config)
     service = Service(checked.settings, config, expects_sockets=expect_sockets)
-    logs.configure(service.settings.log.level, service.settings.log.format)
+    logs.configure(service.settings.log.level, service.settings.log.format, clock=monotonic)
     logs.report_warnings(checked.warnings)
     del checked
     check_calls()
@@ -127,7 +128,7 @@ def helper(config: ConfigOption = DEFAULT_CONFIG) -> None:
     # As in `serve`: no variable here holds the settings.
     checked = examine(config)
     service = Service(checked.settings, config)
-    logs.configure(service.settings.log.level, service.settings.log.format)
+    logs.configure(service.settings.log.level, service.settings.log.format, clock=monotonic)
     logs.report_warnings(checked.warnings)
     del checked
     check_calls()

@@ -159,14 +159,12 @@ def reporting() -> Iterator[None]:
     At the end it tells of the rest.
     """
     loop = asyncio.get_running_loop()
-    limiter = _limiter
-
     timer: asyncio.TimerHandle
 
     def look() -> None:
         nonlocal timer
         timer = loop.call_later(SUMMARY_SECONDS, look)
-        limiter.summarise(everything=False)
+        _limiter.summarise(everything=False)
 
     timer = loop.call_later(SUMMARY_SECONDS, look)
     before = loop.get_exception_handler()
@@ -176,23 +174,25 @@ def reporting() -> Iterator[None]:
     finally:
         loop.set_exception_handler(before)
         timer.cancel()
-        limiter.summarise(everything=True)
+        _limiter.summarise(everything=True)
 
 
 def configure(
     level: str = "info",
     output_format: str = "auto",
     stream: TextIO | None = None,
-    clock: Callable[[], float] = monotonic,
+    clock: Callable[[], float] | None = None,
 ) -> None:
     """Send events to ``stream`` (standard error by default).
 
     ``level`` is debug, info, warning or error; ``output_format`` is console, json, or auto:
-    console on a terminal, JSON elsewhere. ``clock`` gives the monotonic seconds of `core.repeats`.
+    console on a terminal, JSON elsewhere. ``clock`` gives the monotonic seconds of `core.repeats`, which begins
+    anew; without one it goes on counting what was left out, as after a reload.
     """
     logging.getLogger().addHandler(_library_handler)
     global _limiter  # noqa: PLW0603 - structlog's configuration is of the whole process, and this is part of it
-    _limiter = _Limiter(clock)
+    if clock is not None:
+        _limiter = _Limiter(clock)
     target = stream or sys.stderr
     console = output_format == "console" or (output_format == "auto" and target.isatty())
     # Plain tracebacks: the pretty ones print local variables, tokens and keys among them.

@@ -26,9 +26,10 @@ class Terminal(io.StringIO):
 
 @pytest.fixture(autouse=True)
 def _restored() -> Iterator[None]:
-    kept = structlog.get_config()
+    kept, limiter = structlog.get_config(), logs._limiter
     structlog.contextvars.clear_contextvars()  # of a worker that ran in this process
     yield
+    logs._limiter = limiter
     structlog.configure(**kept)
     structlog.contextvars.clear_contextvars()
     logging.getLogger().removeHandler(logs._library_handler)
@@ -178,6 +179,27 @@ async def test_the_rest_is_told_when_the_program_ends() -> None:
     first, summary = events(stream)
     assert "repeated" not in first
     assert (summary["event"], summary["serial"], summary["repeated"]) == ("learned.rejected", 3, 2)
+
+
+async def test_a_reload_that_changes_the_log_keeps_what_was_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "SUMMARY_SECONDS", 0.001)
+    stream, clock = io.StringIO(), Clock()
+    logs.configure("info", "json", stream, clock)
+    with logs.reporting():
+        reject(serial=1)
+        reject(serial=2)
+        logs.configure("warning", "json", stream)
+        reject(serial=3)
+        clock.now += 60
+        async with asyncio.timeout(30):
+            while len(events(stream)) < 2:
+                await asyncio.sleep(0)
+        reject(serial=4)
+    assert [(event["serial"], event.get("repeated")) for event in events(stream)] == [
+        (1, None),
+        (3, 2),
+        (4, 1),
+    ]
 
 
 async def test_a_summary_comes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:

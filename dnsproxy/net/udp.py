@@ -50,9 +50,11 @@ class UdpListener:
         self._engine = engine
         self._forwarder = forwarder
         self._sock = bind_socket(host, port) if sock is None else sock
-        self._datagrams: DatagramSocket = fast_side(self._sock)
+        self._bare: DatagramSocket = fast_side(self._sock)
+        self._datagrams = self._bare
         # The usual kind under its own type: the compiler then calls it directly.
-        self._batch = self._datagrams if isinstance(self._datagrams, BatchSocket) else None
+        self._batch: BatchSocket | None = None
+        # Once made it stays: late responses may be for clients behind a peer.
         self._proxied: ProxiedSocket | None = None
         self._expect_proxies(engine)
         self._ready = Readiness()
@@ -80,12 +82,23 @@ class UdpListener:
         self._expect_proxies(engine)
 
     def _expect_proxies(self, engine: Engine) -> None:
-        """Take headers of PROXY protocol from now on, if ``engine`` has peers that send them."""
-        if self._proxied is not None:
-            self._proxied.engine = engine
-        elif engine.features.proxies is not None:
-            self._datagrams = self._proxied = ProxiedSocket(self._datagrams, engine)
-            self._batch = None
+        """Take headers of PROXY protocol from now on if ``engine`` has peers that send them, else none."""
+        bare = self._bare
+        if engine.features.proxies is None:
+            self._datagrams = bare
+            self._batch = bare if isinstance(bare, BatchSocket) else None
+            if self._proxied is not None:
+                self._proxied.engine = engine
+            return
+        if self._proxied is None:
+            self._proxied = ProxiedSocket(bare, engine)
+        self._proxied.engine = engine
+        self._datagrams = self._proxied
+        self._batch = None
+
+    def _sender(self) -> DatagramSocket:
+        """Return what sends late responses, whether their queries had a header or not."""
+        return self._bare if self._proxied is None else self._proxied
 
     def finish(self) -> None:
         """Answer what has come until now, and read no more. What waits is still answered, until `close`."""
@@ -197,7 +210,7 @@ class UdpListener:
         pacer = self._pacer
         if not pacer.passes(size, now):
             dropped = pacer.dropped
-            address = self._datagrams.address
+            address = self._sender().address
             late = [one for one in late if pacer.offer(address(one[0]), one, now)]
             if pacer.dropped != dropped:
                 self._engine.stats.drops[DropReason.PACED] += pacer.dropped - dropped
@@ -205,7 +218,7 @@ class UdpListener:
         self._send_late(late)
 
     def _send_late(self, late: list[Late]) -> None:
-        datagrams = self._datagrams
+        datagrams = self._sender()
         for token, response in late:
             datagrams.queue(token, response)
         self._count_failed(datagrams.flush())

@@ -37,8 +37,11 @@ class WatchedUdpListener(UdpListener):
     ) -> None:
         self._watch = watch
         super().__init__(engine, forwarder, host, port, sock=sock)
-        self._batch = None  # so that every message comes by `_answer`
         self._server, self._server_port = server_of(self._sock)
+
+    def _expect_proxies(self, engine: Engine) -> None:
+        super()._expect_proxies(engine)
+        self._batch = None  # so that every message comes by `_answer`
 
     def _answer(self, messages: list[bytes], sources: Sequence[bytes]) -> None:
         now = monotonic()

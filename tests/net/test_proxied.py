@@ -243,9 +243,11 @@ async def test_the_log_has_the_client_that_is_named_over_udp() -> None:
 
 
 @pytest.mark.usefixtures("kind")
-async def test_a_reload_turns_headers_on_and_off_while_queries_wait() -> None:
-    async with udp_world(silence, used=Features()) as made:
-        plain = made.listener._datagrams
+@pytest.mark.parametrize("is_watched", [False, True])
+async def test_a_reload_turns_headers_on_and_off_while_queries_wait(is_watched: bool) -> None:
+    watch, kept = watched()
+    async with udp_world(silence, used=Features(), watch=watch if is_watched else None) as made:
+        plain, batch = made.listener._datagrams, made.listener._batch
         made.balancer.send(query("www.example.", ident=1))
         await until(lambda: len(made.upstream.asked) == 1)
 
@@ -268,7 +270,10 @@ async def test_a_reload_turns_headers_on_and_off_while_queries_wait() -> None:
         for asked in made.upstream.asked:
             made.upstream.send(respond(asked), asked.peer)
         assert sorted([read(await made.balancer.receive()).id for _ in range(3)]) == [1, 2, 4]
-        assert made.listener._datagrams is not plain
+        # As if there had never been any.
+        assert made.listener._datagrams is plain
+        assert made.listener._batch is batch
+        assert len(kept.seen) == (3 if is_watched else 0)
         first.close()
         second.close()
 
