@@ -186,11 +186,11 @@ def configure(
     """Send events to ``stream`` (standard error by default).
 
     ``level`` is debug, info, warning or error; ``output_format`` is console, json, or auto:
-    console on a terminal, JSON elsewhere. ``clock`` gives the monotonic seconds of `core.repeats`, which begins
-    anew; without one it goes on counting what was left out, as after a reload.
+    console on a terminal, JSON elsewhere. ``clock`` gives the monotonic seconds of `core.repeats`, which
+    begins anew; without one it goes on counting what was left out, as after a reload.
     """
-    logging.getLogger().addHandler(_library_handler)
     global _limiter  # noqa: PLW0603 - structlog's configuration is of the whole process, and this is part of it
+    logging.getLogger().addHandler(_library_handler)
     if clock is not None:
         _limiter = _Limiter(clock)
     target = stream or sys.stderr

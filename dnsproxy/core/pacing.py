@@ -15,6 +15,8 @@ from dnsproxy.core.memory import PACED
 
 # Bytes for one client at once: 53 of the largest responses over UDP, less than a socket buffer holds.
 BURST: Final = 64 * 1024
+# Half of them are taken from what all clients have together, half from what is the client's own.
+PART: Final = BURST // 2
 # Bytes per second for one client: 64 Mbit/s, below what an access link of 100 Mbit/s carries. Answers of
 # 130 bytes to 60,000 queries per second.
 RATE: Final = 8 * 1024 * 1024
@@ -34,11 +36,11 @@ class _Budget:
     __slots__ = ("at", "left")
 
     def __init__(self, now: float) -> None:
-        self.left = float(BURST)
+        self.left = float(PART)
         self.at = now
 
     def refill(self, now: float) -> None:
-        self.left = min(self.left + (now - self.at) * RATE, float(BURST))
+        self.left = min(self.left + (now - self.at) * RATE, float(PART))
         self.at = now
 
 
@@ -56,8 +58,8 @@ class _Client:
 class Pacer:
     """Decides when responses are sent; a client may get `BURST` bytes at once and `RATE` per second.
 
-    As long as all clients together stay below that, none is looked at alone. ``wake_at`` is when `due`
-    has something to send, None while nothing waits. ``dropped`` counts responses that found no room.
+    As long as all clients together stay below that, none is looked at alone (`passes`). ``wake_at`` is when
+    `due` has something to send, None while nothing waits. ``dropped`` counts responses that found no room.
     """
 
     def __init__(self, clients: Clients, now: float) -> None:
@@ -68,14 +70,17 @@ class Pacer:
         self._by_client: dict[bytes, _Client] = {}
         self._held = 0
 
-    def passes(self, size: int, now: float) -> bool:
-        """Tell whether ``size`` bytes may be sent at once, whichever clients they are for."""
+    def passes(self, size: int) -> bool:
+        """Tell whether ``size`` bytes are sent at once, whichever client they are for."""
         budget = self._all
-        budget.refill(now)
         if self._by_client or size > budget.left:
             return False
         budget.left -= size
         return True
+
+    def refill(self, now: float) -> None:
+        """Let more bytes pass for the time until ``now``."""
+        self._all.refill(now)
 
     def offer(self, source: bytes, late: Late, now: float) -> bool:
         """Tell whether ``late`` is sent to the packed address ``source`` now.
@@ -115,7 +120,7 @@ class Pacer:
                 client.held -= size
                 self._held -= size
                 sent.append(late)
-            if not waiting and budget.left >= BURST:
+            if not waiting and budget.left >= PART:
                 del self._by_client[name]
         self.wake_at = now + TICK if self._by_client else None
         return sent

@@ -129,16 +129,19 @@ def _scan_records(  # noqa: C901, PLR0912, PLR0915 - see above
     has_type = qtype == ANY and answers > 0
     owner = b""
     offsets: list[int] = []
-    # Where labels start that lead to the end of a name, with its length from there.
-    known: dict[int, int] = {}
+    # Where labels start that lead to the end of a name, with its length from there; most messages need none.
+    known: dict[int, int] | None = None
     for index in range(before_additional + additionals):
         record = position
         # The owner of nearly every record is a pointer, two bytes, or the root.
         first = data[position]
         if first == 0xC0 and data[position + 1] == HEADER:
             position += 2
+        elif first:
+            known = {} if known is None else known
+            position = _name_end(data, position, known)
         else:
-            position = _name_end(data, position, known) if first else position + 1
+            position += 1
         rtype = data[position] << 8 | data[position + 1]
         record_ttl = data[position + 4] << 24 | data[position + 5] << 16 | data[position + 6] << 8
         record_ttl |= data[position + 7]
@@ -158,9 +161,11 @@ def _scan_records(  # noqa: C901, PLR0912, PLR0915 - see above
             if length != 16 and _is_internet(data, position):
                 raise MalformedError
         elif rtype in _BEFORE_NAME:
+            known = {} if known is None else known
             if _name_end(data, position + 10 + _BEFORE_NAME[rtype], known) != end:
                 raise MalformedError
         elif rtype == SOA:
+            known = {} if known is None else known
             _check_soa(data, position + 10, end, known)
         if record_ttl & 0x80000000:
             record_ttl = 0  # RFC 2181 §8

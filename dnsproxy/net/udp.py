@@ -193,29 +193,40 @@ class UdpListener:
     def _respond(self, token: Token, response: bytes, _query: Query) -> None:
         if self._closed:
             return  # the number of our descriptor may be another socket's by now
-        self._late.append((token, response))
-        self._late_bytes += len(response)
-        if self._late_bytes >= BURST:
-            self._flush()  # what one round releases is not kept until its end
-        elif not self._flush_planned:
+        if self._pacer.passes(len(response)):
+            batch = self._batch
+            if batch is not None and self._proxied is None:
+                batch.queue(token, response)
+            else:
+                self._sender().queue(token, response)
+        else:
+            self._late.append((token, response))
+            self._late_bytes += len(response)
+            if self._late_bytes >= BURST:
+                self._flush()  # what one round releases is not kept until its end
+                return
+        if not self._flush_planned:
             self._flush_planned = True
             self._ready.after(self._flush)
 
     def _flush(self) -> None:
         """Send responses that have waited for upstreams; not too much at once to one client."""
         self._flush_planned = False
-        late, self._late = self._late, []
-        size, self._late_bytes = self._late_bytes, 0
         now = _clock()
-        pacer = self._pacer
-        if not pacer.passes(size, now):
-            dropped = pacer.dropped
-            address = self._sender().address
-            late = [one for one in late if pacer.offer(address(one[0]), one, now)]
-            if pacer.dropped != dropped:
-                self._engine.stats.drops[DropReason.PACED] += pacer.dropped - dropped
-            self._plan_release(now)
-        self._send_late(late)
+        self._pacer.refill(now)
+        self._send_late(self._pace(now) if self._late else [])
+
+    def _pace(self, now: float) -> list[Late]:
+        """Return those of the late responses that are sent now."""
+        late, self._late = self._late, []
+        self._late_bytes = 0
+        pacer, address = self._pacer, self._sender().address
+        dropped = pacer.dropped
+        late = [one for one in late if pacer.passes(len(one[1])) or pacer.offer(address(one[0]), one, now)]
+        if pacer.dropped != dropped:
+            self._engine.stats.drops[DropReason.PACED] += pacer.dropped - dropped
+        self._plan_release(now)
+        return late
 
     def _send_late(self, late: list[Late]) -> None:
         datagrams = self._sender()

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dnsproxy.core.clients import Clients
-from dnsproxy.core.pacing import BURST, MAX_HELD, MAX_HELD_IN_ALL, RATE, TICK, Late, Pacer
+from dnsproxy.core.pacing import MAX_HELD, MAX_HELD_IN_ALL, PART, RATE, TICK, Late, Pacer
 
 ONE, OTHER = b"\x7f\0\0\1", b"\x7f\0\0\2"
 SIZE = 1232
@@ -18,17 +18,18 @@ def offer(pacer: Pacer, source: bytes, count: int, now: float) -> int:
 
 def test_little_passes_without_looking_at_clients() -> None:
     pacer = Pacer(Clients(), 1.0)
-    assert [pacer.passes(BURST // 2, 1.0) for _ in range(3)] == [True, True, False]
-    assert not pacer.passes(RATE // 1000, 1.0)
-    assert pacer.passes(RATE // 1000, 1.0011)
+    assert [pacer.passes(PART // 2) for _ in range(3)] == [True, True, False]
+    assert not pacer.passes(RATE // 1000)
+    pacer.refill(1.0011)
+    assert pacer.passes(RATE // 1000)
     assert pacer.wake_at is None
 
 
 def test_a_pulse_to_one_client_is_spread_over_time() -> None:
     pacer, now = Pacer(Clients(), 1.0), 1.0
-    assert not pacer.passes(800 * SIZE, now)
+    assert not pacer.passes(800 * SIZE)
     at_once = offer(pacer, ONE, 800, now)
-    assert at_once == -(-BURST // SIZE)
+    assert at_once == -(-PART // SIZE)
     rounds, sent = 0, []
     while pacer.wake_at is not None:
         now = pacer.wake_at
@@ -44,7 +45,7 @@ def test_a_pulse_to_one_client_is_spread_over_time() -> None:
 def test_another_client_does_not_wait_for_it() -> None:
     pacer = Pacer(Clients(), 1.0)
     offer(pacer, ONE, 800, 1.0)
-    assert not pacer.passes(SIZE, 1.0)  # each is looked at from now on
+    assert not pacer.passes(SIZE)  # each is looked at from now on
     assert pacer.offer(OTHER, late(0), 1.0)
     # Nor does what comes later overtake what waits.
     assert not pacer.offer(ONE, late(0), 1.1)
@@ -54,7 +55,7 @@ def test_what_waits_is_bounded_for_each_client_and_in_all() -> None:
     pacer = Pacer(Clients(), 1.0)
     offer(pacer, ONE, 2000, 1.0)
     assert MAX_HELD - SIZE < pacer._held <= MAX_HELD
-    assert pacer.dropped == 2000 - pacer._held // SIZE - -(-BURST // SIZE)
+    assert pacer.dropped == 2000 - pacer._held // SIZE - -(-PART // SIZE)
     for number in range(20):
         offer(pacer, bytes((127, 0, 1, number)), 2000, 1.0)
     assert pacer._held <= MAX_HELD_IN_ALL
