@@ -31,7 +31,8 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 # waiting: a server that answers in order lets one slow name hold up all behind it.
 MAX_LINKS = 4
 GROW_AT = 32
-# Queries that wait on one connection. With four this holds the default of `forward.max_in_flight`.
+# Queries that wait on one connection and are not late. With four this holds the default of
+# `forward.max_in_flight`.
 MAX_WAITING = 256
 # Seconds for connecting and the TLS handshake. Longer than an attempt, so that a connection that is slow
 # to come serves the queries after the one that gave it up.
@@ -92,10 +93,12 @@ class Channel:
     def _choose(self) -> Link | None:
         """Return the link with the fewest queries, a new one when each has many, None when all are full."""
         usable = [link for link in self._links if not link.retired]
-        best = min(usable, key=lambda link: link.load, default=None)
-        if best is None or (best.load >= GROW_AT and len(usable) < MAX_LINKS):
+        best = min(usable, key=lambda link: link.in_time, default=None)
+        if best is None or (best.in_time >= GROW_AT and len(usable) < MAX_LINKS):
             return self._open()
-        return best if best.load < MAX_WAITING or best.drop_given_up() else None
+        if best.in_time < MAX_WAITING:
+            return best
+        return next((link for link in usable if link.drop_given_up()), None)
 
     def _open(self) -> Link:
         link = self._make_link(self)

@@ -72,7 +72,8 @@ class Keeper(Protocol):
 class Link(asyncio.Protocol):
     """One connection; subclasses say what goes over it.
 
-    ``waiting`` are the queries sent, by id or stream; ``queued`` those that cannot be sent yet.
+    ``waiting`` are the queries sent, by id or stream, ``late`` those whose time is over but a reply of use, and
+    ``queued`` those that cannot be sent yet.
     A ``retired`` link takes no more queries.
     """
 
@@ -80,6 +81,7 @@ class Link(asyncio.Protocol):
         self.channel = channel
         self.transport: asyncio.Transport | None = None
         self.waiting: dict[int, Waiting] = {}
+        self.late: dict[int, Waiting] = {}
         self.queued: list[Waiting] = []
         self.retired = False
         self.has_replied = False
@@ -132,13 +134,27 @@ class Link(asyncio.Protocol):
     @property
     def load(self) -> int:
         """How many queries wait on it."""
+        return len(self.waiting) + len(self.late) + len(self.queued)
+
+    @property
+    def in_time(self) -> int:
+        """How many of them are not late: a name that is not answered has several late ones."""
         return len(self.waiting) + len(self.queued)
 
     @property
     def due(self) -> float:
         """When its next query is late (monotonic), or when it has been idle for long enough without any."""
-        deadlines = [waiting.attempt.deadline for waiting in (*self.waiting.values(), *self.queued)]
+        everything = (*self.waiting.values(), *self.late.values(), *self.queued)
+        deadlines = [waiting.attempt.deadline for waiting in everything]
         return min(deadlines, default=self.idle_since + self.idle_seconds)
+
+    def find(self, key: int) -> Waiting | None:
+        """Return the query with that id or stream to which a reply counts, if any."""
+        return self.waiting.get(key) or self.late.get(key)
+
+    def take_out(self, key: int) -> Waiting | None:
+        """Take out and return that query, if there is any."""
+        return self.waiting.pop(key, None) or self.late.pop(key, None)
 
     def take(self, waiting: Waiting) -> None:
         """Send ``waiting`` now, or when the connection is there and has room."""
@@ -162,7 +178,7 @@ class Link(asyncio.Protocol):
 
     def reply(self, key: int, data: bytes, now: float) -> bool:
         """Give a reply to the query it belongs to; False when it is not what was asked for."""
-        waiting = self.waiting.get(key)
+        waiting = self.find(key)
         if waiting is None:
             return False
         verdict = Verdict.WAIT
@@ -170,7 +186,7 @@ class Link(asyncio.Protocol):
             verdict = waiting.exchange.receive_reply(data, now, waiting.attempt)
         if verdict is Verdict.IGNORED:
             return False
-        del self.waiting[key]
+        self.take_out(key)
         self.replied_at = now
         if verdict is Verdict.HINT:  # nothing on a connection is forged
             waiting.exchange.drop_attempt(waiting.attempt)
@@ -191,11 +207,13 @@ class Link(asyncio.Protocol):
         for waiting in late:
             if not waiting.exchange.time_out(waiting.attempt, now):
                 self.queued.remove(waiting)
-        for key, waiting in list(self.waiting.items()):
+        for key, waiting in [*self.waiting.items(), *self.late.items()]:
             if waiting.attempt.deadline <= now:
                 self.retired = self.retired or self.heard_at < waiting.sent_at
-                if not waiting.exchange.time_out(waiting.attempt, now):
-                    del self.waiting[key]
+                self.take_out(key)
+                if waiting.exchange.time_out(waiting.attempt, now):
+                    self.late[key] = waiting
+                else:
                     self.give_up(key)
                 late.append(waiting)
         return late
@@ -217,8 +235,9 @@ class Link(asyncio.Protocol):
 
     def take_all(self) -> list[Waiting]:
         """Take out and return all queries."""
-        everything = [*self.waiting.values(), *self.queued]
+        everything = [*self.waiting.values(), *self.late.values(), *self.queued]
         self.waiting.clear()
+        self.late.clear()
         self.queued.clear()
         return everything
 

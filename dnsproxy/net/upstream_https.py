@@ -219,18 +219,18 @@ class HttpsLink(Link):
 
     def _take_reset(self, event: h2.events.StreamReset, now: float) -> None:
         self._pop_reply(event.stream_id)
-        waiting = self.waiting.get(event.stream_id)
+        waiting = self.find(event.stream_id)
         if waiting is None:
             return
         if event.error_code == h2.errors.ErrorCodes.REFUSED_STREAM and self.channel.send_again(waiting, now):
             # Not read at all (RFC 9113 §8.7).
-            del self.waiting[event.stream_id]
+            self.take_out(event.stream_id)
             self.channel.ended(self, now)
             return
         self._fail(event.stream_id, f"stream reset with code {event.error_code:d}", now)
 
     def _fail(self, stream: int, text: str, now: float) -> None:
-        waiting = self.waiting.pop(stream, None)
+        waiting = self.take_out(stream)
         if waiting is not None:
             log.debug("upstream.bad_reply", detail=text)
             self.channel.ended(self, now)

@@ -31,7 +31,7 @@ class FramedLink(Link):
     def send(self, waiting: Waiting) -> None:
         """See `Link.send`."""
         message_id = self._draw_id()
-        while int.from_bytes(message_id, "big") in self.waiting:
+        while self.find(int.from_bytes(message_id, "big")) is not None:
             message_id = self._draw_id()
         message = message_id + waiting.attempt.payload
         if not self._asked_keepalive:

@@ -70,6 +70,42 @@ async def test_p43_a_query_whose_place_went_to_another_makes_room_on_a_connectio
         assert names == ["n1.example.", "other.example."]
 
 
+async def test_p43_late_queries_take_no_room_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two names are never answered, and asked for again and again; what else is asked is answered."""
+    monkeypatch.setattr(channel, "MAX_WAITING", 3)
+    monkeypatch.setattr(channel, "MAX_LINKS", 1)
+
+    def respond_to_others(asked: Asked) -> Iterable[bytes]:
+        return [] if b"example" in asked.data else respond(asked)
+
+    async with (
+        FakeUpstream(respond_to_others) as fake,
+        world(at(fake, tcp=True), limits=Limits(0.05, 30)) as made,
+    ):
+        made.submit(*numbered(2))
+        number = 0
+        while len(fake.asked) < number + 6:
+            (response,) = await made.ask(query(f"n{number}.test."))
+            assert read(response).rcode() == 0
+            number += 1
+            await asyncio.sleep(0.01)
+
+
+async def test_p43_any_connection_may_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channel, "MAX_WAITING", 1)
+    monkeypatch.setattr(channel, "GROW_AT", 1)
+    async with FakeUpstream(silence) as fake, world(at(fake, tcp=True), max_in_flight=4) as made:
+        made.submit(*numbered(4))
+        await until(lambda: len(fake.asked) == 4)
+        for number in range(3):
+            now = monotonic()
+            step = made.engine.receive(query(f"other{number}.example."), bytes((127, 0, 0, 2 + number)), now)
+            assert isinstance(step, Forward)
+            made.forwarder.submit(step, lambda _token, _data, _query: None, None, now)
+        await until(lambda: len(fake.asked) == 7)
+        assert [upstream.stats.failures for upstream in made.engine.upstreams()] == [{}]
+
+
 async def test_p27_more_queries_than_connections_may_carry_fail_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
