@@ -109,11 +109,13 @@ class Server:
             outfit.dialer.resolve = Bootstrap(forwarder, outfit.bootstrap, outfit.limits).resolve
         return forwarder
 
-    async def _listen(self, sockets: Mapping[Door, socket.socket]) -> None:
+    async def _listen(self, sockets: Mapping[Door, socket.socket | None]) -> None:
         """Serve ``sockets``, and no others; those of doors that are served already are closed."""
         assert self._forwarder is not None  # noqa: S101 - both callers have made it
         forwarder = self._forwarder
         for door, sock in sockets.items():
+            if sock is None:
+                continue
             if door in self._udp or door in self._streams:
                 sock.close()
             elif door.is_datagram:
@@ -160,8 +162,11 @@ class Server:
         """
         return Outfit(settings, self._outfit, self._returns, self._outfit.table)
 
-    async def refit(self, outfit: Outfit, sockets: Mapping[Door, socket.socket]) -> None:
-        """Answer by ``outfit`` on ``sockets`` from now on; what waits is answered by what was before."""
+    async def refit(self, outfit: Outfit, sockets: Mapping[Door, socket.socket | None]) -> None:
+        """Answer by ``outfit`` on ``sockets`` from now on; what waits is answered by what was before.
+
+        A door that is served already needs no socket.
+        """
         before, forwarder = self._outfit, self._forwarder
         self._outfit = outfit
         outfit.engine.cache.take_over(before.engine.cache)

@@ -8,6 +8,9 @@ that holds that one, and in the end the service.
 from __future__ import annotations
 
 import asyncio
+
+# asyncio loads it with the first thread; no descriptor may be left for that by then.
+import concurrent.futures.thread  # noqa: F401
 import random
 import traceback
 from collections import Counter

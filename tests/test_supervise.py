@@ -8,6 +8,8 @@ import functools
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -484,3 +486,17 @@ def test_each_supervised_task_has_its_test() -> None:
     assert names == {name for name, _, _ in (*TASKS, *HELPER_TASKS)} | set(ELSEWHERE)
     for name, test in ELSEWHERE.items():
         assert f'"{name}"' in (package.parent / test).read_text(encoding="utf-8"), f"{name}: {test}"
+
+
+def test_the_first_thread_needs_no_descriptor() -> None:
+    """asyncio loads a module with its first thread."""
+    code = """
+import asyncio, resource
+from dnsproxy.supervise import in_thread
+async def main():
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+    print(await in_thread(len, "four"))
+asyncio.run(main())
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (run.stdout, run.returncode) == ("4\n", 0), run.stderr

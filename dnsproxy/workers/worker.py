@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import Sequence
@@ -44,6 +45,8 @@ from dnsproxy.workers.table_feed import with_entries
 # Seconds. A connection on which nobody has asked for the first is quiet; after the second all are ended.
 QUIET_SECONDS = 1.0
 GENTLE_SECONDS = 5.0
+# The kernel drops sockets for which the receiver has no descriptor left (MSG_CTRUNC, recvmsg(2)).
+_SHORT = f"sockets: {os.strerror(errno.EMFILE)}"
 
 
 def run_worker(number: int, sock: socket.socket, returns: Returns) -> int:
@@ -97,6 +100,9 @@ class Worker:
     async def _serve(self, channel: Channel) -> int:
         assert self._begin is not None  # noqa: S101 - `run` has seen to it
         begin, self._begin = self._begin, None  # megabytes, with 10,000 names
+        if len(self._sockets) < len(begin.doors):
+            channel.send(NotOpened(_SHORT))
+            return 1
         try:
             self._server = server = self._make_server(unpack(begin.settings))
             server.swap_table(self._table)
@@ -147,18 +153,25 @@ class Worker:
 
 
 def _by_door(doors: Sequence[Door], channel: Channel) -> dict[Door, socket.socket]:
-    return dict(zip(doors, channel.take_sockets(len(doors)), strict=True))
+    """Return the sockets that came for ``doors``; the last are missing where no descriptor was left."""
+    return dict(zip(doors, channel.take_sockets(len(doors)), strict=False))
 
 
 async def _refit(server: Server, refit: Refit, sockets: dict[Door, socket.socket]) -> str:
+    failure: str | None = None
     try:
         settings = await in_thread(unpack, refit.settings)
         outfit = await in_thread(server.outfit, settings)
     except (StartError, MessageError) as exc:
+        failure = str(exc)
+    # A door that is served already needs no socket.
+    if failure is None and not set(refit.doors) <= {*sockets, *server.doors}:
+        failure = _SHORT
+    if failure is not None:
         for sock in sockets.values():
             sock.close()
-        return str(exc)
-    await server.refit(outfit, sockets)
+        return failure
+    await server.refit(outfit, {door: sockets.get(door) for door in refit.doors})
     logs.configure(settings.log.level, settings.log.format)
     return ""
 

@@ -145,6 +145,45 @@ async def test_a_configuration_that_it_cannot_take_changes_nothing() -> None:
         assert (await ask(port, NAME)).answer
 
 
+async def test_sockets_for_which_it_has_no_descriptor() -> None:
+    """The kernel drops them on their way (MSG_CTRUNC)."""
+    port, other = free_port(), free_port()
+    reason = "sockets: Too many open files"
+    async with controlled(settings("127.0.0.1:9", port)) as control:
+        control.channel.send(table("10.0.0.1"))
+        assert isinstance(await control.next(1), Opened)
+        given = settings("127.0.0.1:9", port, "learn: {ttl: 7}")
+        # Those that it serves already are not needed.
+        control.channel.send(Ask(1, Refit(pack(given), tuple(dns_doors(given)))))
+        assert await control.next(2) == Reply(1, "")
+        assert [rrset.ttl for rrset in (await ask(port, NAME)).answer] == [7]
+        moved = settings("127.0.0.1:9", other)
+        control.keeper.open(dns_doors(moved))
+        sockets = control.sockets(moved)
+        first, *others = sockets.values()
+        for left in others:
+            left.close()
+        control.channel.send(Ask(2, Refit(pack(moved), tuple(sockets))), [first])
+        assert await control.next(3) == Reply(2, reason)
+        assert [rrset.ttl for rrset in (await ask(port, NAME)).answer] == [7]
+        control.keeper.keep(dns_doors(given))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+            free.bind(("127.0.0.1", other))
+
+
+async def test_a_start_without_its_sockets_is_refused() -> None:
+    ours, theirs = socket.socketpair()
+    given = settings("127.0.0.1:9", free_port())
+    got: list[object] = []
+    channel = Channel(ours, ToControl, got.append, lambda: None)
+    running = asyncio.ensure_future(Worker(1, shared_returns()).run(theirs))
+    channel.send(Begin(pack(given), tuple(dns_doors(given))))
+    channel.send(table("10.0.0.1"))
+    assert await asyncio.wait_for(running, 10) == 1
+    await until(lambda: got == [NotOpened("sockets: Too many open files")])
+    channel.close()
+
+
 async def test_what_it_is_asked() -> None:
     port = free_port()
     async with controlled(settings("127.0.0.1:9", port)) as control:
