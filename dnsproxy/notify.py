@@ -75,13 +75,18 @@ class Notifier:
 
 
 class _Socket:
-    """The manager's socket, as a `writer.Sink`."""
+    """The manager's socket, as a `writer.Sink`.
+
+    It stays open from the first message on: without a sign of life the manager would end a program that is
+    short of descriptors.
+    """
 
     def __init__(self, path: str) -> None:
         self._address = f"\0{path[1:]}" if path.startswith("@") else path
+        self._sock: socket.socket | None = None
 
     def open(self) -> None:
-        """See `Sink.open`: each message is sent on a new socket."""
+        """See `Sink.open`: the first message does it."""
 
     def write(self, batch: list[bytes]) -> int:
         """See `Sink.write`. A manager that has gone, or does not listen, gets nothing."""
@@ -89,15 +94,20 @@ class _Socket:
 
     def _send(self, message: bytes) -> bool:
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-                sock.settimeout(_SEND_SECONDS)
-                sock.sendto(message, self._address)
+            if self._sock is None:
+                self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                self._sock.settimeout(_SEND_SECONDS)
+            # By the path each time: a manager that starts again has another socket there.
+            self._sock.sendto(message, self._address)
         except OSError:
             return False
         return True
 
     def close(self) -> None:
         """See `Sink.close`."""
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
 
     def is_ready(self) -> bool:
         """See `Sink.is_ready`: a message waits for a bounded time only."""

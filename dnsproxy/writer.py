@@ -30,7 +30,10 @@ START_SECONDS = 1.0
 
 
 class Sink(Protocol):
-    """Where batches go. All but making one happens in the writer's thread; nothing is raised."""
+    """Where batches go. All but making one happens in the writer's thread.
+
+    What it raises is not seen by anybody; of `write` it counts as a loss of the whole batch.
+    """
 
     def open(self) -> None:
         """Get ready to write."""
@@ -129,7 +132,7 @@ class BackgroundWriter:
                 self._changed.notify_all()
                 return
             self.abandon()
-        self._sink.close()
+        self._finish_sink()
         then()
 
     def abandon(self) -> None:
@@ -178,13 +181,19 @@ class BackgroundWriter:
     # -- in the thread -----------------------------------------------------------------------
 
     def _work(self) -> None:
-        self._sink.open()
+        # What cannot be opened now fails, and is tried again, with the first batch.
+        with contextlib.suppress(Exception):
+            self._sink.open()
         while self._step():
             pass
         if self._closed:
-            self._sink.close()
+            self._finish_sink()
             with self._lock:
                 self._end()
+
+    def _finish_sink(self) -> None:
+        with contextlib.suppress(Exception):  # as of a file on a disk that is full (close(2))
+            self._sink.close()
 
     def _step(self) -> bool:
         """Write the next batch, or report what was lost; return False when the thread is to end."""

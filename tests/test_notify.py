@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -50,6 +51,22 @@ def test_a_status_is_told_when_it_changes(named: tuple[str, socket.socket]) -> N
     for status in ("one", "one", "two"):
         notifier.status(status)
     assert [next_lines(sock), next_lines(sock)] == [["STATUS=one"], ["STATUS=two"]]
+
+
+def test_a_manager_hears_from_a_program_that_has_no_descriptor_left(named: tuple[str, socket.socket]) -> None:
+    name, sock = named
+    notifier = Notifier(name)
+    notifier.ready("answering")
+    assert next_lines(sock)[0] == "READY=1"
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        notifier.alive()
+        assert next_lines(sock) == ["WATCHDOG=1"]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.parametrize("name", ["", "relative", "/nobody/listens/there"])

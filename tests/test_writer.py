@@ -214,6 +214,26 @@ def test_an_internal_error_of_a_sink_loses_its_batch_only() -> None:
     assert both(made) == (1, 1)
 
 
+def test_a_sink_that_fails_to_open_or_close_is_written_and_ended_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Broken(Slow):
+        def open(self) -> None:
+            raise OSError("Too many open files")
+
+        def close(self) -> None:
+            super().close()
+            raise OSError("No space left on device")
+
+    made = BackgroundWriter(sink := Broken())
+    made.put(b"one")
+    closed(made)
+    assert (sink.records, both(made)) == ([b"one"], (1, 0))
+    monkeypatch.setattr(BackgroundWriter, "_start", lambda _: False)
+    closed(BackgroundWriter(sink))
+    assert sink.calls == ["close"] * 2
+
+
 @pytest.fixture
 def no_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """No thread can be started until the returned function is called."""

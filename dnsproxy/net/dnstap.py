@@ -208,9 +208,8 @@ class FrameSocket:
         return 0
 
     def _connect(self) -> None:
-        sock = socket.socket(socket.AF_UNIX)
-        self._sock = sock
         try:
+            sock = self._sock = socket.socket(socket.AF_UNIX)
             sock.settimeout(HANDSHAKE_SECONDS)
             sock.connect(str(self._path))
             sock.sendall(_control(fstrm.FSTRM_CONTROL_READY))

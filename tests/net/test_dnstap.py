@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import socket
 import struct
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -268,6 +271,32 @@ def test_a_collector_that_comes_later(path: Path, monkeypatch: pytest.MonkeyPatc
     assert [entry["event"] for entry in logs] == ["log.failed", "log.recovered"]
     assert logs[0]["reason"] == "No such file or directory"
     assert frames(collector.data) == ["ready", "start", b"first", b"second", "stop"]
+
+
+def test_without_a_descriptor_the_next_attempt_connects(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dnstap, "RETRY_SECONDS", 0.0)
+    collector = Collector(path)
+    outlet = FrameSocket(path)
+    really = socket.socket
+    with capture_logs() as logs:
+        monkeypatch.setattr(socket, "socket", raising(OSError(errno.EMFILE, os.strerror(errno.EMFILE))))
+        outlet.open()
+        assert outlet.write(FRAMES) == 2
+        monkeypatch.setattr(socket, "socket", really)
+        assert outlet.write(FRAMES) == 0
+    outlet.close()
+    collector.wait()
+    assert [(entry["event"], entry.get("reason")) for entry in logs] == [
+        ("log.failed", "Too many open files"),
+        ("log.recovered", None),
+    ]
+
+
+def raising(failure: OSError) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise failure
+
+    return fail
 
 
 def test_between_attempts_nothing_is_tried(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
