@@ -65,6 +65,8 @@ def _event(kind: str, choice: Choice, features: Features, *, within: bool = Fals
             "write": choice.pick((1, 1, 1, 2, 3)),
             "step": choice.pick(STEPS),
         }
+    if kind == "restart":
+        return {"do": kind}  # another configuration is taken by a reload
     event = make_event(kind, choice, features)
     if kind == "snapshot" and "lifetime" in event:
         event["lifetime"] = max(SHORTEST, event["lifetime"])

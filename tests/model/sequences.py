@@ -183,6 +183,7 @@ MAKERS: dict[str, Callable[[Choice, Features], Event]] = {
     "rollback": lambda choice, _: {"back": choice.pick((0, 1, 1, 2, 3))},
     "promote": lambda choice, features: {"name": choice.pick(features.names)},
     "refuse": lambda choice, features: {"name": choice.pick(features.names)},
+    "restart": lambda choice, features: _reload(choice, features) if chance(choice, 30) else {},
     "reload": _reload,
 }
 

@@ -82,9 +82,9 @@ class ModelSubject:
     def passes(self, at: Clock) -> None:
         self.model.passes(at.wall)
 
-    def restart(self, at: Clock) -> None:
-        self._probed_at.clear()
+    def restart(self, configuration: Configuration, at: Clock) -> None:
         self.model.restart(at.wall)
+        self.reload(configuration, at)
 
     def reload(self, configuration: Configuration, at: Clock) -> None:
         self._probed_at.clear()
@@ -200,9 +200,10 @@ class LifecycleSubject:
         self._machine.tick()
         self._settle(at)
 
-    def restart(self, at: Clock) -> None:
+    def restart(self, configuration: Configuration, at: Clock) -> None:
         text = "\n".join(state_file.encode(self._machine))
         document = json.loads(text)
+        self._configuration, self._policy = configuration, _policy(configuration)
         self._machine = AddressLifecycle(self._policy)
         state_file.restore(self._machine, document, {})
         self._machine.configure(self._policy, self._opened(document["snapshots"]))

@@ -97,7 +97,7 @@ class Subject(Protocol):
     def promote(self, name: str, at: Clock) -> bool: ...
     def refuse(self, name: str, at: Clock) -> bool: ...
     def passes(self, at: Clock) -> None: ...
-    def restart(self, at: Clock) -> None: ...
+    def restart(self, configuration: Configuration, at: Clock) -> None: ...
     def reload(self, configuration: Configuration, at: Clock) -> None: ...
 
     def due_probes(self, at: Clock) -> Iterable[tuple[str, str]]: ...
@@ -302,9 +302,15 @@ class World:
         done = self.model.refuse(name, self.clock.wall)
         self._same(done, self.subject.refuse(name, self.clock), "refuse")
 
-    def _do_restart(self) -> None:
+    def _do_restart(self, **changes: Any) -> None:
+        """With ``changes`` another configuration was written meanwhile."""
+        other = configuration_of(asdict(self.configuration) | changes)
+        # The file does not tell a name that was not managed from one whose set is older than `max_stale`.
+        if other.max_stale is self.configuration.max_stale is None:
+            self.configuration = other
         self.model.restart(self.clock.wall)
-        self.subject.restart(self.clock)
+        self.model.reload(self.configuration.policy(), self.clock.wall)
+        self.subject.restart(self.configuration, self.clock)
 
     def _do_reload(self, **changes: Any) -> None:
         self.configuration = configuration_of(asdict(self.configuration) | changes)

@@ -124,14 +124,11 @@ def new_addresses(proven: Statement, candidate: Statement) -> list[str]:
 
 
 def trial_of(proven: Statement, candidate: Statement, earlier: Trial | None, wall_now: float) -> Trial | None:
-    """Return the trial of ``candidate``, perhaps the ``earlier`` one; None without new addresses.
+    """Return the trial of ``candidate``, which no ``earlier`` one refused; None without new addresses.
 
-    A candidate that was refused remains so, also when another proven set has its addresses. An address that
-    is on trial already continues where it is. Otherwise a set that changes all the time would never be
-    promoted.
+    An address that is on trial already continues where it is. Otherwise a set that changes all the time would
+    never be promoted.
     """
-    if earlier is not None and not earlier.is_running and earlier.candidate == candidate.address_set:
-        return earlier
     new = new_addresses(proven, candidate)
     if not new:
         return None
@@ -143,11 +140,11 @@ def trial_of(proven: Statement, candidate: Statement, earlier: Trial | None, wal
     return Trial(candidate.learned.addresses, candidate.learned.cname, since, answered)
 
 
-def is_refused_no_more(trial: Trial, candidate: Statement) -> bool:
-    """Return whether ``candidate`` was refused because the fleet did, which its helper no longer reports."""
+def is_refused(trial: Trial, candidate: Statement) -> bool:
+    """Return whether ``trial`` refused ``candidate``, for the fleet only while its helper reports that."""
     learned = candidate.learned
-    is_same = trial.candidate == candidate.address_set and trial.outcome is TrialOutcome.FLEET
-    return is_same and learned.addresses not in learned.refused
+    is_same = not trial.is_running and trial.candidate == candidate.address_set
+    return is_same and (trial.outcome is not TrialOutcome.FLEET or learned.addresses in learned.refused)
 
 
 def judge(
@@ -156,14 +153,13 @@ def judge(
     policy: CanaryPolicy,
     wall_now: float,
     *,
-    proven_works: bool,
     refused: bool = False,
     unroutable: frozenset[str] = frozenset(),
 ) -> Trial | TrialOutcome:
     """Return the running ``trial`` as it is at ``wall_now``, or the outcome that promotes the candidate.
 
-    ``refused``: a helper reports that the fleet rolled the candidate back. Addresses in ``unroutable`` do not
-    count.
+    While the proven set does not work, rule 5 decides instead. ``refused``: a helper reports that the fleet
+    rolled the candidate back. Addresses in ``unroutable`` do not count.
     """
     alive = {address: health[address].alive if address in health else None for address in trial.since}
     answered = trial.answered | {address for address in alive if alive[address]}
@@ -172,16 +168,15 @@ def judge(
     is_over = wall_now >= trial.started_at + policy.hold
     counted = [address for address in trial.since if address not in unroutable]
     dead = [address for address in counted if alive[address] is False]
-    if proven_works:
-        if refused:
-            return rolled_back(trial, TrialOutcome.FLEET, "other proxies have rolled it back", wall_now)
-        failed = [a for a in dead if a in answered and health[a].failures >= policy.fall]
-        if failed:
-            detail = f"{', '.join(failed)} failed {policy.fall} times in a row"
-            return rolled_back(trial, TrialOutcome.FAILED, detail, wall_now)
-        silent = [address for address in dead if address not in answered]
-        if is_over and silent:
-            return rolled_back(trial, TrialOutcome.SILENT, f"{', '.join(silent)} never answered", wall_now)
+    if refused:
+        return rolled_back(trial, TrialOutcome.FLEET, "other proxies have rolled it back", wall_now)
+    failed = [a for a in dead if a in answered and health[a].failures >= policy.fall]
+    if failed:
+        detail = f"{', '.join(failed)} failed {policy.fall} times in a row"
+        return rolled_back(trial, TrialOutcome.FAILED, detail, wall_now)
+    silent = [address for address in dead if address not in answered]
+    if is_over and silent:
+        return rolled_back(trial, TrialOutcome.SILENT, f"{', '.join(silent)} never answered", wall_now)
     if is_over and all(address in health and health[address].is_steady for address in counted):
         return TrialOutcome.HELD
     return trial

@@ -12,15 +12,16 @@ def held_reason(state: AddressLifecycle, name: str, old: Iterable[str], new: Ite
 
     They are when every address that is answered is of the new set, and one of those that it added is.
     """
-    served = state.served(name)
-    answered = set(served.learned.addresses) if served is not None else set()
+    served, entry = state.served(name), state.managed_by_name.get(name)
+    fixed = entry.addresses if entry is not None else ()
+    answered = set(fixed or (served.learned.addresses if served is not None else ()))
     target, added = set(new), set(new) - set(old)
     if answered <= target and (not added or added & answered) and bool(answered) == bool(target):
         return None
-    if name not in state.managed_by_name:
+    if entry is None:
         return "no longer configured"
     overrides = state.overrides
-    if name in overrides.pins:
+    if fixed or name in overrides.pins:
         return "pinned"
     if overrides.freeze is not None and name in overrides.freeze.sets:
         serial = overrides.freeze.serial

@@ -368,7 +368,9 @@ class AddressLifecycle:
             state.stated[origin.issuer] = self._filtered(state, statement)
             self._log_refused(learned.name, refused, state.refused())
         if self._derived and learned.name in self._derived and state.owner in {None, origin.issuer}:
-            state.owner, state.proven = origin.issuer, state.stated[origin.issuer].usable
+            # A name without an owner that several helpers state was not managed: rules 1 and 2 decide.
+            is_derived = state.owner is not None or len(state.stated) == 1
+            state.proven = state.stated[origin.issuer].usable if is_derived else None
         self._enqueue(learned.name)
 
     def _filtered(self, state: NameState, statement: Statement) -> Stated:

@@ -15,7 +15,7 @@ from dnsproxy.core.addresses.canary import (
     Trial,
     TrialOutcome,
     is_in_group,
-    is_refused_no_more,
+    is_refused,
     judge,
     new_addresses,
     trial_of,
@@ -288,12 +288,9 @@ class NameState:
         trial, candidate = self.trial, self.candidate
         if policy.canary is None or candidate is None or self.proven is None:
             return None
-        if trial is not None and is_refused_no_more(trial, candidate):
-            trial = None
-        if held:
-            is_refused = trial is not None and not trial.is_running
-            return trial if is_refused and trial and trial.candidate == candidate.address_set else None
-        return trial_of(self.proven, candidate, trial, wall_now)
+        if trial is not None and is_refused(trial, candidate):
+            return trial
+        return None if held else trial_of(self.proven, candidate, trial, wall_now)
 
     def _judge(
         self, candidate: Statement, trial: Trial, canary: CanaryPolicy, wall_now: float
@@ -304,7 +301,6 @@ class NameState:
             self.health,
             canary,
             wall_now,
-            proven_works=True,
             refused=candidate.learned.addresses in candidate.learned.refused,
             unroutable=self._unroutable(candidate),
         )

@@ -16,7 +16,7 @@ from dnsproxy.core.addresses.canary import (
     TrialOutcome,
     from_fields,
     is_in_group,
-    is_refused_no_more,
+    is_refused,
     judge,
     new_addresses,
     next_end,
@@ -127,7 +127,9 @@ def test_addresses_in_both_candidates_keep_their_time() -> None:
 
 def test_a_refused_set_stays_refused_until_another_one_follows() -> None:
     refused = rolled_back(trial(NEW), TrialOutcome.FAILED, "it failed", NOW)
-    assert trial_of(stated(OLD), stated(OLD, NEW), refused, NOW + 9_999) is refused
+    assert is_refused(refused, stated(OLD, NEW))
+    assert not is_refused(refused, stated(NEW))
+    assert not is_refused(trial(NEW), stated(OLD, NEW))
     other = trial_of(stated(OLD), stated(NEW), refused, NOW + 9_999)
     assert other is not None
     assert other.is_running
@@ -138,12 +140,11 @@ def test_a_set_that_helpers_refused_is_tried_again_once_they_do_not() -> None:
     refused = rolled_back(trial(NEW), TrialOutcome.FLEET, "others", NOW)
     statement = stated(OLD, NEW)
     still = Statement(replace(statement.learned, refused=(statement.learned.addresses,)), statement.snapshot)
-    assert not is_refused_no_more(refused, still)
-    assert is_refused_no_more(refused, statement)
-    assert not is_refused_no_more(refused, stated(OLD, MORE))
+    assert is_refused(refused, still)
+    assert not is_refused(refused, statement)
+    assert not is_refused(refused, stated(OLD, MORE))
     for outcome in (TrialOutcome.FAILED, TrialOutcome.SILENT, TrialOutcome.REFUSED):
-        assert not is_refused_no_more(rolled_back(trial(NEW), outcome, "", NOW), statement)
-    assert not is_refused_no_more(trial(NEW), statement)
+        assert is_refused(rolled_back(trial(NEW), outcome, "", NOW), statement)
 
 
 def test_a_clock_that_was_set_back_makes_no_trial_longer_than_hold() -> None:
@@ -157,34 +158,30 @@ def test_a_clock_that_was_set_back_makes_no_trial_longer_than_hold() -> None:
 
 
 @pytest.mark.parametrize(
-    ("health", "answered", "seconds", "works", "expected"),
+    ("health", "answered", "seconds", "expected"),
     [
-        pytest.param({NEW: GOOD}, (), 0, True, State.RUNNING, id="good, not over"),
-        pytest.param({NEW: GOOD}, (), 600, True, TrialOutcome.HELD, id="good until the end"),
-        pytest.param({NEW: GOOD}, (), 600, False, TrialOutcome.HELD, id="good, the old one not"),
-        pytest.param({NEW: UNKNOWN}, (), 600, True, State.RUNNING, id="unknown"),
-        pytest.param({}, (), 600, True, State.RUNNING, id="not probed at this time"),
-        pytest.param({NEW: SHAKY}, (NEW,), 600, True, State.RUNNING, id="one lost packet at the end"),
-        pytest.param({NEW: DEAD}, (NEW,), 1, True, TrialOutcome.FAILED, id="failed"),
-        pytest.param({NEW: TWICE}, (NEW,), 1, True, State.RUNNING, id="not often"),
-        pytest.param({NEW: DEAD}, (NEW,), 1, False, State.RUNNING, id="failed, so has the old one"),
-        pytest.param({NEW: DEAD}, (), 599, True, State.RUNNING, id="has not come up yet"),
-        pytest.param({NEW: DEAD}, (), 600, True, TrialOutcome.SILENT, id="never came up"),
-        pytest.param({NEW: DEAD}, (), 600, False, State.RUNNING, id="never came up, the old one is dead"),
-        pytest.param({NEW: GOOD, MORE: DEAD}, (), 600, True, TrialOutcome.SILENT, id="one never came up"),
-        pytest.param({NEW: GOOD, MORE: DEAD}, (MORE,), 10, True, TrialOutcome.FAILED, id="one of two failed"),
-        pytest.param({NEW: GOOD, MORE: UNKNOWN}, (), 600, True, State.RUNNING, id="one is not known"),
+        pytest.param({NEW: GOOD}, (), 0, State.RUNNING, id="good, not over"),
+        pytest.param({NEW: GOOD}, (), 600, TrialOutcome.HELD, id="good until the end"),
+        pytest.param({NEW: UNKNOWN}, (), 600, State.RUNNING, id="unknown"),
+        pytest.param({}, (), 600, State.RUNNING, id="not probed at this time"),
+        pytest.param({NEW: SHAKY}, (NEW,), 600, State.RUNNING, id="one lost packet at the end"),
+        pytest.param({NEW: DEAD}, (NEW,), 1, TrialOutcome.FAILED, id="failed"),
+        pytest.param({NEW: TWICE}, (NEW,), 1, State.RUNNING, id="not often"),
+        pytest.param({NEW: DEAD}, (), 599, State.RUNNING, id="has not come up yet"),
+        pytest.param({NEW: DEAD}, (), 600, TrialOutcome.SILENT, id="never came up"),
+        pytest.param({NEW: GOOD, MORE: DEAD}, (), 600, TrialOutcome.SILENT, id="one never came up"),
+        pytest.param({NEW: GOOD, MORE: DEAD}, (MORE,), 10, TrialOutcome.FAILED, id="one of two failed"),
+        pytest.param({NEW: GOOD, MORE: UNKNOWN}, (), 600, State.RUNNING, id="one is not known"),
     ],
 )
 def test_ends(
     health: dict[str, Health],
     answered: tuple[str, ...],
     seconds: int,
-    works: bool,
     expected: State | TrialOutcome,
 ) -> None:
     held = trial(*(health or (NEW,)), answered=answered)
-    outcome = judge(held, health, POLICY, NOW + seconds, proven_works=works)
+    outcome = judge(held, health, POLICY, NOW + seconds)
     if isinstance(outcome, TrialOutcome) or isinstance(expected, State):
         assert (outcome if isinstance(outcome, TrialOutcome) else outcome.state) == expected
     else:
@@ -197,17 +194,15 @@ def test_ends(
 
 
 def test_an_address_that_answered_is_noted() -> None:
-    outcome = judge(trial(NEW, MORE), {NEW: GOOD, MORE: UNKNOWN}, POLICY, NOW, proven_works=True)
+    outcome = judge(trial(NEW, MORE), {NEW: GOOD, MORE: UNKNOWN}, POLICY, NOW)
     assert isinstance(outcome, Trial)
     assert outcome.answered == {NEW}
 
 
-def test_a_candidate_that_the_fleet_refused_is_rolled_back_only_while_the_proven_set_works() -> None:
-    held, health = trial(NEW), {NEW: UNKNOWN}
-    outcome = judge(held, health, POLICY, NOW, proven_works=True, refused=True)
+def test_a_candidate_that_the_fleet_refused_is_rolled_back() -> None:
+    outcome = judge(trial(NEW), {NEW: UNKNOWN}, POLICY, NOW, refused=True)
     assert isinstance(outcome, Trial)
     assert outcome.outcome is TrialOutcome.FLEET
-    assert judge(held, health, POLICY, NOW, proven_works=False, refused=True) == held
 
 
 @pytest.mark.parametrize(
@@ -217,9 +212,7 @@ def test_an_address_of_a_family_without_route_does_not_decide(
     unroutable: tuple[str, ...], expected: TrialOutcome
 ) -> None:
     health = {NEW: GOOD, MORE: DEAD}
-    outcome = judge(
-        trial(NEW, MORE), health, POLICY, NOW + 600, proven_works=True, unroutable=frozenset(unroutable)
-    )
+    outcome = judge(trial(NEW, MORE), health, POLICY, NOW + 600, unroutable=frozenset(unroutable))
     assert (outcome.outcome if isinstance(outcome, Trial) else outcome) is expected
 
 
@@ -229,20 +222,17 @@ healths = st.builds(
 )
 
 
-@given(
-    st.dictionaries(st.sampled_from([NEW, MORE]), healths), st.integers(0, 1_200), st.booleans(), st.data()
-)
-def test_only_answering_addresses_are_promoted_and_only_beside_a_working_set_is_one_refused(
-    health: dict[str, Health], seconds: int, works: bool, data: st.DataObject
+@given(st.dictionaries(st.sampled_from([NEW, MORE]), healths), st.integers(0, 1_200), st.data())
+def test_only_answering_addresses_are_promoted_and_only_dead_ones_refused(
+    health: dict[str, Health], seconds: int, data: st.DataObject
 ) -> None:
     held = trial(NEW, MORE, answered=tuple(data.draw(st.sets(st.sampled_from([NEW, MORE])))))
-    outcome = judge(held, health, POLICY, NOW + seconds, proven_works=works)
-    assert outcome == judge(held, health, POLICY, NOW + seconds, proven_works=works)
+    outcome = judge(held, health, POLICY, NOW + seconds)
+    assert outcome == judge(held, health, POLICY, NOW + seconds)
     if isinstance(outcome, TrialOutcome):
         assert seconds >= POLICY.hold
         assert all(health[address].is_steady for address in held.since)
     elif not outcome.is_running:
-        assert works
         assert any(found.alive is False for found in health.values())
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dnsproxy.core.addresses.canary import CanaryPolicy
 from dnsproxy.core.addresses.held import held_reason
 from tests.lifecycles import FAILED, H1, INTERVAL, NAME, ProxyModel
@@ -52,6 +54,12 @@ def test_a_change_that_an_override_keeps_out() -> None:
     assert held_reason(proxy.state, NAME, [A], [B]) == f"rolled back to {serial}"
     proxy.order("pin", NAME, [C])
     proxy.elapse(INTERVAL)
+    assert held_reason(proxy.state, NAME, [A], [B]) == "pinned"
+    proxy.order("unpin", NAME)
+    proxy.order("unfreeze")
+    proxy.elapse(INTERVAL)
+    assert held_reason(proxy.state, NAME, [A], [B]) is None
+    proxy.reload(managed=(replace(proxy.policy.managed[0], addresses=(C,)),), own_ports={NAME: ()})
     assert held_reason(proxy.state, NAME, [A], [B]) == "pinned"
 
 
