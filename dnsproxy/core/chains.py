@@ -11,10 +11,11 @@ from dnsproxy.core.cache import Cache
 from dnsproxy.core.cname import Link, leading_out, with_addresses
 from dnsproxy.core.exchange import Exchange
 from dnsproxy.core.policy import DEFAULT_ZONE, Ruleset
-from dnsproxy.core.question import zone_key
+from dnsproxy.core.question import may_be_special, zone_key
 from dnsproxy.core.rebuild import rebuilt
 from dnsproxy.core.records import Names
 from dnsproxy.core.response import MAX_CNAMES, MAX_STRAYS, Response, scan_response
+from dnsproxy.core.special import SpecialZones
 from dnsproxy.core.spelling import restored
 from dnsproxy.errors import WireError
 
@@ -36,6 +37,7 @@ class Chains:
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
         self._derived: dict[bytes, None] = {}  # oldest first
+        self._special = SpecialZones()
 
     def rewritten(
         self, exchange: Exchange, response: Response, rules: Ruleset, now: float, *, is_partial: bool = False
@@ -43,8 +45,9 @@ class Chains:
         """Return what clients get in place of ``response``; None when it cannot be used.
 
         The first target of its CNAME chain that is owned gets the learned addresses; one in another zone of
-        `forward.zones` is asked of the upstreams of that. Records of owned names elsewhere are left out. Of
-        an answer that ``is_partial`` only the chain is of use.
+        `forward.zones` is asked of the upstreams of that. One in no zone is asked of the default upstreams
+        where nothing is said of the end of the chain: those of a zone may know only that. Records of owned
+        names elsewhere are left out. Of an answer that ``is_partial`` only the chain is of use.
         """
         try:
             if exchange.origin is not None and exchange.question != exchange.origin.spelled:
@@ -67,12 +70,15 @@ class Chains:
         if not response.cnames or qtype == wire.CNAME or qtype == wire.ANY:  # noqa: PLR1714 - a set is made for each `in`
             return None
         zone = exchange.zone if origin is None else origin.zone
+        has_end = response.ttl is not None
 
         def leads_out(key: bytes) -> bool:
             if rules.find_owned(key) is not None:
                 return True
             other = rules.find_zone(zone_key(key, qtype))
-            return other not in {zone, DEFAULT_ZONE}
+            if other != DEFAULT_ZONE:
+                return other != zone
+            return not (zone == DEFAULT_ZONE or has_end or self._is_special(key))
 
         links = leading_out(names, exchange.reply, response.cnames, leads_out)
         if links is None:
@@ -82,14 +88,17 @@ class Chains:
             raise WireError(f"more than {MAX_CNAMES} CNAMEs")
         target = links[-1][1].lower()
         owned = rules.find_owned(target)
+        asked = question if origin is None else origin.question
         if owned is None:
+            passed = [asked[:-4].lower(), *(link[1].lower() for link in all_links[:-1])]
+            if target in passed:
+                raise WireError("aliases that lead round")
             return Redirect(links, rules.find_zone(zone_key(target, qtype)))
         given = owned.at(now)
         if given is None:
             exchange.error = EDE_NOT_READY
             raise WireError("an alias of a name that has no address yet")
         self._note_derived(exchange.key)
-        asked = question if origin is None else origin.question
         return with_addresses(response.flags, asked, all_links, given)
 
     def _filtered(self, exchange: Exchange, response: Response, names: Names, rules: Ruleset) -> Response:
@@ -126,6 +135,9 @@ class Chains:
             oldest = next(iter(self._derived))
             del self._derived[oldest]
             self._cache.remove(oldest)
+
+    def _is_special(self, key: bytes) -> bool:
+        return may_be_special(key) and self._special.find(key) is not None
 
     def forget(self) -> None:
         """Take what depends on the rules out of the cache: they have changed."""

@@ -27,8 +27,7 @@ MAX_SENDS = 3
 # counts as a failure. The question itself may be what makes it close them.
 MAX_LOSSES: Final = 2
 _NO_EDNS_RCODES: Final = frozenset({wire.FORMERR, wire.NOTIMP})
-_TRY_NEXT_RCODES: Final = frozenset({wire.FORMERR, wire.SERVFAIL, wire.NOTIMP, wire.REFUSED})
-
+_FAILURE_RCODES: Final = frozenset({wire.FORMERR, wire.SERVFAIL, wire.NOTIMP, wire.REFUSED, wire.BADVERS})
 
 # Reading a member of an Enum costs 80 ns each time.
 _IGNORED: Final = Verdict.IGNORED
@@ -366,6 +365,9 @@ class Exchange:
         if response.edns and rcode != wire.BADVERS:
             attempt.upstream.edns_at = now
         if rcode == wire.NOERROR or rcode == wire.NXDOMAIN:  # noqa: PLR1714 - a set is made for each `in`
+            if response.ttl is None and response.is_referral:
+                # It does not resolve names for us (RFC 2308 §2.2).
+                return self._fail_reply(attempt)
             if self._plain and not attempt.edns:
                 self._remember_no_edns(attempt, now)
             # `_end` without a call of it, for nearly all replies.
@@ -383,12 +385,20 @@ class Exchange:
                 return _WAIT if self.is_waiting else _NEXT
             self._retry_without_edns(attempt)
             return _NEXT
-        if rcode in _TRY_NEXT_RCODES or rcode == wire.BADVERS:
-            told = errors_told(data, response.opt)
-            self.error = told[0] if told else self.error
-            self._keep_partial(response, data)
-            return self._fail_reply(attempt)
-        return self._end(response, data, attempt)
+        # A DNAME that makes the name too long (RFC 6672 §2.2). Other RCODEs say nothing of a name.
+        is_final = rcode == wire.YXDOMAIN and response.counts[0] > 0
+        if is_final or (rcode not in _FAILURE_RCODES and self._is_last(attempt)):
+            return self._end(response, data, attempt)
+        told = errors_told(data, response.opt)
+        self.error = told[0] if told else self.error
+        self._keep_partial(response, data)
+        return self._fail_reply(attempt)
+
+    def _is_last(self, attempt: Attempt) -> bool:
+        """Return whether no upstream is left that may say something else than that of ``attempt``."""
+        count = len(self._upstreams)
+        refused = self._refused | 1 << attempt.turn % count
+        return self._sends >= MAX_SENDS or refused == (1 << count) - 1
 
     def _end(self, response: Response, data: bytes, attempt: Attempt) -> Verdict:
         self.response = response

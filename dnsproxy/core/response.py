@@ -16,7 +16,9 @@ from typing import Final
 
 from dnsproxy.core.names import MAX_LABEL, MAX_NAME
 from dnsproxy.core.native import mypyc_attr
+from dnsproxy.core.records import Names
 from dnsproxy.core.wire import (
+    AA,
     AAAA,
     ANY,
     CNAME,
@@ -25,6 +27,7 @@ from dnsproxy.core.wire import (
     HTTPS,
     IN,
     MAX_OPTIONS,
+    NOERROR,
     NXDOMAIN,
     OPT,
     SOA,
@@ -44,6 +47,8 @@ MAX_STRAYS: Final = 128
 # Records behind the OPT that may be kept; it is the last one of nearly every response.
 _MAX_KEPT: Final = 64
 _TTL: Final = struct.Struct(">I")
+# More than any TTL, which has 31 bits.
+_BEYOND: Final = 0x80000000
 # Labels and pointers of one name: 127 labels, each followed by one pointer.
 _MAX_RUNS: Final = 127
 # Labels that pointers may lead to in any message, in a long one more (see `_follow`).
@@ -89,6 +94,12 @@ class Response:
         self.question_end = question_end
         self.rcode = flags & 0xF
 
+    @property
+    def is_referral(self) -> bool:
+        """Whether a response without a lifetime has servers to ask in place of an answer."""
+        answers, authorities, _ = self.counts
+        return not answers and authorities > 0 and not self.flags & AA and self.rcode == NOERROR
+
 
 class TooManyRecordsError(WireError):
     """A response that costs more to use than any that has a purpose."""
@@ -127,6 +138,8 @@ def _scan_records(  # noqa: C901, PLR0912, PLR0915 - see above
     opt = opt_end = 0
     qtype = data[start - 4] << 8 | data[start - 3]
     has_type = qtype == ANY and answers > 0
+    has_other = False
+    names: Names | None = None
     owner = b""
     offsets: list[int] = []
     # Where labels start that lead to the end of a name, with its length from there; most messages need none.
@@ -169,14 +182,21 @@ def _scan_records(  # noqa: C901, PLR0912, PLR0915 - see above
             _check_soa(data, position + 10, end, known)
         if record_ttl & 0x80000000:
             record_ttl = 0  # RFC 2181 §8
+            longest = _BEYOND  # so that it is changed in what clients get
         # Not by `min` and `max`: a call of each takes as long as all of this.
         if record_ttl < ttl:  # noqa: PLR1730 - see above
             ttl = record_ttl
         if record_ttl > longest:  # noqa: PLR1730 - see above
             longest = record_ttl
         offsets.append(position + 4 - start)
-        if rtype == qtype and index < answers:
-            has_type = True
+        if rtype == qtype and index < answers and not has_type:
+            # Nearly every owner is C0 0C, the question's, or the end of an alias.
+            if (first == 0xC0 and data[record + 1] == HEADER) or response.cnames:
+                has_type = True
+            else:
+                names = names or Names(data)
+                has_type = names.read(record).lower() == names.read(HEADER).lower()
+                has_other = not has_type
         if rtype == A or rtype == AAAA or rtype == HTTPS or rtype == SVCB:  # noqa: PLR1714, SIM109 - takes a set
             # An owner C0 0C is the question's.
             is_other = first != 0xC0 or data[record + 1] != HEADER
@@ -193,6 +213,10 @@ def _scan_records(  # noqa: C901, PLR0912, PLR0915 - see above
         position = end
     if position > len(data):
         raise MalformedError
+    if has_other and not has_type:
+        if not response.cnames:
+            raise MalformedError  # of another name, to which nothing leads
+        has_type = True
     all_end = position
     if opt:
         response.edns = True

@@ -74,6 +74,7 @@ SERVFAIL: Final = 2
 NXDOMAIN: Final = 3
 NOTIMP: Final = 4
 REFUSED: Final = 5
+YXDOMAIN: Final = 6
 BADVERS: Final = 16
 _RCODE_NAMES: Final = {
     NOERROR: "NOERROR",

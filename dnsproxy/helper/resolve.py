@@ -235,7 +235,8 @@ class _Lookup:
     def _refusal(self, data: bytes) -> ResolveError:
         """Return why ``data``, which has the question, is no answer."""
         try:
-            return self._error(scan_response(data, self._end).rcode)
+            rcode = scan_response(data, self._end).rcode
+            return self._error(rcode) if rcode else ResolveError("a referral to other servers")
         except WireError as exc:
             return ResolveError(f"a response that cannot be decoded: {exc}")
 

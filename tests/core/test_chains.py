@@ -162,7 +162,8 @@ def test_p39_zones_and_owned_names_follow_each_other() -> None:
     ]
 
 
-def test_p39_aliases_that_lead_round_end_in_servfail() -> None:
+@pytest.mark.parametrize(("number", "most"), [("", 2), ("{}", MAX_CNAMES)], ids=["round", "without end"])
+def test_p39_aliases_that_do_not_end_are_servfail(number: str, most: int) -> None:
     made = split()
     exchange = forward(made, query("alias.example.")).exchange
     step = feed(made, exchange, INTO)
@@ -171,10 +172,46 @@ def test_p39_aliases_that_lead_round_end_in_servfail() -> None:
         hops += 1
         exchange = begun(made)
         _, name = asks(exchange)
-        other = "x.lab.example." if "corp" in name else "host.corp.example."
+        other = f"x{number}.lab.example." if "corp" in name else f"host{number}.corp.example."
+        other = other.format(hops)
         step = feed(made, exchange, f"{name} 60 IN CNAME {other}")
-    assert hops == MAX_CNAMES
+    assert hops == most
     assert read(step[0]).rcode() == wire.SERVFAIL
+
+
+@pytest.mark.parametrize("rcode", [0, 2, 3, 5])
+def test_p39_an_alias_out_of_a_zone_is_asked_where_all_other_names_are(rcode: int) -> None:
+    made = split()
+    exchange = forward(made, query("x.corp.example.")).exchange
+    alias = "x.corp.example. 300 IN CNAME www.example."
+    assert feed(made, exchange, alias, rcode=rcode, authority=["example. 60 IN NS ns.example."]) == []
+    exchange = begun(made)
+    assert asks(exchange) == ("one", "www.example.")
+    (response,) = feed(made, exchange, "www.example. 60 IN A 192.0.2.1")
+    assert [rrset.to_text() for rrset in read(response).answer] == [alias, "www.example. 60 IN A 192.0.2.1"]
+    assert addresses(answer(made, query("x.corp.example."))) == ["192.0.2.1"]
+
+
+@pytest.mark.parametrize(
+    ("target", "more"),
+    [
+        ("www.example.", {"records": ["www.example. 60 IN A 192.0.2.1"]}),
+        ("www.example.", {"authority": ["example. 60 IN SOA ns.example. h.example. 1 2 3 4 5"]}),
+        ("printer.local.", {}),
+        ("1.0.0.10.in-addr.arpa.", {}),
+        ("y.corp.example.", {}),
+    ],
+    ids=["address", "denial", "local", "private", "same zone"],
+)
+def test_p39_an_alias_out_of_a_zone_that_ends_or_is_nobodys_is_not_asked(
+    target: str, more: dict[str, Any]
+) -> None:
+    made = split()
+    exchange = forward(made, query("x.corp.example.")).exchange
+    alias = f"x.corp.example. 300 IN CNAME {target}"
+    (response,) = feed(made, exchange, alias, *more.pop("records", ()), **more)
+    assert read(response).rcode() == 0
+    assert made.exchanges.begun == []
 
 
 def test_p39_when_the_other_zone_fails_so_does_the_alias() -> None:

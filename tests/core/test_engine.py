@@ -971,6 +971,19 @@ def test_p18_other_rcodes_pass_and_are_not_kept() -> None:
     assert forward(made, query("www.example."), 1.0).is_new
 
 
+def test_p18_a_ttl_of_32_bits_is_sent_as_zero_and_not_kept() -> None:
+    made = engine()
+    step = forward(made, query("www.example."))
+    attempt = step.exchange.next_attempt(1.0)
+    assert attempt is not None
+    reply = reply_to(b"\x12\x34" + attempt.payload, ["www.example. 2147483647 IN A 192.0.2.1"])
+    step.exchange.receive_reply(reply.replace(b"\x7f\xff\xff\xff", b"\xff\xff\xff\xff"), 1.0)
+    (response,) = made.complete(step.exchange, 1.0)
+    assert read(response).answer[0].ttl == 0
+    assert response.count(bytes(4) + b"\0\x04\xc0\0\x02\x01") == 1
+    assert forward(made, query("www.example."), 1.0).is_new
+
+
 # -- 20: bounds
 
 

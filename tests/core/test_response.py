@@ -186,7 +186,7 @@ def test_p31_a_malformed_record_is_refused(record: bytes) -> None:
     [
         _record(1, bytes(4)),
         _record(1, bytes(4), b"\3www\xc0\x10"),
-        _record(1, bytes(4), b"\xc0\x18"),  # the root
+        _record(28, bytes(16), b"\xc0\x18"),  # the root
         _record(1, bytes(7), rclass=3),  # of another class
         _record(28, bytes(16), b"\0"),
         _record(5, TARGET),

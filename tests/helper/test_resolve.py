@@ -6,7 +6,7 @@ import struct
 from contextlib import suppress
 
 import pytest
-from dnslib import CNAME, QTYPE, RR, A, DNSRecord
+from dnslib import CNAME, NS, QTYPE, RR, A, DNSRecord
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -304,6 +304,15 @@ async def test_an_error_rcode_is_final_and_named(code: int, text: str) -> None:
         with pytest.raises(ResolveError, match=f"{text} for a.example."):
             await resolve(NAME, A_TYPE, server.endpoint, BRISK)
         assert server.total == 1
+
+
+async def test_a_referral_is_no_answer() -> None:
+    def handle(query: DNSRecord) -> DNSRecord:
+        reply = query.reply(ra=0, aa=0)
+        reply.add_auth(RR("example.", QTYPE.NS, rdata=NS("ns.example."), ttl=60))
+        return reply
+
+    assert "a referral to other servers" in await failure(handle)
 
 
 @pytest.mark.parametrize("bare", [False, True])
