@@ -240,9 +240,9 @@ def test_roles_that_are_not_discovered(site: Site) -> None:
     assert from_state(settings, 1010.0).undiscovered == (("hz", "auth"),)
 
 
-ENTRY = {"name": "a.example.", "role": "auth", "registry": "hz", "addresses": ["10.0.0.1"]} | {
-    **{"source": "h", "serial": 1, "age": 1.0, "ports": []}
-}
+WHO = {"name": "a.example.", "role": "auth", "registry": "hz", "addresses": ["10.0.0.1"]}
+ENTRY = WHO | {"source": "h", "serial": 1, "age": 1.0, "ports": []}
+REST = {"serial": 1, "undiscovered": []}
 
 
 @pytest.mark.parametrize(
