@@ -73,6 +73,8 @@ class Access:
                 if _is_from_here(request)
                 else _error("orders from elsewhere than loopback need admin.token_file", 403)
             )
+        if refusal is None and not reads and _is_of_another_origin(request):
+            return _error("orders are not taken from pages of another origin", 403)
         is_order = not reads and request.match_info.http_exception is None
         if refusal is None and is_order and request.content_type != "application/json":
             # A browser does not send this type to another origin without asking first.
@@ -159,6 +161,15 @@ def is_loopback(host: str | None) -> bool:
 def _is_from_here(request: web.Request) -> bool:
     # The Host as well: a page whose name was pointed at this host has that name there.
     return is_loopback(request.remote) and is_loopback(host_of(request.headers.get("Host", "")))
+
+
+def _is_of_another_origin(request: web.Request) -> bool:
+    # A browser names the origin of each page that makes it send anything but GET and HEAD (RFC 6454 §7).
+    own = request.headers.get("Host", "").lower()
+    return any(
+        origin.lower() not in {f"http://{own}", f"https://{own}"}
+        for origin in request.headers.getall("Origin", [])
+    )
 
 
 def _folded(name: str) -> str:

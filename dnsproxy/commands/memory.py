@@ -31,6 +31,7 @@ def proxy_shape(settings: Settings) -> ProxyShape:
         upstream_connections=MAX_LINKS * count,
         https_connections=MAX_LINKS * len(https),
         sources=len(settings.learn.sources),
+        names=len(settings.wanted()),
         admin_clients=TOTAL if settings.admin.listen is not None else 0,
         admin_has_tls=settings.admin.tls.cert_file is not None,
         query_queues=log.queries.enabled + bool(log.dnstap.socket or log.dnstap.file),

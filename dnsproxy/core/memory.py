@@ -77,8 +77,16 @@ UPSTREAM_REPLIES: Final = 1 * MIB
 
 # Interpreter, libraries, configuration, learned names: 70 MiB without any load.
 PROCESS: Final = 80 * MIB
-# Last snapshots of all helpers.
+# Last snapshots of all helpers, with what is known of their addresses; and for each managed name besides,
+# which is four addresses of nine helpers.
 SNAPSHOTS: Final = 64 * MIB
+SNAPSHOTS_PER_NAME: Final = 16 * KIB
+# Records of the history; for each managed name besides, which is 100 records of four addresses. One name of a
+# record, and an address of it.
+HISTORY: Final = 2 * MIB
+HISTORY_PER_NAME: Final = 48 * KIB
+RECORDED_NAME: Final = 100
+RECORDED_ADDRESS: Final = 80
 # One that is being pulled: at most 8 MiB, as bytes and as text.
 SNAPSHOT_PULL: Final = 16 * MIB
 # A connection to the HTTP endpoint that waits: objects, and OpenSSL.
@@ -120,9 +128,20 @@ class ProxyShape(NamedTuple):
     upstream_connections: int
     https_connections: int
     sources: int
+    names: int
     admin_clients: int
     admin_has_tls: bool
     query_queues: int
+
+
+def snapshots_limit(names: int) -> int:
+    """Return the bytes that the last snapshots of all helpers may take, where so many names are managed."""
+    return SNAPSHOTS + SNAPSHOTS_PER_NAME * names
+
+
+def history_limit(names: int) -> int:
+    """Return the bytes that the records of the history may take, where so many names are managed."""
+    return HISTORY + HISTORY_PER_NAME * names
 
 
 def proxy_limits(shape: ProxyShape) -> list[Limit]:
@@ -149,7 +168,8 @@ def proxy_limits(shape: ProxyShape) -> list[Limit]:
     http_client = HTTP_CLIENT + (HTTP_TLS if shape.admin_has_tls else 0)
     shared = [
         Limit("control process", control * PROCESS),
-        Limit("snapshots", SNAPSHOTS if shape.sources else 0),
+        Limit("snapshots", snapshots_limit(shape.names) if shape.sources else 0),
+        Limit("history", history_limit(shape.names) if shape.sources else 0),
         Limit("snapshots being pulled", shape.sources * SNAPSHOT_PULL),
         Limit("clients of the HTTP endpoint", shape.admin_clients * http_client),
         Limit("its requests and unread responses", HTTP_BUFFERS if shape.admin_clients else 0),

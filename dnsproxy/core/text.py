@@ -45,13 +45,9 @@ def printable_lines(text: str, limit: int = LIMIT) -> str:
 
 
 def printable_document(value: object, depth: int = 0) -> object:
-    """Return a JSON value whose texts and keys can be shown on a terminal; line breaks stay."""
+    """Return a JSON value whose texts and keys can be shown on a terminal, each on one line."""
     if isinstance(value, str):
-        return (
-            value
-            if value.isprintable() and len(value) <= DOCUMENT_LIMIT
-            else printable_lines(value, DOCUMENT_LIMIT)
-        )
+        return printable(value, DOCUMENT_LIMIT)
     if depth >= _MAX_DEPTH:
         return None
     if isinstance(value, dict):

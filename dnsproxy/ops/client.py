@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import aiohttp
 
 from dnsproxy.authorities import client_context, pinned_context
-from dnsproxy.core.text import printable_document, printable_lines
+from dnsproxy.core.text import printable, printable_document, printable_lines
 from dnsproxy.errors import DnsproxyError, StartError
 from dnsproxy.settings.serving import AdminSettings
 from dnsproxy.tokens import read_token
@@ -153,7 +153,7 @@ async def _told(response: aiohttp.ClientResponse) -> str | None:
     except (aiohttp.ClientError, ValueError, RecursionError):
         return None
     reason = answer.get("error") if isinstance(answer, dict) else None
-    return reason if isinstance(reason, str) else None
+    return printable(reason) if isinstance(reason, str) else None
 
 
 def reason_of(exc: Exception, seconds: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any
 
 from dnsproxy.core import names, seal
@@ -90,15 +90,15 @@ def from_status(document: Mapping[str, Any], origin: str) -> Known:
     try:
         entries = tuple(
             KnownName(
-                name=str(entry["name"]),
+                name=names.canonical(str(entry["name"])),
                 role=str(entry["role"]),
                 registry=str(entry["registry"]),
-                addresses=tuple(map(str, entry["addresses"])),
+                addresses=tuple(map(_address, entry["addresses"])),
                 source=entry["source"],
                 serial=entry["serial"],
                 age=entry["age"],
                 waiting=tuple(
-                    str(detail["address"])
+                    _address(detail["address"])
                     for detail in entry.get("details") or ()
                     if detail["state"] == "held_back"
                 ),
@@ -110,6 +110,10 @@ def from_status(document: Mapping[str, Any], origin: str) -> Known:
         return Known(origin, True, int(document["serial"]), entries, roles)
     except (KeyError, TypeError, ValueError) as exc:
         raise NothingKnownError(f"{origin}: not a status document ({exc!r})") from exc
+
+
+def _address(text: object) -> str:
+    return str(ip_address(str(text)))
 
 
 def _unprobed(entry: Mapping[str, Any]) -> Iterator[str]:

@@ -111,6 +111,21 @@ async def test_what_a_web_page_may_send_is_no_order(
     assert untouched(operated)
 
 
+@pytest.mark.parametrize("origin", ["http://attacker.example", "null", "http://127.0.0.1:1", ""])
+async def test_a_page_of_another_origin_gives_no_orders(
+    operated: Operated, start: Start, origin: str
+) -> None:
+    without, with_token = await start(), await start("s3cret")
+    headers = JSON | {"Origin": origin, "Host": "127.0.0.1:9153"}
+    for method, path in orders():
+        assert (await without(method, path, data=b"{}", headers=headers))[0] == 403
+        bearer = headers | {"Authorization": "Bearer s3cret"}
+        assert (await with_token(method, path, data=b"{}", headers=bearer))[0] == 403
+    assert untouched(operated)
+    own = headers | {"Origin": "http://127.0.0.1:9153"}
+    assert (await without("POST", "/api/v1/freeze", data=b"{}", headers=own))[0] == 200
+
+
 @pytest.mark.parametrize("host", ["attacker.example", "attacker.example:9153", "127.0.0.1.attacker.example"])
 async def test_a_page_that_was_pointed_here_gives_no_orders(
     operated: Operated, start: Start, host: str

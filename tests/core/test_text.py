@@ -53,7 +53,7 @@ def test_lines_stay_lines_up_to_a_bound() -> None:
 def test_a_document_keeps_what_can_be_shown() -> None:
     document = {"a": ["\x1b", 1, 1.5, None, True, {"\x07": "x\ny"}], "b": "plain"}
     assert printable_document(document) == {
-        "a": ["\\x1b", 1, 1.5, None, True, {"\\x07": "x\ny"}],
+        "a": ["\\x1b", 1, 1.5, None, True, {"\\x07": "x\\ny"}],
         "b": "plain",
     }
     deep: object = "x"

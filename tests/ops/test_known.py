@@ -240,7 +240,23 @@ def test_roles_that_are_not_discovered(site: Site) -> None:
     assert from_state(settings, 1010.0).undiscovered == (("hz", "auth"),)
 
 
-@pytest.mark.parametrize("document", [{}, {"names": [{}], "serial": 1}, {"names": 5, "serial": 1}])
+WHO = {"name": "a.example.", "role": "auth", "registry": "hz", "addresses": ["10.0.0.1"]}
+ENTRY = WHO | {"source": "h", "serial": 1, "age": 1.0, "ports": []}
+REST = {"serial": 1, "undiscovered": []}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        *({}, {"names": [{}], "serial": 1}, {"names": 5, "serial": 1}),
+        {
+            "names": [ENTRY | {"addresses": ["10.0.0.1\n10.0.0.2 bank.example"]}],
+            "serial": 1,
+            "undiscovered": [],
+        },
+        {"names": [ENTRY | {"name": "a.example\n10.0.0.2 b"}], "serial": 1, "undiscovered": []},
+    ],
+)
 def test_another_document_is_none(document: dict[str, Any]) -> None:
     with pytest.raises(NothingKnownError, match="here: not a status document"):
         from_status(document, "here")

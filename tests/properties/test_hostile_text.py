@@ -242,11 +242,12 @@ async def test_documents_of_an_endpoint_are_cleaned_before_anything_shows_them()
             await get_json(session, f"{url}/good", 5.0),
         ):
             text = document["issuer"]
-            assert all(line.isprintable() for line in text.split("\n"))
+            assert text.isprintable()
             assert len(text) < 30_000
         with pytest.raises(AdminError) as refused:
             await AdminClient(url)._call("GET", "/bad", None, 5.0)
-        assert all(harmless(line) for line in str(refused.value).split("\n"))
+        assert "\n" not in str(refused.value)
+        assert len(str(refused.value)) < LIMIT + 200
         with pytest.raises(FleetError) as silent:
             await get_json(session, f"{url}/bad", 5.0)
         assert harmless(str(silent.value))

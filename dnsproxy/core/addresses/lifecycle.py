@@ -22,6 +22,7 @@ from dnsproxy.core.addresses.health import Outcome, Probe, Result, server_name
 from dnsproxy.core.addresses.name_state import (
     AddressPolicy,
     AddressState,
+    EventBuffer,
     NameState,
     Stated,
     log_rolled_back,
@@ -36,6 +37,7 @@ from dnsproxy.core.addresses.overrides import (
 )
 from dnsproxy.core.addresses.table import PINNED, Origin, ServedTable, Statement, pinned
 from dnsproxy.core.learned import LearnedName, Snapshot
+from dnsproxy.core.memory import snapshots_limit
 from dnsproxy.core.registry import MAX_FOUND, Found, Wanted, subjects, with_found
 from dnsproxy.errors import OrderError
 
@@ -44,8 +46,8 @@ from dnsproxy.errors import OrderError
 DISCOVERY_LIFETIME = 86_400
 # Helpers whose last snapshot is kept. A key may sign for any number of helper names.
 MAX_ISSUERS = 64
-# Bytes of all of them in their signed form.
-MAX_SNAPSHOTS = 64 * 1024 * 1024
+# Bytes of what a name costs with one helper, and each of its addresses: the statement, the health.
+NAME_COST, ADDRESS_COST = 400, 320
 # Probes at one time. Each holds a descriptor and, with TLS, some 50 kB, for 2 s at most by default.
 MAX_PROBES = 16
 # Names in one event.
@@ -61,6 +63,12 @@ class OpenedSnapshot:
     token: str
 
     @property
+    def cost(self) -> int:
+        """Bytes of memory that it takes, with what is known of its addresses."""
+        names, addresses = len(self.snapshot.names), self.snapshot.address_count
+        return len(self.token) + NAME_COST * names + ADDRESS_COST * addresses
+
+    @property
     def origin(self) -> Origin:
         """What its statements refer to."""
         s = self.snapshot
@@ -73,21 +81,6 @@ class Discovery:
 
     found: Found
     snapshot: Origin
-
-
-class EventBuffer:
-    """Events to log, as level, event and fields."""
-
-    def __init__(self) -> None:
-        self.events: list[tuple[str, str, dict[str, object]]] = []
-
-    def info(self, event: str, **fields: object) -> None:
-        """Add an event of level info."""
-        self.events.append(("info", event, fields))
-
-    def warning(self, event: str, **fields: object) -> None:
-        """Add a warning."""
-        self.events.append(("warning", event, fields))
 
 
 class AddressLifecycle:
@@ -147,11 +140,13 @@ class AddressLifecycle:
         snapshot, origin = opened.snapshot, opened.origin
         self.snapshots.pop(snapshot.issuer, None)
         self.snapshots[snapshot.issuer] = opened
-        while len(self.snapshots) > MAX_ISSUERS or (
-            len(self.snapshots) > 1
-            and sum(len(held.token) for held in self.snapshots.values()) > MAX_SNAPSHOTS
-        ):
+        if len(self.snapshots) > MAX_ISSUERS:
             self._forget_issuer(next(iter(self.snapshots)))
+        limit = snapshots_limit(len(self._managed))
+        while sum(held.cost for held in self.snapshots.values()) > limit and len(self.snapshots) > 1:
+            # The largest of the others: a stolen key can sign very many addresses.
+            others = list(self.snapshots.values())[:-1]
+            self._forget_issuer(max(others, key=lambda held: held.cost).snapshot.issuer)
         if snapshot.found:
             reported = {(origin.issuer, *entry.subject): Discovery(entry, origin) for entry in snapshot.found}
             views = Counter((registry, role) for _, registry, role in self.discoveries)

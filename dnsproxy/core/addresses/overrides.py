@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from dnsproxy.core import names
 from dnsproxy.core.addresses.table import Origin, Statement
 from dnsproxy.core.learned import MAX_ADDRESSES, canonical_addresses
+from dnsproxy.core.memory import RECORDED_ADDRESS, RECORDED_NAME, history_limit
 from dnsproxy.errors import OrderError
 
 
@@ -57,7 +58,10 @@ class Overrides:
 def recorded(
     history: tuple[Record, ...], sets: Mapping[str, Statement], cause: Origin, limit: int, wall_now: float
 ) -> tuple[Record, ...]:
-    """Return the last ``limit`` of ``history``, with a record of ``sets`` when they differ from its last."""
+    """Return the last ``limit`` of ``history``, with a record of ``sets`` when they differ from its last.
+
+    Fewer where records like the last one would take more than `memory.history_limit`.
+    """
     last = history[-1].sets if history else {}
     # A set that is the same as before is the same object, so that the file has it once.
     sets = {
@@ -69,7 +73,10 @@ def recorded(
         taken = {record.serial for record in history}
         serial = cause.serial if cause.serial not in taken else max(taken) + 1
         history = (*history, Record(serial, cause.issuer, int(wall_now), sets))
-    return history[-limit:] if limit else ()
+    addresses = sum(len(held.learned.addresses) for held in sets.values())
+    size = RECORDED_NAME * len(sets) + RECORDED_ADDRESS * addresses
+    most = max(1, history_limit(len(sets)) // max(1, size))
+    return history[-min(limit, most) :] if limit else ()
 
 
 def fixed_addresses(addresses: Iterable[str]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from dnsproxy.core.addresses.health import Probe
 from dnsproxy.core.addresses.lifecycle import DISCOVERY_LIFETIME, MAX_ISSUERS, MAX_PROBES, AddressLifecycle
 from dnsproxy.core.addresses.name_state import TAKEOVER_AFTER
 from dnsproxy.core.addresses.state_file import encode
+from dnsproxy.core.memory import SNAPSHOTS_PER_NAME
 from dnsproxy.core.registry import MAX_FOUND, Found, Sought, Wanted
 from dnsproxy.errors import OrderError
 from tests.lifecycles import (
@@ -791,6 +792,18 @@ def test_the_last_helpers_are_kept() -> None:
     assert list(state.snapshots) == [f"helper-{n}" for n in range(2, MAX_ISSUERS + 2)]
     document = "\n".join(encode(state))
     assert '"helper-1"' not in document
+
+
+def test_snapshots_with_very_many_addresses_are_kept_of_few_helpers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dnsproxy.core.memory.SNAPSHOTS", 100_000)
+    many = tuple(f"10.0.0.{number}" for number in range(256))
+    taken = [snapshot(learned(NAME, many), issuer=f"helper-{n}") for n in range(MAX_ISSUERS)]
+    state = lifecycle(snapshot(learned(NAME), issuer="small"), *taken)
+    assert sum(held.cost for held in state.snapshots.values()) <= 100_000 + SNAPSHOTS_PER_NAME
+    # The one that takes little is not among those that are given up.
+    assert list(state.snapshots) == ["small", f"helper-{MAX_ISSUERS - 1}"]
+    state = lifecycle(*(snapshot(learned(NAME), issuer=f"helper-{n}") for n in range(40)))
+    assert len(state.snapshots) == 40
 
 
 def test_the_serial_is_the_highest_accepted() -> None:

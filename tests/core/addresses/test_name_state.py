@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from dnsproxy.core.addresses.canary import CanaryPolicy, TrialOutcome
 from dnsproxy.core.addresses.health import UNPROBED, Health, Outcome, Result
-from dnsproxy.core.addresses.lifecycle import EventBuffer
-from dnsproxy.core.addresses.name_state import TAKEOVER_AFTER, AddressPolicy, NameState, Stated
+from dnsproxy.core.addresses.name_state import TAKEOVER_AFTER, AddressPolicy, EventBuffer, NameState, Stated
 from dnsproxy.core.addresses.table import Statement
 from dnsproxy.core.registry import Found, Sought
 from tests.strategies import KEY, opened, snapshot, statement

@@ -15,6 +15,7 @@ from dnsproxy.core.addresses.overrides import (
 )
 from dnsproxy.core.addresses.table import Statement
 from dnsproxy.core.learned import MAX_ADDRESSES
+from dnsproxy.core.memory import history_limit
 from dnsproxy.errors import OrderError
 from tests.strategies import statement
 
@@ -53,6 +54,20 @@ def test_a_changed_set_makes_a_record() -> None:
 def test_a_confirmation_makes_no_record(again: dict[str, Statement]) -> None:
     assert len(history_of(sets(("10.0.0.1",)), again)) == 1
     assert recorded((), {}, statement().snapshot, 10, NOW) == ()
+
+
+def test_records_of_very_many_addresses_are_few() -> None:
+    def named(count: int, serial: int) -> dict[str, Statement]:
+        addresses = tuple(f"10.{serial}.0.{number}" for number in range(count))
+        return {f"n{n}.example.": statement(f"n{n}.example.", addresses, serial=serial) for n in range(40)}
+
+    assert len(history_of(*(named(4, serial) for serial in range(100)), limit=100)) == 100
+    few = history_of(*(named(256, serial) for serial in range(12)), limit=100)
+    assert few[-1].serial == 11
+    assert sum(len(held.learned.addresses) * 80 for record in few for held in record.sets.values()) <= (
+        history_limit(40)
+    )
+    assert len(few) > 1
 
 
 def test_a_cname_makes_a_record() -> None:
