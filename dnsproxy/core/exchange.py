@@ -473,6 +473,10 @@ class Exchange:
             self._losses += 1
         return self._losses <= MAX_LOSSES and now < self.deadline and not self.ended
 
+    def is_superseded(self, attempt: Attempt) -> bool:
+        """Tell whether ``attempt`` is late, and a reply to another one counts."""
+        return self.listening > 1 and attempt is not self._attempt
+
     def drop_attempt(self, attempt: Attempt) -> bool:
         """Listen to ``attempt`` no longer, whatever may come; return whether another one is due for it."""
         self.listening -= 1

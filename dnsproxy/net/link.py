@@ -72,9 +72,8 @@ class Keeper(Protocol):
 class Link(asyncio.Protocol):
     """One connection; subclasses say what goes over it.
 
-    ``waiting`` are the queries sent, by id or stream, ``late`` those whose time is over but a reply of use, and
-    ``queued`` those that cannot be sent yet.
-    A ``retired`` link takes no more queries.
+    ``waiting`` are the queries sent, by id or stream, ``late`` those whose time is over while a reply counts,
+    ``queued`` those that cannot be sent yet. A ``retired`` link takes no more queries.
     """
 
     def __init__(self, channel: Keeper) -> None:
@@ -165,6 +164,9 @@ class Link(asyncio.Protocol):
         """Send what can be sent."""
         while self.queued and self.transport is not None and not self.retired and self.can_send():
             waiting = self.queued.pop(0)
+            if waiting.exchange.is_superseded(waiting.attempt):
+                waiting.exchange.drop_attempt(waiting.attempt)
+                continue
             waiting.sent_at = monotonic()
             self.send(waiting)
 
@@ -229,6 +231,16 @@ class Link(asyncio.Protocol):
         for index, waiting in enumerate(self.queued):
             if waiting.is_given_up:
                 del self.queued[index]
+                waiting.exchange.drop_attempt(waiting.attempt)
+                return True
+        return False
+
+    def drop_late(self) -> bool:
+        """Take out a late query that has been sent once more; return whether there was any."""
+        for key, waiting in self.late.items():
+            if waiting.exchange.is_superseded(waiting.attempt):
+                del self.late[key]
+                self.give_up(key)
                 waiting.exchange.drop_attempt(waiting.attempt)
                 return True
         return False

@@ -94,10 +94,17 @@ class HttpsLink(Link):
         """See `Link.can_send`."""
         remote = self._http.remote_settings
         return (
-            len(self._replies) < self._max_streams
+            (len(self._replies) < self._max_streams or self._free_stream())
             and self._http.outbound_flow_control_window >= _ROOM
             and remote.initial_window_size >= _ROOM
         )
+
+    def _free_stream(self) -> bool:
+        """Give up late queries until another one may be sent; return whether it may."""
+        while len(self._replies) >= self._max_streams:
+            if not self.drop_late():
+                return False
+        return True
 
     def send(self, waiting: Waiting) -> None:
         """See `Link.send`."""

@@ -5,6 +5,7 @@ import ssl
 from base64 import urlsafe_b64decode
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from math import inf
 from pathlib import Path
 from typing import cast
 
@@ -16,14 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dnsproxy.core.attempt import Limits
-from dnsproxy.core.exchange import MAX_LOSSES, MAX_SENDS
+from dnsproxy.core.exchange import MAX_LOSSES, MAX_SENDS, Exchange
 from dnsproxy.core.upstreams import Secure, Upstream
+from dnsproxy.core.wire import scan_query
 from dnsproxy.net.dial import Dialer
+from dnsproxy.net.link import Waiting
 from dnsproxy.net.upstream_https import HttpsLink
 from tests.certificates import make_certificate, server_context
 from tests.fakes.forwarding import LONG, World, numbered, world
 from tests.fakes.https import FakeHttps, Hook, Request
-from tests.fakes.links import Keeper, Transport, waiting
+from tests.fakes.links import UPSTREAM, Keeper, Transport, waiting
 from tests.fakes.upstream import until
 from tests.messages import addresses, query, read, reply_to
 
@@ -244,6 +247,30 @@ async def test_p17_a_server_that_always_refuses_is_asked_a_few_times(certificate
         assert read((await made.ask(query("www.example.")))[0]).rcode() == 2
         sends = MAX_SENDS + MAX_LOSSES
         assert (len(fake.asked), upstream.stats.sent) == (sends, sends)
+
+
+async def test_p43_late_queries_leave_streams_to_others() -> None:
+    link = HttpsLink(Keeper(), NAME, "/q", get=False)
+    link.connection_made(cast("asyncio.Transport", Transport()))
+    link._max_streams = 1
+    link.heard_at = inf  # it answers others
+    asked = scan_query(query("www.example."))
+    exchange = Exchange(b"key", asked, (UPSTREAM,), Limits(1, 10), 0.0)
+    for now in (0.0, 2.0):
+        attempt = exchange.next_attempt(now)
+        assert attempt is not None
+        # The stream of the first one is for the second.
+        link.take(Waiting(exchange, attempt))
+        assert ([each.attempt for each in link.waiting.values()], link.queued, link.late) == (
+            [attempt],
+            [],
+            {},
+        )
+        link.time_out(now + 1.5)
+        assert len(link.late) == 1
+    # Replies to the last one count, so it stays.
+    link.take(waiting())
+    assert (len(link.late), len(link.queued)) == (1, 1)
 
 
 async def test_p17_as_many_streams_as_the_server_allows(certificate: Path) -> None:
