@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -275,6 +276,10 @@ def main() -> NoReturn:
     if failure is not None:
         output.print_error(f"dnsproxy: standard output: {failure}")
         code = code or 1
+    if output.is_queued() and not isinstance(code, str):
+        # A daemon's threads are not waited for (see `ServiceLoop`); the interpreter would join them.
+        output.flush()
+        os._exit(code or 0)
     sys.exit(code)
 
 

@@ -18,12 +18,13 @@ STATUS_SECONDS = 5.0
 
 
 class ServiceLoop(asyncio.SelectorEventLoop):
-    """asyncio's loop, which also closes where no thread can be started: that must not fail the end."""
+    """asyncio's loop, which closes without waiting for the threads of its executor.
+
+    Nobody answers queries by then, and one that waits for a disk or a store may take forever.
+    """
 
     async def shutdown_default_executor(self, *limits: float | None) -> None:
-        """As asyncio's, which starts a thread to wait for those of the executor."""
-        with suppress(RuntimeError):
-            await super().shutdown_default_executor(*limits)
+        """Leave it to `close`, which takes no more work for the executor and does not wait."""
 
 
 class Stop:

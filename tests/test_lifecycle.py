@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 
@@ -99,3 +101,25 @@ def test_a_loop_closes_where_no_thread_can_be_started(
     monkeypatch.undo()
     with asyncio.Runner(loop_factory=make) as runner:
         runner.run(asyncio.to_thread(int))
+
+
+def test_a_daemon_ends_while_a_thread_waits_for_a_disk_or_a_store() -> None:
+    code = """
+import asyncio, sys, threading
+from dnsproxy import cli, output
+from dnsproxy.host_calls import open_service_loop
+async def serve():
+    asyncio.get_running_loop().run_in_executor(None, threading.Event().wait)
+    print("ended", file=sys.stderr)
+def app():
+    output.queue_standard_error()
+    with asyncio.Runner(loop_factory=open_service_loop) as runner:
+        runner.run(serve())
+    raise SystemExit(3)
+cli.app = app
+cli.main()
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30
+    )
+    assert (run.stderr, run.returncode) == ("ended\n", 3)
