@@ -245,8 +245,7 @@ async def test_a_query_that_waits_when_its_address_is_left_gets_servfail() -> No
                 while waiting.waiters < 2:
                     await asyncio.sleep(0)
                 await (await server.prepare(after)).commit()
-                reply = await left
-                assert (reply.rcode(), reply.options[0].code) == (dns.rcode.SERVFAIL, 22)
+                assert (await left).rcode() == dns.rcode.SERVFAIL
             assert not stays.done(), "the name was not given up for others"
             stays.cancel()
         finally:
