@@ -109,6 +109,9 @@ class _Socket:
             self._sock.close()
             self._sock = None
 
+    def __del__(self) -> None:
+        self.close()
+
     def is_ready(self) -> bool:
         """See `Sink.is_ready`: a message waits for a bounded time only."""
         return True

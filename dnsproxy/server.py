@@ -198,8 +198,11 @@ class Server:
 
         asyncio.get_running_loop().call_later(outfit.limits.total + _SPARE_SECONDS, close)
 
+    def _forwarders(self) -> tuple[Forwarder, ...]:
+        return (*self._retired, *([self._forwarder] if self._forwarder else []))
+
     def _leave(self, listener: UdpListener | TcpListener | TlsListener) -> None:
-        """Stop listening: over UDP when no client waits any more, over TCP at once but for open connections.
+        """Stop listening: over UDP after a while, over TCP at once but for open connections.
 
         A UDP socket that is open and not read would lose queries; of a closed one clients learn at once.
         """
@@ -218,6 +221,8 @@ class Server:
             return
         if isinstance(listener, UdpListener):
             listener.finish()
+            for forwarder in self._forwarders():
+                forwarder.fail_waiters(listener)
             listener.close()
         elif listener.has_clients:
             self._release_later(listener)
@@ -290,7 +295,7 @@ class Server:
         """Answer what has come over UDP, and close these sockets, with no other work in between."""
         for udp in self._udp.values():
             udp.finish()
-        for forwarder in (*self._retired, *([self._forwarder] if self._forwarder else [])):
+        for forwarder in self._forwarders():
             forwarder.answer_waiters()
         for udp in self._udp.values():
             udp.close()
@@ -310,7 +315,7 @@ class Server:
                 listener.close()
             else:
                 await listener.close()
-        for forwarder in (*self._retired, *([self._forwarder] if self._forwarder else [])):
+        for forwarder in self._forwarders():
             forwarder.close()
         self._retired.clear()
         self._left.clear()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dnsproxy.notify import Notifier
+from dnsproxy.writer import flush_all
 
 Manager = Callable[[], list[str]]
 
@@ -58,6 +59,7 @@ def test_a_manager_hears_from_a_program_that_has_no_descriptor_left(named: tuple
     notifier = Notifier(name)
     notifier.ready("answering")
     assert next_lines(sock)[0] == "READY=1"
+    flush_all(10)  # what it opens for one message is closed now
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest = os.open(os.devnull, os.O_RDONLY)
     os.close(lowest)

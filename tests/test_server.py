@@ -227,6 +227,31 @@ async def test_names_that_a_reload_adds_are_never_forwarded() -> None:
         assert upstream.total == 0
 
 
+async def test_a_query_that_waits_when_its_address_is_left_gets_servfail() -> None:
+    """The socket closes after a while; without an answer a stub would wait for 5 s."""
+    port, kept = free_port(), free_port()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        upstream = f"forward: {{upstreams: ['127.0.0.1:{silent.getsockname()[1]}'], timeout: {{attempt: 10ms"
+        both = f"['127.0.0.1:{port}', '127.0.0.1:{kept}']"
+        before = config.parse(f"serve: {{listen: {both}}}\n{upstream}, total: 9s}}}}\n")
+        after = config.parse(f"serve: {{listen: ['127.0.0.1:{kept}']}}\n{upstream}, total: 20ms}}}}\n")
+        server = Server(before)
+        await server.open()
+        try:
+            left, stays = (asyncio.ensure_future(ask(at, "www.example.")) for at in (port, kept))
+            waiting = server.engine.exchanges
+            async with asyncio.timeout(10):
+                while waiting.waiters < 2:
+                    await asyncio.sleep(0)
+                await (await server.prepare(after)).commit()
+                assert (await left).rcode() == dns.rcode.SERVFAIL
+            assert not stays.done(), "the name was not given up for others"
+            stays.cancel()
+        finally:
+            await server.close()
+
+
 async def test_a_connection_of_a_listener_that_is_left_follows_every_reload(tmp_path: Path) -> None:
     """Else it would be answered by the addresses of that time for as long as it is used."""
     pem = make_certificate(tmp_path, "proxy.example")

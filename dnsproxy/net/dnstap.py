@@ -131,7 +131,9 @@ class FrameFile:
             raise StartError(f"log.dnstap.file: cannot write {path}: {exc.strerror}") from exc
 
     def _begin(self) -> int:
-        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, MODE)
+        # Without O_NONBLOCK a named pipe that nobody reads would hold the start up (fifo(7)).
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK
+        fd = os.open(self._path, flags, MODE)
         try:
             write_all(fd, _control(fstrm.FSTRM_CONTROL_START))
         except OSError:

@@ -14,7 +14,8 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 # Queries tell a lot about their clients: for the owner and the group that rotates logs.
 MODE = 0o640
-_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+# Without O_NONBLOCK a named pipe that nobody reads would hold the start up (fifo(7)).
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 class Condition:

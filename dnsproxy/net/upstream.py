@@ -16,12 +16,13 @@ from typing import Any, Final
 
 import structlog
 
+from dnsproxy.core import answers
 from dnsproxy.core.attempt import Attempt, Failure, Verdict
 from dnsproxy.core.engine import Engine, Forward
 from dnsproxy.core.exchange import PROBE, SPENT, Exchange
 from dnsproxy.core.stats import Ignored
 from dnsproxy.core.upstreams import Upstream
-from dnsproxy.core.wire import Query
+from dnsproxy.core.wire import SERVFAIL, Query
 from dnsproxy.net.channel import Channel
 from dnsproxy.net.datagrams import open_mover
 from dnsproxy.net.dial import Dialer
@@ -118,6 +119,14 @@ class Forwarder:
                 exchange.give_up()
                 self._finish(exchange, now)
         self._do_work()
+
+    def fail_waiters(self, listener: object) -> None:
+        """Answer the clients of ``listener``, which is to close, with SERVFAIL; all others go on waiting."""
+        for exchange in self._work.waited():
+            for index, (query, respond, token, arrived) in enumerate(exchange.waiters):
+                if getattr(respond, "__self__", None) is listener:
+                    respond(token, answers.error(query, SERVFAIL, answers.EDE_NO_REACHABLE_AUTHORITY), query)
+                    exchange.waiters[index] = query, _pass, token, arrived
 
     def close(self) -> None:
         """Give up everything in flight and close all sockets."""
@@ -388,3 +397,7 @@ class Forwarder:
         else:
             self.resume(exchange, now)
         self.flush()
+
+
+def _pass(_token: object, _response: bytes, _query: Query) -> None:
+    """Take the answer for a client that has one."""

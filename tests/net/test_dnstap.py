@@ -209,6 +209,9 @@ def test_half_a_frame_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(StartError, match=r"log\.dnstap\.file: cannot write .*: Is a directory"):
         FrameFile(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(StartError, match="No such device or address"):
+        FrameFile(tmp_path / "pipe")
 
 
 # --- a socket

@@ -96,6 +96,24 @@ def test_a_file_that_cannot_be_opened_fails_the_start(tmp_path: Path) -> None:
         LineFile(tmp_path)
 
 
+def test_a_named_pipe_that_nobody_reads_holds_up_neither_start_nor_thread(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(StartError, match="No such device or address"):
+        LineFile(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    outlet = LineFile(path)
+    assert outlet.write([b"one\n"]) == 0
+    assert os.read(reader, 100) == b"one\n"
+    path.unlink()
+    os.mkfifo(path)
+    with capture_logs() as logs:
+        assert outlet.write([b"lost\n"]) == 1
+    assert logs[0]["reason"] == "No such device or address"
+    outlet.close()
+    os.close(reader)
+
+
 def test_a_device_is_written_as_it_is() -> None:
     outlet = LineFile(Path("/dev/full"))
     with capture_logs() as logs:
