@@ -51,7 +51,7 @@ LIVES_ON = frozenset(
         "system.ResolvConf",
         *("net.doors.Doorkeeper", "server.Server", "core.places.Places", "core.budget.MemoryBudget"),
         *("address_service.AddressService", "net.probe.ProbeLoop", "net.hook.Hook"),
-        *("core.addresses.lifecycle.AddressLifecycle", "core.addresses.lifecycle.EventBuffer"),
+        *("core.addresses.lifecycle.AddressLifecycle", "core.addresses.name_state.EventBuffer"),
         "core.convergence.Convergence",
         *(
             "settings.logging.QueryLogSettings",

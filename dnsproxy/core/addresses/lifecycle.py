@@ -22,6 +22,7 @@ from dnsproxy.core.addresses.health import Outcome, Probe, Result, server_name
 from dnsproxy.core.addresses.name_state import (
     AddressPolicy,
     AddressState,
+    EventBuffer,
     NameState,
     Stated,
     log_rolled_back,
@@ -73,21 +74,6 @@ class Discovery:
 
     found: Found
     snapshot: Origin
-
-
-class EventBuffer:
-    """Events to log, as level, event and fields."""
-
-    def __init__(self) -> None:
-        self.events: list[tuple[str, str, dict[str, object]]] = []
-
-    def info(self, event: str, **fields: object) -> None:
-        """Add an event of level info."""
-        self.events.append(("info", event, fields))
-
-    def warning(self, event: str, **fields: object) -> None:
-        """Add a warning."""
-        self.events.append(("warning", event, fields))
 
 
 class AddressLifecycle:
@@ -245,7 +231,7 @@ class AddressLifecycle:
         self.overrides = replace(self.overrides, history=history)
         self._is_unrecorded |= not policy.history
         self._unrestricted = deque(record.serial for record in history)
-        self._reprobed |= not before.probes_like(policy)
+        self._reprobed |= before.probing != policy.probing
         self._enqueue_all()
         self._note_change()
 
@@ -291,7 +277,7 @@ class AddressLifecycle:
             return usable
         stated = self.names[name].usable(self.policy, wall_now) if name in self.names else ()
         same = next((s for s in stated if s.address_set == usable.address_set), None)
-        return same and same.observed(max(same.learned.observed_at, usable.learned.observed_at))
+        return same and same.confirmed(max(s.learned.observed_at for s in (same, usable)), wall_now)
 
     def _restrict_record(self, serial: int, wall_now: float) -> None:
         """Drop recorded sets that the policy forbids; a record keeps refused addresses."""

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from dnsproxy.core.addresses.canary import CanaryPolicy, TrialOutcome
 from dnsproxy.core.addresses.health import UNPROBED, Health, Outcome, Result
-from dnsproxy.core.addresses.lifecycle import EventBuffer
-from dnsproxy.core.addresses.name_state import TAKEOVER_AFTER, AddressPolicy, NameState, Stated
+from dnsproxy.core.addresses.name_state import TAKEOVER_AFTER, AddressPolicy, EventBuffer, NameState, Stated
 from dnsproxy.core.addresses.table import Statement
 from dnsproxy.core.registry import Found, Sought
 from tests.strategies import KEY, opened, snapshot, statement
@@ -326,8 +325,8 @@ def test_ports_of_a_name() -> None:
         ({"ports": (80,)}, False),
         ({"own_ports": {NAME: (80,)}}, False),
         ({"tls": False}, False),
-        ({"probing": "ca.pem"}, False),
+        ({"authority": "ca.pem"}, False),
     ],
 )
 def test_whether_two_policies_probe_alike(other: dict[str, object], expected: bool) -> None:
-    assert POLICY.probes_like(replace(POLICY, **other)) is expected  # type: ignore[arg-type]
+    assert (POLICY.probing == replace(POLICY, **other).probing) is expected  # type: ignore[arg-type]
