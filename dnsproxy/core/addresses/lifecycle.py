@@ -337,9 +337,13 @@ class AddressLifecycle:
 
     def _state(self, learned: LearnedName, origin: Origin) -> None:
         entry = self._managed.get(learned.name)
-        if entry is None or entry.addresses or not self.policy.permits(origin, entry.registry):
+        if entry is None or not self.policy.permits(origin, entry.registry):
             return
         state = self.names.get(learned.name)
+        # A file lacks what its snapshots have, also of a name that the configuration pins since.
+        is_read = self._derived is not None and (state is None or origin.issuer not in state.stated)
+        if entry.addresses and not is_read:
+            return
         if state is None:
             state = self.names[learned.name] = NameState(learned.name, entry.registry)
             if self._derived is not None:
