@@ -82,7 +82,7 @@ def address_policy(settings: Settings, trust: Trust) -> AddressPolicy:
         ports=tuple(learn.verify.ports),
         own_ports=pinned | settings.probed_ports(),
         tls=learn.verify.tls,
-        probing=learn.verify.ca_file,
+        authority=learn.verify.ca_file,
         interval=learn.verify.interval,
         accept=learn.verify.on_failure == "accept",
         max_stale=learn.max_stale,

@@ -240,7 +240,7 @@ class AddressLifecycle:
         self.overrides = replace(self.overrides, history=history)
         self._is_unrecorded |= not policy.history
         self._unrestricted = deque(record.serial for record in history)
-        self._reprobed |= not before.probes_like(policy)
+        self._reprobed |= before.probing != policy.probing
         self._enqueue_all()
         self._note_change()
 
@@ -286,7 +286,7 @@ class AddressLifecycle:
             return usable
         stated = self.names[name].usable(self.policy, wall_now) if name in self.names else ()
         same = next((s for s in stated if s.address_set == usable.address_set), None)
-        return same and same.observed(max(same.learned.observed_at, usable.learned.observed_at))
+        return same and same.confirmed(max(s.learned.observed_at for s in (same, usable)), wall_now)
 
     def _restrict_record(self, serial: int, wall_now: float) -> None:
         """Drop recorded sets that the policy forbids; a record keeps refused addresses."""
@@ -346,9 +346,13 @@ class AddressLifecycle:
 
     def _state(self, learned: LearnedName, origin: Origin) -> None:
         entry = self._managed.get(learned.name)
-        if entry is None or entry.addresses or not self.policy.permits(origin, entry.registry):
+        if entry is None or not self.policy.permits(origin, entry.registry):
             return
         state = self.names.get(learned.name)
+        # A file lacks what its snapshots have, also of a name that the configuration pins since.
+        is_read = self._derived is not None and (state is None or origin.issuer not in state.stated)
+        if entry.addresses and not is_read:
+            return
         if state is None:
             state = self.names[learned.name] = NameState(learned.name, entry.registry)
             if self._derived is not None:

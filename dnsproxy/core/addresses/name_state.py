@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Protocol
 
 from dnsproxy.core.addresses.canary import (
     CanaryPolicy,
@@ -38,8 +37,8 @@ class AddressPolicy:
 
     ``managed`` are the configured names, ``sought`` the roles whose names registries report. ``keys`` are the
     trusted keys by id, each with the registries that it may speak for (None: all). ``ports``, ``tls`` and
-    ``interval`` (seconds) say how to probe; ``own_ports`` are those of names that have their own; ``probing``
-    differs when probes are made in another way. ``accept``: a changed set needs no proof. ``max_stale`` is in
+    ``interval`` (seconds) say how to probe; ``own_ports`` are those of names that have their own;
+    certificates are from ``authority``. ``accept``: a changed set needs no proof. ``max_stale`` is in
     seconds. ``history`` counts records.
     """
 
@@ -50,7 +49,7 @@ class AddressPolicy:
     ports: tuple[int, ...] = (443,)
     own_ports: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     tls: bool = True
-    probing: object = None
+    authority: object = None
     interval: float = 30.0
     accept: bool = False
     max_stale: float = float("inf")
@@ -70,14 +69,10 @@ class AddressPolicy:
         """Return whether ``statement`` expired longer ago than ``max_stale``."""
         return wall_now >= statement.snapshot.expires_at + self.max_stale
 
-    def probes_like(self, other: AddressPolicy) -> bool:
-        """Return whether ``other`` probes in the same way."""
-        return (self.ports, self.own_ports, self.tls, self.probing) == (
-            other.ports,
-            other.own_ports,
-            other.tls,
-            other.probing,
-        )
+    @property
+    def probing(self) -> object:
+        """How addresses are probed; two policies with equal values probe alike."""
+        return self.ports, self.own_ports, self.tls, self.authority
 
     def permits(self, snapshot: Origin, registry: str) -> bool:
         """Return whether the key that signed ``snapshot`` may speak for ``registry``."""
@@ -90,14 +85,19 @@ class AddressPolicy:
         return None if sought is None else tuple(filter(sought.allows, found.names))
 
 
-class EventLog(Protocol):
-    """Collects events to log."""
+class EventBuffer:
+    """Events to log, as level, event and fields."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, str, dict[str, object]]] = []
 
     def info(self, event: str, **fields: object) -> None:
         """Add an event of level info."""
+        self.events.append(("info", event, fields))
 
     def warning(self, event: str, **fields: object) -> None:
         """Add a warning."""
+        self.events.append(("warning", event, fields))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,7 @@ class NameState:
         override: Iterable[str] | None,
         now: float,
         wall_now: float,
-        log: EventLog,
+        log: EventBuffer,
     ) -> TrialOutcome | None:
         """Apply the rules; return the outcome of a trial that ended.
 
@@ -411,7 +411,7 @@ class NameState:
 
     def _log_trial(
         self,
-        log: EventLog,
+        log: EventBuffer,
         policy: AddressPolicy,
         proven: Statement,
         before: Trial | None,
@@ -436,7 +436,7 @@ class NameState:
             log_rolled_back(log, self.name, trial)
 
 
-def log_rolled_back(log: EventLog, name: str, trial: Trial) -> None:
+def log_rolled_back(log: EventBuffer, name: str, trial: Trial) -> None:
     """Add the event that the candidate of ``name`` is refused."""
     reason = (trial.outcome or TrialOutcome.REFUSED).value
     log.warning(

@@ -45,10 +45,6 @@ class Statement:
             return self
         return Statement(replace(self.learned, addresses=addresses), self.snapshot)
 
-    def observed(self, observed_at: int) -> Statement:
-        """Return this statement as one that a helper last confirmed at ``observed_at`` (Unix seconds)."""
-        return Statement(replace(self.learned, observed_at=observed_at), self.snapshot)
-
     def confirmed(self, observed_at: int, wall_now: float) -> Statement:
         """Return this statement as one that a helper last confirmed at ``observed_at`` (Unix seconds).
 

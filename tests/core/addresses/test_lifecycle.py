@@ -1156,6 +1156,26 @@ def test_a_refused_candidate_can_be_promoted_but_not_refused_again() -> None:
     assert proxy.state.outcomes == {TrialOutcome.REFUSED: 1, TrialOutcome.ACCEPTED: 1}
 
 
+@pytest.mark.parametrize("change", ["reload", "restart"])
+def test_after_a_pin_of_the_configuration_the_last_snapshot_applies(change: str) -> None:
+    proxy = ProxyModel(NAME, OTHER)
+    proxy.publish(H1, A)
+    plain = proxy.policy.managed
+    pinned = (replace(plain[0], addresses=(D,)), plain[1])
+    getattr(proxy, change)(managed=pinned, own_ports={NAME: ()})
+    proxy.publish(H1, B)
+    proxy.publish(H1, C, name=OTHER)  # the snapshot that lists the name is not the last one any more
+    getattr(proxy, change)(managed=plain, own_ports={})
+    assert (proxy.served(), proxy.life()) == ((A,), {A: True})
+    getattr(proxy, change)(managed=pinned, own_ports={NAME: ()})
+    proxy.publish(H1, B)
+    proxy.dead(A)
+    getattr(proxy, change)(managed=plain, own_ports={})
+    assert (proxy.served(), proxy.life()) == ((A,), {A: True, B: None})
+    proxy.elapse(INTERVAL)
+    assert proxy.served() == (B,)
+
+
 def test_a_second_freeze_changes_nothing() -> None:
     proxy = ProxyModel()
     proxy.publish(H1, A)

@@ -325,8 +325,8 @@ def test_ports_of_a_name() -> None:
         ({"ports": (80,)}, False),
         ({"own_ports": {NAME: (80,)}}, False),
         ({"tls": False}, False),
-        ({"probing": "ca.pem"}, False),
+        ({"authority": "ca.pem"}, False),
     ],
 )
 def test_whether_two_policies_probe_alike(other: dict[str, object], expected: bool) -> None:
-    assert POLICY.probes_like(replace(POLICY, **other)) is expected  # type: ignore[arg-type]
+    assert (POLICY.probing == replace(POLICY, **other).probing) is expected  # type: ignore[arg-type]
