@@ -193,7 +193,7 @@ class _Document:
 
     def _place(self, path: KeyPath) -> str:
         known = self._known(path)
-        return f"{key_path(known)} in line {self.lines[known]}"
+        return f"{key_path(known)} in line {self.lines[known]}" if known else f"{key_path(path)} by default"
 
 
 def _other_number(node: yaml.Node, value: float) -> str | None:

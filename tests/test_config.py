@@ -464,6 +464,35 @@ def test_an_ipv6_zone_id_is_named(text: str) -> None:
     assert ZONED in problem.message
 
 
+def test_a_default_address_that_is_given_too_is_named() -> None:
+    text = REGISTRIES + "serve:\n  tls: {listen: ['127.0.0.1:9153'], cert_file: a, key_file: b}\n"
+    (problem,) = problems(text)
+    assert problem.path == "serve.tls.listen[0]"
+    assert problem.message == "127.0.0.1:9153: given already (admin.listen by default)"
+
+
+def test_an_upstream_that_is_this_proxy_is_a_warning() -> None:
+    text = REGISTRIES + (
+        "serve: {listen: ['0.0.0.0:53', '[::1]:53', '10.0.0.9:5300']}\nforward:\n"
+        "  upstreams: [127.0.0.53, 10.0.0.9, 'tcp://10.0.0.9:5300', 'tls://127.0.0.1:53#a.example', system]\n"
+        "  zones: {corp.example: ['10.0.0.1', '[::1]:53']}\n"
+    )
+    found = config.examine_text(text, "c.yaml").warnings
+    assert [(warning.path, warning.message.partition(" is ")[0]) for warning in found] == [
+        ("forward.upstreams[0]", "127.0.0.53:53"),
+        ("forward.upstreams[2]", "tcp://10.0.0.9:5300"),
+        ("forward.zones.corp.example.[1]", "[::1]:53"),
+    ]
+
+
+def test_an_alias_of_itself_is_refused() -> None:
+    (problem,) = problems(REGISTRIES + "    names: [{name: A.example, cname: a.example.}]\n")
+    assert problem.message == "an alias of itself"
+
+
+REGISTRIES = "registries:\n  - name: h\n    region: cn-hangzhou\n    instance: x\n"
+
+
 def test_an_unknown_region_is_a_warning_with_a_suggestion() -> None:
     text = """\
 registries:

@@ -12,7 +12,7 @@ from dnsproxy.core.cname import Link, leading_out, with_addresses
 from dnsproxy.core.exchange import Exchange
 from dnsproxy.core.policy import DEFAULT_ZONE, Ruleset
 from dnsproxy.core.question import may_be_special, zone_key
-from dnsproxy.core.rebuild import rebuilt
+from dnsproxy.core.rebuild import SERVICES, rebuilt
 from dnsproxy.core.records import Names
 from dnsproxy.core.response import MAX_CNAMES, MAX_STRAYS, Response, scan_response
 from dnsproxy.core.special import SpecialZones
@@ -45,9 +45,10 @@ class Chains:
         """Return what clients get in place of ``response``; None when it cannot be used.
 
         The first target of its CNAME chain that is owned gets the learned addresses; one in another zone of
-        `forward.zones` is asked of the upstreams of that. One in no zone is asked of the default upstreams
-        where nothing is said of the end of the chain: those of a zone may know only that. Records of owned
-        names elsewhere are left out. Of an answer that ``is_partial`` only the chain is of use.
+        `forward.zones` is asked of the upstreams of that. One in no zone is asked of those of all other
+        names where nothing is said of the end of the chain: the upstreams of a zone may know that zone
+        only. Records of owned names elsewhere are left out. Of an answer that ``is_partial`` only the chain
+        is of use.
         """
         try:
             if exchange.origin is not None and exchange.question != exchange.origin.spelled:
@@ -108,13 +109,13 @@ class Chains:
         has_owned = False
         if response.strays:
             try:
-                has_owned = _has_owned(names, response, rules)
+                has_owned = _has_owned(data, names, response, rules)
             except WireError:
                 if not response.counts[2]:
                     raise
                 # More names than are read. What is additional is not needed; the rest must not pass unread.
                 _leave_out_additional(response)
-                has_owned = _has_owned(names, response, rules)
+                has_owned = _has_owned(data, names, response, rules)
         if not links and not has_owned:
             return response
 
@@ -163,15 +164,23 @@ def _restore(exchange: Exchange, response: Response, *, is_partial: bool) -> Res
     return scan_response(exchange.reply, end)
 
 
-def _has_owned(names: Names, response: Response, rules: Ruleset) -> bool:
-    """Return whether an address record of ``response`` belongs to an owned name.
+def _has_owned(data: bytes, names: Names, response: Response, rules: Ruleset) -> bool:
+    """Return whether ``response``, from the message ``data``, has addresses of an owned name.
 
     Raises:
         WireError: there are more owners than are looked at, or one cannot be read.
     """
     if len(response.strays) > MAX_STRAYS:
         raise WireError("addresses of too many names")
-    return any(rules.find_owned(names.read(record).lower()) is not None for record in response.strays)
+    for record in response.strays:
+        if rules.find_owned(names.read(record).lower()) is not None:
+            return True
+        fixed = wire.skip_name(data, record)
+        if data[fixed] << 8 | data[fixed + 1] in SERVICES:
+            target = names.read(fixed + 12)
+            if rules.find_owned(target.lower()) is not None:
+                return True
+    return False
 
 
 def _leave_out_additional(response: Response) -> None:

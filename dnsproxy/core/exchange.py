@@ -81,40 +81,10 @@ class Exchange:
     """
 
     __slots__ = (
-        *(
-            "_attempt",
-            "_blamed",
-            "_case_lost",
-            "_do",
-            "_exact_case",
-            "_flags",
-            "_limits",
-            "_losses",
-            "_plain",
-        ),
-        *(
-            "_refused",
-            "_sends",
-            "_turn",
-            "_upstreams",
-            "_use_tcp",
-            "deadline",
-            "ended",
-            "error",
-            "is_waiting",
-        ),
-        *(
-            "key",
-            "last_failure",
-            "listening",
-            "origin",
-            "partner",
-            "purpose",
-            "question",
-            "reply",
-            "response",
-        ),
-        *("share", "source", "upstream", "waiters", "zone"),
+        *("_attempt", "_blamed", "_case_lost", "_do", "_exact_case", "_flags", "_limits", "_losses"),
+        *("_plain", "_refused", "_sends", "_turn", "_upstreams", "_use_tcp", "deadline", "ended", "error"),
+        *("is_waiting", "key", "last_failure", "listening", "origin", "partner", "purpose", "question"),
+        *("reply", "response", "share", "source", "upstream", "waiters", "zone"),
     )
 
     def __init__(

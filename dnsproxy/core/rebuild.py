@@ -6,6 +6,7 @@ written already is a pointer.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import Final
 
@@ -39,7 +40,12 @@ NAMES_IN: Final[dict[int, tuple[int, int]]] = {
     36: (2, 1),
     39: (0, 1),
 }
+SERVICES: Final = frozenset({wire.SVCB, wire.HTTPS})
+# Parameters of these (RFC 9460 §14.3.2): those that must be understood, and addresses of the target.
+_MANDATORY: Final = 0
+_HINTS: Final = frozenset({4, 6})
 _LARGEST_OFFSET: Final = 0x3FFF
+_PARAMETER: Final = struct.Struct(">HH")
 # Type, class, TTL and length.
 _FIXED: Final = 10
 
@@ -47,7 +53,8 @@ _FIXED: Final = 10
 def rebuilt(data: bytes, question: bytes, links: list[Link], leaves_out: Callable[[bytes], bool]) -> bytes:
     """Return a message with ``question``, aliases for ``links`` and the records of ``data``, without its OPT.
 
-    ``leaves_out`` is given the key of the owner of each record. The AD flag is left out with them.
+    ``leaves_out`` is given the key of the owner of each record, and of the target of HTTPS and SVCB records,
+    which lose the addresses of such a target. The AD flag is left out with them.
 
     Raises:
         WireError: there are more records than `MAX_REBUILT`, a name cannot be read, or it is too large.
@@ -78,7 +85,10 @@ def rebuilt(data: bytes, question: bytes, links: list[Link], leaves_out: Callabl
                 continue
             kept[section] += 1
             made += _owner(owners, owner, len(made))
-            if record.rtype in NAMES_IN:
+            if record.rtype in SERVICES:
+                rdata = _without_hints(data, names, record, leaves_out)
+                made += wire.RECORD.pack(record.rtype, record.rclass, record.ttl, len(rdata)) + rdata
+            elif record.rtype in NAMES_IN:
                 rdata = _data_of(data, names, record)
                 made += wire.RECORD.pack(record.rtype, record.rclass, record.ttl, len(rdata)) + rdata
             else:
@@ -110,3 +120,25 @@ def _data_of(data: bytes, names: Names, record: Record) -> bytes:
     if at > record.end:
         raise WireError("a name that does not end inside its record")
     return made + data[at : record.end]
+
+
+def _without_hints(data: bytes, names: Names, record: Record, leaves_out: Callable[[bytes], bool]) -> bytes:
+    """Return the data of an HTTPS or SVCB record, without addresses of a target that is left out."""
+    target = names.read(record.start + 2)
+    at = wire.skip_name(data, record.start + 2)
+    made = [data[record.start : record.start + 2], target]
+    if not leaves_out(target.lower()):
+        made.append(data[at : record.end])
+        at = record.end
+    while at < record.end:
+        key, length = _PARAMETER.unpack(data[at : min(at + 4, record.end)].ljust(4, b"\xff"))
+        value = data[at + 4 : at + 4 + length]
+        at += 4 + length
+        if key == _MANDATORY:
+            keys = [value[place : place + 2] for place in range(0, length, 2)]
+            value = b"".join([each for each in keys if int.from_bytes(each, "big") not in _HINTS])
+        if key not in _HINTS and (value or key != _MANDATORY):
+            made.append(_PARAMETER.pack(key, len(value)) + value)
+    if at != record.end:
+        raise WireError("a parameter that does not end inside its record")
+    return b"".join(made)

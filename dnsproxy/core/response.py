@@ -72,7 +72,8 @@ class Response:
     records alone, None when nothing says one; ``max_ttl`` the longest TTL. ``cnames``
     are the offsets in the message of the first `MAX_CNAMES` CNAME records of the
     answer, and of one more if there is one; ``strays`` those of `MAX_STRAYS` records with addresses, and of
-    one more, in any section, whose owner is written neither as the question's nor as the one before.
+    one more, in any section, whose owner is written neither as the question's nor as the one before, and of
+    HTTPS and SVCB records for another name.
     ``negative`` tells that no record is of the type asked for, whatever the authority section holds, or that
     it is NXDOMAIN. ``opt`` is the offset of the OPT, 0 without one.
     """
@@ -200,7 +201,12 @@ def _scan_records(  # noqa: C901, PLR0912, PLR0915 - see above
         if rtype == A or rtype == AAAA or rtype == HTTPS or rtype == SVCB:  # noqa: PLR1714, SIM109 - takes a set
             # An owner C0 0C is the question's.
             is_other = first != 0xC0 or data[record + 1] != HEADER
-            if is_other and len(response.strays) <= MAX_STRAYS and data[record:position] != owner:
+            # Not an address, but a name with its addresses, unless that is the owner.
+            if rtype != A and rtype != AAAA and length > 2 and data[position + 12]:  # noqa: PLR1714 - takes a set
+                if len(response.strays) <= MAX_STRAYS:
+                    response.strays += (record,)
+                owner = b""
+            elif is_other and len(response.strays) <= MAX_STRAYS and data[record:position] != owner:
                 owner = data[record:position]
                 response.strays += (record,)
         elif rtype == CNAME and index < answers:

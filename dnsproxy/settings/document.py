@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from ipaddress import ip_address
 from itertools import product
 from typing import Annotated, Any, Literal, Self
@@ -113,13 +113,16 @@ class Settings(Model):
 
     def _listens(self) -> Iterator[tuple[Place, Endpoint, frozenset[str]]]:
         """Yield where `dnsproxy serve` listens, with the key path and the transports."""
-        serve = self.serve
+        serve, admin = self.serve, self.admin
+        is_default = "listen" not in admin.model_fields_set
+        if admin.listen is not None and is_default:  # the other one is the mistake, which the file has
+            yield ("admin", "listen"), admin.listen, frozenset({"tcp"})
         for index, at in enumerate(serve.listen):
             yield ("serve", "listen", index), at, frozenset({"udp", "tcp"})
         for index, at in enumerate(serve.tls.listen):
             yield ("serve", "tls", "listen", index), at, frozenset({"tcp"})
-        if self.admin.listen is not None:
-            yield ("admin", "listen"), self.admin.listen, frozenset({"tcp"})
+        if admin.listen is not None and not is_default:
+            yield ("admin", "listen"), admin.listen, frozenset({"tcp"})
 
     def doubts(self) -> Iterator[tuple[Place, str]]:
         """Yield what is allowed and may be a mistake, with its key path."""
@@ -127,6 +130,12 @@ class Settings(Model):
             doubt = registry.region_doubt
             if doubt is not None:
                 yield ("registries", index, "region"), doubt
+        lists: dict[Place, Sequence[Endpoint | str]] = {("forward", "upstreams"): self.forward.upstreams}
+        lists |= {("forward", "zones", zone): hosts for zone, hosts in self.forward.zones.items()}
+        for place, hosts in lists.items():
+            for index, at in enumerate(hosts):
+                if isinstance(at, Endpoint) and any(_leads_to(at, own) for own in self.serve.listen):
+                    yield (*place, index), f"{at} is an address of serve.listen: this proxy would ask itself"
 
     @model_validator(mode="after")
     def _separate_keys(self) -> Self:
@@ -224,6 +233,13 @@ def _domains(registry: RegistrySettings) -> list[str]:
 
 def _overlap(one: str, other: str) -> bool:
     return one == other or lies_below(one, [other]) or lies_below(other, [one])
+
+
+def _leads_to(upstream: Endpoint, own: Endpoint) -> bool:
+    """Tell whether ``upstream`` is the listener ``own``, as far as that can be known without the host."""
+    if upstream.transport not in {"udp", "tcp"} or not _is_shared(upstream, own):
+        return False
+    return upstream.host == own.host or ip_address(upstream.host).is_loopback
 
 
 def _is_shared(one: Endpoint, other: Endpoint) -> bool:

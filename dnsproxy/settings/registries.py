@@ -57,6 +57,8 @@ class NameSettings(Model):
             raise ValueError("give addresses or cname, not both")
         if self.cname and self.name.startswith("*."):
             raise ValueError("a wildcard cannot have a cname")
+        if self.cname == self.name:
+            raise ValueError("an alias of itself")
         return self
 
 

@@ -351,6 +351,44 @@ def test_p40_addresses_of_owned_names_elsewhere_are_removed(
         assert b"\xcb\x00\x71\x09" not in response
 
 
+HINTED = "ipv4hint=203.0.113.9 ipv6hint=2001:db9::9"
+
+
+@pytest.mark.parametrize(
+    ("qtype", "given", "left"),
+    [
+        ("HTTPS", f"1 OWNED.example. alpn=h2 port=8443 {HINTED}", "1 OWNED.example. alpn=h2 port=8443"),
+        (
+            "SVCB",
+            f"1 owned.example. mandatory=alpn,ipv4hint alpn=h2 {HINTED}",
+            "1 owned.example. mandatory=alpn alpn=h2",
+        ),
+        ("HTTPS", "1 owned.example. mandatory=ipv4hint ipv4hint=203.0.113.9", "1 owned.example."),
+        ("HTTPS", f"1 b.example. alpn=h2 {HINTED}", None),
+        ("HTTPS", f"1 . alpn=h2 {HINTED}", None),
+        ("HTTPS", "0 owned.example.", None),
+    ],
+    ids=["https", "svcb", "mandatory", "other", "owner", "alias"],
+)
+def test_p40_hints_of_an_owned_target_are_removed(qtype: str, given: str, left: str | None) -> None:
+    made = engine([Owned("owned.example.", addresses=("10.0.0.1",))])
+    response = resolve(made, query("www.example.", qtype), [f"www.example. 60 IN {qtype} {given}"])
+    assert read(response).answer == from_text(f"www.example. 60 IN {qtype} {left or given}")
+
+
+@pytest.mark.parametrize("end", [-1, -5, -7])
+def test_p40_parameters_that_do_not_end_in_their_record_are_not_used(end: int) -> None:
+    made = engine([Owned("owned.example.", addresses=("10.0.0.1",))])
+    data = b"\0\1\5owned\7example\0\0\1\0\3\2h2\0\4\0\4\xcb\0\x71\x09"[:end]
+    record = rf"www.example. 60 IN TYPE65 \# {len(data)} {data.hex()}"
+    step = forward(made, query("www.example.", "HTTPS"))
+    attempt = step.exchange.next_attempt(1.0)
+    assert attempt is not None
+    reply = reply_to(b"\x12\x34" + attempt.payload, [record.replace("TYPE65 ", "TYPE65280 ")])
+    step.exchange.receive_reply(reply.replace(b"\xff\0\0\1", b"\0\x41\0\1"), 1.0)
+    assert read(made.complete(step.exchange, 1.0)[0]).rcode() == wire.SERVFAIL
+
+
 def test_p40_of_too_many_names_only_the_answer_is_kept() -> None:
     made = engine([Owned("owned.example.", addresses=("10.0.0.1",))])
     step = forward(made, query("www.example.", "SRV"), tcp=True)
