@@ -454,18 +454,3 @@ def _reason(health: Health, *, is_served: bool) -> str | None:
     if is_served:
         return None
     return "not probed yet" if health.alive is None else "not in the set that is answered"
-
-
-class EventBuffer:
-    """Events to log, as level, event and fields."""
-
-    def __init__(self) -> None:
-        self.events: list[tuple[str, str, dict[str, object]]] = []
-
-    def info(self, event: str, **fields: object) -> None:
-        """Add an event of level info."""
-        self.events.append(("info", event, fields))
-
-    def warning(self, event: str, **fields: object) -> None:
-        """Add a warning."""
-        self.events.append(("warning", event, fields))
