@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -87,6 +88,11 @@ class Server:
     def update(self, table: ServedTable, names: Iterable[str]) -> None:
         """Answer ``names`` by ``table`` from now on; all others are as before."""
         self._outfit.update(table, names)
+
+    @property
+    def served(self) -> AbstractSet[Door]:
+        """The doors that are listened on."""
+        return self._udp.keys() | self._streams.keys()
 
     async def open(self, sockets: Mapping[Door, socket.socket] | None = None) -> None:
         """Start to answer on ``sockets``, which are this server's from now on; bind them when not given.
@@ -369,5 +375,8 @@ class _Refit:
 
     async def commit(self) -> None:
         """See `Change.commit`."""
-        sockets = self._keeper.share(dns_doors(self._outfit.settings))
+        doors = dns_doors(self._outfit.settings)
+        # What is served already needs no descriptor, and perhaps none is left.
+        sockets: dict[Door, socket.socket | None] = dict.fromkeys(self._keeper.numbered(doors))
+        sockets |= self._keeper.share(doors, served=self._server.served)
         await self._server.refit(self._outfit, sockets)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import socket
 import ssl
 import struct
@@ -208,6 +210,25 @@ async def test_p17_a_full_house_is_cut_and_udp_still_works() -> None:
         assert (await ask(port, NAME)).answer
         first[1].close()
         second.close()
+
+
+async def test_a_reload_needs_no_descriptor_for_what_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With none left, it used to fail when half of it was in force."""
+    before = settings("127.0.0.1:9", registries=(GENERIC,))
+    after = settings("127.0.0.1:9", before.serve.listen[0].port, registries=(ACR, GENERIC))
+    keeper = Doorkeeper()
+    async with serving(before, keeper) as (server, port):
+        keeper.open(dns_doors(after))
+
+        def refuse(_: socket.socket) -> socket.socket:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        monkeypatch.setattr(socket.socket, "dup", refuse)
+        await (await server.prepare(after)).commit()
+        keeper.keep(dns_doors(after))
+        for tcp in (False, True):
+            assert (await ask(port, "added.example.", tcp=tcp)).rcode() == dns.rcode.SERVFAIL
+            assert (await ask(port, "p.example.", tcp=tcp)).answer
 
 
 async def test_names_that_a_reload_adds_are_never_forwarded() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import NamedTuple
 
 from dnsproxy.errors import StartError
@@ -122,18 +122,27 @@ class Doorkeeper:
         """Return a socket of its own, for the one process that serves ``door``."""
         return self._open[door].dup()
 
-    def share(self, doors: Iterable[Door], index: int = 0) -> dict[Door, socket.socket]:
-        """Return sockets of its own for worker ``index`` of all that share ``doors``.
+    def numbered(self, doors: Iterable[Door], index: int = 0) -> list[Door]:
+        """Return ``doors``, numbered, as worker ``index`` of all that share them serves them.
 
         Fewer sockets than workers: several serve the same one. More: a worker serves several.
         """
-        found: dict[Door, socket.socket] = {}
+        found = []
         for door in doors:
             numbers = [held.number for held in self._open if held._replace(number=0) == door]
             mine = [number for number in numbers if number % self._shares == index]
-            for number in mine or [index % len(numbers)]:
-                found[door._replace(number=number)] = self._open[door._replace(number=number)].dup()
+            found += [door._replace(number=number) for number in mine or [index % len(numbers)]]
         return found
+
+    def share(
+        self, doors: Iterable[Door], index: int = 0, served: Container[Door] = ()
+    ) -> dict[Door, socket.socket]:
+        """Return sockets of its own for worker ``index``, but none for what is ``served`` already.
+
+        Raises:
+            OSError: no descriptor is left.
+        """
+        return {door: self._open[door].dup() for door in self.numbered(doors, index) if door not in served}
 
     def give_to(self, uid: int, gid: int) -> None:
         """Make ``uid`` the owner: only sockets of one user may have an address together (SO_REUSEPORT)."""
