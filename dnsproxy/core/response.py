@@ -44,6 +44,8 @@ MAX_RECORDS: Final = 4096
 MAX_CNAMES: Final = 16
 # Runs of address records with the same owner, other than the question, that are looked at.
 MAX_STRAYS: Final = 128
+# Owners of the type asked for that are compared with the question's, where they are written otherwise.
+_MAX_OWNERS: Final = 8
 # Records behind the OPT that may be kept; it is the last one of nearly every response.
 _MAX_KEPT: Final = 64
 _TTL: Final = struct.Struct(">I")
@@ -139,7 +141,7 @@ def _scan_records(  # noqa: C901, PLR0912, PLR0915 - see above
     opt = opt_end = 0
     qtype = data[start - 4] << 8 | data[start - 3]
     has_type = qtype == ANY and answers > 0
-    has_other = False
+    others = 0
     names: Names | None = None
     owner = b""
     offsets: list[int] = []
@@ -194,10 +196,10 @@ def _scan_records(  # noqa: C901, PLR0912, PLR0915 - see above
             # Nearly every owner is C0 0C, the question's, or the end of an alias.
             if (first == 0xC0 and data[record + 1] == HEADER) or response.cnames:
                 has_type = True
-            else:
+            elif others < _MAX_OWNERS:
                 names = names or Names(data)
                 has_type = names.read(record).lower() == names.read(HEADER).lower()
-                has_other = not has_type
+                others += not has_type
         if rtype == A or rtype == AAAA or rtype == HTTPS or rtype == SVCB:  # noqa: PLR1714, SIM109 - takes a set
             # An owner C0 0C is the question's.
             is_other = first != 0xC0 or data[record + 1] != HEADER
@@ -219,7 +221,7 @@ def _scan_records(  # noqa: C901, PLR0912, PLR0915 - see above
         position = end
     if position > len(data):
         raise MalformedError
-    if has_other and not has_type:
+    if others and not has_type:
         if not response.cnames:
             raise MalformedError  # of another name, to which nothing leads
         has_type = True

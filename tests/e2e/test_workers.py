@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -411,4 +412,7 @@ def test_an_upstream_that_is_this_proxy_is_one_line(world: World) -> None:
     world.configure(
         serve={"workers": 2}, learn={"sources": []}, forward={"upstreams": [f"127.0.0.1:{world.dns_port}"]}
     )
-    assert_one_line(world.command("serve"), "own listening address")
+    done = world.command("serve")
+    warning, done.stderr = done.stderr.splitlines()
+    assert json.loads(warning)["level"] == "warning"
+    assert_one_line(done, "own listening address")

@@ -80,7 +80,7 @@ async def test_p43_late_queries_take_no_room_of_others(monkeypatch: pytest.Monke
 
     async with (
         FakeUpstream(respond_to_others) as fake,
-        world(at(fake, tcp=True), limits=Limits(0.05, 30)) as made,
+        world(at(fake, tcp=True), limits=Limits(0.2, 30)) as made,
     ):
         made.submit(*numbered(2))
         number = 0

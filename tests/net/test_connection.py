@@ -319,7 +319,7 @@ async def test_p17_who_waits_for_an_answer_is_not_idle() -> None:
 
 @pytest.mark.parametrize("ended", [False, True])
 async def test_p17_a_client_that_does_not_read_is_cut(ended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_module, "IDLE_SECONDS", 0.3)
+    monkeypatch.setattr(connection_module, "IDLE_SECONDS", 1.0)
     async with tcp_world(owned=[LARGE], send_buffer=4096) as made, unread(made) as client:
         await asyncio.get_running_loop().sock_sendall(
             client, framed(*(query("large.example.") for _ in range(1000)))

@@ -117,6 +117,8 @@ class AddressLifecycle:
         self._restated: dict[str, tuple[str, ...]] = {}
         self._is_unrecorded = False
         self._derived: set[str] | None = None
+        # Names of these whose owner the file does not tell.
+        self._unowned: set[str] = set()
         # Names and records that another policy has not been applied to, and whether it probes in another way.
         self._reconfigured: set[str] = set()
         self._unrestricted: deque[int] = deque()
@@ -331,6 +333,7 @@ class AddressLifecycle:
             self._restrict_record(self._unrestricted.popleft(), wall_now)
             return False
         self._derived, self._reprobed = None, False
+        self._unowned.clear()
         accepted, self._accepted = self._accepted, None
         if accepted is None:
             self._restated.clear()
@@ -366,10 +369,8 @@ class AddressLifecycle:
             refused = state.refused()
             state.stated[origin.issuer] = self._filtered(state, statement)
             self._log_refused(learned.name, refused, state.refused())
-        if self._derived and learned.name in self._derived and state.owner in {None, origin.issuer}:
-            # A name without an owner that several helpers state was not managed: rules 1 and 2 decide.
-            is_derived = state.owner is not None or len(state.stated) == 1
-            state.proven = state.stated[origin.issuer].usable if is_derived else None
+        if self._derived and learned.name in self._derived:
+            state.derive(origin.issuer, self._unowned)
         self._enqueue(learned.name)
 
     def _filtered(self, state: NameState, statement: Statement) -> Stated:

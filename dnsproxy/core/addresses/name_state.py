@@ -392,6 +392,21 @@ class NameState:
         proven = self.proven
         return proven and (proven.learned.observed_at, proven.snapshot), self.confirmed
 
+    def derive(self, issuer: str, unowned: set[str]) -> None:
+        """Take what ``issuer`` states as proven: the file leaves that out where it owns the name.
+
+        ``unowned`` are the names whose owner the file does not tell: they were not managed. Where several
+        helpers state such a name, rules 1 and 2 decide.
+        """
+        usable = self.stated[issuer].usable
+        if self.owner is None:
+            unowned.add(self.name)
+        if self.name in unowned:
+            is_only = len(self.stated) == 1
+            self.owner, self.proven = (issuer, usable) if is_only else (None, None)
+        elif self.owner == issuer:
+            self.proven = usable
+
     def refused(self) -> tuple[Finding, ...]:
         """Return the refused addresses of all statements."""
         return tuple(dict.fromkeys(finding for stated in self.stated.values() for finding in stated.refused))
