@@ -370,7 +370,7 @@ class AddressLifecycle:
             state.stated[origin.issuer] = self._filtered(state, statement)
             self._log_refused(learned.name, refused, state.refused())
         if self._derived and learned.name in self._derived:
-            state.derive(origin.issuer, self._unowned)
+            state.derive(origin.issuer, self._unowned, self._owned)
         self._enqueue(learned.name)
 
     def _filtered(self, state: NameState, statement: Statement) -> Stated:

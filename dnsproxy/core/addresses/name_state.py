@@ -6,7 +6,7 @@ runs after every event that concerns the name; the same state and time always gi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 
 from dnsproxy.core.addresses.canary import (
@@ -392,18 +392,20 @@ class NameState:
         proven = self.proven
         return proven and (proven.learned.observed_at, proven.snapshot), self.confirmed
 
-    def derive(self, issuer: str, unowned: set[str]) -> None:
+    def derive(self, issuer: str, unowned: set[str], recorded: Container[str]) -> None:
         """Take what ``issuer`` states as proven: the file leaves that out where it owns the name.
 
-        ``unowned`` are the names whose owner the file does not tell: they were not managed. Where several
-        helpers state such a name, rules 1 and 2 decide.
+        ``unowned`` are the names whose owner the file does not tell: they were not managed, or their set was
+        older than `max_stale`, in which case the latest record of the history has it (``recorded``). Where
+        several helpers state such a name, rules 1 and 2 decide.
         """
         usable = self.stated[issuer].usable
         if self.owner is None:
             unowned.add(self.name)
         if self.name in unowned:
             is_only = len(self.stated) == 1
-            self.owner, self.proven = (issuer, usable) if is_only else (None, None)
+            self.owner = issuer if is_only and self.name in recorded else None
+            self.proven = usable if is_only else None
         elif self.owner == issuer:
             self.proven = usable
 
