@@ -187,7 +187,7 @@ def configure(
 
     ``level`` is debug, info, warning or error; ``output_format`` is console, json, or auto:
     console on a terminal, JSON elsewhere. ``clock`` gives the monotonic seconds of `core.repeats`, which
-    begins anew; without one it goes on counting what was left out, as after a reload.
+    starts again; without one it continues to count what was left out, as after a reload.
     """
     global _limiter  # noqa: PLW0603 - structlog's configuration is of the whole process, and this is part of it
     logging.getLogger().addHandler(_library_handler)

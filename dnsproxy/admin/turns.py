@@ -20,6 +20,6 @@ class Turns:
     async def next(self) -> AsyncIterator[None]:
         """Wait for those that came before."""
         async with self._lock:
-            # Who never waits within the lock keeps nobody waiting for it.
+            # A task that never waits within the lock does not make other tasks wait for it.
             await asyncio.sleep(0)
             yield

@@ -26,7 +26,7 @@ ENOUGH_UNREAD: Final = 64 * 1024
 MAX_UNREAD = 256 * 1024
 # Queries of one connection that may wait for upstreams at a time.
 MAX_WAITING = 128
-# Octets taken per wake-up before other sockets get their turn: at the most 146 queries.
+# Bytes read per wake-up before other sockets get their turn: at most 146 queries.
 _CHUNK: Final = 2048
 # So many times at the end.
 _LAST_CHUNKS: Final = 8

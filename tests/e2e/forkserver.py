@@ -2,7 +2,7 @@
 
 Python imports the program in about 1 s of processor time, and the tests start some thousand processes.
 Whatever starts `dnsproxy` by another program than ``ip netns exec`` and ``env``, or from a thread in another
-namespace, imports it anew.
+namespace, imports it again.
 """
 
 from __future__ import annotations
