@@ -6,6 +6,7 @@ import ssl
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from dnsproxy.core import options
 from dnsproxy.core.attempt import Failure
@@ -87,7 +88,6 @@ async def test_p17_a_session_that_the_server_has_forgotten_is_no_failure(certifi
 )
 async def test_p17_a_certificate_that_is_not_to_be_trusted(
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
     presented: tuple[str, ...],
     trusted: bool,
     name: str,
@@ -95,15 +95,16 @@ async def test_p17_a_certificate_that_is_not_to_be_trusted(
 ) -> None:
     path = make_certificate(tmp_path, *presented)
     other = make_certificate(tmp_path, "another.example")
-    async with FakeUpstream(respond, context=server_context(path)) as fake:
-        upstream = secure(fake, name)
-        async with world(upstream, dialer=Dialer([upstream], path if trusted else other)) as made:
-            (response,) = await made.ask(query("www.example.", use_edns=0))
-            assert read(response).rcode() == 2
-            assert read(response).options[0].to_wire() == b"\0\x17"
-            assert upstream.stats.failures == {"certificate": 3}
-            assert fake.asked == []
-    told = capsys.readouterr().out
+    with capture_logs() as events:
+        async with FakeUpstream(respond, context=server_context(path)) as fake:
+            upstream = secure(fake, name)
+            async with world(upstream, dialer=Dialer([upstream], path if trusted else other)) as made:
+                (response,) = await made.ask(query("www.example.", use_edns=0))
+                assert read(response).rcode() == 2
+                assert read(response).options[0].to_wire() == b"\0\x17"
+                assert upstream.stats.failures == {"certificate": 3}
+                assert fake.asked == []
+    told = str(events)
     assert complaint in told
     assert told.count("upstream.unreachable") == 1
 
