@@ -29,7 +29,7 @@ class TimeSlice:
         self._waiting: deque[Callable[[], None]] = deque()
 
     def has_time(self) -> bool:
-        """Tell whether a connection may go on now; otherwise it is to `wait`."""
+        """Return whether a connection may continue now; otherwise it is to `wait`."""
         if self._until == inf:
             self._begin()
             return True

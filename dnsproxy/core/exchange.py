@@ -444,7 +444,7 @@ class Exchange:
         return self._losses <= MAX_LOSSES and now < self.deadline and not self.ended
 
     def is_superseded(self, attempt: Attempt) -> bool:
-        """Tell whether ``attempt`` is late, and a reply to another one counts."""
+        """Return whether ``attempt`` is late, and a reply to another one counts."""
         return self.listening > 1 and attempt is not self._attempt
 
     def drop_attempt(self, attempt: Attempt) -> bool:

@@ -71,7 +71,7 @@ class Pacer:
         self._held = 0
 
     def passes(self, size: int) -> bool:
-        """Tell whether ``size`` bytes are sent at once, whichever client they are for."""
+        """Return whether ``size`` bytes are sent at once, to any client."""
         budget = self._all
         if self._by_client or size > budget.left:
             return False

@@ -25,7 +25,7 @@ DEADLINE = 5.0
 MAX_ANSWER = 8 * 1024 * 1024
 # Proxies asked at one time.
 CONCURRENCY = 16
-# Sets named in the log after one round; a proxy may list 20,000, of names that nobody has.
+# Sets named in the log after one round; a proxy may list 20,000, of names that do not exist.
 SHOWN = 20
 
 

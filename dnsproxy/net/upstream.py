@@ -121,7 +121,7 @@ class Forwarder:
         self._do_work()
 
     def fail_waiters(self, listener: object) -> None:
-        """Answer the clients of ``listener``, which is to close, with SERVFAIL; all others go on waiting."""
+        """Answer the clients of ``listener``, which is to close, with SERVFAIL; others continue to wait."""
         for exchange in self._work.waited():
             for index, (query, respond, token, arrived) in enumerate(exchange.waiters):
                 if getattr(respond, "__self__", None) is listener:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice, zip_longest
 
 from dnsproxy.core.addresses.canary import CanaryView, Trial, TrialOutcome, next_end, rolled_back
@@ -62,11 +62,12 @@ class OpenedSnapshot:
     key_id: str
     token: str
 
-    @property
-    def cost(self) -> int:
-        """Bytes of memory that it takes, with what is known of its addresses."""
-        names, addresses = len(self.snapshot.names), self.snapshot.address_count
-        return len(self.token) + NAME_COST * names + ADDRESS_COST * addresses
+    # Bytes of memory that it takes, with what is known of its addresses: counted once, as names are many.
+    cost: int = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        known = NAME_COST * len(self.snapshot.names) + ADDRESS_COST * self.snapshot.address_count
+        object.__setattr__(self, "cost", len(self.token) + known)
 
     @property
     def origin(self) -> Origin:
